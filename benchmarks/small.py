@@ -1,0 +1,115 @@
+"""Small requests in closed loop: rates beside the naive server, and whose answer each connection gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.bench import Bench
+from benchmarks.load import Due
+from benchmarks.measure import MeasurementFailed, wrk
+from benchmarks.progress import bar
+from benchmarks.serving import Server
+from benchmarks.table import Line, at_least, at_most, instead
+from benchmarks.work import due, due_samples, rows, seeds
+
+__all__ = ["exactness", "peers", "samples", "single_rows"]
+
+CONNECTIONS = 64
+
+
+def plan_of_rows(
+    bench: Bench, server: Server, number: int, connections: int = CONNECTIONS, each: int = 1
+) -> list[list[Due]]:
+    """Requests of one row, different on each connection."""
+    x = rows(connections * each, bench.width, seed=number)
+    return due(server, bench.bundle, [x[i : i + 1] for i in range(len(x))], connections)
+
+
+def single_rows(bench: Bench, number: int) -> None:
+    """log_prob of one row, JSON, at 64 connections and at 1."""
+    for connections, least in ((CONNECTIONS, 20), (1, 3)):
+        work = f"log_prob, 1 row, JSON, {connections} connection{'s' if connections > 1 else ''}"
+        ratio = bench.line(work, "rate / naive", at_least(least), "requests/s")
+        p99 = bench.line(work, "p99, ms", at_most(3) if connections > 1 else None)
+        plans = {
+            s.name: plan_of_rows(bench, s, number, connections, each=64 // connections)
+            for s in (bench.ours, bench.naive)
+        }
+        _rates(bench, work, plans, ratio, p99)
+
+
+def samples(bench: Bench, number: int) -> None:
+    """One drawn row a request, each with a seed of its own."""
+    work = f"sample, n=1, {CONNECTIONS} connections"
+    ratio = bench.line(work, "rate / naive", at_least(15), "requests/s")
+    p99 = bench.line(work, "p99, ms")
+    with instead(ratio, p99):
+        requests = seeds(number * CONNECTIONS, CONNECTIONS)
+        plans = {s.name: due_samples(s, bench.bundle, requests, CONNECTIONS) for s in (bench.ours, bench.naive)}
+        _rates(bench, work, plans, ratio, p99)
+
+
+def _rates(bench: Bench, work: str, plans: dict[str, list[list[Due]]], ratio: Line, p99: Line) -> None:
+    with instead(ratio, p99):
+        found = {}
+        for server in (bench.ours, bench.naive):
+            with bar(f"{work}: {server.name}", bench.pace.seconds):
+                found[server.name] = wrk(server, plans[server.name], bench.pace.seconds)
+        ours, naive = found[bench.ours.name], found[bench.naive.name]
+        ratio.ratio(ours.rate, naive.rate)
+        p99.add(1e3 * ours.p99)
+
+
+def exactness(bench: Bench, number: int) -> None:
+    """The same single rows under `load.c`, and kinds of requests mixed: every answer is that of its own request."""
+    work = f"log_prob, 1 row, JSON, {CONNECTIONS} connections"
+    ratio = bench.line(work, "load.c / wrk", None, "requests/s")
+    wrong = bench.line(work, "answers that were wrong or missing", at_most(0), "answers")
+    with instead(ratio, wrong):
+        plan = plan_of_rows(bench, bench.ours, number, each=16)
+        with bar("the same load by wrk and by load.c", 2 * bench.pace.seconds):
+            by_wrk = wrk(bench.ours, plan, bench.pace.seconds)
+            phase = bench.generator.closed(bench.ours.port, plan, bench.pace.seconds, threads=2)
+        ratio.ratio(phase.throughput, by_wrk.rate)
+        wrong.add(phase.broken + sum(phase.refused.values()))
+    work = f"rows, seeds, 1 to 700 rows mixed, {CONNECTIONS} connections"
+    rate = bench.line(work, "requests/s")
+    wrong = bench.line(work, "answers that were wrong or missing", at_most(0), "answers")
+    with instead(rate, wrong):
+        mixed = _mixed(bench, number)
+        with bar(work, bench.pace.seconds):
+            phase = bench.generator.closed(bench.ours.port, mixed, bench.pace.seconds)
+        rate.add(phase.throughput)
+        wrong.add(phase.broken + sum(phase.refused.values()))
+
+
+def _mixed(bench: Bench, number: int) -> list[list[Due]]:
+    one = plan_of_rows(bench, bench.ours, number, each=8)
+    drawn = due_samples(bench.ours, bench.bundle, seeds(10_000, 4 * CONNECTIONS), CONNECTIONS)
+    sizes = [7, 64, 700]
+    x = [rows(sizes[i // CONNECTIONS], bench.width, seed=1000 * number + i) for i in range(len(sizes) * CONNECTIONS)]
+    more = due(bench.ours, bench.bundle, x, CONNECTIONS)
+    return [a + b + c for a, b, c in zip(one, drawn, more, strict=True)]
+
+
+def peers(bench: Bench, number: int) -> None:
+    """One row a request beside the other servers that were asked for with `--peer`."""
+    work = f"log_prob, 1 row, JSON, {CONNECTIONS} connections"
+    for peer in bench.peers:
+        line = bench.line(work, f"rate / {peer.server.name}", None, "requests/s")
+        with instead(line):
+            x = rows(CONNECTIONS, bench.width, seed=number)
+            parts = [x[i : i + 1] for i in range(len(x))]
+            due_theirs = due(peer.server, bench.bundle, parts, CONNECTIONS, peer.kind.request, peer.kind.read)
+            # Their answers under load are not compared: some carry an id, and batches change their last digits.
+            theirs = [[(request, None) for request, _ in requests] for requests in due_theirs]
+            ours = plan_of_rows(bench, bench.ours, number)
+            with bar(f"{work}: {peer.server.name}", 2 * bench.pace.seconds):
+                line.ratio(_rate(bench, bench.ours, ours), _rate(bench, peer.server, theirs))
+
+
+def _rate(bench: Bench, server: Server, plan: Sequence[Sequence[Due]]) -> float:
+    phase = bench.generator.closed(server.port, plan, bench.pace.seconds)
+    if phase.broken or phase.refused:
+        raise MeasurementFailed(f"{server.name}: {phase.troubles()} {phase.refused or ''}".rstrip())
+    return phase.throughput

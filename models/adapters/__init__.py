@@ -1,0 +1,1 @@
+"""A flow of another library as this project's bijections: one module for each library."""

@@ -1,0 +1,148 @@
+"""A transform of zuko as bijections of this project: value and log-determinant from one pass of each conditioner.
+
+zuko's own inverse runs every conditioner twice, once for the value and once for the log-determinant, and splits a
+coupling by `nonzero` of a mask, which a graph cannot hold. Here the conditioner and the univariate transforms are
+zuko's; what is done with them is not.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from zuko.flows.autoregressive import MaskedAutoregressiveTransform
+from zuko.flows.coupling import GeneralCouplingTransform
+from zuko.lazy import LazyComposedTransform, LazyTransform
+
+from models.flow import Bijection
+
+__all__ = ["Autoregressive", "Coupling", "Univariate", "from_zuko"]
+
+
+def from_zuko(transform: LazyTransform) -> list[Bijection]:
+    """Adapt a lazy transform; a composition becomes its steps, in order from data to latent.
+
+    Args:
+        transform: of events ``[D]``, such as ``zuko.flows.RealNVP(features=4).transform``.
+
+    Returns:
+        One bijection for each step, sharing the transform's parameters.
+    """
+    if isinstance(transform, LazyComposedTransform):
+        return [step for part in transform.transforms for step in from_zuko(part)]
+    if isinstance(transform, GeneralCouplingTransform):
+        return [Coupling(transform)]
+    if isinstance(transform, MaskedAutoregressiveTransform):
+        return [Autoregressive(transform)]
+    return [Univariate(transform)]
+
+
+class Coupling(Bijection):
+    """y_a = x_a, y_b = f(x_b | h(x_a, context)): the parameters of f come from one half of the columns.
+
+    Back, x_b = f^-1(y_b | h(y_a, context)): x_a = y_a, so that the conditioner h runs once in either direction.
+
+    Args:
+        lazy: the coupling; its mask says which columns condition (x_a).
+
+    References:
+        Dinh et al., 2017, https://arxiv.org/abs/1605.08803, equations 4 to 8.
+    """
+
+    first: Tensor
+    second: Tensor
+    order: Tensor
+
+    def __init__(self, lazy: GeneralCouplingTransform) -> None:
+        super().__init__()
+        self.lazy = lazy
+        mask = lazy.mask
+        first, second = torch.nonzero(mask).flatten(), torch.nonzero(~mask).flatten()
+        self.register_buffer("first", first)
+        self.register_buffer("second", second)
+        self.register_buffer("order", torch.argsort(torch.cat((first, second))))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """X ``[N, D]`` -> y ``[N, D]``."""
+        x_a, x_b = x.index_select(1, self.first), x.index_select(1, self.second)
+        y_b, ladj = _apply(self.lazy.meta(context, x_a), x_b)
+        return torch.cat((x_a, y_b), dim=1).index_select(1, self.order), ladj
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Y ``[N, D]`` -> x ``[N, D]``."""
+        y_a, y_b = y.index_select(1, self.first), y.index_select(1, self.second)
+        x_b, ladj = _invert(self.lazy.meta(context, y_a), y_b)
+        return torch.cat((y_a, x_b), dim=1).index_select(1, self.order), ladj
+
+
+class Autoregressive(Bijection):
+    """y_i = f(x_i | h(x_<i, context)): every column is conditioned on those before it.
+
+    Back, each pass of the conditioner settles one more group of columns; in the last pass all that it reads is
+    settled, so that its parameters give the log-determinant too.
+
+    Args:
+        lazy: the autoregressive transform.
+
+    References:
+        Papamakarios et al., 2017, https://arxiv.org/abs/1705.07057, equations 3 to 5.
+    """
+
+    def __init__(self, lazy: MaskedAutoregressiveTransform) -> None:
+        super().__init__()
+        self.lazy = lazy
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """X ``[N, D]`` -> y ``[N, D]``."""
+        return _apply(self.lazy.meta(context, x), x)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Y ``[N, D]`` -> x ``[N, D]``, in `passes` passes."""
+        x, ladj = _invert(self.lazy.meta(context, torch.zeros_like(y)), y)
+        for _ in range(self.lazy.passes - 1):
+            x, ladj = _invert(self.lazy.meta(context, x), y)
+        return x, ladj
+
+
+class Univariate(Bijection):
+    """A transform whose parameters depend on nothing but the context: elementwise maps, permutations, rotations.
+
+    Args:
+        lazy: the transform; its conditioner, where there is one, reads the context alone.
+    """
+
+    def __init__(self, lazy: LazyTransform) -> None:
+        super().__init__()
+        self.lazy = lazy
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """X ``[N, D]`` -> y ``[N, D]``."""
+        return _apply(self.lazy(context), x)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Y ``[N, D]`` -> x ``[N, D]``."""
+        return _invert(self.lazy(context), y)
+
+
+class _Transform(Protocol):
+    """The part of zuko's transforms that is used: torch's own class, and a method that zuko adds to it."""
+
+    @property
+    def inv(self) -> _Transform: ...
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor: ...
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+def _apply(transform: _Transform, x: Tensor) -> tuple[Tensor, Tensor]:
+    return transform.call_and_ladj(x)
+
+
+def _invert(transform: _Transform, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Give x and log|det dx/dy|. The parameters lie in `transform` already, so that both formulas are cheap."""
+    x = transform.inv(y)
+    return x, -transform.log_abs_det_jacobian(x, y)

@@ -1,0 +1,248 @@
+"""Flows by name: what a recipe's `[flow]` table may say, and the chain that it makes.
+
+A new architecture is one function here and one entry in `ARCHITECTURES`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from zuko.flows.coupling import GeneralCouplingTransform
+from zuko.transforms import MonotonicAffineTransform
+
+from models.adapters.zuko import Coupling
+from models.flow import Bijection, Flow
+from models.preprocess import Flatten, Logit, Standardize, Whiten, to_float32
+from service.bundle.manifest import NormalBase, Support
+from service.errors import DataError, Reason
+
+__all__ = ["ACTIVATIONS", "ARCHITECTURES", "build_flow", "real_nvp"]
+
+ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = MappingProxyType(
+    {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+)
+"""The nonlinearities of a conditioner."""
+
+_MAX_TRANSFORMS, _MAX_LAYERS, _MAX_HIDDEN = 256, 32, 65536
+
+
+def real_nvp(
+    width: int,
+    context_width: int = 0,
+    *,
+    transforms: int = 8,
+    hidden: Sequence[int] = (128, 128),
+    activation: str = "relu",
+    slope: float = 0.05,
+    reach: float = 10.0,
+    dropout: float = 0.0,
+    masks: str = "alternating",
+) -> list[Bijection]:
+    """Affine couplings: y_a = x_a, y_b = x_b exp(s(x_a)) + t(x_a), log|det dy/dx| = sum s(x_a).
+
+    Back, x_b = (y_b - t(y_a)) exp(-s(y_a)). The scale is bounded softly, s = a / (1 + |a / log slope|), which keeps
+    |s| below -log slope. A conditioner is shown its columns clipped to [-reach, reach], so that far outside the data
+    s and t stay what they are at its edge: there rounding errors are not blown up, and the tails are the base's.
+
+    Args:
+        width: the number of columns D, at least 2.
+        context_width: the number of columns of context; 0 for none.
+        transforms: the number of couplings.
+        hidden: the widths of the conditioner's hidden layers.
+        activation: a name of `ACTIVATIONS`.
+        slope: the least factor by which one coupling may scale a column, in (0, 1); the greatest is 1 / slope.
+        reach: how far out a conditioner sees, in standard deviations of a column as the flow starts; above zero.
+        dropout: the share of hidden values set to zero while fitting, in [0, 1).
+        masks: "alternating": odd columns, even columns, and so on; "random": a new half for each pair of couplings,
+            so that every column is moved once in two.
+
+    Returns:
+        The couplings, from data to latent. Each starts as the identity.
+
+    Raises:
+        DataError: where an option is out of its range, or there is only one column.
+
+    References:
+        Dinh et al., 2017, https://arxiv.org/abs/1605.08803, equations 4 to 8.
+    """
+    if width < 2:
+        raise DataError("real_nvp conditions columns on each other, so it needs at least 2 columns; the rows have 1")
+    _check("transforms", 1 <= transforms <= _MAX_TRANSFORMS, transforms, f"a number from 1 to {_MAX_TRANSFORMS}")
+    _check(
+        "hidden",
+        1 <= len(hidden) <= _MAX_LAYERS and all(1 <= h <= _MAX_HIDDEN for h in hidden),
+        list(hidden),
+        f"1 to {_MAX_LAYERS} layer widths from 1 to {_MAX_HIDDEN}",
+    )
+    _check("slope", 0 < slope < 1, slope, "a number between 0 and 1")
+    _check("reach", 0 < reach < math.inf, reach, "a number above zero")
+    _check("dropout", 0 <= dropout < 1, dropout, "a number from 0, and below 1")
+    _one_of("activation", activation, ACTIVATIONS)
+    _one_of("masks", masks, ("alternating", "random"))
+    couplings: list[Bijection] = []
+    half = torch.arange(width) % 2 == 1
+    for index in range(transforms):
+        if index % 2 == 0 and masks == "random":
+            half = torch.randperm(width) % 2 == 1
+        lazy = GeneralCouplingTransform(
+            features=width,
+            context=context_width,
+            mask=half if index % 2 == 0 else ~half,
+            univariate=partial(MonotonicAffineTransform, slope=slope),
+            hidden_features=tuple(hidden),
+            activation=partial(_activation, activation, dropout),
+        )
+        lazy.hyper.insert(0, nn.Hardtanh(-reach, reach))
+        for parameter in lazy.hyper[-1].parameters():
+            nn.init.zeros_(parameter)
+        couplings.append(Coupling(lazy))
+    return couplings
+
+
+def _activation(name: str, dropout: float) -> nn.Module:
+    activation = ACTIVATIONS[name]()
+    return nn.Sequential(activation, nn.Dropout(dropout)) if dropout > 0 else activation
+
+
+ARCHITECTURES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProxyType({"real_nvp": real_nvp})
+"""Name -> constructor, called as ``constructor(width, context_width, **options)``."""
+
+
+def build_flow(
+    architecture: str,
+    options: Mapping[str, Any],
+    *,
+    rows: Tensor,
+    context: Tensor | None = None,
+    support: Support | None = None,
+    seed: int = 0,
+) -> Flow:
+    """Compose a flow that is ready to be fitted: preprocessing, architecture, normal base.
+
+    Args:
+        architecture: a name of `ARCHITECTURES`.
+        options: keyword -> value, the options of that architecture; and ``whiten = true``, which puts a `Whiten`
+            in front of it.
+        rows: ``[N, *event]``, the training rows as the fit sees them; they give the means and standard deviations.
+        context: ``[N, C]``, the context of those rows, or None; it is standardized inside the flow.
+        support: a box with two finite ends puts a logit in front, and rows outside have density zero; None for
+            all of space.
+        seed: of the initial weights. torch's global generator is left as it was.
+
+    Returns:
+        A float32 flow on the CPU, whose `state_dict` holds all that a checkpoint needs.
+
+    Raises:
+        DataError: for an unknown architecture or option (the nearest name is given), an option of another type or
+            out of its range, a constant column, a row outside the support, or too few rows.
+
+    Example:
+        >>> import torch
+        >>> flow = build_flow("real_nvp", {"transforms": 2, "hidden": [8]}, rows=torch.randn(50, 3))
+        >>> flow.log_prob(torch.zeros(1, 3)).shape
+        torch.Size([1])
+    """
+    _one_of("architecture", architecture, ARCHITECTURES)
+    constructor = ARCHITECTURES[architecture]
+    options = dict(options)
+    whiten = options.pop("whiten", False)
+    _check("whiten", isinstance(whiten, bool), whiten, "true or false")
+    checked = _checked_options(architecture, constructor, options)
+    if rows.ndim < 2 or rows.shape[0] < 2 or math.prod(rows.shape[1:]) == 0:
+        raise DataError(f"a flow is fitted to at least 2 rows of at least 1 column; the rows have shape {_shape(rows)}")
+    if context is not None and (context.ndim != 2 or context.shape[0] != rows.shape[0] or context.shape[1] == 0):
+        raise DataError(
+            f"context must be [{rows.shape[0]}, C], one row for each event, and has shape {_shape(context)}"
+        )
+    event_shape = rows.shape[1:]
+    support, chain = _preprocessing(rows, support, whiten=whiten)
+    scaling = None if context is None else Standardize.of(context)
+    context_width = 0 if context is None else context.shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        chain += constructor(math.prod(event_shape), context_width, **checked)
+    flow = Flow(event_shape, chain, NormalBase(), support, context_width, scaling)
+    return flow.to(torch.float32)
+
+
+def _preprocessing(rows: Tensor, support: Support | None, *, whiten: bool) -> tuple[Support | None, list[Bijection]]:
+    chain: list[Bijection] = []
+    values = rows.detach().to(torch.float64)
+    if rows.ndim > 2:
+        chain.append(Flatten(rows.shape[1:]))
+        values = values.flatten(1)
+    if support is not None and (support.low is not None or support.high is not None):
+        if support.low is None or support.high is None:
+            raise DataError("a support is bounded on both sides or on none; a half-line is not provided for")
+        # the graph's float32 and its float64 reference must mean the same two numbers, and a logit both exclude
+        support = Support(low=to_float32(support.low), high=to_float32(support.high))
+        logit = Logit(support.low or 0.0, support.high or 0.0)
+        outside = ~((values > logit.low) & (values < logit.high))
+        if outside.any():
+            row, column = torch.nonzero(outside)[0].tolist()
+            found = f"expected {logit.low} < x < {logit.high}, and found {float(values[row, column])}"
+            raise DataError(
+                "a training row lies outside the support",
+                (Reason(("rows",), found, row=row, column=column),),
+            )
+        chain.append(logit)
+        values = logit(values)[0]
+    standardize = Standardize.of(values)
+    chain.append(standardize)
+    if whiten:
+        chain.append(Whiten.of(standardize(values)[0]))
+    return support, chain
+
+
+def _checked_options(
+    architecture: str, constructor: Callable[..., list[Bijection]], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Hold options against the constructor's keywords: names, and the types of their defaults."""
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(constructor).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    for name, value in options.items():
+        _one_of(f"option of {architecture}", name, defaults)
+        default = defaults[name]
+        if isinstance(default, tuple):
+            fits = isinstance(value, (list, tuple)) and all(_is_number(v, int) for v in value)
+            expected = "a list of whole numbers"
+        elif isinstance(default, str):
+            fits, expected = isinstance(value, str), "a name"
+        elif isinstance(default, int):
+            fits, expected = _is_number(value, int), "a whole number"
+        else:
+            fits, expected = _is_number(value, (int, float)), "a number"
+        _check(name, fits, value, expected)
+    return dict(options)
+
+
+def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _check(name: str, fits: bool, value: object, expected: str) -> None:
+    if not fits:
+        raise DataError(f"{name} must be {expected}, not {value!r}")
+
+
+def _one_of(what: str, name: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise DataError(f"there is no {what} {name!r}; {hint}known: {', '.join(names)}")
+
+
+def _shape(tensor: Tensor) -> list[int]:
+    return list(tensor.shape)

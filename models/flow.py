@@ -1,0 +1,207 @@
+"""A flow as this project trains and exports it: a chain of bijections from data to latent, and a base.
+
+Architectures, preprocessing and adapters each give a `Bijection`; everything downstream (fit, laws, export,
+parity) knows only the two classes of this module.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from service.bundle.manifest import NormalBase, Support, UniformBase
+
+__all__ = ["Bijection", "Flow", "base_log_prob", "sample_base"]
+
+
+class Bijection(nn.Module, ABC):
+    """One step of a chain: an invertible map with the log-determinants of both directions.
+
+    Both methods give the value and the log-determinant in one pass, so that a conditioner is evaluated once
+    in either direction.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Towards the latent: y = f(x).
+
+        Args:
+            x: ``[N, *in]``.
+            context: ``[N, C]``, or None.
+
+        Returns:
+            y ``[N, *out]`` and log|det dy/dx| ``[N]`` in nats.
+        """
+
+    @abstractmethod
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Towards the data: x = f^-1(y).
+
+        Args:
+            y: ``[N, *out]``.
+            context: ``[N, C]``, or None.
+
+        Returns:
+            x ``[N, *in]`` and log|det dx/dy| ``[N]`` in nats: minus the forward's at that x.
+        """
+
+
+class Flow(nn.Module):
+    """A normalizing flow: bijections applied in order from x to z, and the distribution of z.
+
+    log p(x) = log p_Z(f(x)) + log|det df/dx|, in nats, in the units of x.
+
+    Args:
+        event_shape: the shape of one row of x.
+        bijections: the chain, from data to latent. The last one gives ``[N, D]``.
+        base: the distribution of z, as the manifest writes it.
+        support: where the density can be above zero; None for all of space. A row outside has log_prob -inf, and
+            goes through the chain from the nearest point inside, so that z stays finite.
+        context_width: the number of columns of context; 0 for none.
+        context_scaling: what the context goes through before any bijection sees it, so that a caller sends it in
+            the units of the data; None for nothing. Its log-determinant does not count: the context is given.
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        bijections: Iterable[Bijection],
+        base: NormalBase | UniformBase,
+        support: Support | None = None,
+        context_width: int = 0,
+        context_scaling: Bijection | None = None,
+    ) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        self.bijections = nn.ModuleList(bijections)
+        self.base = base
+        self.support = support
+        self.context_width = context_width
+        self.context_scaling = context_scaling
+
+    @property
+    def width(self) -> int:
+        """The number of values of an event, and of coordinates of z."""
+        return math.prod(self.event_shape)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Normalize: x ``[N, *event]`` -> z ``[N, D]`` and log|det df/dx| ``[N]``."""
+        y = self._clamp(x)
+        context = self._scaled(context)
+        terms = []
+        for bijection in self.bijections:
+            y, ladj = bijection(y, context)
+            terms.append(ladj)
+        return y, _sum(terms)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Generate: z ``[N, D]`` -> x ``[N, *event]`` and log|det dg/dz| ``[N]``.
+
+        A z outside a uniform base's box goes through the chain from the nearest point inside, so that x is finite;
+        its density is zero, and `base_log_prob` says so.
+        """
+        y = z.clamp(self.base.low, self.base.high) if isinstance(self.base, UniformBase) else z
+        context = self._scaled(context)
+        terms = []
+        for bijection in reversed(self.bijections):
+            y, ladj = bijection.inverse(y, context)  # type: ignore[operator]  # ModuleList forgets the class
+            terms.append(ladj)
+        # float32 can round x onto an open end of the support, where its density would be zero
+        return self._clamp(y), _sum(terms)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log p(x) in nats ``[N]``; -inf outside the support."""
+        z, ladj = self(x, context)
+        return self.masked(x, base_log_prob(self.base, z) + ladj)
+
+    def inverse_log_prob(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Generate, with the density there: x ``[N, *event]``, log|det dg/dz| ``[N]`` and log p(x) ``[N]``.
+
+        log p(g(z)) = log p_Z(z) - log|det dg/dz|, so that x is not sent back through the chain.
+        """
+        x, ladj = self.inverse(z, context)
+        return x, ladj, base_log_prob(self.base, z) - ladj
+
+    def masked(self, x: Tensor, log_prob: Tensor) -> Tensor:
+        """`log_prob` ``[N]``, with -inf for each row of x outside the support."""
+        inside = self.in_support(x)
+        return log_prob if inside is None else torch.where(inside, log_prob, -math.inf)
+
+    def in_support(self, x: Tensor) -> Tensor | None:
+        """Which rows lie inside the support: bool ``[N]``, or None where all of them do, always."""
+        if self.support is None:
+            return None
+        flat = x.flatten(1)
+        low, high = self.support.low, self.support.high
+        sides = []
+        if low is not None:
+            sides.append(flat >= low if self.support.low_closed else flat > low)
+        if high is not None:
+            sides.append(flat <= high if self.support.high_closed else flat < high)
+        if not sides:
+            return None
+        return (sides[0] & sides[-1]).all(dim=1)
+
+    def _scaled(self, context: Tensor | None) -> Tensor | None:
+        if context is None or self.context_scaling is None:
+            return context
+        scaled: Tensor = self.context_scaling(context)[0]
+        return scaled
+
+    def _clamp(self, x: Tensor) -> Tensor:
+        """x, with rows outside the support moved to the nearest float32 inside it."""
+        if self.support is None or (self.support.low is None and self.support.high is None):
+            return x
+        low, high = self.support.low, self.support.high
+        if low is not None and not self.support.low_closed:
+            low = _next_float32(low, math.inf)
+        if high is not None and not self.support.high_closed:
+            high = _next_float32(high, -math.inf)
+        return x.clamp(low, high)
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _next_float32(value: float, towards: float) -> float:
+    """The float32 after `value`; a graph runs in float32, where a float64 neighbour would round back."""
+    start = torch.tensor(value, dtype=torch.float32)
+    return float(torch.nextafter(start, torch.tensor(towards, dtype=torch.float32)))
+
+
+def base_log_prob(base: NormalBase | UniformBase, z: Tensor) -> Tensor:
+    """Log p_Z(z) in nats.
+
+    Args:
+        base: the distribution.
+        z: ``[N, D]``.
+
+    Returns:
+        ``[N]``; -inf outside a uniform base's box.
+    """
+    width = z.shape[1]
+    if isinstance(base, NormalBase):
+        return -0.5 * (z * z).sum(dim=1) - 0.5 * width * math.log(2 * math.pi)
+    inside = ((z >= base.low) & (z <= base.high)).all(dim=1)
+    return torch.where(inside, torch.zeros_like(z[:, 0]) - width * math.log(base.high - base.low), -math.inf)
+
+
+def sample_base(
+    base: NormalBase | UniformBase,
+    rows: int,
+    width: int,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Draw z ``[rows, width]`` for training and tests. Serving draws its own, by row (`service.engine.noise`)."""
+    if isinstance(base, NormalBase):
+        return torch.randn(rows, width, generator=generator, dtype=dtype)
+    return base.low + (base.high - base.low) * torch.rand(rows, width, generator=generator, dtype=dtype)

@@ -1,0 +1,148 @@
+"""A flow's two directions as ONNX graphs: torch.export, clean-up, bytes.
+
+The bytes depend on the weights and the library versions alone: names of files and stack traces, which the exporter
+leaves in every node, are taken out.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from models.flow import Flow, base_log_prob
+from models.reductions import merge_column_sums
+from models.rewrites import simplify
+from service.bundle.operators import check_graph
+from service.errors import ForbiddenGraph
+
+__all__ = ["OPSET", "Direction", "export_graph"]
+
+OPSET: Final = 18
+"""The ONNX opset of every graph: the one that torch's exporter writes itself, so that nothing is converted."""
+
+Direction = Literal["forward", "inverse"]
+
+_EXAMPLE_ROWS = 3  # neither 0 nor 1, which torch.export would take for constants
+
+
+class _Forward(nn.Module):
+    """x[, context] -> z, log_abs_det_jacobian, log_prob."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        z, ladj = self.flow(x, context)
+        return z, ladj, self.flow.masked(x, base_log_prob(self.flow.base, z) + ladj)
+
+
+class _Inverse(nn.Module):
+    """z[, context] -> x, log_abs_det_jacobian, log_prob at x."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        return self.flow.inverse_log_prob(z, context)
+
+
+def export_graph(flow: Flow, direction: Direction) -> bytes:
+    """Write one direction of a flow as an ONNX file.
+
+    Args:
+        flow: in float32, on the CPU, in evaluation mode.
+        direction: "forward": x -> z; "inverse": z -> x.
+
+    Returns:
+        The bytes of the file, with inputs and outputs as CONTRACT says and N dynamic. The same weights give the
+        same bytes.
+
+    Raises:
+        ForbiddenGraph: where the flow needs an operator outside the allow-list, or cannot be traced at all: it
+            looks at the values of its rows, or fixes their number.
+    """
+    forward = direction == "forward"
+    event = torch.zeros(_EXAMPLE_ROWS, *(flow.event_shape if forward else (flow.width,)))
+    inputs = {"x" if forward else "z": event}
+    if flow.context_width:
+        inputs["context"] = torch.zeros(_EXAMPLE_ROWS, flow.context_width)
+    rows = torch.export.Dim("N", min=1)
+    module = (_Forward(flow) if forward else _Inverse(flow)).eval()
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                dynamo=True,
+                dynamic_shapes={name: {0: rows} for name in inputs},
+                input_names=list(inputs),
+                output_names=["z" if forward else "x", "log_abs_det_jacobian", "log_prob"],
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            cause = _root(error)
+            raise ForbiddenGraph(
+                f"{direction}.onnx cannot be written, torch's exporter says: {type(cause).__name__}: "
+                f"{str(cause).strip().splitlines()[0] if str(cause).strip() else 'nothing more'}"
+            ) from error
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    model = program.model
+    simplify(model)
+    merge_column_sums(model)
+    _strip(model, f"flow_{direction}")
+    data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+    check_graph(data, f"{direction}.onnx")
+    return data
+
+
+def _root(error: BaseException) -> BaseException:
+    """The first cause: what the exporter wraps around it is advice on the exporter."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _strip(model: ir.Model, name: str) -> None:
+    """Take out all that says where and how the graph was made: paths of the machine among it."""
+    model.metadata_props.clear()
+    model.doc_string = None
+    model.producer_name, model.producer_version = "pushforward", None
+    graph = model.graph
+    graph.name, graph.doc_string = name, None
+    graph.metadata_props.clear()
+    values = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
+    for number, node in enumerate(graph):
+        node.name, node.doc_string = f"{node.op_type}_{number}", None
+        node.metadata_props.clear()
+        values.extend(node.outputs)
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks to itself: missing torchvision, deprecations within torch."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

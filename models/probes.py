@@ -1,0 +1,123 @@
+"""The rows that the parity gate tries: held-out ones, rows far outside the data, and rows outside the support."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from service.bundle.manifest import Support
+
+__all__ = ["FAR", "Probes", "make_probes", "outside_support"]
+
+FAR: Final = (3.0, 10.0, 30.0)
+"""How far outside the data probes lie, in standard deviations of each column."""
+MAX_HELD_OUT: Final = 512
+_DIRECTIONS, _COLUMNS = 8, 8  # probes for each distance: directions of random signs, and single columns
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probes:
+    """Rows for the gate.
+
+    Args:
+        x: float32 ``[P, *event]``: first the held-out rows, then the others.
+        context: float32 ``[P, C]``, or None.
+        labels: for each row that is not a held-out one, what it is, in words.
+    """
+
+    x: Float32
+    context: Float32 | None
+    labels: tuple[str, ...]
+
+    @property
+    def held_out(self) -> slice:
+        """Which rows are held-out ones."""
+        return slice(0, self.x.shape[0] - len(self.labels))
+
+    def describe(self, row: int) -> str:
+        """Row `row` in words."""
+        start = self.x.shape[0] - len(self.labels)
+        return f"held-out row {row} of the probes" if row < start else self.labels[row - start]
+
+
+def make_probes(held_out: Float32, context: Float32 | None, support: Support | None, seed: int = 0) -> Probes:
+    """Choose probes: at most `MAX_HELD_OUT` held-out rows, and mean + k * standard deviation for each k of `FAR`.
+
+    Args:
+        held_out: float32 ``[M, *event]``, all inside the support.
+        context: float32 ``[M, C]``, or None. The other rows borrow the context of held-out ones.
+        support: where it bounds the data, far rows are clipped into it, and rows on its ends, next to them and
+            outside are added.
+        seed: of the directions.
+    """
+    event, flat = held_out.shape[1:], held_out.reshape(held_out.shape[0], -1).astype(np.float64)
+    width = flat.shape[1]
+    chosen = np.linspace(0, held_out.shape[0] - 1, min(MAX_HELD_OUT, held_out.shape[0])).round().astype(int)
+    mean, deviation = flat.mean(axis=0), np.maximum(flat.std(axis=0), 1e-6)
+    random = np.random.default_rng(seed)
+    signs = np.concatenate(
+        (
+            np.ones((1, width)),
+            -np.ones((1, width)),
+            random.choice((-1.0, 1.0), (_DIRECTIONS, width)),
+            np.eye(width)[random.permutation(width)[:_COLUMNS]],
+        )
+    )
+    rows, labels = [], []
+    for distance in FAR:
+        for sign in signs:
+            rows.append(mean + distance * deviation * sign)
+            labels.append(f"a row {distance:g} standard deviations from the mean")
+    far = np.stack(rows).astype(np.float32)
+    if support is not None:
+        far = np.clip(far, support.low, support.high)
+        edge, edge_labels = _edges(far[0], support)
+        far, labels = np.concatenate((far, edge)), labels + edge_labels
+    borrowed = None
+    if context is not None:
+        rows_of = np.concatenate((chosen, random.integers(0, held_out.shape[0], far.shape[0])))
+        borrowed = np.ascontiguousarray(context[rows_of], np.float32)
+    x = np.concatenate((held_out[chosen], far.reshape(-1, *event).astype(np.float32)))
+    return Probes(x, borrowed, tuple(labels))
+
+
+def _edges(row: Float32, support: Support) -> tuple[Float32, list[str]]:
+    """Rows at each end of the support, one float32 inside of it, and beyond it; `row` gives the other columns."""
+    rows, labels = [], []
+    for end, outwards in ((support.low, -np.inf), (support.high, np.inf)):
+        if end is None:
+            continue
+        beyond = outside_support(support)
+        at = np.float32(end)
+        for value, label in (
+            (at, "a row on an end of the support"),
+            (np.nextafter(at, np.float32(-outwards)), "a row next to an end of the support"),
+            (np.nextafter(at, np.float32(outwards)), "a row just outside the support"),
+            (np.float32(beyond), "a row outside the support"),
+        ):
+            for columns in (slice(None), slice(0, 1)):
+                changed = row.copy()
+                changed[columns] = value
+                rows.append(changed)
+                labels.append(label)
+    return np.stack(rows), labels
+
+
+def outside_support(support: Support) -> float:
+    """A number well outside: half the support's width, or 1, beyond one of its ends.
+
+    Raises:
+        ValueError: for a support without any end.
+    """
+    low, high = support.low, support.high
+    gap = (high - low) / 2 if low is not None and high is not None else 1.0
+    if high is not None:
+        return high + gap
+    if low is not None:
+        return low - gap
+    raise ValueError("a support without ends has no outside")

@@ -1,0 +1,305 @@
+"""A recipe: all that a fit needs to know, in one TOML file or in flags. Must not import torch.
+
+Each option is one field of one model; its key in the file, its flag, its default and its help come from there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from service.bundle.manifest import is_flow_name
+from service.errors import DataError, Reason
+
+__all__ = ["DataRecipe", "FitRecipe", "FlowRecipe", "Option", "Recipe", "nearest", "options"]
+
+Fraction = Annotated[FiniteFloat, Field(gt=0, lt=0.9)]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How a field is called on the command line, where that is not the field's own name.
+
+    Args:
+        name: without the dashes; None where the field has no flag.
+    """
+
+    name: str | None
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataRecipe(_Section):
+    """What is fitted: where the rows are, which of them, which columns, and how they are split."""
+
+    source: Annotated[str | None, Flag(None)] = Field(
+        None, description="a CSV, .npy, .npz or Parquet file, or a built-in data set"
+    )
+    key: str | None = Field(None, description="the array of an .npz; else X, x, or the only one with rows and columns")
+    where: list[str] = Field(
+        [], description="keep the rows where this holds, such as y=0 or age>=18; all must hold if there are several"
+    )
+    columns: list[str] = Field([], description="fit these columns only, by name or by number from 0")
+    drop: list[str] = Field([], description="leave these columns out, by name or by number from 0")
+    header: bool | None = Field(
+        None, description="whether the CSV's first line names the columns; else it is looked at"
+    )
+    units: dict[str, str] = Field({}, description="a column's unit, as COLUMN=UNIT")
+    dequantize: bool = Field(False, description="spread each integer over its bin, in every column of integers")
+    dequantize_columns: list[str] = Field([], description="dequantize these columns only")
+    step: Annotated[FiniteFloat, Field(gt=0)] | None = Field(
+        None, description="the width of a bin, when dequantizing; else it is read off the data, column by column"
+    )
+    low: FiniteFloat | None = Field(
+        None, description="the least value there can be; with high, a logit is put in front"
+    )
+    high: FiniteFloat | None = Field(None, description="the greatest value there can be")
+    validation: Fraction = Field(0.1, description="the fraction of rows that early stopping watches")
+    test: Fraction = Field(0.1, description="the fraction of rows held out for the report")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("low and high bound the data together: give both or neither")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(f"low must be below high, and they are {self.low} and {self.high}")
+        if self.validation + self.test > 0.9:
+            raise ValueError(f"validation and test leave under a tenth to train on: {self.validation} + {self.test}")
+        if self.columns and self.drop:
+            raise ValueError("columns says which columns to fit and drop which not to: give one of them")
+        return self
+
+
+class FlowRecipe(BaseModel):
+    """Which flow is fitted; the options besides `architecture` are checked by the architecture itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    architecture: Annotated[str, Flag("flow")] = Field("real_nvp", description="the architecture")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The architecture's own options."""
+        return dict(self.model_extra or {})
+
+
+class FitRecipe(_Section):
+    """How it is fitted: AdamW on the mean negative log-likelihood, until validation rows gain no more."""
+
+    epochs: Annotated[int, Field(ge=1)] = Field(500, description="passes over the training rows, at most")
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="rows in a step; else 256, or a tenth of the training rows where that is less"
+    )
+    learning_rate: Annotated[FiniteFloat, Field(gt=0)] = Field(1e-3, description="AdamW's step at the start")
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(1e-4, description="AdamW's pull of weights towards zero")
+    schedule: Literal["plateau", "cosine", "constant"] = Field(
+        "plateau",
+        description="the learning rate: halved when validation gains no more, a half cosine to 0, or constant",
+    )
+    patience: Annotated[int, Field(ge=1)] = Field(40, description="epochs without a better validation before it ends")
+    clip: Annotated[FiniteFloat, Field(gt=0)] = Field(5.0, description="the greatest norm of a step's gradient")
+    threads: Annotated[int, Field(ge=1)] = Field(
+        1, description="torch's threads; one is fastest for tables, and two on busy cores are slower by far"
+    )
+    average: Annotated[FiniteFloat, Field(ge=0, lt=1)] = Field(
+        0.99,
+        description="the weights that are judged and kept are a running mean over steps, which forgets by this factor "
+        "each step; 0 for the last weights alone",
+    )
+    noise: Annotated[FiniteFloat, Field(ge=0)] = Field(
+        0.02,
+        description="normal noise on training rows, in standard deviations of the column, so that repeated values do "
+        "not draw the density to infinity; not on columns that are dequantized or bounded",
+    )
+
+    def rows_in_a_step(self, rows: int) -> int:
+        """The size of a batch out of `rows` training rows."""
+        return min(256, max(1, rows // 10)) if self.batch_size is None else self.batch_size
+
+
+class Recipe(_Section):
+    """All that a fit needs.
+
+    Args:
+        name: what the flow is called.
+        out: the repository that the bundle goes into.
+        description: one or two sentences for whoever meets the flow in a list.
+        seed: everything random follows from it: the split, the first weights, the noise, the order of rows.
+        data: what is fitted.
+        flow: which flow.
+        fit: how.
+
+    Example:
+        >>> Recipe(name="moons", out="flows", data={"source": "two-moons"}).fit.schedule
+        'plateau'
+    """
+
+    name: str | None = Field(None, description="what the flow is called")
+    out: str | None = Field(None, description="the repository, a folder, that the bundle goes into")
+    description: str = Field("", description="a sentence for whoever meets the flow in a list")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="everything random follows from it: split, weights, noise, order"
+    )
+    data: DataRecipe = Field(default_factory=DataRecipe)
+    flow: FlowRecipe = Field(default_factory=FlowRecipe)
+    fit: FitRecipe = Field(default_factory=FitRecipe)
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.name is not None and not is_flow_name(self.name):
+            raise ValueError(
+                f"the name {self.name[:80]!r} does not fit: a flow's name is 1 to 64 lower-case letters, digits, "
+                "- and _, and starts with a letter or digit"
+            )
+        return self
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """Check a recipe given as nested mappings.
+
+        Args:
+            values: key -> value, sections nested.
+            where: what to call it in an error.
+
+        Raises:
+            DataError: naming each key that is unknown (with the nearest known one) or of the wrong kind.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            reasons = tuple(
+                Reason((where, *e["loc"]), _reason(e)) for e in cast("list[dict[str, Any]]", error.errors())
+            )
+            raise DataError(f"the {where} cannot be used", reasons) from error
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Read a TOML file; a relative `data.source` starts at the file's folder.
+
+        Raises:
+            DataError: where there is no such file, it is not TOML, or a key is unknown or of the wrong kind.
+        """
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"the recipe {path} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"the recipe {path.name} is not TOML: {error}") from error
+        recipe = cls.parse(values, path.name)
+        source = recipe.data.source
+        if source is None or not (path.parent / source).is_file():
+            return recipe  # a built-in data set, or a file that is yet to be missed
+        return recipe.override({"data": {"source": str(path.parent / source)}})
+
+    def override(self, values: Mapping[str, Any]) -> Recipe:
+        """This recipe with some keys replaced, section by section.
+
+        Args:
+            values: nested as in `parse`.
+
+        Raises:
+            DataError: as `parse`.
+        """
+        merged = self.model_dump(exclude_unset=True)
+        for key, value in values.items():
+            merged[key] = {**merged.get(key, {}), **value} if isinstance(value, Mapping) else value
+        return Recipe.parse(merged)
+
+    def published(self) -> dict[str, Any]:
+        """The recipe whole, as plain JSON values, for the manifest; without a path of this machine."""
+        values = self.model_dump(mode="json", exclude={"out"})
+        if self.data.source is not None:
+            values["data"]["source"] = Path(self.data.source).name
+        return cast("dict[str, Any]", json.loads(json.dumps(values)))
+
+    def fitted_by(self) -> dict[str, Any]:
+        """The part that decides which weights come out, as ``section.key`` -> value."""
+        values = self.published()
+        for key in ("name", "description"):
+            del values[key]
+        for key in ("source", "units"):
+            del values["data"][key]
+        return {
+            f"{section}.{key}" if isinstance(value, dict) else section: option
+            for section, value in values.items()
+            for key, option in (value.items() if isinstance(value, dict) else [("", value)])
+        }
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """One pydantic error as a sentence, with the nearest key where a key is unknown."""
+    if error["type"] != "extra_forbidden":
+        message = str(error["msg"]).removeprefix("Value error, ")
+        return message if error["type"] == "value_error" else f"{message}; it is {str(error['input'])[:80]!r}"
+    section: type[BaseModel] = Recipe
+    for part in error["loc"][:-1]:
+        annotation = section.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        section = annotation
+    return f"there is no such key{nearest(str(error['loc'][-1]), section.model_fields)}"
+
+
+def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
+    """A hint that ends an error: the nearest known name, or else all of them.
+
+    Example:
+        >>> nearest("epoch", ["epochs", "clip"])
+        "; did you mean 'epochs'?"
+    """
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(known)[:40])}"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One field of the recipe as a flag.
+
+    Args:
+        keys: where it stands in the recipe, such as ``("fit", "clip")``.
+        flag: its name on the command line, such as ``"--clip"``.
+        field: the declaration.
+    """
+
+    keys: tuple[str, ...]
+    flag: str
+    field: FieldInfo
+
+    @property
+    def kind(self) -> Any:  # noqa: ANN401  a type as written in an annotation is no class
+        """The field's annotation."""
+        return self.field.annotation
+
+    @property
+    def help(self) -> str:
+        """The field's description and default."""
+        default = self.field.get_default(call_default_factory=True, validated_data={})
+        shown = "" if default in (None, "", [], {}) or isinstance(default, bool) else f" [default: {default}]"
+        description = self.field.description or ""
+        return f"{description[:1].upper()}{description[1:]}.{shown}"
+
+
+def options() -> Iterator[Option]:
+    """Every field of a recipe that has a flag, in order."""
+    for key, field in Recipe.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            for name, inner in field.annotation.model_fields.items():
+                yield from _option((key, name), inner)
+        else:
+            yield from _option((key,), field)
+
+
+def _option(keys: tuple[str, ...], field: FieldInfo) -> Iterator[Option]:
+    flag = next((m.name for m in field.metadata if isinstance(m, Flag)), keys[-1])
+    if flag is not None:
+        yield Option(keys, f"--{flag.replace('_', '-')}", field)

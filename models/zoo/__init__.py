@@ -1,0 +1,1 @@
+"""The shipped flows: a recipe and its bundle each. `python -m models.zoo NAME...` makes bundles anew."""

@@ -1,0 +1,101 @@
+"""Data sets that a recipe may name: drawn by formula, or carried by scikit-learn, so that nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from service.bundle.manifest import Feature, Quantization
+from service.errors import DataError
+
+__all__ = ["BUILTIN", "Dataset", "load"]
+
+MOON_ROWS: Final = 30_000
+MOON_NOISE: Final = 0.07
+
+_WINE_UNITS: Final = {
+    "alcohol": "% vol",
+    "malic_acid": "g/l",
+    "ash": "g/l",
+    "alcalinity_of_ash": "meq/l",
+    "magnesium": "mg/l",
+    "total_phenols": "g/l",
+    "flavanoids": "g/l",
+    "nonflavanoid_phenols": "g/l",
+    "proanthocyanins": "g/l",
+    "proline": "mg/l",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Rows, and what is known of them.
+
+    Args:
+        rows: float64 ``[N, *event]``, in the units of the user.
+        features: one for each column of a table; empty for images.
+        data: where the rows come from, in words.
+        quantization: for integer-valued data; else None.
+    """
+
+    rows: npt.NDArray[np.float64]
+    features: tuple[Feature, ...]
+    data: str
+    quantization: Quantization | None = None
+
+
+def two_moons() -> Dataset:
+    """Two interleaved half circles of radius 1, with normal noise of standard deviation 0.07 on both coordinates."""
+    from sklearn.datasets import make_moons
+
+    rows, _ = make_moons(n_samples=MOON_ROWS, noise=MOON_NOISE, random_state=20260101)
+    data = f"scikit-learn's make_moons: {MOON_ROWS} points, noise {MOON_NOISE}, random_state 20260101"
+    return Dataset(np.asarray(rows, np.float64), (Feature(name="x"), Feature(name="y")), data)
+
+
+def digits() -> Dataset:
+    """Handwritten digits, 8 x 8 pixels, each a whole number from 0 (paper) to 16 (ink)."""
+    from sklearn.datasets import load_digits
+
+    images = np.asarray(load_digits().images, np.float64)[..., np.newaxis]
+    reading = (
+        "A pixel k in 0, 1, ..., 16 stands for the bin [k - 1/2, k + 1/2): the flow was fitted to integers plus noise "
+        "U(-1/2, 1/2). An integer row is read as the centre of its bin, so send integers as they are."
+    )
+    data = "scikit-learn's load_digits: 1797 images of the test part of UCI's optical recognition of handwritten digits"
+    return Dataset(images, (), data, Quantization(low=0.0, high=16.0, step=1.0, reading=reading))
+
+
+def wine() -> Dataset:
+    """Chemical analyses of 178 Italian wines, 13 columns."""
+    from sklearn.datasets import load_wine
+
+    table = load_wine()
+    features = tuple(Feature(name=name, unit=_WINE_UNITS.get(name)) for name in table.feature_names)
+    data = "scikit-learn's load_wine: UCI's wine recognition data, 178 wines of three cultivars, the cultivar left out"
+    return Dataset(np.asarray(table.data, np.float64), features, data)
+
+
+BUILTIN: Final[Mapping[str, Callable[[], Dataset]]] = MappingProxyType(
+    {"two-moons": two_moons, "digits": digits, "wine": wine}
+)
+"""Name -> the function that loads it. No data set needs a network; the same name gives the same rows."""
+
+
+def load(name: str) -> Dataset:
+    """Load a data set of `BUILTIN`.
+
+    Raises:
+        DataError: where there is none of that name, or scikit-learn is not installed.
+    """
+    if name not in BUILTIN:
+        raise DataError(f"there is no built-in data set {name!r}; there are {', '.join(BUILTIN)}")
+    try:
+        return BUILTIN[name]()
+    except ImportError as error:
+        raise DataError("built-in data sets need scikit-learn: install the extra `train` of pushforward") from error

@@ -1,0 +1,340 @@
+"""What the client gives back: frozen records of NumPy arrays, read from the server's JSON.
+
+``np.asarray(answer)`` is the answer's main array: x of a sample, log_prob of scores, z of an encoding. Imports
+neither httpx nor the server.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pushforward.arrays import Float32Array, read_array, read_numbers
+from pushforward.errors import UnexpectedAnswer
+
+__all__ = ["Decoded", "Encoded", "ModelInfo", "Path", "Samples", "Scores", "join"]
+
+Payload = Mapping[str, Any]
+"""An answer's JSON object."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answer:
+    """An answer that stands for one array where NumPy wants one."""
+
+    _main: ClassVar[str]
+
+    model: str
+    version: int
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        main: Float32Array = getattr(self, self._main)
+        return np.array(main, dtype=dtype, copy=copy)
+
+    def __len__(self) -> int:
+        main: Float32Array = getattr(self, self._main)
+        return len(main)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores(_Answer):
+    """Log-densities of rows, with what else was asked for.
+
+    Args:
+        model: the flow that answered.
+        version: its version.
+        log_prob: float32 ``[N]``, in nats; -inf for a row outside the support.
+        in_support: bool ``[N]``, false where the density is zero.
+        z: float32 ``[N, D]``, the latent of each row; None where it was not asked for, as each below.
+        log_abs_det_jacobian: float32 ``[N]``, log|det df/dx| in nats.
+        base_log_prob: float32 ``[N]``, log p_Z(z) in nats.
+        quantile: float32 ``[N]``, the share of held-out rows with a lower log_prob, in [0, 1].
+        typicality: float32 ``[N]``, the distance of log_prob from its held-out mean, in held-out standard deviations;
+            inf outside the support.
+        bits_per_dim: float32 ``[N]``, -(log_prob / D + log(step)) / log 2, where step is the width of a bin of
+            quantized data in the units of x, so that the bits are those of the bin's probability, step^D times the
+            density; 1 for data that is not quantized. Inf outside the support.
+        anomaly: bool ``[N]``, true where the quantile is below the alarm rate that was given.
+    """
+
+    _main: ClassVar[str] = "log_prob"
+
+    log_prob: Float32Array
+    in_support: npt.NDArray[np.bool_]
+    z: Float32Array | None = None
+    log_abs_det_jacobian: Float32Array | None = None
+    base_log_prob: Float32Array | None = None
+    quantile: Float32Array | None = None
+    typicality: Float32Array | None = None
+    bits_per_dim: Float32Array | None = None
+    anomaly: npt.NDArray[np.bool_] | None = None
+
+    @classmethod
+    def read(cls, payload: Payload) -> Self:
+        """Read the answer of ``POST /logprob``."""
+        log_prob = _log_prob(payload)
+        return cls(
+            **_who(payload),
+            log_prob=log_prob,
+            in_support=_in_support(payload, log_prob),
+            z=_optional(payload, "z"),
+            log_abs_det_jacobian=_optional(payload, "log_abs_det_jacobian"),
+            base_log_prob=_optional(payload, "base_log_prob", null=-math.inf),
+            quantile=_optional(payload, "quantile"),
+            typicality=_optional(payload, "typicality", null=math.inf),
+            bits_per_dim=_optional(payload, "bits_per_dim", null=math.inf),
+            anomaly=np.asarray(payload["anomaly"], np.bool_) if "anomaly" in payload else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples(_Answer):
+    """Rows drawn from a flow, and their log-densities.
+
+    Args:
+        model: the flow that answered.
+        version: its version.
+        x: float32 ``[n, *event]``; ``[K, n, *event]`` for K contexts.
+        log_prob: float32 ``[n]`` or ``[K, n]``, the flow's own density at x, in nats.
+        seed: the seed; where none was given, the one that the server drew. It gives the same rows again.
+        offset: the number of the first row in the seed's sequence.
+    """
+
+    _main: ClassVar[str] = "x"
+
+    x: Float32Array
+    log_prob: Float32Array
+    seed: int
+    offset: int
+
+    @classmethod
+    def read(cls, payload: Payload) -> Self:
+        """Read the answer of ``GET /sample`` or ``POST /sample``."""
+        return cls(
+            **_who(payload),
+            x=_array(payload, "x"),
+            log_prob=_log_prob(payload),
+            seed=_integer(payload, "seed"),
+            offset=_integer(payload, "offset"),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Path(_Answer):
+    """A walk through latent space that passes through every point given.
+
+    Args:
+        model: the flow that answered.
+        version: its version.
+        t: float64 ``[T]``, how far along the walk each row is: point k lies at t = k.
+        z: float32 ``[T, D]``, the latent of each row.
+        x: float32 ``[T, *event]``, its data.
+        log_prob: float32 ``[T]``, in nats.
+        round_trip_error: float32 ``[T]``, the greatest abs(f(g(z)) - z) over the coordinates.
+    """
+
+    _main: ClassVar[str] = "x"
+
+    t: npt.NDArray[np.float64]
+    z: Float32Array
+    x: Float32Array
+    log_prob: Float32Array
+    round_trip_error: Float32Array
+
+    @classmethod
+    def read(cls, payload: Payload) -> Self:
+        """Read the answer of ``POST /interpolate``."""
+        return cls(
+            **_who(payload),
+            t=read_numbers(payload.get("t"), "t"),
+            z=_array(payload, "z"),
+            x=_array(payload, "x"),
+            log_prob=_log_prob(payload),
+            round_trip_error=_array(payload, "round_trip_error"),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded(_Answer):
+    """Latents of rows: z = f(x).
+
+    Args:
+        model: the flow that answered.
+        version: its version.
+        z: float32 ``[N, D]``.
+        log_abs_det_jacobian: float32 ``[N]``, log|det df/dx| in nats.
+        log_prob: float32 ``[N]``, the density at x in nats; -inf outside the support.
+    """
+
+    _main: ClassVar[str] = "z"
+
+    z: Float32Array
+    log_abs_det_jacobian: Float32Array
+    log_prob: Float32Array
+
+    @classmethod
+    def read(cls, payload: Payload) -> Self:
+        """Read the answer of ``POST /encode``."""
+        return cls(
+            **_who(payload),
+            z=_array(payload, "z"),
+            log_abs_det_jacobian=_array(payload, "log_abs_det_jacobian"),
+            log_prob=_log_prob(payload),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded(_Answer):
+    """Data of latents: x = g(z).
+
+    Args:
+        model: the flow that answered.
+        version: its version.
+        x: float32 ``[N, *event]``.
+        log_abs_det_jacobian: float32 ``[N]``, log|det dg/dz| in nats.
+        log_prob: float32 ``[N]``, the density at x in nats.
+    """
+
+    _main: ClassVar[str] = "x"
+
+    x: Float32Array
+    log_abs_det_jacobian: Float32Array
+    log_prob: Float32Array
+
+    @classmethod
+    def read(cls, payload: Payload) -> Self:
+        """Read the answer of ``POST /decode``."""
+        return cls(
+            **_who(payload),
+            x=_array(payload, "x"),
+            log_abs_det_jacobian=_array(payload, "log_abs_det_jacobian"),
+            log_prob=_log_prob(payload),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelInfo:
+    """One version of a flow, as the server describes it.
+
+    Args:
+        name: the flow's name.
+        version: the version described.
+        versions: every version that the server has, ascending.
+        state: ``"loading"``, ``"ready"`` or ``"failed"``.
+        default: whether this flow answers where none is named.
+        manifest: the bundle's flow.json as JSON gave it, from `Client.model`; None from `Client.models`, which does
+            without, and where the server could not read it.
+        payload: all that the server says.
+
+    Raises:
+        UnexpectedAnswer: from `event_shape`, `features` and `context_width`, where the server could not read the
+            bundle, or has not yet.
+    """
+
+    name: str
+    version: int
+    versions: tuple[int, ...]
+    state: str
+    default: bool
+    manifest: Payload | None
+    payload: Payload
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one row of x."""
+        return tuple(self._said("event_shape"))
+
+    @property
+    def context_width(self) -> int:
+        """The number of columns of context; 0 for a flow without."""
+        return int(self._said("context_width"))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns' names; empty where they have none."""
+        return tuple(feature["name"] for feature in self._said("features"))
+
+    def _said(self, name: str) -> Any:  # noqa: ANN401  a value of JSON
+        if name not in self.payload:
+            raise UnexpectedAnswer(
+                f"the server does not say the {name} of {self.name!r}, whose state is {self.state!r}"
+            )
+        return self.payload[name]
+
+    @classmethod
+    def read(cls, payload: Payload) -> Self:
+        """Read an entry of ``GET /models``, or the answer of ``GET /models/{name}``."""
+        try:
+            return cls(
+                payload["name"],
+                payload["version"],
+                tuple(payload["versions"]),
+                payload["state"],
+                payload["default"],
+                payload.get("manifest"),
+                payload,
+            )
+        except (KeyError, TypeError) as error:
+            raise UnexpectedAnswer("the answer does not describe a flow") from error
+
+
+AnswerT = TypeVar("AnswerT", bound=_Answer)
+
+
+def join(parts: Sequence[AnswerT], axis: int = 0) -> AnswerT:
+    """Put the answers to consecutive pieces of one input together.
+
+    Args:
+        parts: at least one, in order.
+        axis: where the rows are.
+
+    Returns:
+        One answer: arrays joined along `axis`, everything else from the first part.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    arrays: dict[str, Any] = {
+        field.name: np.concatenate([getattr(part, field.name) for part in parts], axis=axis)
+        for field in dataclasses.fields(first)
+        if isinstance(getattr(first, field.name), np.ndarray)
+    }
+    return dataclasses.replace(first, **arrays)
+
+
+def _who(payload: Payload) -> dict[str, Any]:
+    model = payload.get("model")
+    if not isinstance(model, str):
+        raise UnexpectedAnswer("the answer does not say which model gave it")
+    return {"model": model, "version": _integer(payload, "version")}
+
+
+def _integer(payload: Payload, name: str) -> int:
+    value = payload.get(name)
+    if not isinstance(value, int):
+        raise UnexpectedAnswer(f"the answer has no integer {name!r}")
+    return value
+
+
+def _array(payload: Payload, name: str) -> Float32Array:
+    return read_array(payload.get(name), name)
+
+
+def _optional(payload: Payload, name: str, null: float | None = None) -> Float32Array | None:
+    return read_array(payload[name], name, null=null) if name in payload else None
+
+
+def _log_prob(payload: Payload) -> Float32Array:
+    return read_array(payload.get("log_prob"), "log_prob", null=-math.inf)
+
+
+def _in_support(payload: Payload, log_prob: Float32Array) -> npt.NDArray[np.bool_]:
+    """The server's own word where it gives one: it does whenever one row is outside."""
+    said = payload.get("in_support")
+    return ~np.isneginf(log_prob) if said is None else np.asarray(said, np.bool_)

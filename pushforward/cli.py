@@ -1,0 +1,61 @@
+"""The command line: `pushforward COMMAND`. Each command lives in a module of `pushforward.commands`.
+
+A command's module is imported when the command is named, so that `pushforward logprob` does not wait for torch,
+nor `pushforward --help` for the server.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+from service.errors import PushforwardError
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+COMMANDS: Final[dict[str, str]] = {
+    "serve": "Serve a repository of flows over HTTP.",
+    "train": "Fit a flow to a table or to images, and export it as a bundle.",
+    "check": "Verify a bundle and print its parity table.",
+    "inspect": "Say what a bundle is.",
+    "logprob": "Log-densities of rows, from a server or straight from a bundle.",
+    "sample": "Draw rows, from a server or straight from a bundle.",
+    "interpolate": "Walk between rows through latent space.",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that knows its commands' names and one-line helps, and imports a command when it runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"pushforward.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pushforward")
+def cli() -> None:
+    """Normalizing flows, from data to HTTP."""
+
+
+def main() -> None:
+    """Run the command line; a failure of the project's own is one clear message and exit status 1."""
+    try:
+        cli(prog_name="pushforward")
+    except PushforwardError as error:
+        click.echo(f"Error: {error.detail}", err=True)
+        for reason in error.unsaid():
+            click.echo(f"  {reason}", err=True)
+        sys.exit(1)

@@ -1,0 +1,58 @@
+"""`pushforward check`: whether a bundle may be served, and how exact its graphs are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+def command(bundle: Path) -> None:
+    """Verify BUNDLE: a bundle's folder, or REPOSITORY/NAME for the newest version.
+
+    The files, their digests, the graphs' operators and the golden rows, all that a server checks before it serves; then
+    the parity table: the greatest errors against the answers computed in float64 at export, relative to one plus the
+    size of what was expected, for batches of several sizes. The exit status is 1 if anything fails.
+
+    A folder that is called NAME/VERSION must hold that version of that flow, as a server demands. A bundle in any other
+    folder is checked too, and the place is told where a server would find it.
+    """
+    from pushforward.sources import bundle_folder
+    from service.bundle.place import place_of, require_place
+    from service.bundle.store import read_bundle
+    from service.engine.canary import parity_table
+    from service.errors import ParityFailed, Reason
+
+    folder = bundle_folder(bundle)
+    checked = read_bundle(folder)
+    manifest = checked.manifest
+    place = place_of(folder)
+    if place is not None:
+        require_place(manifest, *place)
+    files = ", ".join(sorted([*manifest.files, "flow.json"]))
+    click.echo(f"{manifest.name} version {manifest.version}: {files}: digests and operators are right")
+    table = parity_table(checked)
+    click.echo(f"{len(checked.golden.x)} golden rows against float64, errors relative to 1 + |expected|:")
+    click.echo(f"  {'':<30}{'batch':>6}{'error':>10}{'bound':>10}")
+    for row in table:
+        verdict = "" if row.passed else "  FAILED"
+        click.echo(f"  {row.quantity:<30}{row.batch:>6}{row.error:>10.1e}{row.tolerance:>10.1e}{verdict}")
+    gate = manifest.parity
+    click.echo(f"at export, over batches of {', '.join(map(str, gate.batches))} (bound {gate.tolerance:.1e}):")
+    for name in ("log_prob", "log_abs_det_jacobian", "z", "x", "round_trip"):
+        click.echo(f"  {name:<36}{getattr(gate, name):>10.1e}")
+    failed = [row for row in table if not row.passed]
+    if failed:
+        raise ParityFailed(
+            f"{manifest.name} version {manifest.version} does not give its golden answers",
+            tuple(
+                Reason((row.quantity, f"batch {row.batch}"), f"error {row.error:.3g}, bound {row.tolerance:.3g}")
+                for row in failed
+            ),
+        )
+    where = "" if place else f", once it lies at REPOSITORY/{manifest.name}/{manifest.version}"
+    click.echo(f"it may be served{where}")

@@ -1,0 +1,122 @@
+"""`pushforward inspect`: what a bundle is, for a person or as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from service.bundle.manifest import Manifest, Support
+    from service.bundle.store import Bundle
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+def command(bundle: Path, as_json: bool) -> None:
+    """Say what BUNDLE is: a bundle's folder, or REPOSITORY/NAME for the newest version.
+
+    Its files are checked before a word is said of them; `pushforward check` runs it too.
+    """
+    from pushforward.sources import bundle_folder
+    from service.bundle.store import read_bundle
+
+    folder = bundle_folder(bundle)
+    facts = _facts(read_bundle(folder), {file.name: file.stat().st_size for file in sorted(folder.iterdir())})
+    click.echo(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else _text(facts))
+
+
+def _facts(bundle: Bundle, sizes: dict[str, int]) -> dict[str, Any]:
+    """The manifest, with what follows from it and from the files."""
+    from service.bundle.operators import check_graph
+
+    manifest = bundle.manifest
+    graphs = {name: check_graph(data, name) for name, data in bundle.graphs.items()}
+    return {
+        "manifest": manifest.model_dump(),
+        "support": _support(manifest.support),
+        "held_out": _held_out(manifest),
+        "graphs": {
+            name: {"nodes": graph.nodes, "operators": dict(graph.operators.most_common())}
+            for name, graph in graphs.items()
+        },
+        "bytes": {**sizes, "total": sum(sizes.values())},
+        "golden_rows": len(bundle.golden.x),
+    }
+
+
+def _held_out(manifest: Manifest) -> dict[str, float | int | None]:
+    """The held-out log-likelihood: a mean over rows, for each dimension, and in bits.
+
+    Bits per dimension of quantized data are of the probability of a bin of width `step`: the density times it.
+    """
+    calibration, width = manifest.calibration, manifest.event_width
+    step = manifest.quantization.step if manifest.quantization else 1.0
+    gaussian = calibration.gaussian_mean
+    return {
+        "rows": calibration.rows,
+        "nats": calibration.mean,
+        "standard_error": calibration.standard_error,
+        "nats_per_dim": calibration.mean / width,
+        "bits_per_dim": -(calibration.mean / width + math.log(step)) / math.log(2),
+        "gaussian_nats": gaussian,
+        "gaussian_nats_per_dim": None if gaussian is None else gaussian / width,
+    }
+
+
+def _support(support: Support | None) -> str:
+    """The support as an interval of each value of x."""
+    if support is None or (support.low is None and support.high is None):
+        return "all of space"
+    low = "(-inf" if support.low is None else f"{'[' if support.low_closed else '('}{support.low:g}"
+    high = "inf)" if support.high is None else f"{support.high:g}{']' if support.high_closed else ')'}"
+    return f"{low}, {high} in each value"
+
+
+def _text(facts: dict[str, Any]) -> str:
+    manifest, held_out = facts["manifest"], facts["held_out"]
+    base = manifest["base"]
+    provenance = manifest["provenance"]
+    rows = [
+        ("flow", f"{manifest['name']} version {manifest['version']} (format {manifest['format']})"),
+        ("", manifest["description"]),
+        ("event shape", f"{manifest['event_shape']}, {manifest['latent_width']} coordinates of z"),
+        ("features", ", ".join(_feature(feature) for feature in manifest["features"])),
+        ("context", f"{manifest['context_width']} columns" if manifest["context_width"] else ""),
+        ("base", "N(0, 1) in each" if base["family"] == "normal" else f"U({base['low']:g}, {base['high']:g}) in each"),
+        ("support", facts["support"]),
+        ("integers", manifest["quantization"]["reading"] if manifest["quantization"] else ""),
+        ("held-out", f"{held_out['nats']:.4f} nats a row, of {held_out['rows']} rows"),
+        ("", f"{held_out['standard_error']:.4f} nats standard error of it"),
+        ("", f"{held_out['nats_per_dim']:.4f} nats a dimension, {held_out['bits_per_dim']:.4f} bits a dimension"),
+        ("Gaussian", "" if held_out["gaussian_nats"] is None else _gaussian(held_out)),
+        ("graphs", f"ONNX opset {manifest['opset']}"),
+        *(
+            ("", f"{name}: {graph['nodes']} nodes, {facts['bytes'][name]:,} bytes")
+            for name, graph in facts["graphs"].items()
+        ),
+        ("parity", f"log_prob {manifest['parity']['log_prob']:.1e}, round trip {manifest['parity']['round_trip']:.1e}"),
+        ("golden rows", str(facts["golden_rows"])),
+        ("directions", ", ".join(manifest["directions"])),
+        ("size", f"{facts['bytes']['total']:,} bytes"),
+        ("data", provenance["data"]),
+        ("seed", "" if provenance["seed"] is None else str(provenance["seed"])),
+        ("made", provenance["created"]),
+        ("with", ", ".join(f"{name} {version}" for name, version in provenance["libraries"].items())),
+    ]
+    return "\n".join(f"{label:<13}{value}" for label, value in rows if value)
+
+
+def _gaussian(held_out: dict[str, Any]) -> str:
+    ahead = held_out["nats"] - held_out["gaussian_nats"]
+    return f"{held_out['gaussian_nats']:.4f} nats a row for a full-covariance Gaussian; the flow is {ahead:+.4f}"
+
+
+def _feature(feature: dict[str, str | None]) -> str:
+    return f"{feature['name']} [{feature['unit']}]" if feature["unit"] else str(feature["name"])

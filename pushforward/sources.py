@@ -1,0 +1,212 @@
+"""Where the command line's answers come from: a server, or a bundle that is run on the spot.
+
+Both give the same three verbs. The server's modules are imported only where a bundle is run, and httpx only where a
+server is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from pushforward.arrays import Float32Array
+from pushforward.errors import InvalidInput
+from pushforward.layout import Layout
+
+if TYPE_CHECKING:
+    from pushforward.client import Client
+    from service.engine.flow import ServedFlow
+
+__all__ = ["Drawn", "PathKind", "Source", "SourceOptions", "Space", "Walk", "bundle_folder", "open_source"]
+
+Space = Literal["x", "z"]
+PathKind = Literal["slerp", "linear"]
+
+_DRAWN_SEED_BITS: Final = 53  # as a server's: every reader of JSON and CSV keeps it exact
+
+
+class Drawn(NamedTuple):
+    """Samples: x float32 ``[n, *event]``, log_prob ``[n]`` in nats, and the seed that gives them again."""
+
+    x: Float32Array
+    log_prob: Float32Array
+    seed: int
+
+
+class Walk(NamedTuple):
+    """A path: t, x ``[T, *event]``, log_prob in nats and round_trip_error ``[T]``, all float32."""
+
+    t: Float32Array
+    x: Float32Array
+    log_prob: Float32Array
+    round_trip_error: Float32Array
+
+
+class Source(Protocol):
+    """One flow, wherever it runs."""
+
+    @property
+    def layout(self) -> Layout:
+        """What a row of x looks like."""
+        ...
+
+    @property
+    def context_width(self) -> int:
+        """The number of columns of context; 0 for a flow without."""
+        ...
+
+    def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
+        """Log-densities ``[n]`` of rows ``[n, *event]``, in nats; -inf outside the support."""
+        ...
+
+    def sample(self, n: int, seed: int | None, offset: int, temperature: float, context: Float32Array | None) -> Drawn:
+        """Rows offset to offset + n of a seed; of one that is drawn, where it is None."""
+        ...
+
+    def interpolate(
+        self, points: Float32Array, space: Space, steps: int, path: PathKind | None, context: Float32Array | None
+    ) -> Walk:
+        """The walk through points ``[K, *event]``, or ``[K, D]``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What the command line says about where a flow is.
+
+    Args:
+        url: a server's base URL.
+        bundle: a bundle's folder.
+        repository: a folder of flows.
+        model: the flow's name; needed with a repository of several flows.
+        version: its version; None for the newest.
+    """
+
+    url: str | None = None
+    bundle: Path | None = None
+    repository: Path | None = None
+    model: str | None = None
+    version: int | None = None
+
+
+@contextmanager
+def open_source(options: SourceOptions) -> Iterator[Source]:
+    """The flow that the options mean: a server's, at the default address where they name none.
+
+    Raises:
+        InvalidInput: where they name two places, or a name that a bundle's folder has no use for.
+        FlowNotFound, VersionNotFound, BundleError: the bundle is not there or may not be run.
+        ClientError: the server does not answer, or has no such flow.
+    """
+    places = [f"--{name}" for name in ("url", "bundle", "repository") if getattr(options, name) is not None]
+    if len(places) > 1:
+        raise InvalidInput(f"{' and '.join(places)} name different places: give one of them")
+    if options.bundle is None and options.repository is None:
+        from pushforward.client import Client
+        from pushforward.connection import DEFAULT_URL
+
+        with Client(options.url or DEFAULT_URL, model=options.model, version=options.version) as client:
+            yield _Served(client)
+        return
+    yield _Local(_load(_folder(options)))
+
+
+def bundle_folder(path: Path) -> Path:
+    """The folder that a person means by a bundle: itself, or the newest version of ``repository/name``.
+
+    Raises:
+        FlowNotFound: it is neither.
+    """
+    from service.bundle.store import Repository
+
+    if (path / "flow.json").exists():
+        return path
+    named = Path(os.path.abspath(path))  # noqa: PTH100  a flow is known by its folder's name, a link's too
+    return Repository(named.parent).path(named.name)
+
+
+def _folder(options: SourceOptions) -> Path:
+    from service.bundle.store import Repository
+
+    if options.bundle is not None:
+        if options.model is not None or options.version is not None:
+            raise InvalidInput(
+                "--bundle is one version of one flow already: --model and --version go with --repository"
+            )
+        return bundle_folder(options.bundle)
+    repository = Repository(Path() if options.repository is None else options.repository)
+    names = repository.names()
+    if options.model is None and len(names) != 1:
+        raise InvalidInput(f"--model must say which flow of the repository is meant; it holds {names}")
+    return repository.path(options.model or names[0], options.version)
+
+
+def _load(folder: Path) -> ServedFlow:
+    from service.bundle.store import read_bundle
+    from service.engine.registry import load_flow
+
+    return load_flow(read_bundle(folder))
+
+
+class _Local:
+    """A bundle's flow, run in this process."""
+
+    def __init__(self, flow: ServedFlow) -> None:
+        self._flow = flow
+        manifest = flow.manifest
+        self.layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
+        self.context_width = manifest.context_width
+
+    def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
+        from service.engine.plan import run_now
+
+        return run_now(self._flow.log_prob(x, _rows_of(context))).log_prob
+
+    def sample(self, n: int, seed: int | None, offset: int, temperature: float, context: Float32Array | None) -> Drawn:
+        from service.engine.plan import run_now
+
+        seed = secrets.randbits(_DRAWN_SEED_BITS) if seed is None else seed
+        samples = run_now(self._flow.sample(n, seed, offset, temperature, context))
+        return Drawn(samples.x, samples.log_prob, seed)
+
+    def interpolate(
+        self, points: Float32Array, space: Space, steps: int, path: PathKind | None, context: Float32Array | None
+    ) -> Walk:
+        from service.engine.plan import run_now
+
+        walk = run_now(self._flow.interpolate(points, steps, path, space, context))
+        return Walk(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
+
+
+class _Served:
+    """A server's flow."""
+
+    def __init__(self, client: Client) -> None:
+        about = client.model()
+        self._client = client
+        self.layout = Layout.of(about.event_shape, about.features)
+        self.context_width = about.context_width
+
+    def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
+        return self._client.log_prob(x, context=context)
+
+    def sample(self, n: int, seed: int | None, offset: int, temperature: float, context: Float32Array | None) -> Drawn:
+        samples = self._client.sample(n, seed=seed, offset=offset, temperature=temperature, context=context)
+        return Drawn(samples.x, samples.log_prob, samples.seed)
+
+    def interpolate(
+        self, points: Float32Array, space: Space, steps: int, path: PathKind | None, context: Float32Array | None
+    ) -> Walk:
+        walk = self._client.interpolate(points, space=space, steps=steps, path=path, context=context)
+        return Walk(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
+
+
+def _rows_of(context: Float32Array | None) -> Float32Array | None:
+    return None if context is None else np.atleast_2d(context)

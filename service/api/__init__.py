@@ -1,0 +1,1 @@
+"""HTTP only, thin: bytes to arrays and back, verbs, problems."""

@@ -1,0 +1,206 @@
+"""What a codec is, and the rules that all tabular ones share: which column is which."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from service.api.exchange import Body
+from service.errors import InvalidArgument, MalformedBody, NotAcceptable, Reason, WrongShape
+
+__all__ = ["Answer", "Array", "Codec", "Columns", "Form", "Part", "StreamCodec", "malformed", "parts"]
+
+Answer: TypeAlias = Mapping[str, Any]
+"""Names -> values in their order: what a verb answers."""
+
+Array: TypeAlias = npt.NDArray[Any]
+
+_SHOWN: Final = 5
+
+
+class Form(NamedTuple):
+    """What a codec must know of an answer beside its values.
+
+    Args:
+        main: the array that a type carries which has room for one.
+        features: the names of x's columns; empty where they have none, and are called x0, x1 and so on.
+    """
+
+    main: str
+    features: Sequence[str]
+
+
+class Codec(Protocol):
+    """One media type, in and out.
+
+    `single` says that it carries one array, the main one.
+    """
+
+    media_type: str
+    single: bool
+
+    def decode(self, body: Body, main: str) -> Mapping[str, Any]:
+        """The arguments that a body holds.
+
+        Args:
+            body: whole.
+            main: the argument that the body is, for a type that holds one array.
+
+        Returns:
+            Arrays as nested lists, as NumPy arrays of a real dtype, or as `Columns`.
+
+        Raises:
+            MalformedBody: it is not what its media type says.
+            InvalidArgument: it holds what no argument can be.
+        """
+        ...
+
+    def encode(self, answer: Answer, form: Form) -> bytes:
+        """An answer as bytes.
+
+        Args:
+            answer: names -> values in their order.
+            form: what is not in them.
+
+        Raises:
+            NotAcceptable: the type has no room for it.
+        """
+        ...
+
+
+class StreamCodec(Codec, Protocol):
+    """A media type that can be written row by row: ``start``, any number of ``more``, and ``end``.
+
+    `encode` is the start of all rows and the end.
+    """
+
+    @property
+    def end(self) -> bytes:
+        """What stands after the rows."""
+        ...
+
+    def start(self, answer: Answer, form: Form, lead: tuple[int, ...]) -> bytes:
+        """What stands before the rows, and the first of them.
+
+        Args:
+            answer: its arrays hold the first rows.
+            form: of all pieces.
+            lead: the axes of the whole before an event's: ``(n,)``, or ``(K, n)``.
+        """
+        ...
+
+    def more(self, answer: Answer, form: Form) -> bytes:
+        """The next rows."""
+        ...
+
+
+class Columns(ABC):
+    """A table that came in a body, before anyone has said which of its columns are wanted.
+
+    Args:
+        names: of the columns, in their order; None where they have none.
+        width: how many there are.
+    """
+
+    def __init__(self, names: Sequence[str] | None, width: int) -> None:
+        self.names = names
+        self.width = width
+
+    def has(self, wanted: Sequence[str]) -> bool:
+        """Whether each of these columns is there."""
+        return self.names is not None and len(wanted) > 0 and set(wanted) <= set(self.names)
+
+    def rows(self, wanted: Sequence[str], loc: tuple[str, ...], besides: Sequence[str] = ()) -> Any:  # noqa: ANN401
+        """The rows of an argument, as `service.api.arrays` reads them.
+
+        Columns are taken by name, in any order, where the table has the names that are wanted; others are passed
+        over. Where it has none of them, they are taken as they stand.
+
+        Args:
+            wanted: the names of the argument's columns.
+            loc: where the argument stands, for errors.
+            besides: names of columns that belong to another argument.
+
+        Raises:
+            WrongShape: some of the names are missing, or there are more or fewer columns than names.
+            InvalidArgument: a name is there twice, or a value is no number.
+        """
+        names = self.names
+        there = frozenset(names or ())
+        missing = [name for name in wanted if name not in there]
+        if names is not None and not missing:
+            counts = Counter(names)
+            twice = next((name for name in wanted if counts[name] > 1), None)
+            if twice is not None:
+                raise _error(InvalidArgument, loc, f"the column {twice!r} is there more than once")
+            place = {name: at for at, name in enumerate(names)}
+            return self._taken([place[name] for name in wanted], loc)
+        if names is not None and len(missing) < len(wanted):
+            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+            shown = ", ".join(repr(name[:64]) for name in missing[:_SHOWN])
+            raise _error(WrongShape, loc, f"expected all of the flow's columns, and did not find {shown}{more}")
+        places = [at for at in range(self.width) if names is None or names[at] not in besides]
+        if len(places) != len(wanted):
+            raise _error(WrongShape, loc, f"expected {len(wanted)} columns, and found {len(places)}")
+        return self._taken(places, loc)
+
+    @abstractmethod
+    def _taken(self, places: Sequence[int], loc: tuple[str, ...]) -> Any:  # noqa: ANN401
+        """The columns at these places, in this order, as rows."""
+
+
+class Part(NamedTuple):
+    """One array of an answer, row by row.
+
+    Args:
+        name: in the answer.
+        columns: a name for each column of `rows`.
+        rows: ``[N, columns]``.
+        event: the shape of one row as it was; empty for a number.
+    """
+
+    name: str
+    columns: Sequence[str]
+    rows: Array
+    event: tuple[int, ...]
+
+
+def parts(answer: Answer, form: Form) -> list[Part]:
+    """The arrays of an answer, as columns of one table.
+
+    Raises:
+        NotAcceptable: where it is no table.
+    """
+    arrays = {name: value for name, value in answer.items() if isinstance(value, np.ndarray)}
+    if not arrays or any(isinstance(value, (list, dict)) for value in answer.values()):
+        raise NotAcceptable("this answer is no table; accept application/json")
+    lead = arrays["log_prob"].shape if "log_prob" in arrays else next(iter(arrays.values())).shape[:1]
+    found = []
+    for name, value in arrays.items():
+        if value.shape[: len(lead)] != lead:
+            raise NotAcceptable(f"{name} has other rows than the rest of this answer; accept application/json")
+        event = value.shape[len(lead) :]
+        rows = value.reshape(math.prod(lead), math.prod(event))
+        if not event:
+            columns: Sequence[str] = (name,)
+        elif name == "x" and len(form.features) == rows.shape[1]:
+            columns = form.features
+        else:
+            columns = [f"{name}{at}" for at in range(rows.shape[1])]
+        found.append(Part(name, columns, rows, event))
+    return found
+
+
+def malformed(reason: str, row: int | None = None) -> MalformedBody:
+    """The error for a body that is not what its media type says."""
+    return MalformedBody(f"the body is {reason}", (Reason(("body",), reason, row),))
+
+
+def _error(kind: type[InvalidArgument | WrongShape], loc: tuple[str, ...], reason: str) -> Exception:
+    return kind(f"{loc[-1]}: {reason}", (Reason(loc, reason),))

@@ -1,0 +1,143 @@
+"""`application/json` (RFC 8259)."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import orjson
+
+from service.api.codecs.codec import Answer, Form, malformed
+from service.api.exchange import Body
+from service.engine.plan import Float32
+from service.errors import InvalidArgument, Reason
+
+if TYPE_CHECKING:
+    from service.api.codecs.large_json import LargeJson
+
+__all__ = ["Json", "json_value", "tied"]
+
+
+class Json:
+    """A float32 goes out as its shortest exact text, and comes back bit for bit.
+
+    JSON has neither NaN nor infinity. A density of zero, log_prob = -inf, goes out as null; then, and only then,
+    `in_support` says of each row whether its density is above zero.
+    """
+
+    media_type = "application/json"
+    single = False
+    _LARGE = 1 << 16  # a body of more bytes is read by `service.api.codecs.large_json`, where that can
+    _PIECE = 1 << 14  # values written at once: between pieces other threads have their turn
+
+    @functools.cached_property
+    def _large(self) -> LargeJson:
+        from service.api.codecs.large_json import LargeJson  # a parser that is loaded by whoever needs it
+
+        return LargeJson()
+
+    def decode(self, body: Body, main: str) -> Mapping[str, Any]:  # noqa: ARG002  an object names them all
+        """The object that `body` holds."""
+        body = tied(body)
+        if len(body) > self._LARGE:
+            arguments = self._large.read(body)
+            if arguments is not None:
+                return arguments
+        if not body.strip():
+            raise malformed("empty; a JSON object is expected")
+        value = json_value(body)
+        if not isinstance(value, dict):
+            raise InvalidArgument(
+                f"the body must be a JSON object, and is {_KINDS.get(type(value), 'a number')}",
+                (Reason(("body",), "expected an object of named arguments"),),
+            )
+        return value
+
+    def encode(self, answer: Answer, form: Form | None = None) -> bytes:  # noqa: ARG002  an object holds all arrays
+        """The answer as an object, with `in_support` where a density is zero."""
+        log_prob = answer.get("log_prob")
+        if isinstance(log_prob, np.ndarray) and _holds_zero(log_prob):
+            answer = {**answer, "in_support": log_prob != -math.inf}
+        if all(not isinstance(value, np.ndarray) or value.size <= self._PIECE for value in answer.values()):
+            return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+        pieces: list[bytes] = []
+        for name, value in answer.items():
+            pieces += (b"," if pieces else b"{", orjson.dumps(name), b":")
+            self._write(value, pieces)
+        return b"".join([*pieces, b"}"])
+
+    def _write(self, value: Any, pieces: list[bytes]) -> None:  # noqa: ANN401  whatever an answer holds
+        """Append the text of a value; a large array in many pieces, of which only the whole is ever joined."""
+        if not isinstance(value, np.ndarray) or value.size <= self._PIECE or value.ndim == 0:
+            pieces.append(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+            return
+        rows = self._PIECE * len(value) // value.size
+        start = len(pieces)
+        for at in range(0, len(value), max(1, rows)):
+            pieces.append(b",")
+            if rows == 0 and value.ndim > 1:  # a row is longer than a piece
+                self._write(value[at], pieces)
+            else:
+                pieces.append(orjson.dumps(value[at : at + max(1, rows)], option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
+        pieces[start] = b"["
+        pieces.append(b"]")
+
+
+def _holds_zero(log_prob: Float32) -> bool:
+    """Whether some density is zero. For a few rows a list is searched sooner than an array."""
+    if log_prob.ndim == 1 and len(log_prob) <= _FEW:
+        return -math.inf in log_prob.tolist()
+    return bool((log_prob == -math.inf).any())
+
+
+_FEW: Final = 16
+
+_TIE: Final = b"7.038531e-26"
+"""The one shortest text of a float32 that, read as a float64, falls just between two float32 and would be rounded to
+the wrong one. All of them were tried."""
+_TIE_ALONE: Final = re.compile(rb"(?<![\d.])" + re.escape(_TIE) + rb"(?!\d)")
+_TIE_IN_FULL: Final = b"7.038530691851209e-26"
+
+_KINDS: Final = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+
+
+def tied(text: Body) -> Body:
+    """A text of numbers, with `_TIE` replaced by a text that is rounded to the right float32."""
+    return _TIE_ALONE.sub(_TIE_IN_FULL, text) if _TIE in text else text
+
+
+def json_value(text: Body, line: int | None = None) -> Any:  # noqa: ANN401
+    """Read one JSON value, a bare NaN and numbers beyond float64 too, so that an error can name their row.
+
+    Args:
+        text: UTF-8.
+        line: which line of the body it is, where it is not the whole.
+
+    Raises:
+        MalformedBody: it is not JSON.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        return _with_what_json_lacks(text, error, line)
+
+
+def _with_what_json_lacks(text: Body, error: orjson.JSONDecodeError, line: int | None) -> Any:  # noqa: ANN401
+    """Programs write NaN and Infinity: Python's json.dumps does, unasked."""
+    lacking = b"NaN" in text or b"Infinity" in text or "infinity" in error.msg
+    if lacking and b"\\u" not in text:  # an escaped half of a character could not be told back
+        try:
+            return json.loads(text, parse_int=_integer)
+        except (ValueError, RecursionError):
+            pass  # the first error is the one to tell
+    where = f"line {line or error.lineno}, column {error.colno}"
+    raise malformed(f"not JSON: {error.msg} ({where})") from error
+
+
+def _integer(text: str) -> int | float:
+    return int(text) if len(text) < 20 else float(text)

@@ -1,0 +1,102 @@
+"""`application/x-npy`: one array, as NumPy's own files hold it (numpy.lib.format). Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from service.api.codecs.codec import Answer, Array, Form, malformed
+from service.api.exchange import Body
+from service.errors import InvalidArgument, NotAcceptable, PushforwardError, Reason
+
+__all__ = ["Npy"]
+
+_MAGIC: Final = np.lib.format.MAGIC_PREFIX
+_LONGEST_HEADER: Final = 1024
+"""A header of plain numbers has about 70 characters; Python's own parser reads it, and gets no more."""
+
+_FLOAT_BYTES: Final = 8
+"""A longer float than a float64 is another number on another machine."""
+
+
+class Npy:
+    """One array in, one out: the bytes are the numbers, -inf among them.
+
+    In: format versions 1 to 3, either order of bytes and of axes, floats and integers of any size. An array that is
+    float32 in C order is not copied.
+    """
+
+    media_type = "application/x-npy"
+    single = True
+
+    @property
+    def end(self) -> bytes:
+        """Nothing stands after the rows."""
+        return b""
+
+    def decode(self, body: Body, main: str) -> Mapping[str, Any]:
+        """The array, as the one argument that a body of this type holds."""
+        return {main: _array(body, main)}
+
+    def encode(self, answer: Answer, form: Form) -> bytes:
+        """The main array."""
+        return self.start(answer, form, _main(answer, form).shape[:1])
+
+    def start(self, answer: Answer, form: Form, lead: tuple[int, ...]) -> bytes:
+        """The header of the whole array, and its first rows."""
+        rows = _main(answer, form)
+        header = io.BytesIO()
+        told = {"descr": np.lib.format.dtype_to_descr(rows.dtype), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(header, {**told, "shape": (*lead, *rows.shape[1:])})
+        return header.getvalue() + rows.tobytes()
+
+    def more(self, answer: Answer, form: Form) -> bytes:
+        """The next rows."""
+        return _main(answer, form).tobytes()
+
+
+def _main(answer: Answer, form: Form) -> Array:
+    rows = answer.get(form.main)
+    if not isinstance(rows, np.ndarray):
+        raise NotAcceptable("this answer is no array; accept application/json")
+    return rows
+
+
+def _array(body: Body, main: str) -> Array:
+    if not body.startswith(_MAGIC):
+        raise malformed("not a .npy file: it does not begin with \\x93NUMPY")
+    head = io.BytesIO(body[: len(_MAGIC) + 2 + 4 + _LONGEST_HEADER])
+    shape, by_columns, dtype = _header(head)
+    if dtype.hasobject:
+        raise malformed("an array of Python objects, which are never read")
+    if dtype.kind not in "fiu" or (dtype.kind == "f" and dtype.itemsize > _FLOAT_BYTES):
+        reason = f"expected floats or integers of at most 64 bits, and found {str(dtype)[:64]}"
+        raise InvalidArgument(f"{main}: {reason}", (Reason(("body", main), reason),))
+    start = head.tell()
+    expected, found = math.prod(shape) * dtype.itemsize, len(body) - start
+    if expected != found:
+        raise malformed(f"not a whole .npy file: its header tells of {expected} bytes of numbers, and {found} follow")
+    numbers = np.frombuffer(body, dtype, offset=start) if found else np.empty(0, dtype)
+    try:
+        return numbers.reshape(shape, order="F" if by_columns else "C")
+    except ValueError as error:  # more axes than NumPy has, or longer ones, or negative ones
+        raise malformed("not a .npy file that can be read: its shape is out of bounds") from error
+
+
+def _header(head: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    try:
+        version = np.lib.format.read_magic(head)
+        if version not in ((1, 0), (2, 0), (3, 0)):
+            raise malformed(f"a .npy file of version {version[0]}.{version[1]}; 1.0 to 3.0 can be read")
+        # Version 3 differs from 2 in the encoding of field names, which an array of numbers has none of.
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_columns, dtype = read(head, max_header_size=_LONGEST_HEADER)
+    except PushforwardError:
+        raise
+    except Exception as error:  # Python's parser and tokenizer raise a dozen classes on a stranger's text
+        raise malformed("not a .npy file: its header cannot be read") from error
+    return shape, by_columns, dtype

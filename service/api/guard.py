@@ -1,0 +1,107 @@
+"""What is refused before any work: a body over its cap, a request over the work budget or without a fit deadline."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from service.errors import BodyTooLarge, InvalidArgument, MalformedBody, OverWorkBudget, Reason
+
+__all__ = ["TIMEOUT_HEADER", "Waits", "check_length", "check_work", "deadline", "read_body"]
+
+TIMEOUT_HEADER: Final = "Pushforward-Timeout-Ms"
+"""How long the client waits for its answer, in milliseconds."""
+
+_LONGEST_MILLISECONDS: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long a connection may keep the server waiting, each in seconds.
+
+    Args:
+        header_seconds: from a request's first byte to the end of its header.
+        body_seconds: from there to the end of its body; and for an answer's bytes to be taken.
+        keep_alive_seconds: from an answer to the next request.
+    """
+
+    header_seconds: float = 10.0
+    body_seconds: float = 60.0
+    keep_alive_seconds: float = 75.0
+
+
+def deadline(told: str | None, usual_seconds: float, now: float) -> float:
+    """When an answer comes too late.
+
+    Args:
+        told: the header `TIMEOUT_HEADER`, if there is one.
+        usual_seconds: for requests without.
+        now: in seconds.
+
+    Raises:
+        InvalidArgument: it is not a whole number of milliseconds from 1 to an hour.
+    """
+    if told is None:
+        return now + usual_seconds
+    text = told.strip()
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 7 and 1 <= int(text) <= _LONGEST_MILLISECONDS):
+        reason = f"expected a whole number of milliseconds from 1 to {_LONGEST_MILLISECONDS}, and found {text[:32]!r}"
+        raise InvalidArgument(f"{TIMEOUT_HEADER}: {reason}", (Reason(("header", TIMEOUT_HEADER), reason),))
+    return now + int(text) / 1000
+
+
+def check_length(told: str | None, cap: int) -> None:
+    """Hold Content-Length against the cap on a body.
+
+    Raises:
+        BodyTooLarge: it is over.
+        MalformedBody: it is no number.
+    """
+    if told is None:
+        return
+    if not (told.isascii() and told.isdigit()):
+        raise MalformedBody("Content-Length is not a number")
+    if len(told) > 18 or int(told) > cap:
+        raise BodyTooLarge(f"the body has {told[:32]} bytes; the cap is {cap}")
+
+
+async def read_body(headers: Mapping[str, str], stream: AsyncIterator[bytes], cap: int) -> bytes:
+    """Read a body whole, and stop as soon as it passes the cap.
+
+    Args:
+        headers: Content-Length is believed where it says too much, and never where it says little.
+        stream: the body's pieces.
+        cap: in bytes.
+
+    Raises:
+        BodyTooLarge: it has more bytes than `cap`.
+    """
+    check_length(headers.get("content-length"), cap)
+    pieces, size = [], 0
+    async for piece in stream:
+        size += len(piece)
+        if size > cap:
+            raise BodyTooLarge(f"the body has more than {cap} bytes, which is the cap")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def check_work(rows: int, width: int, steps: int, budget: int, loc: tuple[str, ...]) -> None:
+    """Hold rows * width * steps against the budget, before anything is allocated.
+
+    Args:
+        rows: how many.
+        width: values in a row.
+        steps: of an interpolation, for each row; 1 for other verbs.
+        budget: in values.
+        loc: the argument that asks for so much.
+
+    Raises:
+        OverWorkBudget: naming each factor.
+    """
+    work = rows * width * steps
+    if work > budget:
+        factors = f"{rows} rows of {width} values" + (f", {steps} steps each," if steps > 1 else "")
+        detail = f"{factors} make {work} values; the server's budget for one request is {budget}"
+        raise OverWorkBudget(detail, (Reason(loc, detail),))

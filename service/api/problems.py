@@ -1,0 +1,113 @@
+"""Errors over HTTP: the one table from code to status, and the problem document (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from service.api.exchange import Reply
+from service.errors import PushforwardError, QueueFull, Reason, RequestError, ServerError
+
+__all__ = ["MEDIA_TYPE", "PROBLEMS", "Problem", "problem", "problem_type", "told"]
+
+_log = logging.getLogger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class Problem(NamedTuple):
+    """How an error is told.
+
+    Args:
+        status: of HTTP.
+        title: the same for every error of this code.
+        retry_after: seconds after which the same request may succeed; None where it will not.
+    """
+
+    status: int
+    title: str
+    retry_after: int | None = None
+
+
+PROBLEMS: Final[dict[str, Problem]] = {
+    "bad_request": Problem(400, "The request cannot be read"),
+    "malformed_body": Problem(400, "The body is not what its media type says"),
+    "flow_not_found": Problem(404, "No such flow"),
+    "version_not_found": Problem(404, "No such version of the flow"),
+    "route_not_found": Problem(404, "No such route"),
+    "client_gone": Problem(400, "The client has gone"),
+    "method_not_allowed": Problem(405, "The route has no such method"),
+    "not_acceptable": Problem(406, "No acceptable media type"),
+    "slow_request": Problem(408, "The request did not come in time"),
+    "body_too_large": Problem(413, "The body is too large"),
+    "unsupported_media_type": Problem(415, "The body's media type cannot be read"),
+    "invalid_argument": Problem(422, "An argument is unknown or unusable"),
+    "wrong_shape": Problem(422, "An array has another shape than the flow's"),
+    "not_finite": Problem(422, "A number is not finite, or does not fit into float32"),
+    "out_of_support": Problem(422, "A row lies where the density is zero"),
+    "over_work_budget": Problem(422, "The request is over the work budget"),
+    "header_too_large": Problem(431, "The header is too large"),
+    "internal_error": Problem(500, "The server failed"),
+    "engine_failed": Problem(500, "The flow could not be run"),
+    "bundle_invalid": Problem(500, "The flow's bundle may not be served"),
+    "queue_full": Problem(429, "Too much is waiting", retry_after=1),
+    "not_ready": Problem(503, "The flow is not ready", retry_after=1),
+    "draining": Problem(503, "The server is shutting down", retry_after=1),
+    "deadline_exceeded": Problem(504, "The deadline passed"),
+}
+"""Code -> status and title, for every error that HTTP can meet. The only place where a status is chosen."""
+
+
+def told(error: Exception) -> Reply:
+    """The answer to a call that raised; what the caller cannot mend is logged.
+
+    Args:
+        error: one of the project's own is told as it is; of any other nothing goes to the client.
+    """
+    if not isinstance(error, PushforwardError):
+        _log.error("a request failed", exc_info=error)
+        return problem(PushforwardError("the server failed on this request; the failure has been logged"))
+    if not isinstance(error, (RequestError, ServerError)):
+        _log.error("%s reached a client", error.code, exc_info=error)
+    return problem(error)
+
+
+def problem_type(code: str) -> str:
+    """The URI that names a kind of problem, the same for ever."""
+    return f"urn:pushforward:problem:{code}"
+
+
+def problem(error: PushforwardError) -> Reply:
+    """An error as `application/problem+json`.
+
+    Args:
+        error: its code is looked up in `PROBLEMS`; a code that is not there is told as an internal error, without
+            its detail.
+    """
+    if error.code not in PROBLEMS:
+        error = PushforwardError("an error that should not reach a client was raised; it has been logged")
+    status, title, retry_after = PROBLEMS[error.code]
+    document: dict[str, Any] = {
+        "type": problem_type(error.code),
+        "title": title,
+        "status": status,
+        "detail": error.detail,
+        "code": error.code,
+        "errors": [_reason(reason) for reason in error.errors],
+    }
+    if isinstance(error, QueueFull):
+        retry_after = max(1, math.ceil(error.retry_seconds))
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    return Reply(orjson.dumps(document, default=str), status, MEDIA_TYPE, headers, code=error.code)
+
+
+def _reason(reason: Reason) -> dict[str, Any]:
+    known: dict[str, Any] = {"loc": list(reason.loc)}
+    if reason.row is not None:
+        known["row"] = reason.row
+    if reason.column is not None:
+        known["column"] = reason.column
+    return {**known, "reason": reason.reason}

@@ -1,0 +1,105 @@
+"""The texts of a query -> the numbers that they are, as JSON would have them: an integer is written as one.
+
+What Python's own `int` and `float` read over, the underscores of 1_000, is no number here.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from service.errors import InvalidArgument, Reason
+
+__all__ = ["as_declared", "query_arguments", "to_number"]
+
+
+def query_arguments(query: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """The arguments in a query: `context` and `return` are lists with commas, of numbers and of names.
+
+    Args:
+        query: name and text of each parameter.
+
+    Raises:
+        InvalidArgument: one stands there twice, or `context` holds something that is no number.
+
+    Example:
+        >>> query_arguments((("n", "5"), ("context", "0.5,1")))
+        {'n': '5', 'context': [0.5, 1.0]}
+    """
+    twice = [name for name, count in Counter(name for name, _ in query).items() if count > 1]
+    if twice:
+        detail = f"{twice[0][:64]} is given more than once"
+        raise InvalidArgument(detail, tuple(Reason(("query", name[:64]), "is given more than once") for name in twice))
+    arguments: dict[str, Any] = dict(query)
+    if "context" in arguments:
+        arguments["context"] = _numbers(arguments["context"])
+    if "return" in arguments:
+        arguments["return"] = [name for name in arguments["return"].split(",") if name]
+    return arguments
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [to_number(part) for part in text.split(",")]
+    except ValueError:
+        detail = f"context must be numbers with commas between them, and is {text[:64]!r}"
+        raise InvalidArgument(detail, (Reason(("query", "context"), detail),)) from None
+
+
+def as_declared(schema: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Read each text where the schema declares a number.
+
+    Args:
+        schema: the arguments of a call.
+        arguments: name -> text.
+
+    Returns:
+        Name -> number, or the text as it came where it is none: it is for the schema to refuse it.
+
+    Example::
+
+        as_declared(SampleRequest, {"n": "5", "seed": "1.0"})  # {"n": 5, "seed": "1.0"}
+    """
+    readers = _readers(schema)
+    return {name: _read(value, readers[name]) if name in readers else value for name, value in arguments.items()}
+
+
+def to_number(text: str) -> float:
+    """Read a number.
+
+    Raises:
+        ValueError: where it is none.
+    """
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
+
+
+def _to_integer(text: str) -> int:
+    if re.fullmatch("-?[0-9]+", text) is None:
+        raise ValueError(text)
+    return int(text)
+
+
+@functools.cache
+def _readers(schema: type[BaseModel]) -> Mapping[str, Callable[[str], float]]:
+    """Argument -> how its text is read, for each that is a number."""
+    readers: dict[Any, Callable[[str], float]] = {int: _to_integer, float: to_number}
+    return {
+        field.alias or name: readers[kind]
+        for name, field in schema.model_fields.items()
+        for kind in (field.annotation, *get_args(field.annotation))
+        if kind in readers
+    }
+
+
+def _read(text: str, reader: Callable[[str], float]) -> float | str:
+    try:
+        return reader(text)
+    except ValueError:
+        return text

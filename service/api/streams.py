@@ -1,0 +1,97 @@
+"""Samples too large to lie in memory whole: drawn, run and written some thousands of rows at a time.
+
+Row i of a seed is one value whatever is drawn with it, so that the pieces are, bit for bit, the rows of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple, TypeVar
+
+from service.api.codecs.codec import Form, StreamCodec
+from service.api.exchange import Reply
+from service.engine.flow import Samples, ServedFlow
+from service.engine.plan import Finished, Float32, Plan, advance
+
+__all__ = ["STREAM_VALUES", "Draw", "streamed"]
+
+T = TypeVar("T")
+
+STREAM_VALUES: Final = 1 << 16
+"""A sample of more values is streamed, in pieces of about so many."""
+
+Cut = tuple[Float32 | None, int, int]
+
+
+class Draw(NamedTuple):
+    """What to draw, as `service.engine.flow.ServedFlow.sample` takes it."""
+
+    flow: ServedFlow
+    n: int
+    seed: int
+    offset: int
+    temperature: float
+    context: Float32 | None
+
+    def cuts(self) -> Iterator[Cut]:
+        """Context, first row and number of rows of each piece: one context after the other."""
+        rows = max(1, STREAM_VALUES // self.flow.width)
+        several = self.context is not None and self.context.ndim > 1
+        for context in self.context if several and self.context is not None else [self.context]:
+            for start in range(0, self.n, rows):
+                yield context, start, min(rows, self.n - start)
+
+    def piece(self, context: Float32 | None, start: int, rows: int) -> Plan[Samples]:
+        """The rows of one cut."""
+        return self.flow.sample(rows, self.seed, self.offset + start, self.temperature, context)
+
+
+def streamed(
+    stream: StreamCodec, form: Form, draw: Draw, lead: tuple[int, ...], headers: Mapping[str, str]
+) -> Plan[Reply]:
+    """The reply that begins with the first piece; what can be refused is refused before it.
+
+    Args:
+        stream: how rows are written.
+        form: of the answer.
+        draw: which rows.
+        lead: the axes of the whole before an event's.
+        headers: of the reply.
+    """
+    cuts = draw.cuts()
+    found = yield from draw.piece(*next(cuts))
+    return Reply(
+        stream.start(found._asdict(), form, lead),
+        media_type=stream.media_type,
+        headers=headers,
+        rest=_rest(stream, form, draw, cuts),
+    )
+
+
+def _rest(stream: StreamCodec, form: Form, draw: Draw, cuts: Iterator[Cut]) -> Iterator[Plan[bytes]]:
+    def written(cut: Cut) -> Plan[bytes]:
+        found = yield from _admitted(draw.piece(*cut))
+        return stream.more(found._asdict(), form)
+
+    def ended() -> Plan[bytes]:
+        yield from ()
+        return stream.end
+
+    for cut in cuts:
+        yield written(cut)
+    if stream.end:
+        yield ended()
+
+
+def _admitted(plan: Plan[T]) -> Plan[T]:
+    """A plan whose runs pass the bound on waiting rows by: an answer that has begun goes on, however busy it gets."""
+    step = advance(plan)
+    while not isinstance(step, Finished):
+        try:
+            outputs = yield step._replace(bounded=False)
+        except Exception as error:  # the plan itself decides what an error means
+            step = advance(plan, error)
+        else:
+            step = advance(plan, outputs)
+    value: T = step.value
+    return value

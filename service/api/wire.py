@@ -1,0 +1,147 @@
+"""Bytes <-> arguments and answers, by media type. A further type is one more codec in `CODECS`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from service.api.codecs.arrow import Arrow
+from service.api.codecs.codec import Answer, Codec, Form, StreamCodec
+from service.api.codecs.csv import Csv
+from service.api.codecs.json import Json
+from service.api.codecs.ndjson import Ndjson
+from service.api.codecs.npy import Npy
+from service.api.exchange import Exchange, Reply
+from service.api.query import query_arguments
+from service.errors import InvalidArgument, NotAcceptable, Reason, UnsupportedMediaType
+
+__all__ = ["CODECS", "Arguments", "accepted", "decode", "encode", "streaming", "told_beside"]
+
+_JSON: Final = Json()
+_STREAMS: Final[Mapping[str, StreamCodec]] = {codec.media_type: codec for codec in (Npy(), Arrow(), Ndjson(), Csv())}
+
+CODECS: Final[Mapping[str, Codec]] = {_JSON.media_type: _JSON, **_STREAMS}
+"""Media type -> codec; the first is written for whoever accepts anything."""
+
+_FORM = "application/x-www-form-urlencoded"
+
+
+class Arguments(NamedTuple):
+    """What a call was given.
+
+    Args:
+        values: name -> value; arrays as `service.api.codecs.codec.Codec.decode` gives them.
+        place: where those beside the arrays stood.
+    """
+
+    values: Mapping[str, Any]
+    place: Literal["body", "query"]
+
+
+def decode(exchange: Exchange, main: str) -> Arguments:
+    """The arguments of an exchange, by its Content-Type.
+
+    A JSON body holds all of them. A body of another type is the main argument, and the others stand in the query.
+
+    A missing Content-Type is read as JSON, and so is the one that curl -d sends of itself where the body begins as
+    a JSON object does: people type that.
+
+    Args:
+        exchange: with its body.
+        main: the argument that a body is which holds one array.
+
+    Raises:
+        UnsupportedMediaType: no codec reads it.
+        MalformedBody, InvalidArgument: from the codec.
+    """
+    named = _without_parameters(exchange.content_type or "")
+    if not named or (named == _FORM and exchange.body.lstrip()[:1] in (b"{", b"")):
+        named = _JSON.media_type
+    if named == _JSON.media_type:
+        if exchange.query:
+            name = exchange.query[0][0][:64]
+            detail = f"{name!r} stands in the query; a call with a JSON body takes all of its arguments there"
+            raise InvalidArgument(detail, (Reason(("query", name), "put it into the body"),))
+        return Arguments(_JSON.decode(exchange.body, main), "body")
+    codec = CODECS.get(named)
+    if codec is None:
+        raise UnsupportedMediaType(f"a body of type {named[:100]!r} cannot be read; send {_LISTED}")
+    values = query_arguments(exchange.query)
+    arrays = codec.decode(exchange.body, main)
+    if twice := values.keys() & {main, *arrays}:
+        detail = f"{min(twice)} stands in the query, and the body holds it"
+        raise InvalidArgument(detail, tuple(Reason(("query", name), "the body holds it") for name in sorted(twice)))
+    return Arguments({**values, **arrays}, "query")
+
+
+@functools.lru_cache(maxsize=64)  # clients send the same few headers all the time
+def _without_parameters(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def accepted(exchange: Exchange) -> Codec:
+    """The codec for the answer, by Accept: the first of the types with the greatest weight that can be written.
+
+    Raises:
+        NotAcceptable: none of them can.
+    """
+    return CODECS[_chosen(exchange.accept or "*/*")]
+
+
+def streaming(codec: Codec) -> StreamCodec | None:
+    """The codec, if it can write an answer row by row."""
+    return _STREAMS.get(codec.media_type)
+
+
+@functools.lru_cache(maxsize=64)
+def _chosen(accept: str) -> str:
+    """The media type of `CODECS` that an Accept header asks for."""
+    wanted = sorted(_weighted(accept if accept.strip() else "*/*"), key=lambda pair: -pair[1])
+    refused = {media_type for media_type, weight in wanted if weight <= 0}
+    for media_type, weight in wanted:
+        kind = media_type.removesuffix("*") if media_type != "*/*" else ""
+        for name in CODECS:
+            matches = name == media_type or (media_type.endswith("/*") and name.startswith(kind))
+            if weight > 0 and matches and name not in refused:
+                return name
+    raise NotAcceptable(f"an answer of type {accept[:100]!r} cannot be written; accept {_LISTED}")
+
+
+def _weighted(accept: str) -> list[tuple[str, float]]:
+    """Each media type of an Accept header and its weight (RFC 9110, section 12.5.1)."""
+    pairs = []
+    for item in accept.split(","):
+        media_type, *parameters = (part.strip().lower() for part in item.split(";"))
+        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            pairs.append((media_type, float(weight)))
+        except ValueError:
+            pairs.append((media_type, 0.0))
+    return pairs
+
+
+_LISTED: Final = " or ".join(CODECS)
+
+
+def encode(codec: Codec, answer: Answer, main: str, features: Sequence[str]) -> Reply:
+    """An answer as a reply of the codec's media type.
+
+    Args:
+        codec: from `accepted`.
+        answer: names -> values in their order.
+        main: the array that a type carries which has room for one.
+        features: the names of x's columns.
+
+    Raises:
+        NotAcceptable: the type has no room for this answer.
+    """
+    if codec is _JSON:
+        return Reply(_JSON.encode(answer))
+    return Reply(codec.encode(answer, Form(main, features)), media_type=codec.media_type, headers=told_beside(answer))
+
+
+def told_beside(answer: Answer) -> dict[str, str]:
+    """What an answer says beside its arrays, as header fields: `Pushforward-Model`, `Pushforward-Seed` and so on."""
+    plain = {name: value for name, value in answer.items() if isinstance(value, (str, int))}
+    return {f"Pushforward-{name.title()}": str(value) for name, value in plain.items()}

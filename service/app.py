@@ -1,0 +1,165 @@
+"""The application: the parts put together, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from service.api import openapi
+from service.api.counting import CountReplies, CountRequests
+from service.api.door import Door, respond
+from service.api.exchange import Reply
+from service.api.fast import FastDoor
+from service.api.guard import Waits
+from service.api.helpers import Helpers
+from service.api.native import Verbs
+from service.api.operations import Operations
+from service.api.problems import problem, told
+from service.api.routes import SCHEMAS, add_routes
+from service.bundle.store import Repository
+from service.engine.cpu import usable_cpus
+from service.engine.devices import CudaOptions, OrtGpu
+from service.engine.metrics import Metrics
+from service.engine.queues import Limits
+from service.engine.registry import Registry
+from service.engine.runtime import Device
+from service.engine.workers import Workers
+from service.errors import MethodNotAllowed, PushforwardError, RequestError, RouteNotFound
+from service.settings import Settings
+
+__all__ = ["create_app"]
+
+_CLOSE_SECONDS = 0.5
+"""By now every request has been answered: this is for the batch that still runs."""
+
+_EXPIRE_SECONDS = 0.05
+
+_DESCRIPTION = "Densities, samples and interpolations of normalizing flows."
+
+
+def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+    """Put a server's parts together. Flows are loaded when it starts.
+
+    Args:
+        settings: how it runs.
+        metrics: where it counts; None for numbers of its own.
+
+    Returns:
+        The application. `app.state.operations` is told when the server drains, `app.state.registry` knows the flows,
+        `app.state.metrics` counts.
+    """
+    metrics = metrics or Metrics()
+    workers = Workers(settings.threads or max(1, usable_cpus() // settings.workers))
+    limits = Limits(settings.chunk_rows, settings.max_queued_rows)
+    repository = Repository(settings.repository)
+    registry = Registry(repository, settings.default_flow, workers, limits, metrics, _device(settings))
+    helpers = Helpers(workers.threads)
+    operations = Operations(registry, helpers, settings.probe_seconds, metrics)
+    verbs = Verbs(registry, settings.max_work, settings.max_stream_work)
+    door = Door(helpers, settings.max_body_bytes, settings.timeout_seconds)
+    fast_door = FastDoor(verbs.hot(), helpers, settings.max_body_bytes, settings.timeout_seconds)
+    waits = Waits(settings.header_seconds, settings.body_seconds, settings.keep_alive_seconds)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        expiring = asyncio.create_task(_expire(workers))
+        loading = asyncio.create_task(asyncio.to_thread(registry.load))
+        await asyncio.wait({loading}, timeout=settings.startup_seconds)
+        if loading.done():
+            loading.result()  # a repository that cannot be read at all ends the start
+        try:
+            yield {"fast_door": fast_door, "waits": waits, "count": CountReplies(metrics)}
+        finally:
+            expiring.cancel()
+            operations.draining = True
+            registry.close()
+            await asyncio.to_thread(workers.close, _CLOSE_SECONDS)
+            await loading
+            helpers.close()
+
+    app = FastAPI(
+        title="Pushforward", version=_version(), description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+    )
+    app.state.operations = operations
+    app.state.registry = registry
+    app.state.metrics = metrics
+    add_routes(app, verbs, operations, door)
+    app.add_middleware(CountRequests, metrics=metrics)
+    app.add_exception_handler(PushforwardError, _told)
+    app.add_exception_handler(HTTPException, _told_by_the_framework)
+    app.add_exception_handler(Exception, _untold)
+    openapi.install(app, SCHEMAS)
+    return app
+
+
+def _device(settings: Settings) -> Device | None:
+    """Where flows run, or None for the CPU."""
+    kind, _, index = settings.device.partition(":")
+    if kind == "cpu":
+        return None
+    memory, tf32, required = settings.device_memory_bytes, settings.device_tf32, settings.device_required
+    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)))
+
+
+async def _expire(workers: Workers) -> None:
+    """End what waits past its deadline, also where no engine comes back to look."""
+    while True:
+        await asyncio.sleep(_EXPIRE_SECONDS)
+        workers.expire()
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """An error of the project's own."""
+    return _counted(request, told(error))
+
+
+async def _told_by_the_framework(request: Request, error: Exception) -> Response:
+    """No such route, or no such method there, in the same form as every other error."""
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code == 405:
+        methods = _methods(request)
+        refused = await _told(
+            request, MethodNotAllowed(f"{request.method} is not possible here; {' and '.join(methods)} would be")
+        )
+        refused.headers["Allow"] = ", ".join(methods)
+        return refused
+    if error.status_code == 404:
+        return await _told(request, RouteNotFound("there is no such route; GET /docs lists them"))
+    return await _told(request, RequestError(str(error.detail)))
+
+
+async def _untold(request: Request, _: Exception) -> Response:
+    """A fault of the server's own. The exception goes on to the log; nothing of it goes to the client."""
+    reply = problem(PushforwardError("the server failed on this request; the failure has been logged"))
+    return _counted(request, reply)
+
+
+def _counted(request: Request, reply: Reply) -> Response:
+    if reply.code is not None:
+        request.app.state.metrics.rejection(reply.code)
+    return respond(reply)
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method that some route has at this path."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
+
+
+def _version() -> str:
+    try:
+        return version("pushforward")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,283 @@
+"""flow.json: what a bundle says about its flow. The one definition, for the exporter and for the server.
+
+Must not import onnxruntime, torch or anything of HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from service.errors import ManifestInvalid, Reason
+
+__all__ = [
+    "FORMAT",
+    "MAX_QUANTILES",
+    "NAME_PATTERN",
+    "Calibration",
+    "Feature",
+    "Manifest",
+    "NormalBase",
+    "Parity",
+    "Provenance",
+    "Quantization",
+    "Support",
+    "UniformBase",
+    "is_flow_name",
+]
+
+FORMAT: Final[Literal[1]] = 1
+"""The number of this format; a reader refuses any other."""
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+"""What a flow may be called: it is a folder's name and a part of a URL."""
+
+MAX_QUANTILES = 1001
+"""At most so many order statistics of the held-out log_prob are kept."""
+
+_DIGEST_PATTERN = r"^[0-9a-f]{64}$"
+_MAX_WIDTH = 1 << 20
+
+
+def is_flow_name(name: str) -> bool:
+    r"""Say whether `name` may name a flow.
+
+    Example:
+        >>> is_flow_name("two-moons"), is_flow_name("../etc")
+        (True, False)
+    """
+    return re.fullmatch(NAME_PATTERN[1:-1], name) is not None
+
+
+class _Part(BaseModel):
+    """A strict, frozen piece of the manifest: an unknown or misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Feature(_Part):
+    """One column of a table.
+
+    Args:
+        name: the column's name, as in the data's header.
+        unit: its unit, such as ``"g/l"``; null where it has none or nobody said.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    unit: str | None = None
+
+
+class NormalBase(_Part):
+    """z ~ N(0, I): log p_Z(z) = -|z|^2 / 2 - D log(2 pi) / 2."""
+
+    family: Literal["normal"] = "normal"
+
+
+class UniformBase(_Part):
+    """z ~ U(low, high) in each coordinate: log p_Z(z) = -D log(high - low) inside, -inf outside."""
+
+    family: Literal["uniform"] = "uniform"
+    low: FiniteFloat
+    high: FiniteFloat
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"a uniform base needs low < high, and has {self.low} and {self.high}")
+        return self
+
+
+class Support(_Part):
+    """Where the density can be above zero: every coordinate of x between low and high.
+
+    Args:
+        low: the lower end, in the units of x; null where there is none.
+        high: the upper end; null where there is none.
+        low_closed: whether the lower end itself belongs to the support.
+        high_closed: whether the upper end itself belongs to the support.
+    """
+
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    low_closed: bool = False
+    high_closed: bool = False
+
+
+class Quantization(_Part):
+    """How integer-valued data became continuous, and so how an integer row is read.
+
+    Args:
+        low: the least integer of the data.
+        high: the greatest integer of the data.
+        step: the width of one bin, in the units of x.
+        reading: one sentence for the user.
+    """
+
+    low: FiniteFloat
+    high: FiniteFloat
+    step: Annotated[FiniteFloat, Field(gt=0)] = 1.0
+    reading: str
+
+
+class Calibration(_Part):
+    """The distribution of log_prob over held-out rows, in nats.
+
+    Args:
+        rows: how many held-out rows it was measured on.
+        mean: their mean log_prob.
+        standard_deviation: the standard deviation of log_prob over the rows (divisor rows - 1).
+        quantiles: log_prob at evenly spaced levels from 0 to 1, ascending; with at most `MAX_QUANTILES`
+            rows these are simply the sorted values.
+        gaussian_mean: mean log_prob of the same rows under a full-covariance Gaussian fitted to the training
+            rows: the least a flow should beat.
+    """
+
+    rows: Annotated[int, Field(ge=2)]
+    mean: FiniteFloat
+    standard_deviation: Annotated[FiniteFloat, Field(ge=0)]
+    quantiles: Annotated[list[FiniteFloat], Field(min_length=2, max_length=MAX_QUANTILES)]
+    gaussian_mean: FiniteFloat | None = None
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of `mean`, in nats."""
+        return self.standard_deviation / math.sqrt(self.rows)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if any(a > b for a, b in zip(self.quantiles, self.quantiles[1:], strict=False)):
+            raise ValueError("quantiles must ascend")
+        return self
+
+
+class Parity(_Part):
+    """How far the exported graphs are from the float64 flow they came from: maxima over all rows tried.
+
+    Args:
+        tolerance: the bound that the gate held log_prob to.
+        batches: the batch sizes tried.
+        log_prob: max of abs(error) / (1 + abs(log_prob)).
+        log_abs_det_jacobian: the same for the log-determinant.
+        z: the same for the latent of the forward graph.
+        x: the same for the data of the inverse graph.
+        round_trip: max of abs(g(f(x)) - x) / (1 + abs(x)) over held-out rows.
+        batch_multiple: in batches of a multiple of so many rows each row gave the same bits at every place; null
+            where that was not tried.
+    """
+
+    tolerance: Annotated[FiniteFloat, Field(gt=0)]
+    batches: list[int]
+    log_prob: FiniteFloat
+    log_abs_det_jacobian: FiniteFloat
+    z: FiniteFloat
+    x: FiniteFloat
+    round_trip: FiniteFloat
+    batch_multiple: Annotated[int, Field(ge=1)] | None = None
+
+
+class Provenance(_Part):
+    """Where the flow came from.
+
+    Args:
+        data: what it was fitted to, in words; no path of anyone's machine.
+        recipe: the recipe it was fitted by, whole.
+        seed: the seed of the fit; null where nothing was random.
+        libraries: name -> version of what made it.
+        created: the moment of export, ISO 8601 in UTC.
+    """
+
+    data: str
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    seed: int | None = None
+    libraries: dict[str, str] = Field(default_factory=dict)
+    created: str
+
+
+class Manifest(_Part):
+    """The content of flow.json.
+
+    Args:
+        format: the number of the format, `FORMAT`.
+        name: what the flow is called, `NAME_PATTERN`.
+        version: a positive integer.
+        description: one or two sentences for whoever meets the flow in a list.
+        event_shape: the shape of one row of x: ``[D]`` for a table, ``[H, W, C]`` for an image.
+        latent_width: the number of coordinates of z.
+        context_width: the number of columns of context; 0 for a flow without.
+        features: one entry a column, for a table that names its columns; else empty.
+        base: the distribution of z.
+        support: where the density can be above zero; null for all of space.
+        quantization: for integer-valued data; else null.
+        opset: the ONNX opset of the graphs.
+        files: file name -> SHA-256, for every other file of the bundle.
+        calibration: log_prob on held-out rows.
+        directions: name -> direction in latent space, ``[D]``.
+        parity: what the exporter's gate measured.
+        provenance: where the flow came from.
+
+    Raises:
+        ManifestInvalid: from `from_json`, naming each wrong key.
+    """
+
+    format: Literal[1] = FORMAT
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    version: Annotated[int, Field(ge=1)]
+    description: str = ""
+    event_shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
+    latent_width: Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
+    context_width: Annotated[int, Field(ge=0, le=_MAX_WIDTH)] = 0
+    features: list[Feature] = Field(default_factory=list)
+    base: Annotated[NormalBase | UniformBase, Field(discriminator="family")]
+    support: Support | None = None
+    quantization: Quantization | None = None
+    opset: Annotated[int, Field(ge=1)]
+    files: dict[str, Annotated[str, Field(pattern=_DIGEST_PATTERN)]]
+    calibration: Calibration
+    directions: dict[str, list[FiniteFloat]] = Field(default_factory=dict)
+    parity: Parity
+    provenance: Provenance
+
+    @property
+    def event_width(self) -> int:
+        """The number of values in one row of x: the product of `event_shape`."""
+        return math.prod(self.event_shape)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.event_width > _MAX_WIDTH:
+            raise ValueError(f"an event may hold at most {_MAX_WIDTH} values, not {self.event_width}")
+        if self.latent_width != self.event_width:
+            raise ValueError(
+                f"a bijection keeps the width: latent_width is {self.latent_width}, "
+                f"and an event holds {self.event_width} values"
+            )
+        if self.features and (len(self.event_shape) != 1 or len(self.features) != self.event_width):
+            raise ValueError(f"{len(self.features)} features for an event of shape {self.event_shape}")
+        for name, direction in self.directions.items():
+            if len(direction) != self.latent_width:
+                raise ValueError(f"direction {name!r} has {len(direction)} values, not {self.latent_width}")
+        return self
+
+    def to_json(self) -> bytes:
+        """Write the manifest as indented UTF-8 JSON with a final newline."""
+        return (json.dumps(self.model_dump(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            ManifestInvalid: where `data` is not JSON, is of another format, or any key is missing, unknown or
+                of the wrong type; every such key is named.
+        """
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise ManifestInvalid(
+                "flow.json is not a manifest of this format",
+                tuple(Reason(("flow.json", *e["loc"]), e["msg"]) for e in error.errors()),
+            ) from error

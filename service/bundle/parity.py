@@ -1,0 +1,54 @@
+"""How far a graph's answers are from the ones computed in float64: one measure for exporter, check and canary.
+
+Must not import onnxruntime or torch: both sides hand in arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BATCH_MULTIPLE", "TOLERANCE", "relative_error"]
+
+TOLERANCE = 1e-4
+"""The bound on the relative error of log_prob, for the gate, for `check` and for the canary."""
+
+BATCH_MULTIPLE = 4
+"""A row's answer is bitwise the same in every batch of a multiple of so many rows: the server pads to it, and the
+exporter's gate shows it of each graph."""
+
+
+def relative_error(actual: npt.ArrayLike, expected: npt.ArrayLike) -> float:
+    """The greatest error relative to one plus the size of what was expected.
+
+    max |actual - expected| / (1 + |expected|); a log-density spans many orders, so that neither the absolute
+    nor the purely relative error is a fair measure of it.
+
+    Args:
+        actual: any shape.
+        expected: the same shape.
+
+    Returns:
+        The maximum, 0.0 for empty arrays. Equal infinities agree; where only one side is infinite, or any value
+        is NaN, the error is infinite.
+
+    Raises:
+        ValueError: where the shapes differ.
+
+    Example:
+        >>> relative_error([1.0, -np.inf], [1.1, -np.inf]) < 0.05
+        True
+        >>> relative_error([np.nan], [1.0])
+        inf
+    """
+    a, e = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    if a.shape != e.shape:
+        raise ValueError(f"shapes differ: {a.shape} and {e.shape}")
+    if a.size == 0:
+        return 0.0
+    same = a == e  # equal infinities subtract to NaN
+    finite = np.isfinite(a) & np.isfinite(e)
+    if not np.all(same | finite):
+        return float("inf")
+    difference = np.abs(np.where(same, 0.0, a) - np.where(same, 0.0, e))
+    return float(np.max(difference / (1.0 + np.abs(np.where(same, 0.0, e)))))

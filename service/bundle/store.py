@@ -1,0 +1,292 @@
+"""Bundles as folders: `<repository>/<name>/<version>/`, read whole and checked, written whole or not at all.
+
+Reading checks everything that needs no engine: the files, their digests, the graphs' operators. The answers to
+the golden rows are checked by `service.engine`, and by the exporter before a bundle is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from service.bundle.manifest import Manifest, is_flow_name
+from service.bundle.operators import check_graph
+from service.bundle.place import is_version
+from service.errors import (
+    DigestMismatch,
+    FlowNotFound,
+    ManifestInvalid,
+    Reason,
+    UnexpectedFile,
+    VersionNotFound,
+)
+
+__all__ = ["Bundle", "Golden", "Repository", "digest", "read_bundle"]
+
+MANIFEST_FILE = "flow.json"
+REQUIRED_FILES = frozenset({"forward.onnx", "inverse.onnx", "golden.npz"})
+OPTIONAL_FILES = frozenset({"trace.onnx"})
+MAX_FILE_BYTES = 512 << 20
+"""No file of a bundle may be larger: a cap on what a stranger can make the server read."""
+MAX_GOLDEN_BYTES = 64 << 20
+"""The same for golden.npz once it is unpacked."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Golden:
+    """A few rows and their answers, computed in float64 by the flow that was exported.
+
+    Args:
+        x: float32 ``[G, *event]``.
+        z: float64 ``[G, D]``, the latent of each row.
+        log_abs_det_jacobian: float64 ``[G]``, log|det df/dx| in nats.
+        log_prob: float64 ``[G]``, in nats.
+        context: float32 ``[G, C]``, or None for a flow without context.
+    """
+
+    x: npt.NDArray[np.float32]
+    z: npt.NDArray[np.float64]
+    log_abs_det_jacobian: npt.NDArray[np.float64]
+    log_prob: npt.NDArray[np.float64]
+    context: npt.NDArray[np.float32] | None = None
+
+    def to_npz(self) -> bytes:
+        """Write golden.npz. The same rows give the same bytes."""
+        arrays: dict[str, npt.NDArray[np.floating]] = {
+            "x": self.x,
+            "z": self.z,
+            "log_abs_det_jacobian": self.log_abs_det_jacobian,
+            "log_prob": self.log_prob,
+        }
+        if self.context is not None:
+            arrays["context"] = self.context
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_npz(cls, data: bytes, manifest: Manifest) -> Golden:
+        """Read golden.npz and hold its shapes against the manifest.
+
+        Raises:
+            UnexpectedFile: where it is no npz of these arrays, or they have other shapes or dtypes.
+        """
+        arrays = _read_npz(data)
+        rows = arrays["x"].shape[0] if "x" in arrays and arrays["x"].ndim else 0
+        expected: dict[str, tuple[tuple[int, ...], type[np.floating]]] = {
+            "x": ((rows, *manifest.event_shape), np.float32),
+            "z": ((rows, manifest.latent_width), np.float64),
+            "log_abs_det_jacobian": ((rows,), np.float64),
+            "log_prob": ((rows,), np.float64),
+        }
+        if manifest.context_width:
+            expected["context"] = ((rows, manifest.context_width), np.float32)
+        if rows == 0 or set(arrays) != set(expected):
+            raise UnexpectedFile(f"golden.npz must hold at least one row of each of {sorted(expected)}")
+        for name, (shape, dtype) in expected.items():
+            if arrays[name].shape != shape or arrays[name].dtype != dtype:
+                raise UnexpectedFile(
+                    f"golden.npz: {name} must be {dtype.__name__} of shape {list(shape)}, "
+                    f"and is {arrays[name].dtype} of shape {list(arrays[name].shape)}"
+                )
+        return cls(
+            x=np.asarray(arrays["x"], np.float32),
+            z=np.asarray(arrays["z"], np.float64),
+            log_abs_det_jacobian=np.asarray(arrays["log_abs_det_jacobian"], np.float64),
+            log_prob=np.asarray(arrays["log_prob"], np.float64),
+            context=np.asarray(arrays["context"], np.float32) if "context" in arrays else None,
+        )
+
+
+def _read_npz(data: bytes) -> dict[str, npt.NDArray[np.generic]]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(info.file_size for info in archive.infolist()) > MAX_GOLDEN_BYTES:
+                raise UnexpectedFile(f"golden.npz unpacks to more than {MAX_GOLDEN_BYTES} bytes")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise UnexpectedFile("golden.npz is not an archive of plain arrays") from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A bundle as read: every byte that will be served has been checked, and is not read again.
+
+    Args:
+        manifest: the content of flow.json.
+        graphs: file name -> bytes, for each ONNX file.
+        golden: the golden rows.
+    """
+
+    manifest: Manifest
+    graphs: Mapping[str, bytes]
+    golden: Golden
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 as 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle into memory and check all that needs no engine.
+
+    Args:
+        folder: the folder that holds flow.json.
+
+    Raises:
+        UnexpectedFile: a file is missing, is not one of a bundle's, is a symbolic or hard link, or is too large.
+        ManifestInvalid: flow.json is no manifest.
+        DigestMismatch: a file is not the one that the manifest names.
+        ForbiddenGraph: a graph holds what a flow may not.
+    """
+    if not folder.is_dir() or folder.is_symlink():
+        raise UnexpectedFile("there is no bundle: a bundle is a folder with a flow.json in it")
+    try:
+        present = {entry.name for entry in os.scandir(folder)}
+    except OSError as error:
+        raise UnexpectedFile(f"the bundle's folder cannot be read: {error.strerror}") from error
+    if MANIFEST_FILE not in present:
+        raise UnexpectedFile("there is no bundle: flow.json is missing")
+    manifest = Manifest.from_json(_read_file(folder, MANIFEST_FILE))
+    named = set(manifest.files)
+    if not named >= REQUIRED_FILES or not named <= REQUIRED_FILES | OPTIONAL_FILES:
+        raise ManifestInvalid(
+            "flow.json must name the files of a bundle",
+            (Reason(("flow.json", "files"), f"expected {sorted(REQUIRED_FILES)}, and found {sorted(named)}"),),
+        )
+    if present != named | {MANIFEST_FILE}:
+        missing, extra = sorted(named - present), sorted(present - named - {MANIFEST_FILE})
+        raise UnexpectedFile(
+            "the bundle's folder must hold just the files that flow.json names: "
+            + "; ".join(f"{what} {names}" for what, names in (("missing", missing), ("unknown", extra)) if names)
+        )
+    files = {name: _read_file(folder, name) for name in sorted(named)}
+    for name, data in files.items():
+        if digest(data) != manifest.files[name]:
+            raise DigestMismatch(f"{name} is not the file that flow.json names: its SHA-256 differs")
+    graphs = {name: data for name, data in files.items() if name.endswith(".onnx")}
+    for name, data in graphs.items():
+        summary = check_graph(data, name)
+        if summary.opset != manifest.opset:
+            raise ManifestInvalid(f"{name} is of opset {summary.opset}, and flow.json says {manifest.opset}")
+    return Bundle(manifest, graphs, Golden.from_npz(files["golden.npz"], manifest))
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    """Read one regular file of the bundle: no link of either kind, no device, nothing over the cap."""
+    try:
+        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise UnexpectedFile(f"{name} cannot be read as a regular file") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise UnexpectedFile(f"{name} must be a regular file, with no other link to it")
+        if status.st_size > MAX_FILE_BYTES:
+            raise UnexpectedFile(f"{name} has {status.st_size} bytes; the cap is {MAX_FILE_BYTES}")
+        return file.read(MAX_FILE_BYTES + 1)
+
+
+class Repository:
+    """A folder of flows: `<root>/<name>/<version>/`.
+
+    Names and versions are looked up among what is there, never joined to a path unchecked. Anything that is not
+    so named (a recipe beside the versions, a temporary folder) is passed over.
+
+    Args:
+        root: the folder; it need not exist yet.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """The flows with at least one version, in alphabetical order."""
+        if not self.root.is_dir():
+            return []
+        return sorted(e.name for e in os.scandir(self.root) if is_flow_name(e.name) and self.versions(e.name))
+
+    def versions(self, name: str) -> list[int]:
+        """The versions of one flow, ascending; empty where there is none."""
+        folder = self.root / name
+        if not is_flow_name(name) or not folder.is_dir():
+            return []
+        return sorted(int(e.name) for e in os.scandir(folder) if is_version(e.name) and e.is_dir())
+
+    def path(self, name: str, version: int | None = None) -> Path:
+        """The folder of one bundle; the newest where no version is given.
+
+        Raises:
+            FlowNotFound, VersionNotFound: where it is not there.
+        """
+        versions = self.versions(name)
+        if not versions:
+            raise FlowNotFound(f"there is no flow {name[:64]!r} in the repository")
+        if version is not None and version not in versions:
+            raise VersionNotFound(f"flow {name!r} has no version {version}; it has {versions}")
+        return self.root / name / str(version or versions[-1])
+
+    def next_version(self, name: str) -> int:
+        """One more than the newest version; 1 for a new flow."""
+        return max(self.versions(name), default=0) + 1
+
+    def install(self, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
+        """Write a bundle: a temporary folder, fsync, a check of what was written, rename.
+
+        Args:
+            manifest: its `files` are filled in here, from what is written.
+            files: file name -> bytes, without flow.json.
+
+        Returns:
+            The folder of the bundle.
+
+        Raises:
+            BundleError: where the bundle would not be served; then nothing is left behind.
+            FileExistsError: where this version is there already: a version never changes.
+        """
+        target = self.root / manifest.name / str(manifest.version)
+        if target.exists():
+            raise FileExistsError(f"{manifest.name} has a version {manifest.version} already")
+        manifest = manifest.model_copy(update={"files": {n: digest(d) for n, d in sorted(files.items())}})
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".installing-", dir=target.parent))
+        try:
+            for name, data in {**files, MANIFEST_FILE: manifest.to_json()}.items():
+                _write_durably(temporary / name, data)
+            read_bundle(temporary)
+            temporary.chmod(0o755)  # mkdtemp makes a private folder; a server runs as another user
+            _sync_folder(temporary)
+            temporary.rename(target)
+            _sync_folder(target.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        return target
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Flows at work: batches, runs, noise, paths. Knows no HTTP."""

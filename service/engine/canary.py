@@ -1,0 +1,141 @@
+"""Golden rows through a flow's lanes: whether what runs here gives the answers computed in float64 at export.
+
+Asked before a flow takes a request, by readiness for as long as it is served, and by `pushforward check`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from service.bundle.parity import TOLERANCE, relative_error
+from service.bundle.store import Bundle, Golden
+from service.engine.flow import ServedFlow
+from service.engine.plan import Float32, Outputs, Plan, Run
+from service.engine.runtime import Graph
+from service.errors import ParityFailed, Reason
+
+__all__ = ["ROUND_TRIP_TOLERANCE", "ParityRow", "check_golden", "parity_table", "probe"]
+
+ROUND_TRIP_TOLERANCE: Final = 1e-3
+"""The bound on |g(z) - x| / (1 + |x|): z comes from float64 and g runs in float32, so that both roundings count."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParityRow:
+    """One line of a parity table.
+
+    Args:
+        quantity: which output of which direction.
+        batch: how many rows ran together.
+        error: the greatest error, relative to one plus the size of what was expected.
+        tolerance: the bound on it.
+    """
+
+    quantity: str
+    batch: int
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within its bound."""
+        return self.error <= self.tolerance
+
+
+def check_golden(flow: ServedFlow) -> Plan[None]:
+    """Run every golden row through both lanes.
+
+    Raises:
+        ParityFailed: an answer is not the golden one; each quantity that is off is named.
+    """
+    yield from _checked(flow, flow.golden, bounded=True)
+
+
+def probe(flow: ServedFlow) -> Plan[None]:
+    """Run one golden row through both lanes, past the bound of a full queue: is the engine alive and right?
+
+    Raises:
+        ParityFailed: as `check_golden`.
+    """
+    inside = np.flatnonzero(np.isfinite(flow.golden.log_prob))
+    row = int(inside[0]) if len(inside) else 0
+    yield from _checked(flow, _tiled(flow.golden, np.array([row])), bounded=False)
+
+
+def parity_table(bundle: Bundle, batches: tuple[int, ...] = (1, 7, 1000)) -> list[ParityRow]:
+    """How far a bundle's graphs are from its golden rows, at several batch sizes.
+
+    Args:
+        bundle: from `service.bundle.store.read_bundle`.
+        batches: the golden rows are repeated up to each of these, and all of them run in such batches.
+
+    Returns:
+        A row for each quantity and batch.
+
+    Raises:
+        BundleError: where a graph cannot be loaded.
+    """
+    forward, inverse = Graph(bundle, "forward"), Graph(bundle, "inverse")
+    rows = []
+    for batch in batches:
+        count = len(bundle.golden.x)
+        tiled = _tiled(bundle.golden, np.arange(-(-max(batch, count) // batch) * batch) % count)
+        there = _in_batches(forward, tiled.x, tiled.context, batch)
+        back = _in_batches(inverse, tiled.z.astype(np.float32), tiled.context, batch)
+        rows += _compare(tiled, there, back, batch)
+    return rows
+
+
+def _checked(flow: ServedFlow, golden: Golden, *, bounded: bool) -> Plan[None]:
+    there = yield Run(flow.forward, golden.x, golden.context, bounded)
+    back = yield Run(flow.inverse, golden.z.astype(np.float32), golden.context, bounded)
+    failed = [row for row in _compare(golden, there, back, len(golden.x)) if not row.passed]
+    if failed:
+        raise ParityFailed(
+            "the graphs do not give the answers of the golden rows",
+            tuple(Reason(("golden", f.quantity), f"error {f.error:.3g}, bound {f.tolerance:.3g}") for f in failed),
+        )
+
+
+def _compare(golden: Golden, there: Outputs, back: Outputs, batch: int) -> list[ParityRow]:
+    inside = np.isfinite(golden.log_prob)  # a row outside the support has no latent to come back from
+    return [
+        ParityRow("forward log_prob", batch, relative_error(there.log_prob, golden.log_prob), TOLERANCE),
+        ParityRow("forward z", batch, relative_error(there.value, golden.z), TOLERANCE),
+        ParityRow(
+            "forward log_abs_det_jacobian",
+            batch,
+            relative_error(there.log_abs_det_jacobian, golden.log_abs_det_jacobian),
+            TOLERANCE,
+        ),
+        ParityRow("inverse x", batch, relative_error(back.value[inside], golden.x[inside]), ROUND_TRIP_TOLERANCE),
+        ParityRow(
+            "inverse log_prob",
+            batch,
+            relative_error(back.log_prob[inside], golden.log_prob[inside]),
+            ROUND_TRIP_TOLERANCE,
+        ),
+    ]
+
+
+def _tiled(golden: Golden, rows: npt.NDArray[np.intp]) -> Golden:
+    return Golden(
+        x=golden.x[rows],
+        z=golden.z[rows],
+        log_abs_det_jacobian=golden.log_abs_det_jacobian[rows],
+        log_prob=golden.log_prob[rows],
+        context=None if golden.context is None else golden.context[rows],
+    )
+
+
+def _in_batches(graph: Graph, rows: Float32, context: Float32 | None, batch: int) -> Outputs:
+    runs = [
+        graph(rows[at : at + batch], None if context is None else context[at : at + batch])
+        for at in range(0, len(rows), batch)
+    ]
+    value, ladj, log_prob = (np.concatenate(arrays) for arrays in zip(*(run.arrays for run in runs), strict=True))
+    return Outputs(value, ladj, log_prob)

@@ -1,0 +1,340 @@
+"""One served flow and its verbs, each a plan: NumPy in, NumPy out, whoever drives it.
+
+f: x -> z is the forward direction, g = f^-1 the inverse. Every density is the flow's own,
+
+    log p(x) = log p_Z(f(x)) + log|det df/dx|,
+
+in nats, in the units of x. Inputs are finite float32 of the right shape (`service.api.wire` sees to it for HTTP);
+what a verb gives back holds no NaN and, but for log_prob = -inf where the density is zero, no infinity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from service.bundle.manifest import Manifest, NormalBase, UniformBase
+from service.bundle.store import Golden
+from service.engine.execution import Execution
+from service.engine.noise import BaseNoise
+from service.engine.paths import Path, PathKind, default_path
+from service.engine.plan import Float32, Lane, Outputs, Plan, Rows, Run
+from service.errors import EngineFailed, InvalidArgument, NotFinite, OutOfSupport, PushforwardError, Reason, WrongShape
+
+__all__ = ["RETURNS", "Decoded", "Densities", "Encoded", "Interpolation", "Return", "Samples", "ServedFlow"]
+
+Return = Literal["z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim"]
+RETURNS: Final[tuple[Return, ...]] = get_args(Return)
+"""What `ServedFlow.log_prob` can give beside log_prob."""
+
+
+class Densities(NamedTuple):
+    """The answer of `ServedFlow.log_prob`.
+
+    Args:
+        log_prob: float32 ``[N]``, in nats; -inf where the density is zero.
+        extras: what was asked for beside it, float32 ``[N]`` each, z ``[N, D]``.
+        anomaly: bool ``[N]``, where an alarm rate was given.
+    """
+
+    log_prob: Float32
+    extras: Mapping[Return, Float32] = MappingProxyType({})
+    anomaly: npt.NDArray[np.bool_] | None = None
+
+
+class Samples(NamedTuple):
+    """The answer of `ServedFlow.sample`: x float32 ``[n, *event]`` and log_prob ``[n]``; with K contexts, K of each."""
+
+    x: Float32
+    log_prob: Float32
+
+
+class Encoded(NamedTuple):
+    """z float32 ``[N, D]``, log|det df/dx| ``[N]`` and log_prob ``[N]``, in nats."""
+
+    z: Float32
+    log_abs_det_jacobian: Float32
+    log_prob: Float32
+
+
+class Decoded(NamedTuple):
+    """x float32 ``[N, *event]``, log|det dg/dz| ``[N]`` and log_prob ``[N]`` at x, in nats."""
+
+    x: Float32
+    log_abs_det_jacobian: Float32
+    log_prob: Float32
+
+
+class Interpolation(NamedTuple):
+    """The answer of `ServedFlow.interpolate`, T rows.
+
+    Args:
+        t: float64 ``[T]``; point k lies at t = k.
+        z: float32 ``[T, D]``.
+        x: float32 ``[T, *event]``.
+        log_prob: float32 ``[T]``, in nats.
+        round_trip_error: float32 ``[T]``, the greatest abs(f(g(z)) - z) over the coordinates.
+    """
+
+    t: npt.NDArray[np.float64]
+    z: Float32
+    x: Float32
+    log_prob: Float32
+    round_trip_error: Float32
+
+
+class _Repeated:
+    """Each row `times` over, without a copy of the whole: the context of n samples each."""
+
+    def __init__(self, rows: Float32, times: int) -> None:
+        self._rows = rows
+        self._times = times
+
+    def __len__(self) -> int:
+        return len(self._rows) * self._times
+
+    def __getitem__(self, index: slice, /) -> Float32:
+        rows: Float32 = self._rows[np.arange(index.start, index.stop) // self._times]
+        return rows
+
+
+class ServedFlow:
+    """A flow that is loaded: what it says of itself, and a lane for each direction.
+
+    Args:
+        manifest: from its bundle.
+        golden: the rows with known answers, for the canary.
+        forward: x -> z.
+        inverse: z -> x.
+        execution: how both are run; None where that is not known.
+    """
+
+    def __init__(
+        self, manifest: Manifest, golden: Golden, forward: Lane, inverse: Lane, execution: Execution | None = None
+    ) -> None:
+        self.manifest = manifest
+        self.golden = golden
+        self.forward = forward
+        self.inverse = inverse
+        self.execution = execution
+        self.event_shape = tuple(manifest.event_shape)
+        """The shape of one row of x."""
+        self.width = manifest.latent_width
+        """D, the number of coordinates of z and of values of a row."""
+        self.features = tuple(
+            [feature.name for feature in manifest.features or ()] or [f"x{at}" for at in range(self.width)]
+        )
+        """The names of x's columns; x0, x1 and so on where the manifest names none."""
+
+    def log_prob(
+        self,
+        x: Float32,
+        context: Float32 | None = None,
+        returns: Collection[Return] = (),
+        alarm_rate: float | None = None,
+    ) -> Plan[Densities]:
+        """Log-densities of rows.
+
+        Args:
+            x: ``[N, *event]``.
+            context: ``[N, C]`` or ``[1, C]`` for all rows; None for a flow without.
+            returns: what to give beside log_prob: z, log_abs_det_jacobian, base_log_prob (log p_Z(z), in nats),
+                quantile (the share of held-out rows with a lower log_prob), typicality (the distance of -log_prob
+                from the entropy, in held-out standard deviations) and bits_per_dim (-log2 of the density a
+                dimension; for quantized data of the probability of the bin, taking the density as even over it).
+            alarm_rate: between 0 and 1; a row whose quantile is lower is an anomaly.
+
+        Raises:
+            WrongShape: the context is missing, superfluous or of another number of rows.
+            NotFinite: a row is so far out that the answer has no float32.
+        """
+        outputs = yield Run(self.forward, x, self._context(context, len(x)), value="z" in returns)
+        _check(outputs, "x", NotFinite)
+        log_prob = outputs.log_prob
+        if not returns and alarm_rate is None:
+            return Densities(log_prob)
+        extras = {name: self._extra(name, outputs) for name in RETURNS if name in returns}
+        anomaly = None if alarm_rate is None else self._quantile(log_prob) < alarm_rate
+        return Densities(log_prob, extras, anomaly)
+
+    def sample(
+        self,
+        n: int,
+        seed: int,
+        offset: int = 0,
+        temperature: float = 1.0,
+        context: Float32 | None = None,
+    ) -> Plan[Samples]:
+        """Draw rows; row i of a seed is one value, whatever n and offset.
+
+        Args:
+            n: how many, at least 1; as many for each context.
+            seed: 0 to 2^64 - 1.
+            offset: the row of the seed that comes first.
+            temperature: multiplies the standard deviation of a normal base; log_prob stays the flow's own.
+            context: ``[C]``, or ``[K, C]`` for n rows of each; None for a flow without.
+
+        Raises:
+            InvalidArgument: a temperature other than 1 for a base that is not normal.
+            WrongShape: the context is missing or superfluous.
+            EngineFailed: a row that was drawn has no float32.
+        """
+        if temperature != 1.0 and not isinstance(self.manifest.base, NormalBase):
+            detail = "temperature scales a normal base; this flow's base is uniform, so that only 1 will do"
+            raise InvalidArgument(detail, (Reason(("temperature",), detail),))
+        contexts = 1 if context is None else math.prod(context.shape[:-1])
+        each = None if context is None else context.reshape(contexts, context.shape[-1])
+        self._require_context(each)
+        noise = BaseNoise(self.manifest.base, self.width, seed, offset, n, temperature, contexts)
+        outputs = yield Run(self.inverse, noise, None if each is None else _Repeated(each, n))
+        _check(outputs, "temperature", EngineFailed if temperature <= 1.0 else NotFinite)
+        lead = (n,) if context is None else (*context.shape[:-1], n)
+        return Samples(outputs.value.reshape(*lead, *self.event_shape), outputs.log_prob.reshape(lead))
+
+    def encode(self, x: Float32, context: Float32 | None = None) -> Plan[Encoded]:
+        """Normalize, z = f(x), with log|det df/dx| and log_prob; arguments and errors as in `log_prob`."""
+        outputs = yield Run(self.forward, x, self._context(context, len(x)))
+        _check(outputs, "x", NotFinite)
+        return Encoded(*outputs.arrays)
+
+    def decode(self, z: Float32, context: Float32 | None = None) -> Plan[Decoded]:
+        """Generate, x = g(z), with log|det dg/dz| and the log_prob at x.
+
+        Args:
+            z: ``[N, D]``.
+            context: as in `log_prob`.
+
+        Raises:
+            WrongShape, NotFinite: as in `log_prob`.
+        """
+        outputs = yield Run(self.inverse, z, self._context(context, len(z)))
+        _check(outputs, "z", NotFinite)
+        return Decoded(*outputs.arrays)
+
+    def interpolate(
+        self,
+        points: Float32,
+        steps: int = 11,
+        path: PathKind | None = None,
+        space: Literal["x", "z"] = "x",
+        context: Float32 | None = None,
+    ) -> Plan[Interpolation]:
+        """Walk through latent space, from point to point.
+
+        Args:
+            points: ``[K, *event]``, or ``[K, D]`` for space z; K at least 2.
+            steps: rows a segment, both ends included; at least 2.
+            path: slerp or linear; None for the base's own (`service.engine.paths.default_path`).
+            space: whether the points are data or latents.
+            context: ``[C]`` or ``[1, C]``, for the whole walk; None for a flow without.
+
+        Raises:
+            OutOfSupport: a point where the density is zero; the point is named.
+            InvalidArgument: slerp between exactly opposite points.
+            WrongShape: fewer than two points, or a context as in `log_prob`.
+            NotFinite: as in `log_prob`.
+        """
+        if len(points) < 2:
+            detail = f"at least two points are needed, and there is {len(points)}"
+            raise WrongShape(detail, (Reason(("points",), detail),))
+        one = None if context is None else context.reshape(1, -1)
+        if space == "x":
+            encoded = yield Run(self.forward, points, self._context(one, len(points)))
+            _check(encoded, "points", NotFinite)
+            latents, outside = encoded.value, np.isneginf(encoded.log_prob)
+        else:
+            latents, outside = points, _outside(self.manifest.base, points)
+        if outside.any():
+            named = tuple(Reason(("points",), "the density is zero here", int(k)) for k in np.flatnonzero(outside))
+            raise OutOfSupport(f"point {named[0].row} lies where the density is zero, so that it has no latent", named)
+        walk = Path(latents, steps, path or default_path(self.manifest))
+        along = self._context(one, len(walk))
+        outputs = yield Run(self.inverse, walk, along)
+        _check(outputs, "points", NotFinite)
+        back = yield Run(self.forward, outputs.value, along)
+        z = walk[0 : len(walk)]
+        error = np.abs(back.value - z).max(axis=1)
+        _finite(error[:, None], "points", NotFinite)
+        return Interpolation(walk.t, z, outputs.value, outputs.log_prob, error)
+
+    def _extra(self, name: Return, outputs: Outputs) -> Float32:
+        z, ladj, log_prob = outputs.arrays
+        if name == "z":
+            return z
+        if name == "log_abs_det_jacobian":
+            return ladj
+        if name == "base_log_prob":
+            return log_prob - ladj
+        if name == "quantile":
+            return self._quantile(log_prob).astype(np.float32)
+        if name == "typicality":
+            return self._typicality(log_prob)
+        quantization = self.manifest.quantization
+        nats = -log_prob.astype(np.float64) / self.width - math.log(quantization.step if quantization else 1.0)
+        bits: Float32 = (nats / math.log(2)).astype(np.float32)
+        return bits
+
+    def _quantile(self, log_prob: Float32) -> npt.NDArray[np.float64]:
+        held_out = np.asarray(self.manifest.calibration.quantiles)
+        share: npt.NDArray[np.float64] = np.searchsorted(held_out, log_prob.astype(np.float64)) / len(held_out)
+        return share
+
+    def _typicality(self, log_prob: Float32) -> Float32:
+        calibration = self.manifest.calibration
+        distance = np.abs(log_prob.astype(np.float64) - calibration.mean)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scaled = np.where(distance == 0, 0.0, distance / calibration.standard_deviation)
+        result: Float32 = scaled.astype(np.float32)
+        return result
+
+    def _context(self, context: Float32 | None, count: int) -> Rows | None:
+        self._require_context(context)
+        if context is None or len(context) == count:
+            return context
+        if len(context) == 1:
+            return np.broadcast_to(context, (count, context.shape[1]))
+        detail = f"context must have one row, or one for each of the {count} rows, and has {len(context)}"
+        raise WrongShape(detail, (Reason(("context",), detail),))
+
+    def _require_context(self, context: Float32 | None) -> None:
+        width = self.manifest.context_width
+        found = 0 if context is None else context.shape[1]
+        if found != width:
+            expected = f"a context of {width} columns is needed" if width else "this flow takes no context"
+            detail = expected + (f", and it has {found}" if width and found else ", and there is none" if width else "")
+            raise WrongShape(detail, (Reason(("context",), detail),))
+
+
+def _outside(base: NormalBase | UniformBase, z: Float32) -> npt.NDArray[np.bool_]:
+    """Which latents the base gives no density."""
+    if isinstance(base, NormalBase):
+        return np.zeros(len(z), dtype=np.bool_)
+    outside: npt.NDArray[np.bool_] = np.any((z < base.low) | (z > base.high), axis=1)
+    return outside
+
+
+def _check(outputs: Outputs, argument: str, error: type[PushforwardError]) -> None:
+    """Let no NaN and no infinity into an answer, but for a log_prob of -inf."""
+    if outputs.finite:
+        return
+    value, ladj, log_prob = outputs.arrays
+    if value.size:
+        _finite(value.reshape(len(value), -1), argument, error)
+    _finite(np.where(np.isneginf(log_prob), np.float32(0), log_prob)[:, None], argument, error)
+    _finite(ladj[:, None], argument, error)
+
+
+def _finite(values: Float32, argument: str, error: type[PushforwardError]) -> None:
+    if np.isfinite(values).all():
+        return
+    rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    reason = "the flow's answer for this row is beyond the range of float32"
+    raise error(
+        f"row {rows[0]}: {reason}",
+        tuple(Reason((argument,), reason, int(row)) for row in rows[: PushforwardError.MAX_REASONS]),
+    )

@@ -1,0 +1,198 @@
+"""What the batcher moves about: requests, the queues they wait in, and the batches they are run in."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from service.engine.plan import Done, Float32, Outputs, Run
+
+__all__ = ["Answer", "Batch", "Limits", "Line", "Part", "Queue", "Request"]
+
+_FEW: Final = 16
+"""Up to so many rows a batch takes about the same time: that of the call."""
+
+_WEIGHT: Final = 0.1
+"""Of the newest batch, in the mean time of a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the engine may hold and run at once.
+
+    Args:
+        chunk_rows: the most rows of a batch; a longer request is cut. 0 where it is yet to be measured, which no queue
+            takes (`service.engine.registry.load_flow`).
+        max_queued_rows: while so many rows wait in one queue, it takes no further request. A request that is taken
+            may go over it by its own rows, which the work budget bounds.
+    """
+
+    chunk_rows: int = 1024
+    max_queued_rows: int = 1 << 20
+
+
+class Answer(NamedTuple):
+    """An answer that is due: call `done` with `result`."""
+
+    done: Done
+    result: Outputs | Exception
+
+
+class Request:
+    """One request on its way: what is handed out, what is back, and whether it has been answered.
+
+    Args:
+        run: what it wishes for.
+        done: gets the answer.
+        arrived: when, in seconds of the driver's clock.
+        deadline: on the same clock.
+    """
+
+    __slots__ = (
+        "abandoned",
+        "answered",
+        "arrived",
+        "context",
+        "deadline",
+        "done",
+        "given",
+        "outputs",
+        "returned",
+        "rows",
+        "size",
+        "value",
+    )
+
+    def __init__(self, run: Run, done: Done, arrived: float, deadline: float) -> None:
+        self.rows = run.rows
+        self.context = run.context
+        self.value = run.value
+        self.done = done
+        self.arrived = arrived
+        self.deadline = deadline
+        self.size = len(run.rows)
+        self.given = 0
+        self.returned = 0
+        self.outputs: Outputs | None = None
+        self.answered = False
+        self.abandoned = False
+
+
+class Part(NamedTuple):
+    """The rows start to stop of one request, within a batch."""
+
+    request: Request
+    start: int
+    stop: int
+
+
+class Batch:
+    """Rows of one or more requests of a queue that run together.
+
+    Args:
+        queue: whose.
+        parts: whose rows, in the batch's order.
+    """
+
+    __slots__ = ("parts", "queue", "size")
+
+    def __init__(self, queue: Queue, parts: Sequence[Part]) -> None:
+        self.queue = queue
+        self.parts = parts
+        self.size = sum([part.stop - part.start for part in parts])
+
+    def rows(self) -> Float32:
+        """The rows, ``[size, ...]``. May compute them: call it outside any lock."""
+        return _joined([(part.request.rows, part.start, part.stop) for part in self.parts])
+
+    def context(self) -> Float32 | None:
+        """Their context ``[size, C]``, or None."""
+        pieces = [(p.request.context, p.start, p.stop) for p in self.parts if p.request.context is not None]
+        return _joined(pieces) if pieces else None
+
+
+def _joined(pieces: Sequence[tuple[Any, int, int]]) -> Float32:
+    """Slices of rows, one after the other; those that can be computed together are."""
+    if len(pieces) == 1:
+        rows, start, stop = pieces[0]
+        single: Float32 = rows[start:stop]
+        return single
+    kinds: dict[type, list[int]] = {}
+    for index, (rows, _, _) in enumerate(pieces):
+        kinds.setdefault(type(rows), []).append(index)
+    if len(kinds) == 1:
+        return _together(next(iter(kinds)), pieces)
+    whole: Float32 | None = None
+    starts = np.cumsum([0, *(stop - start for _, start, stop in pieces)])
+    for kind, members in kinds.items():
+        values = _together(kind, [pieces[i] for i in members])
+        if whole is None:
+            whole = np.empty((starts[-1], *values.shape[1:]), values.dtype)
+        whole[np.concatenate([np.arange(starts[i], starts[i + 1]) for i in members])] = values
+    if whole is None:
+        raise ValueError("a batch has at least one part")
+    return whole
+
+
+def _together(kind: type, pieces: Sequence[tuple[Any, int, int]]) -> Float32:
+    computed = getattr(kind, "computed", None)
+    if computed is None:
+        return np.concatenate([rows[start:stop] for rows, start, stop in pieces])
+    together: Float32 = computed(pieces)
+    return together
+
+
+class Line:
+    """Requests of one queue that wait in the order they came: the short ones, or the long ones."""
+
+    __slots__ = ("in_turn", "long", "queue", "requests", "rows")
+
+    def __init__(self, queue: Queue, *, long: bool) -> None:
+        self.queue = queue
+        self.long = long
+        self.requests: deque[Request] = deque()
+        self.rows = 0
+        self.in_turn = False
+
+
+class Queue:
+    """The requests of one lane, and how long its rows take. Made by `Batcher.open`.
+
+    Args:
+        limits: the bounds.
+    """
+
+    __slots__ = ("_mean", "_quickest", "limits", "long", "short", "waiting_rows")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.waiting_rows = 0
+        self.short = Line(self, long=False)
+        self.long = Line(self, long=True)
+        self._mean = 0.0
+        self._quickest = math.inf
+
+    def note(self, rows: int, seconds: float) -> None:
+        """Remember how long a batch took."""
+        each = seconds / max(rows, _FEW)
+        self._mean += (each - self._mean) * (_WEIGHT if self._mean else 1.0)
+        # On a busy machine most batches also wait for a processor, which says nothing of the flow: here the quickest
+        # of late counts, forgotten by a tenth each batch.
+        self._quickest = min(1.1 * self._quickest, each)
+
+    def usual_seconds(self, rows: int) -> float:
+        """How long a batch of so many rows takes as things are; 0 before the first."""
+        return max(rows, _FEW) * self._mean
+
+    def least_seconds(self, rows: int) -> float:
+        """How long the computation itself of a batch of so many rows takes; infinite before the first."""
+        return max(rows, _FEW) * self._quickest
+
+    def typical_seconds(self, line: Line) -> float:
+        """How long a turn of one of its lines takes."""
+        return self.usual_seconds(min(line.rows, self.limits.chunk_rows))

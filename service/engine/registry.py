@@ -1,0 +1,263 @@
+"""What is served: bundles found, verified, warmed and looked up by name and version. Knows no HTTP.
+
+A bundle that fails is listed with its error, and its neighbours are served. A flow takes no request before its
+golden rows went through the very lanes that will answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from service.bundle.manifest import Manifest
+from service.bundle.place import require_place
+from service.bundle.store import Bundle, Repository, read_bundle
+from service.engine.canary import check_golden
+from service.engine.chunks import Timing, best_chunk, time_batches
+from service.engine.cpu import usable_cpus
+from service.engine.flow import ServedFlow
+from service.engine.metrics import LaneMetrics, Metrics
+from service.engine.plan import Float32, run_now
+from service.engine.queues import Limits
+from service.engine.runtime import Device, Graph, OnDevice, open_graphs
+from service.engine.workers import QueuedLane, Workers
+from service.errors import BundleError, FlowNotFound, NotReady, PushforwardError, VersionNotFound
+
+__all__ = ["Entry", "Registry", "State", "load_flow"]
+
+_log = logging.getLogger(__name__)
+
+State = Literal["loading", "ready", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One version of one flow, as it stands.
+
+    Args:
+        name: of the flow.
+        version: a positive integer.
+        state: loading, ready or failed.
+        manifest: once it has been read.
+        flow: once it is ready.
+        error: why it failed.
+    """
+
+    name: str
+    version: int
+    state: State
+    manifest: Manifest | None = None
+    flow: ServedFlow | None = None
+    error: PushforwardError | None = None
+
+
+def load_flow(
+    bundle: Bundle,
+    workers: Workers | None = None,
+    limits: Limits | None = None,
+    metrics: Metrics | None = None,
+    device: Device | None = None,
+) -> ServedFlow:
+    """Make a flow of a bundle, warm it up, and check its golden rows.
+
+    Args:
+        bundle: from `service.bundle.store.read_bundle`.
+        workers: the threads that run it; None for threads of its own, which end with the process.
+        limits: of each of its two lanes. Where `chunk_rows` is 0, it is measured for each.
+        metrics: where its batches are counted; None for nowhere.
+        device: where it runs; None for the CPU.
+
+    Raises:
+        BundleError: where a graph cannot be loaded, or does not give the golden answers.
+        EngineFailed: the device will not run it, and is required.
+
+    Example::
+
+        flow = load_flow(read_bundle(Path("repository/two-moons/1")))
+        densities = run_now(flow.log_prob(x))
+    """
+    workers = workers or Workers(usable_cpus())
+    limits = limits or Limits()
+    metrics = metrics or Metrics()
+    name, version = bundle.manifest.name, bundle.manifest.version
+    forward, inverse, execution = open_graphs(bundle, device, limits.chunk_rows)
+    golden = bundle.golden
+    try:
+        there = _timed(forward, limits, golden.x, golden.context)
+        back = _timed(inverse, limits, golden.z.astype(np.float32), golden.context)
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+        _log.exception("%s version %d fails on its golden rows", name, version)
+        raise BundleError("the flow could not be run on its golden rows") from error
+    lanes = (
+        _lane(workers, forward, limits, there, metrics.lane(name, version, "forward")),
+        _lane(workers, inverse, limits, back, metrics.lane(name, version, "inverse")),
+    )
+    flow = ServedFlow(bundle.manifest, golden, *lanes, execution)
+    try:
+        run_now(check_golden(flow))
+    except BundleError:
+        raise
+    except PushforwardError as error:
+        raise BundleError("the flow could not be run on its golden rows") from error
+    metrics.provider(name, version, execution.provider)
+    return flow
+
+
+def _timed(graph: Graph | OnDevice, limits: Limits, rows: Float32, context: Float32 | None) -> list[Timing]:
+    """Warm a graph up with copies of the golden rows."""
+
+    def prepare(size: int) -> Callable[[], object]:
+        batch = np.resize(rows, (size, *rows.shape[1:]))
+        given = None if context is None else np.resize(context, (size, context.shape[1]))
+        return lambda: graph(batch, given)
+
+    chunk = limits.chunk_rows
+    sizes = [*(size for size in graph.sizes if size < chunk), chunk] if chunk else graph.sizes
+    return time_batches(prepare, sizes, graph.clock)
+
+
+def _lane(
+    workers: Workers, graph: Graph | OnDevice, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
+) -> QueuedLane:
+    """A lane that knows from the start how long its rows take."""
+    chunk = best_chunk(timings)
+    lane = workers.lane(graph, limits if limits.chunk_rows else replace(limits, chunk_rows=chunk.rows), metrics)
+    for timing in (chunk, timings[0]):
+        lane.queue.note(timing.rows, timing.seconds)
+    return lane
+
+
+class Registry:
+    """The flows of a repository.
+
+    `load` may run on another thread than the look-ups: an entry is replaced whole.
+
+    Args:
+        repository: where the bundles are.
+        default: the flow that answers where no name is given; None for the only one there is, if there is one.
+        workers: the threads that run all flows.
+        limits: of each lane.
+        metrics: where it says in which state each flow is; None for nowhere.
+        device: where flows run; None for the CPU.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        default: str | None,
+        workers: Workers,
+        limits: Limits,
+        metrics: Metrics | None = None,
+        device: Device | None = None,
+    ) -> None:
+        self._repository = repository
+        self._device = device
+        self._default = default
+        self._workers = workers
+        self._limits = limits
+        self._metrics = metrics or Metrics()
+        self._entries: dict[str, dict[int, Entry]] = {}
+        self._found: dict[tuple[str | None, int | None], ServedFlow] = {}
+        self._closed = False
+        self.loaded = False
+
+    @property
+    def default(self) -> str | None:
+        """The name of the flow that answers where none is given; None where there is no such flow."""
+        if self._default is not None:
+            return self._default
+        return next(iter(self._entries)) if len(self._entries) == 1 else None
+
+    def load(self) -> None:
+        """Find every bundle, then load one after the other, the default flow first and new versions before old."""
+        names = self._repository.names()
+        self._entries = {n: {v: Entry(n, v, "loading") for v in self._repository.versions(n)} for n in names}
+        for entry in self.entries():
+            self._metrics.state(entry.name, entry.version, entry.state)
+        for name in sorted(names, key=lambda name: name != self.default):
+            for version in sorted(self._entries[name], reverse=True):
+                if self._closed:
+                    return
+                entry = self._entries[name][version] = self._load(name, version)
+                self._found = {}  # a new one: whoever looks up meanwhile keeps what was right into the old
+                self._metrics.state(name, version, entry.state)
+        self.loaded = True
+
+    def close(self) -> None:
+        """Load nothing further."""
+        self._closed = True
+
+    def _load(self, name: str, version: int) -> Entry:
+        manifest: Manifest | None = None
+        try:
+            bundle = read_bundle(self._repository.path(name, version))
+            manifest = bundle.manifest
+            require_place(manifest, name, version)
+            flow = load_flow(bundle, self._workers, self._limits, self._metrics, self._device)
+        except PushforwardError as error:
+            why = "; ".join([error.detail, *map(str, error.unsaid())])
+            _log.error("%s version %d is not served: %s: %s", name, version, error.code, why)
+            return Entry(name, version, "failed", manifest, error=error)
+        except Exception:
+            _log.exception("%s version %d is not served", name, version)
+            return Entry(name, version, "failed", manifest, error=BundleError("the bundle could not be read"))
+        return Entry(name, version, "ready", manifest, flow)
+
+    def entries(self, name: str | None = None) -> list[Entry]:
+        """Every version of every flow, or of one, names and versions ascending.
+
+        Raises:
+            FlowNotFound: there is no flow of that name.
+        """
+        if name is not None:
+            return [entry for _, entry in sorted(self._versions(name).items())]
+        return [entry for found in sorted(self._entries) for _, entry in sorted(self._entries[found].items())]
+
+    def entry(self, name: str | None = None, version: int | None = None) -> Entry:
+        """One version of a flow as it stands; without a version the newest that is ready, else the newest.
+
+        Raises:
+            FlowNotFound, VersionNotFound: where there is none.
+        """
+        name = self.default if name is None else name
+        if name is None:
+            raise FlowNotFound(f"no flow is named and there is no default; there are {sorted(self._entries)}")
+        versions = self._versions(name)
+        if version is not None:
+            if version not in versions:
+                raise VersionNotFound(f"flow {name!r} has no version {version}; it has {sorted(versions)}")
+            return versions[version]
+        newest = max(versions)
+        return versions[max((v for v, e in versions.items() if e.state == "ready"), default=newest)]
+
+    def find(self, name: str | None = None, version: int | None = None) -> ServedFlow:
+        """The flow that answers.
+
+        Args:
+            name: None for the default flow.
+            version: None for the newest that is ready.
+
+        Raises:
+            FlowNotFound, VersionNotFound: where there is none.
+            NotReady: it is still loading, or it failed.
+        """
+        found = self._found
+        if (known := found.get((name, version))) is not None:
+            return known
+        if not self._entries and not self.loaded:
+            raise NotReady("the flows are still loading")
+        entry = self.entry(name, version)
+        if entry.flow is None:
+            why = "is still loading" if entry.error is None else f"is not served: {entry.error.detail}"
+            raise NotReady(f"flow {entry.name!r} version {entry.version} {why}")
+        found[name, version] = entry.flow
+        return entry.flow
+
+    def _versions(self, name: str) -> dict[int, Entry]:
+        if name not in self._entries:
+            raise FlowNotFound(f"there is no flow {name[:64]!r}; there are {sorted(self._entries)}")
+        return self._entries[name]

@@ -1,0 +1,235 @@
+"""The threads that run batches: one set for all lanes, so that ten flows do not make ten times the threads.
+
+Holds the one lock of the engine; the queues themselves (`service.engine.batching`) have none.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from service.engine.batching import Batcher
+from service.engine.metrics import LaneMetrics
+from service.engine.plan import Done, Float32, Outputs, Run
+from service.engine.queues import Answer, Batch, Limits, Queue, Request
+from service.errors import Draining, EngineFailed, PushforwardError
+
+__all__ = ["Asked", "QueuedLane", "Runner", "Workers"]
+
+_log = logging.getLogger(__name__)
+
+
+class Asked(NamedTuple):
+    """What `QueuedLane.submit` takes, for several at once.
+
+    Args:
+        run: what to run.
+        done: gets the answer, or the error of a request that is not taken.
+        deadline: in seconds, on the workers' clock.
+    """
+
+    run: Run
+    done: Done
+    deadline: float = math.inf
+
+
+class Runner(Protocol):
+    """What computes a batch; called by several threads at once."""
+
+    @property
+    def width(self) -> int:
+        """The number of values in one row."""
+        ...
+
+    def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
+        """The outputs of `rows` ``[N, ...]`` and `context` ``[N, C]``, row for row."""
+        ...
+
+
+class QueuedLane:
+    """A runner behind a queue: the `Lane` that serving uses. Made by `Workers.lane`."""
+
+    def __init__(self, runner: Runner, queue: Queue, workers: Workers, metrics: LaneMetrics | None) -> None:
+        self.runner = runner
+        self.metrics = metrics
+        self.queue = queue
+        self.width = runner.width
+        self._workers = workers
+
+    def submit(self, run: Run, done: Done, deadline: float = math.inf) -> Request:
+        """Take rows, as `service.engine.plan.Lane.submit` says."""
+        return self._workers.submit(self, Asked(run, done, deadline))
+
+    def admit(self, deadline: float) -> None:
+        """Look for room, as `service.engine.plan.Lane.admit` says."""
+        self._workers.admit(self, deadline)
+
+    def run_here(self, asked: Sequence[Asked], most_seconds: float) -> list[Request | None]:
+        """Take several requests, as `Workers.run_here` says."""
+        return self._workers.run_here(self, asked, most_seconds)
+
+
+class Workers:
+    """Threads that take turns over the lanes that have work. They start with the first request.
+
+    Args:
+        threads: how many; `service.engine.cpu.usable_cpus` says what the container grants.
+        clock: seconds, for deadlines and for the expected length of a batch.
+    """
+
+    def __init__(self, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.threads = threads
+        self.clock = clock
+        self._wake = threading.Condition()
+        self._batcher = Batcher(threads)
+        self._lanes: dict[Queue, QueuedLane] = {}
+        self._started: list[threading.Thread] = []
+        self._closed = False
+
+    def lane(self, runner: Runner, limits: Limits, metrics: LaneMetrics | None = None) -> QueuedLane:
+        """Open a lane that these threads serve; its batches are counted where `metrics` says."""
+        with self._wake:
+            queue = self._batcher.open(limits)
+            lane = self._lanes[queue] = QueuedLane(runner, queue, self, metrics)
+        return lane
+
+    def submit(self, lane: QueuedLane, asked: Asked) -> Request:
+        """Queue rows of a lane, and wake a thread."""
+        with self._wake:
+            request = self._take(lane, asked)
+            self._wake.notify()
+        return request
+
+    def admit(self, lane: QueuedLane, deadline: float) -> None:
+        """Look whether a single row of a lane would be taken now."""
+        with self._wake:
+            self._batcher.admit(lane.queue, 1, self.clock(), deadline)
+
+    def run_here(self, lane: QueuedLane, asked: Sequence[Asked], most_seconds: float) -> list[Request | None]:
+        """Queue requests of a lane, and run them at once on the calling thread where that is quick.
+
+        A thread that is woken for a few rows costs more than the rows. Where nothing waits before them and their
+        batch is expected to take at most `most_seconds`, it is therefore run where the rows came from; anything else
+        is left to the threads.
+
+        Args:
+            lane: whose rows.
+            asked: the requests. One that is not taken gets its error through `done`.
+            most_seconds: how long the caller can do without its thread.
+
+        Returns:
+            Each as it was taken; None where it was not.
+        """
+        taken: list[Request | None] = []
+        refused: list[Answer] = []
+        batch: Batch | None = None
+        with self._wake:
+            for one in asked:
+                try:
+                    taken.append(self._take(lane, one))
+                except PushforwardError as error:
+                    taken.append(None)
+                    refused.append(Answer(one.done, error))
+            if lane.queue.least_seconds(lane.queue.short.rows) <= most_seconds:
+                batch = self._batcher.take(self.clock(), lane.queue)
+            if self._batcher.has_work:
+                self._wake.notify()
+            due = self._batcher.collect()
+        _deliver(refused)
+        _deliver(due)
+        if batch is not None:
+            self._run(batch)
+        return taken
+
+    def _take(self, lane: QueuedLane, asked: Asked) -> Request:
+        request = self._batcher.submit(lane.queue, asked.run, asked.done, self.clock(), asked.deadline)
+        if len(self._started) < self.threads:
+            self._start()
+        return request
+
+    def expire(self) -> None:
+        """Answer what has passed its deadline; to be called every now and then, for engines that do not come back."""
+        with self._wake:
+            self._batcher.expire(self.clock())
+            due = self._batcher.collect()
+        _deliver(due)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Let what was taken run, then stop.
+
+        Args:
+            timeout: seconds to wait; whatever is not answered by then is answered with `Draining`. None waits
+                for all of it.
+        """
+        with self._wake:
+            self._closed = True
+            self._batcher.close()
+            self._wake.notify_all()
+        end = None if timeout is None else time.monotonic() + timeout
+        for thread in self._started:
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        with self._wake:
+            self._batcher.abort(Draining("the server has shut down"))
+            due = self._batcher.collect()
+        _deliver(due)
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"engine-{len(self._started)}", daemon=True)
+        self._started.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                batch = self._batcher.take(self.clock())
+                due = self._batcher.collect()
+                if batch is None and not due:
+                    if self._closed:
+                        return
+                    self._wake.wait()
+                    continue
+                if self._batcher.has_work:
+                    self._wake.notify()
+            _deliver(due)
+            if batch is not None:
+                self._run(batch)
+
+    def _run(self, batch: Batch) -> None:
+        began = self.clock()
+        lane = self._lanes[batch.queue]
+        outputs = _outputs(lane.runner, batch)
+        seconds = self.clock() - began
+        with self._wake:
+            batch.queue.note(batch.size, seconds)
+            if lane.metrics is not None:
+                lane.metrics.batch(batch.size, began - batch.parts[0].request.arrived, seconds)
+            if isinstance(outputs, Outputs):
+                self._batcher.finish(batch, outputs)
+            else:
+                self._batcher.fail(batch, outputs)
+                self._wake.notify()
+            due = self._batcher.collect()
+        _deliver(due)
+
+
+def _outputs(runner: Runner, batch: Batch) -> Outputs | PushforwardError:
+    """Run a batch; an error becomes the answer of whoever is at fault, never the end of a thread."""
+    try:
+        return runner(batch.rows(), batch.context())
+    except PushforwardError as error:
+        return error
+    except Exception:
+        _log.exception("a batch of %d rows of %d requests failed", batch.size, len(batch.parts))
+        return EngineFailed("the flow could not be run on these rows")
+
+
+def _deliver(answers: list[Answer]) -> None:
+    for done, result in answers:
+        try:
+            done(result)
+        except Exception:
+            _log.exception("an answer could not be delivered")

@@ -1,0 +1,311 @@
+"""The tree of exceptions: what can go wrong, with a stable code each. Knows no HTTP.
+
+::
+
+    PushforwardError
+    ├── RequestError                what one caller sent cannot be served
+    │   ├── MalformedBody           malformed_body          not JSON, ragged, a malformed frame
+    │   ├── InvalidArgument         invalid_argument        an unknown or unusable argument
+    │   ├── WrongShape              wrong_shape             rows or context of another width
+    │   ├── NotFinite               not_finite              NaN or infinity among the numbers
+    │   ├── OutOfSupport            out_of_support          a row where the density is zero has no latent
+    │   ├── OverWorkBudget          over_work_budget        rows * width * steps above the cap
+    │   ├── FlowNotFound            flow_not_found          no flow of that name
+    │   ├── VersionNotFound         version_not_found       the flow has no such version
+    │   ├── RouteNotFound           route_not_found         no such path
+    │   ├── MethodNotAllowed        method_not_allowed      the path exists, the method does not
+    │   ├── NotAcceptable           not_acceptable          no media type of Accept can be written
+    │   ├── UnsupportedMediaType    unsupported_media_type  the body's Content-Type cannot be read
+    │   ├── BodyTooLarge            body_too_large          the body is over its cap
+    │   ├── HeaderTooLarge          header_too_large        the request's header is over its cap
+    │   ├── SlowRequest             slow_request            the request did not come in whole in time
+    │   └── ClientGone              client_gone             nobody waits for the answer any more
+    ├── ServerError                 nothing the caller can mend
+    │   ├── QueueFull               queue_full              too much is waiting; come again
+    │   ├── NotReady                not_ready               still loading, or a canary row failed
+    │   ├── Draining                draining                shutting down
+    │   ├── EngineFailed            engine_failed           a run of the flow failed
+    │   └── DeadlineExceeded        deadline_exceeded       the answer came too late to be of use
+    ├── BundleError                 bundle_invalid          a bundle that may not be served
+    │   ├── ManifestInvalid         manifest_invalid        flow.json is not a manifest of this format
+    │   ├── UnexpectedFile          unexpected_file         a missing, extra, linked or oversized file
+    │   ├── DigestMismatch          digest_mismatch         a file is not the one the manifest names
+    │   ├── ForbiddenGraph          forbidden_graph         an operator, or data, outside the allow-list
+    │   └── ParityFailed            parity_failed           the graph does not give the golden answers
+    └── DataError                   data_invalid            rows or a recipe that cannot be fitted
+
+`service.api.problems` holds the one table from code to HTTP status. `DataError` stands here, beside the
+others, so that the command line prints every failure of the project in one way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = [
+    "BodyTooLarge",
+    "BundleError",
+    "ClientGone",
+    "DataError",
+    "DeadlineExceeded",
+    "DigestMismatch",
+    "Draining",
+    "EngineFailed",
+    "FlowNotFound",
+    "ForbiddenGraph",
+    "HeaderTooLarge",
+    "InvalidArgument",
+    "MalformedBody",
+    "ManifestInvalid",
+    "MethodNotAllowed",
+    "NotAcceptable",
+    "NotFinite",
+    "NotReady",
+    "OutOfSupport",
+    "OverWorkBudget",
+    "ParityFailed",
+    "PushforwardError",
+    "QueueFull",
+    "Reason",
+    "RequestError",
+    "RouteNotFound",
+    "ServerError",
+    "SlowRequest",
+    "UnexpectedFile",
+    "UnsupportedMediaType",
+    "VersionNotFound",
+    "WrongShape",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One thing that is wrong, and where.
+
+    Args:
+        loc: the path to the value, such as ``("body", "x")`` or ``("query", "n")``.
+        reason: what was expected and what came, as a sentence without a final stop.
+        row: the row, counted from 0, where the fault belongs to one.
+        column: the column within the flattened event, counted from 0, where it belongs to one.
+    """
+
+    loc: tuple[str | int, ...]
+    reason: str
+    row: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        return f"{'.'.join(map(str, self.loc))}: {self.reason}"
+
+
+class PushforwardError(Exception):
+    """The root of every failure that Pushforward raises on purpose.
+
+    Args:
+        detail: one plain sentence for the person who asked. It never holds a path of the server, a
+            traceback or an internal name.
+        errors: each single fault, at most `MAX_REASONS` of them.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    MAX_REASONS: ClassVar[int] = 20
+
+    def __init__(self, detail: str, errors: tuple[Reason, ...] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = errors[: self.MAX_REASONS]
+
+    def unsaid(self) -> tuple[Reason, ...]:
+        """The faults that the detail does not tell already: what to print after it."""
+        return tuple(fault for fault in self.errors if fault.reason not in self.detail)
+
+
+class RequestError(PushforwardError):
+    """What one caller sent cannot be served; its neighbours are not touched."""
+
+    code: ClassVar[str] = "bad_request"
+
+
+class MalformedBody(RequestError):
+    """The body is not what its media type says: not JSON, ragged rows, a broken frame."""
+
+    code: ClassVar[str] = "malformed_body"
+
+
+class InvalidArgument(RequestError):
+    """An argument is unknown, of another type, or outside its range."""
+
+    code: ClassVar[str] = "invalid_argument"
+
+
+class WrongShape(RequestError):
+    """Rows or context have another width than the flow's."""
+
+    code: ClassVar[str] = "wrong_shape"
+
+
+class NotFinite(RequestError):
+    """A number is NaN or infinite, or does not fit into float32."""
+
+    code: ClassVar[str] = "not_finite"
+
+
+class OutOfSupport(RequestError):
+    """A row of density zero has no latent, so no path starts or ends there."""
+
+    code: ClassVar[str] = "out_of_support"
+
+
+class OverWorkBudget(RequestError):
+    """The request asks for more values than the server is set to compute at once."""
+
+    code: ClassVar[str] = "over_work_budget"
+
+
+class FlowNotFound(RequestError):
+    """No flow of that name is served."""
+
+    code: ClassVar[str] = "flow_not_found"
+
+
+class VersionNotFound(RequestError):
+    """The flow is served, but not in that version."""
+
+    code: ClassVar[str] = "version_not_found"
+
+
+class RouteNotFound(RequestError):
+    """No such path."""
+
+    code: ClassVar[str] = "route_not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, but not with this method."""
+
+    code: ClassVar[str] = "method_not_allowed"
+
+
+class NotAcceptable(RequestError):
+    """None of the media types in Accept can be written for this call."""
+
+    code: ClassVar[str] = "not_acceptable"
+
+
+class UnsupportedMediaType(RequestError):
+    """The body's Content-Type cannot be read for this call."""
+
+    code: ClassVar[str] = "unsupported_media_type"
+
+
+class BodyTooLarge(RequestError):
+    """The body has more bytes than the server's cap."""
+
+    code: ClassVar[str] = "body_too_large"
+
+
+class HeaderTooLarge(RequestError):
+    """The request's line and header fields have more bytes than the server's cap."""
+
+    code: ClassVar[str] = "header_too_large"
+
+
+class SlowRequest(RequestError):
+    """The request's header or body did not come in whole in time."""
+
+    code: ClassVar[str] = "slow_request"
+
+
+class ClientGone(RequestError):
+    """The client has closed its connection; what it asked for is dropped."""
+
+    code: ClassVar[str] = "client_gone"
+
+
+class ServerError(PushforwardError):
+    """Nothing the caller can mend; most of these pass with time."""
+
+    code: ClassVar[str] = "internal_error"
+
+
+class QueueFull(ServerError):
+    """Too much is waiting for an answer in time; come again later.
+
+    Args:
+        detail: as in `PushforwardError`.
+        errors: as in `PushforwardError`.
+        retry_seconds: after so long there may be room.
+    """
+
+    code: ClassVar[str] = "queue_full"
+
+    def __init__(self, detail: str, errors: tuple[Reason, ...] = (), retry_seconds: float = 1.0) -> None:
+        super().__init__(detail, errors)
+        self.retry_seconds = retry_seconds
+
+
+class NotReady(ServerError):
+    """The server is still loading, or a canary row did not give its golden answer."""
+
+    code: ClassVar[str] = "not_ready"
+
+
+class Draining(ServerError):
+    """The server is shutting down and takes no new work."""
+
+    code: ClassVar[str] = "draining"
+
+
+class EngineFailed(ServerError):
+    """A run of the flow failed."""
+
+    code: ClassVar[str] = "engine_failed"
+
+
+class DeadlineExceeded(ServerError):
+    """The request's deadline passed before it was answered; rows that had not run by then never did."""
+
+    code: ClassVar[str] = "deadline_exceeded"
+
+
+class BundleError(PushforwardError):
+    """A bundle that may not be served."""
+
+    code: ClassVar[str] = "bundle_invalid"
+
+
+class ManifestInvalid(BundleError):
+    """flow.json is not a manifest of this format."""
+
+    code: ClassVar[str] = "manifest_invalid"
+
+
+class UnexpectedFile(BundleError):
+    """A file is missing, is not one of the bundle's, is a link, or is too large."""
+
+    code: ClassVar[str] = "unexpected_file"
+
+
+class DigestMismatch(BundleError):
+    """A file's SHA-256 is not the one in the manifest."""
+
+    code: ClassVar[str] = "digest_mismatch"
+
+
+class ForbiddenGraph(BundleError):
+    """A graph holds an operator, or points at data, outside the allow-list."""
+
+    code: ClassVar[str] = "forbidden_graph"
+
+
+class ParityFailed(BundleError):
+    """A graph does not give the answers computed in float64 when it was exported."""
+
+    code: ClassVar[str] = "parity_failed"
+
+
+class DataError(PushforwardError):
+    """Rows, or a recipe, that cannot be fitted."""
+
+    code: ClassVar[str] = "data_invalid"

@@ -1,0 +1,133 @@
+"""Every setting, declared once: its flag, its environment variable, its default and its help come from one field.
+
+A flag of `pushforward serve` goes before an environment variable, and that before the default.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.bundle.manifest import NAME_PATTERN
+from service.errors import InvalidArgument, Reason
+
+__all__ = ["PREFIX", "Settings", "environment_name", "flag_name", "read_settings"]
+
+PREFIX = "PUSHFORWARD_"
+
+
+class Settings(BaseSettings):
+    """How one server runs. Sizes are in bytes or rows or values as they say, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    repository: Annotated[Path, Field(description="folder of the flows to serve")]
+    default_flow: Annotated[
+        str | None, Field(pattern=NAME_PATTERN, description="flow that answers where a request names none")
+    ] = None
+    host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 for any that is free")] = 8000
+    workers: Annotated[
+        int, Field(ge=1, le=256, description="processes that answer on one port, each with all flows loaded")
+    ] = 1
+    threads: Annotated[
+        int, Field(ge=0, le=1024, description="threads of a worker that run flows; 0 for its share of the CPU quota")
+    ] = 0
+    chunk_rows: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1 << 20,
+            description="most rows of a batch; longer requests are cut and take turns; 0 to measure it for each flow",
+        ),
+    ] = 0
+    max_queued_rows: Annotated[
+        int, Field(ge=1, description="rows that may wait in one direction of one flow before 429")
+    ] = 1 << 20
+    device: Annotated[
+        str,
+        Field(
+            pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$",
+            description="where flows run: cpu, cuda, or cuda:1 for the second device",
+        ),
+    ] = "cpu"
+    device_memory_bytes: Annotated[
+        int, Field(ge=0, description="most memory of the device for one direction of one flow; 0 for no bound")
+    ] = 0
+    device_tf32: Annotated[
+        bool, Field(description="let the device round the factors of products to TF32: faster, and wrong by 1e-3")
+    ] = False
+    device_required: Annotated[
+        bool, Field(description="do not serve a flow that the device will not run, instead of running it on the CPU")
+    ] = False
+    max_body_bytes: Annotated[int, Field(ge=1024, description="largest body of a request, in bytes")] = 64 << 20
+    max_header_bytes: Annotated[int, Field(ge=1024, description="largest header of a request, in bytes")] = 16 << 10
+    max_work: Annotated[int, Field(ge=1, description="work budget of one request, in values: rows * width * steps")] = (
+        1 << 24
+    )
+    max_stream_work: Annotated[
+        int, Field(ge=1, description="the same for a sample that is streamed, and so never in memory whole")
+    ] = 1 << 33
+    timeout_seconds: Annotated[
+        float, Field(gt=0, description="time for an answer where the client's Pushforward-Timeout-Ms says no other")
+    ] = 30.0
+    header_seconds: Annotated[
+        float, Field(gt=0, description="a request's header must come in whole within so long")
+    ] = 10.0
+    body_seconds: Annotated[
+        float, Field(gt=0, description="a request's body must come in, and an answer be taken, within so long")
+    ] = 60.0
+    startup_seconds: Annotated[
+        float, Field(ge=0, description="wait so long for all flows before listening; the rest load meanwhile")
+    ] = 10.0
+    drain_seconds: Annotated[
+        float, Field(ge=0, le=3600, description="after SIGTERM, requests in flight have so long to finish")
+    ] = 5.0
+    keep_alive_seconds: Annotated[
+        int, Field(ge=1, description="an idle connection is closed after so long; clients should close theirs sooner")
+    ] = 75
+    probe_seconds: Annotated[
+        float, Field(gt=0, description="a canary row of /health/ready that takes longer counts as failed")
+    ] = 5.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="least severe messages to log")
+    ] = "warning"
+    access_log: Annotated[bool, Field(description="log a line for each request")] = False
+
+
+def flag_name(field: str) -> str:
+    """The command line's flag of a setting."""
+    return "--" + field.replace("_", "-")
+
+
+def environment_name(field: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + field.upper()
+
+
+def read_settings(**given: Any) -> Settings:  # noqa: ANN401  each value has its field's type
+    """Settings from what is given, then from the environment, then from the defaults.
+
+    Args:
+        given: field -> value; those that are None are left to the environment.
+
+    Raises:
+        InvalidArgument: naming each setting that is wrong, by flag and environment variable.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        reasons = tuple(
+            Reason(
+                (str(fault["loc"][0]),), f"{_both(str(fault['loc'][0]))}: {fault['msg']}, and is {fault['input']!r:.80}"
+            )
+            for fault in error.errors()
+        )
+        raise InvalidArgument(f"a setting is wrong: {reasons[0].reason}", reasons[1:]) from None
+
+
+def _both(field: str) -> str:
+    return f"{flag_name(field)} ({environment_name(field)})"

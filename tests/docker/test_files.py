@@ -1,0 +1,57 @@
+"""The image's files against the code they package; `test_compose` builds and runs them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from service.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_each_setting_of_the_image_is_one_of_the_servers():
+    names = re.findall(rf"^\s*(?:ENV )?{PREFIX}(\w+)=(\S+)", DOCKERFILE, re.MULTILINE)
+    assert {name.lower() for name, _ in names} == {"host", "port", "repository", "default_flow"}
+    assert {name.lower() for name, _ in names} <= set(Settings.model_fields)
+    settings = Settings(**{name.lower(): value for name, value in names})
+    assert (settings.host, settings.port) == ("0.0.0.0", 8000)
+    assert f"EXPOSE {settings.port}" in DOCKERFILE
+    assert f':{settings.port}"' in COMPOSE
+    assert f"./models/zoo:{settings.repository}:ro" in COMPOSE
+
+
+def test_workers_can_be_set_from_outside():
+    (name,) = re.findall(rf"^ *{PREFIX}(\w+): \${{{PREFIX}\1:-1}}$", COMPOSE, re.MULTILINE)
+    assert Settings.model_fields[name.lower()].default == 1
+
+
+def test_the_version_and_the_licence_are_the_projects():
+    assert f"ARG VERSION={PROJECT['version']}\n" in DOCKERFILE
+    assert f'licenses="{PROJECT["license"]}"' in DOCKERFILE
+
+
+def test_both_files_start_from_the_same_image():
+    default = re.search(r"^ARG BASE_IMAGE=(\S+)$", DOCKERFILE, re.MULTILINE)
+    assert default
+    assert f"${{BASE_IMAGE:-{default[1]}}}" in COMPOSE
+    assert DOCKERFILE.count("FROM ${BASE_IMAGE}") == 2
+
+
+def test_whatever_is_copied_is_let_through():
+    let_through = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    copied = [
+        word for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE) for word in line.split()[:-1]
+    ]
+    assert sorted(copied) == sorted(let_through)
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_image_is_not_root_and_the_container_is_locked():
+    assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", DOCKERFILE, re.MULTILINE)
+    for line in ("read_only: true", "- ALL", "- no-new-privileges:true", "- /tmp"):
+        assert line in COMPOSE

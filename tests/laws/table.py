@@ -1,0 +1,145 @@
+"""The one table of what the laws hold for: every bijection and every architecture, by name.
+
+A new bijection or architecture is one line here, and every law of this folder is then held for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import zuko
+from torch import Tensor, nn
+
+from models.adapters.zuko import from_zuko
+from models.analytic import Square, square
+from models.architectures import build_flow
+from models.flow import Bijection, Flow
+from models.preprocess import Flatten, Logit, Standardize, Whiten, quantized_support
+from service.bundle.manifest import Support
+
+ROWS = 6
+
+
+def randomize(module: nn.Module, seed: int = 0, scale: float = 0.4) -> None:
+    """Random weights in float64: as built, a coupling is the identity, and most mistakes hide behind it."""
+    module.double()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+
+
+def normal(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def uniform(low: float, high: float, *shape: int) -> Tensor:
+    return low + (high - low) * torch.rand(*shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class BijectionCase:
+    make: Callable[[], Bijection]
+    x: Tensor
+    context_width: int = 0
+
+    def build(self) -> Bijection:
+        bijection = self.make()
+        randomize(bijection)
+        return bijection.eval()
+
+    @property
+    def context(self) -> Tensor | None:
+        return normal(self.x.shape[0], self.context_width, seed=3) if self.context_width else None
+
+
+def coupling(width: int, context: int = 0, **options: Any) -> Bijection:
+    return from_zuko(zuko.flows.RealNVP(width, context, transforms=1, hidden_features=(16,), **options).transform)[0]
+
+
+def maf(width: int, context: int = 0) -> Bijection:
+    return from_zuko(zuko.flows.MAF(width, context, transforms=1, hidden_features=(16,)).transform)[0]
+
+
+def permutation() -> Bijection:
+    order = torch.tensor([2, 0, 1])
+    return from_zuko(zuko.lazy.UnconditionalTransform(zuko.transforms.PermutationTransform, order, buffer=True))[0]
+
+
+def elementwise(context: int) -> Bijection:
+    return from_zuko(zuko.flows.ElementWiseTransform(3, context, hidden_features=(8,)))[0]
+
+
+def whiten(width: int) -> Bijection:
+    mixing = normal(width, width)
+    correlation = mixing @ mixing.T + torch.eye(width)
+    return Whiten(correlation)
+
+
+SPLINE = {"univariate": zuko.transforms.MonotonicRQSTransform, "shapes": [(4,), (4,), (3,)]}
+
+BIJECTIONS: dict[str, BijectionCase] = {
+    "flatten": BijectionCase(lambda: Flatten((2, 2, 1)), normal(ROWS, 2, 2, 1)),
+    "standardize": BijectionCase(lambda: Standardize(normal(3), normal(3).abs() + 0.1), normal(ROWS, 3)),
+    "standardize, image": BijectionCase(
+        lambda: Standardize(normal(2, 2, 1), normal(2, 2, 1).abs() + 0.1), normal(ROWS, 2, 2, 1)
+    ),
+    "whiten": BijectionCase(lambda: whiten(4), normal(ROWS, 4)),
+    "logit": BijectionCase(lambda: Logit(-0.5, 16.5), uniform(-0.5, 16.5, ROWS, 3)),
+    "logit, image": BijectionCase(lambda: Logit(0.0, 1.0), uniform(0.0, 1.0, ROWS, 2, 2, 1)),
+    "square": BijectionCase(Square, uniform(0.0, 4.0, ROWS, 2)),
+    "affine coupling": BijectionCase(lambda: coupling(5), normal(ROWS, 5)),
+    "affine coupling, conditional": BijectionCase(lambda: coupling(4, 3), normal(ROWS, 4), 3),
+    "spline coupling": BijectionCase(lambda: coupling(4, **SPLINE), normal(ROWS, 4)),
+    "affine autoregressive": BijectionCase(lambda: maf(4), normal(ROWS, 4)),
+    "affine autoregressive, conditional": BijectionCase(lambda: maf(3, 2), normal(ROWS, 3), 2),
+    "elementwise": BijectionCase(lambda: elementwise(0), normal(ROWS, 3)),
+    "elementwise, conditional": BijectionCase(lambda: elementwise(2), normal(ROWS, 3), 2),
+    "permutation": BijectionCase(permutation, normal(ROWS, 3)),
+}
+
+
+@dataclass(frozen=True)
+class FlowCase:
+    make: Callable[[], Flow]
+    x: Tensor
+    context: Tensor | None = None
+    scale: float = 0.3
+
+    def build(self) -> Flow:
+        flow = self.make()
+        for bijection in flow.bijections:
+            randomize(bijection, scale=self.scale)
+        return flow.double().eval()
+
+
+def architecture(
+    x: Tensor, name: str, options: dict[str, Any], context: Tensor | None = None, support: Support | None = None
+) -> FlowCase:
+    # through a logit, weights of any size send draws from the base onto the ends of the support
+    scale = 0.3 if support is None else 0.1
+    return FlowCase(partial(build_flow, name, options, rows=x, context=context, support=support), x, context, scale)
+
+
+def table_of(width: int) -> Tensor:
+    return normal(40, width) * torch.linspace(0.1, 50.0, width) + torch.linspace(-100.0, 100.0, width)
+
+
+IMAGES = torch.floor(uniform(0.0, 17.0, 40, 4, 4, 1))
+SMALL: dict[str, Any] = {"transforms": 2, "hidden": [12]}
+
+FLOWS: dict[str, FlowCase] = {
+    "real_nvp, D = 2": architecture(table_of(2), "real_nvp", SMALL),
+    "real_nvp, D = 16, conditional": architecture(table_of(16), "real_nvp", SMALL, normal(40, 3) * 5 + 7),
+    "real_nvp, D = 64, random masks, whitened": architecture(
+        table_of(64), "real_nvp", {**SMALL, "masks": "random", "activation": "tanh", "whiten": True}
+    ),
+    "real_nvp, image, bounded": architecture(IMAGES, "real_nvp", SMALL, support=quantized_support(0, 16)),
+    "real_nvp, image, conditional": architecture(IMAGES, "real_nvp", SMALL, normal(40, 2)),
+    "real_nvp, D = 3, dropout": architecture(table_of(3), "real_nvp", {**SMALL, "dropout": 0.2, "activation": "silu"}),
+    "square": FlowCase(square, uniform(0.0, 4.0, 40, 1)),
+}

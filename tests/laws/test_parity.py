@@ -1,0 +1,47 @@
+"""ONNX against the float64 flow, for every architecture: the gate itself, on random weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from models.gate import BATCHES, check_flow, check_graphs, reference
+from models.graph import OPSET, export_graph
+from models.probes import make_probes
+from models.session import Graph
+from service.bundle.operators import check_graph
+from service.bundle.parity import TOLERANCE
+from tests.laws.table import FLOWS
+
+COUPLINGS, LAYERS = 2, 2  # of every real_nvp in the table
+
+
+# An export takes seconds: what these two add to the others is left to `make test-slow`.
+SLOW = {"real_nvp, image, conditional", "real_nvp, D = 3, dropout"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in FLOWS])
+def test_graphs_give_the_flow_in_every_batch(name: str) -> None:
+    case = FLOWS[name]
+    flow = case.build().float().requires_grad_(requires_grad=False)
+    context = None if case.context is None else case.context.float().numpy()
+    exact = reference(flow)
+    probes = make_probes(case.x.float().numpy(), context, flow.support)
+    check_flow(exact, probes)
+    graphs = {direction: export_graph(flow, direction) for direction in ("forward", "inverse")}
+    parity = check_graphs(exact, Graph(graphs["forward"], "forward"), Graph(graphs["inverse"], "inverse"), probes)
+    assert parity.batches == list(BATCHES) == [1, 7, 1000]
+    assert parity.log_prob <= TOLERANCE
+    for direction, graph in graphs.items():
+        summary = check_graph(graph, direction)
+        assert summary.opset == OPSET
+        if name.startswith("real_nvp"):
+            assert one_pass(summary.operators) == COUPLINGS * LAYERS, "a conditioner runs once in each direction"
+            assert not np.any([summary.operators[o] for o in ("Loop", "If", "GatherND", "NonZero", "ScatterND")])
+
+
+def one_pass(operators: Counter[str]) -> int:
+    """The dense layers: bias and all, one Gemm each; a whitening is the only bare MatMul."""
+    return operators["Gemm"]

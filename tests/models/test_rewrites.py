@@ -1,0 +1,137 @@
+"""Each rule on a graph of a few nodes: it fires where it may, and the answers stay the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from models.rewrites import simplify
+
+WEIGHT = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+CONSTANTS = {
+    "odd": np.array([1, 3]),
+    "even": np.array([0, 2]),
+    "back": np.array([2, 0, 3, 1]),
+    "some": np.array([3, 0]),
+    "mixed": np.array([1, 2]),
+    "weight": WEIGHT,
+    "bias": np.arange(6, dtype=np.float32),
+    "three_pairs": np.array([-1, 3, 2]),
+    "ones": np.array([1, 1]),
+    "last": np.array([-1]),
+    "as_it_is": np.array([-1, 4]),
+    "in_two": np.array([-1, 2]),
+    "zero": np.array(0.0, np.float32),
+    "two": np.array(2.0, np.float32),
+    "axis": np.array([1]),
+}
+
+
+def model(text: str, outputs: str = "float[N] y") -> ir.Model:
+    parsed = onnx.parser.parse_model(
+        f'<ir_version: 9, opset_import: ["" : 18]> g (float[N, 4] x) => ({outputs}) {{ {text} }}'
+    )
+    for name, array in CONSTANTS.items():
+        if any(name in node.input for node in parsed.graph.node):
+            parsed.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return ir.from_proto(onnx.shape_inference.infer_shapes(parsed, data_prop=True))
+
+
+def run(graph: ir.Model) -> list[np.ndarray]:
+    session = ort.InferenceSession(ir.to_proto(graph).SerializeToString(), providers=["CPUExecutionProvider"])
+    rows = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+    return session.run(None, {"x": rows})
+
+
+def simplified(text: str, outputs: str) -> list[str]:
+    """The operators that are left, after a check that the answers are the same."""
+    before, after = run(model(text, outputs)), model(text, outputs)
+    simplify(after)
+    for a, b in zip(run(after), before, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    return [node.op_type for node in after.graph]
+
+
+PAIR = "float[N, 2] y"
+FOUR = "float[N, 4] y"
+
+
+@pytest.mark.parametrize(
+    ("text", "outputs", "left"),
+    [
+        # Gather of Gather
+        ("a = Gather<axis: int = 1>(x, back) y = Gather<axis: int = 1>(a, odd)", PAIR, ["Gather"]),
+        ("a = Gather<axis: int = 0>(x, odd) y = Gather<axis: int = 0>(a, last)", "float[M, 4] y", ["Gather", "Gather"]),
+        # Gather of Concat
+        (
+            (
+                "a = Gather<axis: int = 1>(x, odd) b = Exp(a) c = Concat<axis: int = 1>(a, b) d = Gather<axis: int = 1>"
+                "(c, back) e = Gather<axis: int = 1>(d, odd) y = Exp(e)"
+            ),
+            PAIR,
+            ["Gather", "Exp"],
+        ),
+        (
+            (
+                "a = Gather<axis: int = 1>(x, odd) b = Exp(a) c = Concat<axis: int = 1>(a, b) "
+                "e = Gather<axis: int = 1>(c, mixed) y = Exp(e)"
+            ),
+            PAIR,
+            ["Gather", "Exp", "Concat", "Gather", "Exp"],
+        ),
+        # a conditioner's parameters
+        (
+            (
+                "h = Gemm<transB: int = 1>(x, weight, bias) r = Reshape(h, three_pairs) "
+                "s, t = Split<axis: int = 2>(r, ones) "
+                "u = Squeeze(s, last) v = Squeeze(t, last) w = Exp(v) y = Add(u, w)"
+            ),
+            "float[N, 3] y",
+            ["Gemm", "Split", "Exp", "Add"],
+        ),
+        (
+            (
+                "h = Gemm<transB: int = 1>(x, weight, bias) r = Reshape(h, three_pairs) "
+                "s, t = Split<axis: int = 2>(r, ones) "
+                "u = Squeeze(s, last) v = Squeeze(t, last) w = Exp(v) y = Add(u, w) z = Identity(h)"
+            ),
+            "float[N, 3] y, float[N, 6] z",
+            ["Gemm", "Reshape", "Split", "Squeeze", "Squeeze", "Exp", "Add", "Identity"],
+        ),
+        # Reshape to what it is
+        ("a = Exp(x) b = Reshape(a, as_it_is) y = Exp(b)", FOUR, ["Exp", "Exp"]),
+        ("a = Exp(x) b = Reshape(a, in_two) y = Exp(b)", "float[M, 2] y", ["Exp", "Reshape", "Exp"]),
+        # sums with an expanded constant
+        (
+            "a = ReduceSum<keepdims: int = 0>(x, axis) s = Shape(a) e = Expand(two, s) y = Add(a, e)",
+            "float[N] y",
+            ["ReduceSum", "Add"],
+        ),
+        (
+            "a = ReduceSum<keepdims: int = 0>(x, axis) s = Shape(a) e = Expand(two, s) y = Sub(a, e)",
+            "float[N] y",
+            ["ReduceSum", "Sub"],
+        ),
+        (
+            "a = ReduceSum<keepdims: int = 0>(x, axis) s = Shape(a) e = Expand(two, s) y = Sub(e, a)",
+            "float[N] y",
+            ["ReduceSum", "Shape", "Expand", "Sub"],
+        ),
+        (
+            "a = ReduceSum<keepdims: int = 0>(x, axis) s = Shape(a) e = Expand(zero, s) b = Add(e, a) y = Exp(b)",
+            "float[N] y",
+            ["ReduceSum", "Exp"],
+        ),
+    ],
+)
+def test_a_rule_drops_what_it_may_and_keeps_the_answers(text: str, outputs: str, left: list[str]) -> None:
+    assert simplified(text, outputs) == left
+
+
+def test_a_graph_output_keeps_its_name() -> None:
+    after = model("a = Exp(x) b = Concat<axis: int = 1>(a, a) y = Gather<axis: int = 1>(b, back)", FOUR)
+    simplify(after)
+    assert [output.name for output in after.graph.outputs] == ["y"]

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pushforward.cli import cli
+
+
+@pytest.fixture
+def run() -> Callable[..., Result]:
+    """Run a command line in this process; what it raises is raised here."""
+
+    def invoke(*arguments: Any, stdin: str | bytes | None = None) -> Result:
+        return CliRunner().invoke(cli, [str(a) for a in arguments], input=stdin, catch_exceptions=False)
+
+    return invoke
+
+
+@pytest.fixture(params=["local", "served"])
+def where(request: pytest.FixtureRequest) -> Callable[..., list[str]]:
+    """The options that name a flow of the test repository: run here, or asked of a server."""
+    if request.param == "served":
+        url = request.getfixturevalue("server")
+        return lambda name, *more: ["--url", url, "--model", name, *more]
+    repository = request.getfixturevalue("repository")
+    return lambda name, *more: ["--repository", str(repository), "--model", name, *more]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from service.errors import PushforwardError
+
+
+def table(result):
+    return np.genfromtxt(io.StringIO(result.stdout), delimiter=",", skip_header=1, ndmin=2)
+
+
+def test_rows_and_their_densities(run, where):
+    result = run("sample", "-n", 5, "--seed", 7, *where("affine"))
+    lines = result.stdout.splitlines()
+    assert lines[0] == "column 0,column 1,log_prob"
+    assert len(lines) == 6
+    assert result.stderr == ""
+    again = run("logprob", *where("affine"), stdin=result.stdout)
+    assert np.allclose([float(v) for v in again.stdout.splitlines()[1:]], table(result)[:, 2], rtol=1e-5)
+
+
+def test_offset_and_blocks_do_not_change_a_row(run, where, monkeypatch):
+    whole = run("sample", "-n", 20, "--seed", 7, *where("affine")).stdout.splitlines()
+    rest = run("sample", "-n", 12, "--seed", 7, "--offset", 8, *where("affine")).stdout.splitlines()
+    assert rest[1:] == whole[9:]
+    monkeypatch.setattr("pushforward.options._BLOCK_VALUES", 6)
+    assert run("sample", "-n", 20, "--seed", 7, *where("affine")).stdout.splitlines() == whole
+
+
+def test_a_server_and_a_bundle_give_the_same(run, server, repository):
+    arguments = ["sample", "-n", 3, "--seed", 1, "--temperature", 0.5, "--model", "image"]
+    assert run(*arguments, "--url", server).stdout == run(*arguments, "--repository", repository).stdout
+
+
+def test_a_drawn_seed_is_told_and_gives_the_same_rows(run, where, monkeypatch):
+    monkeypatch.setattr("pushforward.options._BLOCK_VALUES", 4)
+    result = run("sample", "-n", 5, *where("affine"))
+    word, seed = result.stderr.split()
+    assert word == "seed"
+    assert run("sample", "-n", 5, "--seed", seed, *where("affine")).stdout == result.stdout
+
+
+def test_images_as_npy(run, where, tmp_path):
+    run("sample", "-n", 4, "--seed", 1, "--out", tmp_path / "x.npy", *where("image"))
+    assert np.load(tmp_path / "x.npy").shape == (4, 2, 3, 1)
+
+
+def test_context(run, where):
+    assert len(table(run("sample", "-n", 3, "--seed", 1, "--context", "1,2", *where("conditional")))) == 3
+
+
+def test_a_temperature_that_the_base_does_not_have(run, where):
+    with pytest.raises(PushforwardError, match="temperature"):
+        run("sample", "--seed", 1, "--temperature", 2, *where("square"))
+
+
+@pytest.mark.parametrize("arguments", [["-n", 0], ["--seed", -1], ["--offset", -1], ["--temperature", -1]])
+def test_arguments_out_of_range(run, arguments):
+    assert run("sample", *arguments).exit_code == 2

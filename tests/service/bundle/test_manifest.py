@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.bundle.manifest import Feature, Manifest, Quantization, Support, UniformBase, is_flow_name
+from service.errors import ManifestInvalid
+from tests.service.bundle.conftest import make_manifest
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(
+    name=st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True),
+    version=st.integers(1, 10**6),
+    description=st.text(),
+    low=st.none() | finite,
+    direction=st.lists(finite, min_size=2, max_size=2),
+    unit=st.none() | st.text(),
+    reading=st.text(),
+)
+def test_what_is_written_is_read_back(name, version, description, low, direction, unit, reading):
+    manifest = make_manifest(
+        name=name,
+        version=version,
+        description=description,
+        support=Support(low=low, low_closed=True),
+        base=UniformBase(low=-1.0, high=2.0),
+        quantization=Quantization(low=0.0, high=16.0, reading=reading),
+        features=[Feature(name="a", unit=unit), Feature(name="b")],
+        directions={"up": direction},
+    )
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_an_image_counts_its_values():
+    assert make_manifest(event_shape=[8, 8, 1], latent_width=64).event_width == 64
+
+
+def test_the_standard_error_shrinks_with_the_root_of_the_rows():
+    calibration = make_manifest().calibration.model_copy(update={"rows": 25, "standard_deviation": 2.0})
+    assert math.isclose(calibration.standard_error, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"format": 2}, "format"),
+        ({"name": "../etc"}, "name"),
+        ({"name": "Upper"}, "name"),
+        ({"version": 0}, "version"),
+        ({"version": "1"}, "version"),
+        ({"event_shape": []}, "event_shape"),
+        ({"event_shape": [0]}, "event_shape"),
+        ({"event_shape": [3]}, "latent_width is 2"),
+        ({"event_shape": [1 << 11, 1 << 11], "latent_width": 2}, "at most"),
+        ({"features": [{"name": "only one"}]}, "1 features"),
+        ({"base": {"family": "cauchy"}}, "base"),
+        ({"base": {"family": "uniform", "low": 1.0, "high": 1.0}}, "low < high"),
+        ({"directions": {"up": [1.0]}}, "direction 'up'"),
+        ({"files": {"forward.onnx": "not a digest"}}, "forward.onnx"),
+        ({"nmae": "misspelt"}, "nmae"),
+    ],
+)
+def test_a_wrong_key_is_named(change, names):
+    content = json.loads(make_manifest().to_json()) | change
+    with pytest.raises(ManifestInvalid) as raised:
+        Manifest.from_json(json.dumps(content).encode())
+    assert names in " ".join(f"{'.'.join(map(str, e.loc))} {e.reason}" for e in raised.value.errors)
+
+
+@pytest.mark.parametrize("key", ["name", "version", "event_shape", "base", "calibration", "parity", "provenance"])
+def test_a_missing_key_is_named(key):
+    content = json.loads(make_manifest().to_json())
+    del content[key]
+    with pytest.raises(ManifestInvalid) as raised:
+        Manifest.from_json(json.dumps(content).encode())
+    assert [e.loc for e in raised.value.errors] == [("flow.json", key)]
+
+
+@pytest.mark.parametrize("quantiles", [[1.0, 0.0], [0.0, math.inf], [0.0]])
+def test_quantiles_ascend_and_are_finite(quantiles):
+    content = json.loads(make_manifest().to_json())
+    content["calibration"]["quantiles"] = quantiles
+    with pytest.raises(ManifestInvalid):
+        Manifest.from_json(json.dumps(content).encode())
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe"])
+def test_what_is_no_manifest_is_refused(data):
+    with pytest.raises(ManifestInvalid):
+        Manifest.from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [("a", True), ("two-moons", True), ("0_1", True), ("a" * 64, True), ("a" * 65, False), ("", False)]
+    + [(name, False) for name in ("-a", "_a", "A", "a.b", "a/b", "..", "a\n", "ä")],
+)
+def test_flow_names(name, allowed):
+    assert is_flow_name(name) is allowed

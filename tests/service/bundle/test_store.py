@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.bundle import store
+from service.bundle.store import Golden, Repository, digest, read_bundle
+from service.errors import (
+    BundleError,
+    DigestMismatch,
+    FlowNotFound,
+    ForbiddenGraph,
+    ManifestInvalid,
+    UnexpectedFile,
+    VersionNotFound,
+)
+from tests.service.bundle.conftest import make_graph, make_manifest
+
+
+def rewrite(bundle: Path, name: str, data: bytes) -> None:
+    """Replace a file and its digest: what an attacker who can write the manifest can do."""
+    (bundle / name).write_bytes(data)
+    manifest = json.loads((bundle / "flow.json").read_bytes())
+    manifest["files"][name] = digest(data)
+    (bundle / "flow.json").write_text(json.dumps(manifest))
+
+
+def test_an_installed_bundle_is_read_back_whole(bundle: Path, files: dict[str, bytes], golden: Golden):
+    read = read_bundle(bundle)
+    assert read.graphs == {name: files[name] for name in ("forward.onnx", "inverse.onnx")}
+    assert read.manifest.files == {name: digest(data) for name, data in files.items()}
+    for name in ("x", "z", "log_abs_det_jacobian", "log_prob"):
+        np.testing.assert_array_equal(getattr(read.golden, name), getattr(golden, name))
+
+
+def test_a_folder_that_may_not_be_read_is_said_without_its_path(bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    def denied(path: Path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UnexpectedFile, match=r"^the bundle's folder cannot be read: Permission denied$"):
+        read_bundle(bundle)
+
+
+def test_an_installed_bundle_can_be_read_by_another_user(bundle: Path):
+    assert stat.S_IMODE(bundle.stat().st_mode) == 0o755
+
+
+def test_the_same_rows_give_the_same_golden_bytes(golden: Golden):
+    assert golden.to_npz() == golden.to_npz()
+
+
+@pytest.mark.parametrize("name", ["forward.onnx", "inverse.onnx", "golden.npz"])
+def test_one_flipped_bit_is_found(bundle: Path, name: str):
+    data = bytearray((bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / name).write_bytes(data)
+    with pytest.raises(DigestMismatch, match=name):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["forward.onnx", "inverse.onnx", "golden.npz", "flow.json"])
+def test_a_missing_file_is_named(bundle: Path, name: str):
+    (bundle / name).unlink()
+    with pytest.raises(UnexpectedFile, match=name):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["weights.pkl", "weights.bin", "extra.onnx", ".hidden"])
+def test_an_extra_file_is_named(bundle: Path, name: str):
+    (bundle / name).write_bytes(b"x")
+    with pytest.raises(UnexpectedFile, match=name):
+        read_bundle(bundle)
+
+
+def test_a_manifest_may_not_name_other_files(bundle: Path):
+    manifest = json.loads((bundle / "flow.json").read_bytes())
+    manifest["files"]["../../secret"] = digest(b"")
+    (bundle / "flow.json").write_text(json.dumps(manifest))
+    with pytest.raises(ManifestInvalid):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
+@pytest.mark.parametrize("name", ["golden.npz", "flow.json"])
+def test_links_are_refused(bundle: Path, tmp_path: Path, name: str, link):
+    outside = tmp_path / "outside"
+    (bundle / name).rename(outside)
+    link(outside, bundle / name)
+    with pytest.raises(UnexpectedFile, match=name):
+        read_bundle(bundle)
+
+
+def test_a_bundle_behind_a_link_is_refused(bundle: Path, tmp_path: Path):
+    (tmp_path / "link").symlink_to(bundle)
+    with pytest.raises(UnexpectedFile):
+        read_bundle(tmp_path / "link")
+
+
+def test_a_pipe_in_the_place_of_a_file_does_not_hang(bundle: Path):
+    (bundle / "golden.npz").unlink()
+    os.mkfifo(bundle / "golden.npz")
+    with pytest.raises(UnexpectedFile, match="golden"):
+        read_bundle(bundle)
+
+
+def test_a_file_over_the_cap_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(store, "MAX_FILE_BYTES", 10)
+    with pytest.raises(UnexpectedFile, match="cap"):
+        read_bundle(bundle)
+
+
+def test_a_graph_outside_the_allow_list_is_refused_though_its_digest_fits(bundle: Path):
+    from onnx import helper
+
+    rewrite(bundle, "forward.onnx", make_graph(helper.make_node("RandomNormalLike", ["x"], ["z"])))
+    with pytest.raises(ForbiddenGraph, match="RandomNormalLike"):
+        read_bundle(bundle)
+
+
+def test_the_opset_is_the_one_the_manifest_says(bundle: Path):
+    manifest = json.loads((bundle / "flow.json").read_bytes())
+    manifest["opset"] = 9
+    (bundle / "flow.json").write_text(json.dumps(manifest))
+    with pytest.raises(ManifestInvalid, match="opset"):
+        read_bundle(bundle)
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def bomb() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", b"\0" * (store.MAX_GOLDEN_BYTES + 1))
+    return buffer.getvalue()
+
+
+ROW = {"x": np.zeros((1, 2), np.float32), "z": np.zeros((1, 2)), "log_abs_det_jacobian": np.zeros(1)}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"not a zip",
+        npz(**ROW),
+        npz(**ROW, log_prob=np.zeros(2)),
+        npz(**ROW, log_prob=np.zeros(1, np.float32)),
+        npz(**(ROW | {"x": np.zeros((0, 2), np.float32)}), log_prob=np.zeros(0)),
+        npz(**ROW, log_prob=np.zeros(1), context=np.zeros((1, 1), np.float32)),
+        npz(**ROW, log_prob=np.array([None], dtype=object)),
+        bomb(),
+    ],
+    ids=["bytes", "missing", "rows", "dtype", "empty", "context", "pickle", "bomb"],
+)
+def test_a_golden_file_of_another_form_is_refused(bundle: Path, data: bytes):
+    rewrite(bundle, "golden.npz", data)
+    with pytest.raises(UnexpectedFile, match=r"golden\.npz"):
+        read_bundle(bundle)
+
+
+def test_a_version_never_changes(repository: Repository, bundle: Path, files: dict[str, bytes]):
+    before = (bundle / "flow.json").read_bytes()
+    with pytest.raises(FileExistsError):
+        repository.install(make_manifest(description="other"), files)
+    assert (bundle / "flow.json").read_bytes() == before
+
+
+def test_a_bundle_that_would_not_be_served_is_not_installed(repository: Repository, files: dict[str, bytes]):
+    with pytest.raises(BundleError):
+        repository.install(make_manifest(), files | {"forward.onnx": b"not a graph"})
+    assert repository.names() == []
+    assert list(repository.root.rglob("*.onnx")) == []
+
+
+def test_names_and_versions(repository: Repository, files: dict[str, bytes]):
+    for name, version in (("b", 2), ("b", 10), ("a", 1)):
+        repository.install(make_manifest(name=name, version=version), files)
+    (repository.root / "b" / "recipe.toml").write_text("")
+    (repository.root / "b" / "007").mkdir()
+    (repository.root / "b" / ".installing-x").mkdir()
+    (repository.root / "Not a name").mkdir()
+    (repository.root / "empty").mkdir()
+    assert repository.names() == ["a", "b"]
+    assert repository.versions("b") == [2, 10]
+    assert repository.next_version("b") == 11
+    assert repository.next_version("new") == 1
+    assert repository.path("b") == repository.root / "b" / "10"
+    assert repository.path("b", 2) == repository.root / "b" / "2"
+
+
+@pytest.mark.parametrize("name", ["missing", "..", "../repository/line", ""])
+def test_a_name_that_is_not_there(repository: Repository, bundle: Path, name: str):
+    with pytest.raises(FlowNotFound):
+        repository.path(name)
+
+
+def test_a_version_that_is_not_there(repository: Repository, bundle: Path):
+    with pytest.raises(VersionNotFound, match=r"\[1\]"):
+        repository.path("line", 2)
+
+
+def test_a_repository_that_is_not_there_is_empty(tmp_path: Path):
+    assert Repository(tmp_path / "nothing").names() == []

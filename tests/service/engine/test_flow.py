@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from service.engine.flow import RETURNS, ServedFlow
+from service.engine.plan import Outputs, run_now
+from service.engine.queues import Limits
+from service.errors import EngineFailed, InvalidArgument, NotFinite, OutOfSupport, WrongShape
+
+NORMAL = ["two-moons", "conditional", "image", "coupling"]
+
+
+def some_rows(parts, count=150, seed=0):
+    """Rows of a flow and their context, by the closed form."""
+    generator = np.random.default_rng(seed)
+    manifest = parts.manifest
+    context = generator.normal(size=(count, manifest.context_width)) if manifest.context_width else None
+    z = generator.uniform(0.1, 1.9, size=(count, manifest.latent_width))
+    x, _ = parts.inverse(z, context)
+    return x.astype(np.float32), None if context is None else context.astype(np.float32)
+
+
+@pytest.mark.parametrize("name", [*NORMAL, "square"])
+def test_log_prob_is_the_closed_form(flows, parts, name):
+    x, context = some_rows(parts[name])
+    found = run_now(flows[name].log_prob(x, context))
+    np.testing.assert_allclose(found.log_prob, parts[name].log_prob(x, context), rtol=1e-4, atol=1e-4)
+    assert found.extras == {}
+    assert found.anomaly is None
+
+
+@pytest.mark.parametrize("name", [*NORMAL, "square"])
+def test_encode_and_decode_undo_each_other(flows, parts, name):
+    x, context = some_rows(parts[name])
+    there = run_now(flows[name].encode(x, context))
+    back = run_now(flows[name].decode(there.z, context))
+    np.testing.assert_allclose(back.x, x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(back.log_abs_det_jacobian, -there.log_abs_det_jacobian, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(back.log_prob, there.log_prob, rtol=1e-4, atol=1e-4)
+
+
+def test_everything_that_log_prob_can_return(flows, parts):
+    flow, manifest = flows["image"], parts["image"].manifest
+    x, _ = some_rows(parts["image"])
+    found = run_now(flow.log_prob(x, returns=RETURNS, alarm_rate=0.3))
+    assert list(found.extras) == list(RETURNS)
+    assert found.extras["z"].shape == (len(x), 6)
+    extras, log_prob = found.extras, found.log_prob.astype(np.float64)
+    np.testing.assert_allclose(extras["base_log_prob"] + extras["log_abs_det_jacobian"], log_prob, rtol=1e-6)
+    held_out = np.array(manifest.calibration.quantiles)
+    lower = (held_out[None, :] < log_prob[:, None]).mean(axis=1)
+    np.testing.assert_allclose(extras["quantile"], lower, rtol=1e-6)
+    np.testing.assert_array_equal(found.anomaly, lower < 0.3)
+    entropy = -manifest.calibration.mean
+    np.testing.assert_allclose(
+        extras["typicality"], np.abs(-log_prob - entropy) / manifest.calibration.standard_deviation, rtol=1e-5
+    )
+    in_bins = -(log_prob + 6 * math.log(0.5)) / (6 * math.log(2))
+    np.testing.assert_allclose(extras["bits_per_dim"], in_bins, rtol=1e-5)
+
+
+def test_only_what_is_asked_for_is_returned(flows, parts):
+    x, _ = some_rows(parts["coupling"], 3)
+    assert list(run_now(flows["coupling"].log_prob(x, returns=["typicality", "z"])).extras) == ["z", "typicality"]
+
+
+def test_a_row_of_density_zero(flows):
+    x = np.array([[1.0], [-1.0], [5.0]], np.float32)
+    found = run_now(flows["square"].log_prob(x, returns=RETURNS, alarm_rate=0.01))
+    assert found.log_prob.tolist() == [np.float32(-math.log(4)), -np.inf, -np.inf]
+    assert found.anomaly.tolist() == [False, True, True]
+    assert found.extras["quantile"][1:].tolist() == [0, 0]
+    assert np.isposinf(found.extras["typicality"][1:]).all()
+    assert np.isposinf(found.extras["bits_per_dim"][1:]).all()
+    assert np.isfinite(found.extras["z"]).all()
+
+
+def test_context_for_each_row_or_one_for_all(flows, parts):
+    flow = flows["conditional"]
+    x, context = some_rows(parts["conditional"], 100)
+    one = run_now(flow.log_prob(x, context[:1])).log_prob
+    each = run_now(flow.log_prob(x, np.repeat(context[:1], 100, axis=0))).log_prob
+    assert one.tobytes() == each.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "rows", "message"),
+    [
+        ("conditional", None, 0, "a context of 2 columns is needed, and there is none"),
+        ("conditional", 3, 1, "a context of 2 columns is needed, and it has 3"),
+        ("conditional", 2, 3, "one row, or one for each of the 5 rows, and has 3"),
+        ("coupling", 2, 1, "this flow takes no context"),
+    ],
+)
+def test_a_wrong_context_is_refused(flows, parts, name, width, rows, message):
+    x, _ = some_rows(parts[name], 5)
+    context = None if width is None else np.zeros((rows, width), np.float32)
+    for verb in (flows[name].log_prob, flows[name].encode):
+        with pytest.raises(WrongShape, match=message):
+            run_now(verb(x, context))
+
+
+def test_same_seed_same_rows_whatever_n_and_offset(flows):
+    flow = flows["coupling"]
+    whole = run_now(flow.sample(200, seed=9))
+    for offset, n in ((0, 5), (5, 5), (63, 70), (199, 1)):
+        part = run_now(flow.sample(n, seed=9, offset=offset))
+        assert part.x.tobytes() == whole.x[offset : offset + n].tobytes()
+        assert part.log_prob.tobytes() == whole.log_prob[offset : offset + n].tobytes()
+
+
+@pytest.mark.parametrize("name", ["two-moons", "coupling", "square"])
+def test_samples_carry_the_flows_own_density(flows, parts, name):
+    drawn = run_now(flows[name].sample(500, seed=1))
+    np.testing.assert_allclose(drawn.log_prob, parts[name].log_prob(drawn.x), rtol=1e-4, atol=2e-4)
+
+
+def test_temperature_moves_the_rows_and_not_the_density(flows, parts):
+    cold = run_now(flows["two-moons"].sample(400, seed=1, temperature=0.1))
+    warm = run_now(flows["two-moons"].sample(400, seed=1))
+    np.testing.assert_allclose(cold.x.std(axis=0), warm.x.std(axis=0) * 0.1, rtol=1e-4)
+    np.testing.assert_allclose(cold.log_prob, parts["two-moons"].log_prob(cold.x), rtol=1e-4)
+    with pytest.raises(InvalidArgument, match="base is uniform"):
+        run_now(flows["square"].sample(1, seed=1, temperature=0.5))
+
+
+def test_each_context_gets_the_same_noise(flows, parts):
+    flow = flows["conditional"]
+    contexts = np.array([[0, 0], [1, 2], [0, 0]], np.float32)
+    drawn = run_now(flow.sample(70, seed=3, context=contexts))
+    assert drawn.x.shape == (3, 70, 3)
+    assert drawn.log_prob.shape == (3, 70)
+    assert drawn.x[0].tobytes() == drawn.x[2].tobytes()
+    assert not np.allclose(drawn.x[0], drawn.x[1])
+    for context, x, log_prob in zip(contexts, drawn.x, drawn.log_prob, strict=True):
+        alone = run_now(flow.sample(70, seed=3, context=context))
+        assert alone.x.shape == (70, 3)
+        assert alone.x.tobytes() == x.tobytes()
+        assert alone.log_prob.tobytes() == log_prob.tobytes()
+
+
+@pytest.mark.parametrize("kind", [None, "linear"])
+@pytest.mark.parametrize("name", NORMAL)
+def test_interpolation_passes_through_every_point(flows, parts, name, kind):
+    x, context = some_rows(parts[name], 3)
+    one = None if context is None else context[0]
+    if one is not None:
+        x, _ = parts[name].inverse(np.random.default_rng(0).normal(size=(3, 3)), np.repeat(context[:1], 3, 0))
+        x = x.astype(np.float32)
+    found = run_now(flows[name].interpolate(x, 40, kind, context=one))
+    assert found.t.tolist() == (np.arange(79) / 39).tolist()
+    np.testing.assert_allclose(found.x[::39], x, rtol=1e-4, atol=1e-5)
+    assert found.round_trip_error.max() < 1e-4
+    assert len(found.z) == len(found.x) == len(found.log_prob) == 79
+    expected = parts[name].log_prob(found.x, None if one is None else np.repeat(one[None], 79, 0))
+    np.testing.assert_allclose(found.log_prob, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_interpolation_between_latents(flows):
+    z = np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]], np.float32)
+    found = run_now(flows["coupling"].interpolate(z, 5, space="z"))
+    assert found.z[[0, -1]].tobytes() == z.tobytes()
+    np.testing.assert_allclose(np.linalg.norm(found.z, axis=1), 1, rtol=1e-6)
+
+
+def test_a_uniform_base_is_walked_straight(flows):
+    found = run_now(flows["square"].interpolate(np.array([[0.25], [2.25]], np.float32), 3))
+    np.testing.assert_allclose(found.x[:, 0], [0.25, 1.0, 2.25], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("space", "points"), [("x", [[1.0], [-3.0], [5.0]]), ("z", [[1.0], [2.5], [-0.1]])])
+def test_a_point_of_density_zero_is_named(flows, space, points):
+    with pytest.raises(OutOfSupport, match="point 1 lies where the density is zero") as caught:
+        run_now(flows["square"].interpolate(np.array(points, np.float32), 3, space=space))
+    assert [reason.row for reason in caught.value.errors] == [1, 2]
+
+
+class Broken:
+    """A runner that gives NaN, or infinity, in one place."""
+
+    width = 2
+
+    def __init__(self, output, value):
+        self.output, self.value = output, value
+
+    def __call__(self, rows, context):
+        outputs = Outputs(rows.copy(), rows[:, 0].copy(), rows[:, 0].copy())
+        outputs[self.output][7:] = self.value
+        return outputs
+
+
+@pytest.mark.parametrize(
+    ("output", "value"), [(0, np.nan), (0, np.inf), (1, np.nan), (1, np.inf), (2, np.nan), (2, np.inf)]
+)
+def test_no_nan_leaves_a_flow_and_the_row_is_named(flows, parts, workers, output, value):
+    good = flows["two-moons"]
+    lane = workers.lane(Broken(output, value), Limits())
+    flow = ServedFlow(good.manifest, good.golden, lane, lane)
+    x = np.ones((9, 2), np.float32)
+    for plan, error, loc in (
+        (flow.log_prob(x), NotFinite, "x"),
+        (flow.encode(x), NotFinite, "x"),
+        (flow.decode(x), NotFinite, "z"),
+        (flow.interpolate(x, 2), NotFinite, "points"),
+        (flow.sample(9, seed=1), EngineFailed, "temperature"),
+        (flow.sample(9, seed=1, temperature=1e30), NotFinite, "temperature"),
+    ):
+        with pytest.raises(error, match="row 7: the flow's answer") as caught:
+            run_now(plan)
+        assert [(reason.loc, reason.row) for reason in caught.value.errors] == [((loc,), 7), ((loc,), 8)]
+
+
+@pytest.mark.parametrize("chunk_rows", [4, 1024])
+def test_a_latent_without_a_float32_is_noticed_also_where_it_is_not_wanted(flows, workers, chunk_rows):
+    class Overflows:
+        width = 2
+
+        def __call__(self, rows, context):
+            value = np.where(rows > 9, np.float32(np.inf), rows)
+            return Outputs(value, rows[:, 0] * 0, rows[:, 0] * 0, bool(np.isfinite(value).all()))
+
+    good = flows["two-moons"]
+    lane = workers.lane(Overflows(), Limits(chunk_rows))
+    x = np.ones((20, 2), np.float32)
+    x[[7, 15], 1] = 10
+    with pytest.raises(NotFinite, match="row 7") as caught:
+        run_now(ServedFlow(good.manifest, good.golden, lane, lane).log_prob(x))
+    assert [reason.row for reason in caught.value.errors] == [7, 15]
+
+
+def test_one_point_is_no_path(flows):
+    with pytest.raises(WrongShape, match="at least two points") as caught:
+        run_now(flows["two-moons"].interpolate(np.ones((1, 2), np.float32), 3))
+    assert [reason.loc for reason in caught.value.errors] == [("points",)]

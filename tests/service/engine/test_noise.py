@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from service.bundle.manifest import NormalBase, UniformBase
+from service.engine.noise import MAX_SEED, BaseNoise, inverse_normal_cdf, uniforms
+
+seeds = st.integers(0, MAX_SEED)
+BASES = [NormalBase(), UniformBase(low=-1.5, high=2.0)]
+
+
+@given(seeds, st.integers(0, 1 << 53), st.integers(1, 40), st.integers(1, 9), st.sampled_from(BASES), st.data())
+@settings(max_examples=150)
+def test_a_row_has_the_same_bits_in_every_slice(seed, offset, count, width, base, data):
+    whole = BaseNoise(base, width, seed, offset, count)[0:count]
+    start = data.draw(st.integers(0, count - 1))
+    stop = data.draw(st.integers(start + 1, count))
+    assert BaseNoise(base, width, seed, offset, count)[start:stop].tobytes() == whole[start:stop].tobytes()
+    moved = BaseNoise(base, width, seed, offset + start, stop - start)[0 : stop - start]
+    assert moved.tobytes() == whole[start:stop].tobytes()
+
+
+def test_long_slices_agree_with_short_ones_bit_for_bit():
+    noise = BaseNoise(NormalBase(), 13, 5, 0, 5000)
+    whole = noise[0:5000]
+    for size in (1, 3, 7, 64, 1021):
+        pieces = [noise[at : min(at + size, 5000)] for at in range(0, 5000, size)]
+        assert np.concatenate(pieces).tobytes() == whole.tobytes()
+
+
+def test_the_stream_never_changes():
+    # A seed is a promise over versions of this project: these values must stay.
+    noise = BaseNoise(NormalBase(), 3, seed=7, offset=10**12, count=2)[0:2]
+    assert noise.dtype == np.float32
+    assert noise.tolist() == STREAM
+
+
+STREAM = [
+    [-1.155156135559082, -0.18272517621517181, -0.7599786520004272],
+    [-0.14556586742401123, 0.9282987713813782, -0.9888907074928284],
+]
+
+
+@given(seeds, st.integers(0, 1000), st.integers(1, 5))
+def test_uniforms_lie_strictly_inside(seed, start, width):
+    values = uniforms(seed, start, start + 20, width)
+    assert values.shape == (20, width)
+    assert values.min() >= 2.0**-53
+    assert values.max() <= 1 - 2.0**-53
+
+
+def test_the_extreme_words_of_the_generator_give_finite_noise(monkeypatch):
+    class Extreme:
+        def __init__(self, key, counter):
+            pass
+
+        def random_raw(self, size):
+            return np.resize(np.array([0, MAX_SEED], np.uint64), size)
+
+    monkeypatch.setattr(np.random, "Philox", Extreme)
+    assert uniforms(0, 0, 1, 2).tolist() == [[2.0**-53, 1 - 2.0**-53]]
+    normal = BaseNoise(NormalBase(), 2, 0, 0, 1)[0:1]
+    assert np.isfinite(normal).all()
+    assert normal[0, 0] == -normal[0, 1]
+    uniform = BaseNoise(UniformBase(low=1.0, high=4.0), 2, 0, 0, 1)[0:1]
+    assert 1.0 < uniform[0, 0] < 1.000001
+    assert 3.999999 < uniform[0, 1] < 4.0
+
+
+def test_the_inverse_of_the_normal_distribution_function_agrees_with_scipy():
+    p = np.concatenate(
+        [
+            uniforms(1, 0, 20000, 4).ravel(),
+            2.0 ** -np.arange(1.0, 54),
+            1 - 2.0 ** -np.arange(2.0, 53),
+            np.linspace(0.074, 0.076, 999),  # where the centre ends and the tail begins
+            10.0 ** -np.linspace(10, 12, 999),  # where the tail's two parts meet
+        ]
+    )
+    expected = special.ndtri(p)
+    np.testing.assert_allclose(inverse_normal_cdf(p), expected, rtol=2e-15, atol=1e-16)
+
+
+def test_normal_noise_is_normal_and_its_columns_independent():
+    z = BaseNoise(NormalBase(), 4, seed=11, offset=0, count=20000)[0:20000].astype(np.float64)
+    for column in z.T:
+        assert stats.kstest(column, "norm").pvalue > 1e-3
+    assert np.abs(np.corrcoef(z.T) - np.eye(4)).max() < 0.03
+    assert np.abs(np.corrcoef(z[:-1, 0], z[1:, 0])[0, 1]) < 0.03
+
+
+def test_uniform_noise_is_uniform():
+    base = UniformBase(low=-2.0, high=5.0)
+    z = BaseNoise(base, 2, seed=12, offset=0, count=20000)[0:20000]
+    assert stats.kstest(z.ravel().astype(np.float64), "uniform", (-2.0, 7.0)).pvalue > 1e-3
+
+
+def test_seeds_and_rows_differ():
+    def rows(seed):
+        return {row.tobytes() for row in BaseNoise(NormalBase(), 2, seed, 0, 500)[0:500]}
+
+    everything = [rows(seed) for seed in (0, 1, 2, 1 << 63, MAX_SEED)]
+    assert len(set.union(*everything)) == sum(map(len, everything)) == 2500
+
+
+def test_temperature_scales_and_zero_is_the_centre():
+    plain = BaseNoise(NormalBase(), 3, 4, 0, 9)[0:9]
+    np.testing.assert_allclose(BaseNoise(NormalBase(), 3, 4, 0, 9, 0.5)[0:9], plain * 0.5, rtol=1e-6)
+    assert (BaseNoise(NormalBase(), 3, 4, 0, 9, 0.0)[0:9] == 0).all()
+
+
+@given(st.integers(1, 7), st.integers(1, 4), st.data())
+def test_repeats_give_the_same_rows_again(count, repeats, data):
+    noise = BaseNoise(NormalBase(), 2, 3, 5, count, repeats=repeats)
+    assert len(noise) == count * repeats
+    expected = np.tile(BaseNoise(NormalBase(), 2, 3, 5, count)[0:count], (repeats, 1))
+    start = data.draw(st.integers(0, len(noise) - 1))
+    stop = data.draw(st.integers(start + 1, len(noise)))
+    assert noise[start:stop].tobytes() == expected[start:stop].tobytes()
+
+
+@pytest.mark.parametrize("offset", [0, (1 << 53) - 1])
+def test_the_farthest_row_can_be_had(offset):
+    assert BaseNoise(NormalBase(), 64, MAX_SEED, offset, 1)[0:1].shape == (1, 64)
+
+
+@given(
+    parts=st.lists(
+        st.tuples(seeds, st.integers(0, 50), st.integers(1, 9), st.sampled_from([1.0, 0.5, 2.0]), st.integers(0, 8)),
+        min_size=1,
+        max_size=6,
+    ),
+    base=st.sampled_from([NormalBase(), UniformBase(low=-1.0, high=2.0)]),
+)
+def test_rows_computed_together_have_the_bits_that_they_have_alone(parts, base):
+    pieces = []
+    for seed, offset, count, temperature, start in parts:
+        noise = BaseNoise(base, 5, seed, offset, count, temperature if isinstance(base, NormalBase) else 1.0, repeats=2)
+        pieces.append((noise, min(start, count), 2 * count))
+    alone = np.concatenate([noise[start:stop] for noise, start, stop in pieces])
+    assert BaseNoise.computed(pieces).tobytes() == alone.tobytes()

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from service.bundle.store import Repository
+from service.engine.execution import Execution
+from service.engine.plan import run_now
+from service.engine.queues import Limits
+from service.engine.registry import Registry, load_flow
+from service.engine.runtime import SIZES, Graph
+from service.engine.workers import Workers
+from service.errors import BundleError, FlowNotFound, NotReady, ParityFailed, VersionNotFound
+from tests.service.bundles import affine, bundle, coupling, install, square
+
+
+@pytest.fixture
+def made(tmp_path, workers):
+    def make(*parts, default=None):
+        return Registry(install(tmp_path, *parts), default, workers, Limits())
+
+    return make
+
+
+def test_flows_are_found_loaded_and_looked_up(made):
+    registry = made(affine("one"), affine("two"), affine("two", 3), default="two")
+    registry.load()
+    assert [(e.name, e.version, e.state) for e in registry.entries()] == [
+        ("one", 1, "ready"),
+        ("two", 1, "ready"),
+        ("two", 3, "ready"),
+    ]
+    assert registry.find().manifest.version == 3
+    assert registry.find("two", 1).manifest.version == 1
+    assert registry.find("one").manifest.name == "one"
+    assert registry.loaded
+
+
+def test_a_lone_flow_is_the_default(made):
+    registry = made(affine("one"))
+    registry.load()
+    assert registry.find().manifest.name == "one"
+
+
+def test_without_a_default_a_name_is_needed(made):
+    registry = made(affine("one"), affine("two"))
+    registry.load()
+    with pytest.raises(FlowNotFound, match=r"no flow is named.*\['one', 'two'\]"):
+        registry.find()
+
+
+def test_what_is_not_there(made):
+    registry = made(affine("one"), affine("one", 2))
+    registry.load()
+    with pytest.raises(FlowNotFound, match="there is no flow 'other'"):
+        registry.find("other")
+    with pytest.raises(VersionNotFound, match=r"no version 3; it has \[1, 2\]"):
+        registry.find("one", 3)
+
+
+def corrupt(repository, name, version):
+    file = repository.path(name, version) / "forward.onnx"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x00")
+
+
+def test_a_bad_bundle_is_listed_and_its_neighbours_are_served(tmp_path, workers, caplog):
+    repository = install(tmp_path, affine("one"), affine("one", 2), square())
+    corrupt(repository, "one", 2)
+    registry = Registry(repository, "one", workers, Limits())
+    registry.load()
+    failed = registry.entry("one", 2)
+    assert failed.state == "failed"
+    assert failed.error.code == "digest_mismatch"
+    assert str(tmp_path) not in failed.error.detail
+    assert registry.find("one").manifest.version == 1
+    assert registry.find("square").manifest.name == "square"
+    with pytest.raises(NotReady, match="flow 'one' version 2 is not served"):
+        registry.find("one", 2)
+
+
+def test_a_bundle_in_anothers_place_is_not_served(tmp_path, workers, caplog):
+    repository = install(tmp_path, affine("one"))
+    (tmp_path / "one" / "1").rename(tmp_path / "one" / "2")
+    registry = Registry(repository, None, workers, Limits())
+    registry.load()
+    assert "is of one version 1" in registry.entry("one").error.detail
+
+
+def test_while_loading_it_says_so(made):
+    registry = made(affine("one"))
+    with pytest.raises(NotReady, match="still loading"):
+        registry.find()
+    assert not registry.loaded
+
+
+def test_closed_it_loads_nothing_further(made):
+    registry = made(affine("one"), affine("two"))
+    registry.close()
+    registry.load()
+    assert {entry.state for entry in registry.entries()} == {"loading"}
+    with pytest.raises(NotReady, match="'one' version 1 is still loading"):
+        registry.find("one")
+
+
+def test_a_flow_whose_golden_rows_do_not_come_back_is_refused(tmp_path, workers):
+    good = bundle(tmp_path, affine())
+    wrong = dataclasses.replace(good, golden=dataclasses.replace(good.golden, z=good.golden.z + 1))
+    with pytest.raises(ParityFailed):
+        load_flow(wrong, workers)
+
+
+def test_a_flow_that_cannot_run_is_refused(tmp_path, workers, monkeypatch, caplog):
+    good = bundle(tmp_path, affine())
+
+    def fails(*_):
+        raise RuntimeError("at node 7 of /a/path")
+
+    monkeypatch.setattr("service.engine.runtime.Graph.__call__", fails)
+    with pytest.raises(BundleError, match=r"^the flow could not be run on its golden rows$"):
+        load_flow(good, workers)
+
+
+def test_an_unforeseen_failure_is_listed_too(made, monkeypatch, caplog):
+    def fails(_):
+        raise MemoryError
+
+    registry = made(affine("one"))
+    monkeypatch.setattr("service.engine.registry.read_bundle", fails)
+    registry.load()
+    assert registry.entry("one").state == "failed"
+
+
+class Ticking:
+    """A clock on which each look takes a hundredth of a millisecond, so that larger batches are better.
+
+    Where each look takes so many times as long as the one before, smaller ones are.
+    """
+
+    def __init__(self, times=1.0):
+        self.now, self.step, self.times = 0.0, 1e-5, times
+
+    def __call__(self):
+        self.now += self.step
+        self.step *= self.times
+        return self.now
+
+
+def test_the_size_of_a_batch_is_measured_for_each_direction(tmp_path, workers, monkeypatch):
+    monkeypatch.setattr(Graph, "clock", Ticking())
+    flow = load_flow(bundle(tmp_path, affine()), workers, Limits(chunk_rows=0, max_queued_rows=77))
+    assert flow.forward.queue.limits == flow.inverse.queue.limits == Limits(SIZES[-1], 77)
+
+
+def test_a_size_that_is_given_is_warmed_up_to(tmp_path, workers, monkeypatch):
+    ran = []
+    run = Graph.__call__
+    monkeypatch.setattr(
+        Graph, "__call__", lambda graph, rows, context: ran.append(len(rows)) or run(graph, rows, context)
+    )
+    monkeypatch.setattr(Graph, "clock", Ticking())
+    flow = load_flow(bundle(tmp_path, affine()), workers, Limits(chunk_rows=100))
+    assert set(ran) == {4, 16, 64, 100, len(flow.golden.x)}
+
+
+def test_a_size_that_is_given_is_kept_where_another_would_do_better(tmp_path, workers, monkeypatch):
+    monkeypatch.setattr(Graph, "clock", Ticking(2.0))
+    made = bundle(tmp_path, affine())
+    assert load_flow(made, workers, Limits(chunk_rows=0)).forward.queue.limits.chunk_rows < 100
+    assert load_flow(made, workers, Limits(chunk_rows=100)).forward.queue.limits.chunk_rows == 100
+
+
+def test_a_flow_is_warm_and_knows_how_long_its_rows_take_before_the_first_request(tmp_path, workers, monkeypatch):
+    monkeypatch.setattr(Graph, "clock", Ticking())
+    monkeypatch.setattr("service.engine.registry.check_golden", lambda _: iter(()))
+    flow = load_flow(bundle(tmp_path, affine()), workers, Limits(chunk_rows=0))
+    assert flow.forward.queue.least_seconds(SIZES[-1]) == pytest.approx(1e-5, rel=0.2)
+    assert flow.forward.queue.usual_seconds(1) > 0
+
+
+@pytest.mark.parametrize("chunk_rows", [4, 7, 64, 1000])
+def test_answers_do_not_depend_on_the_size_of_a_batch(tmp_path, workers, chunk_rows):
+    made = bundle(tmp_path, coupling(width=3))
+    x = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    found, whole = (
+        run_now(load_flow(made, workers, Limits(chunk_rows=rows)).log_prob(x)).log_prob for rows in (chunk_rows, 4096)
+    )
+    assert found.tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize(("shown", "invariant"), [(None, False), (1, True), (4, True), (8, False)])
+def test_what_the_exporter_has_shown_is_told(tmp_path, workers, shown, invariant):
+    good = bundle(tmp_path, affine())
+    parity = good.manifest.parity.model_copy(update={"batch_multiple": shown})
+    flow = load_flow(dataclasses.replace(good, manifest=good.manifest.model_copy(update={"parity": parity})), workers)
+    assert flow.execution == Execution("CPUExecutionProvider", invariant)
+
+
+def test_a_flow_can_be_used_without_a_server(tmp_path):
+    parts = affine()
+    threads = Workers(1)
+    flow = load_flow(bundle(tmp_path, parts), threads)
+    x = np.array([[0.5, 1.0]], np.float32)
+    np.testing.assert_allclose(run_now(flow.log_prob(x)).log_prob, parts.log_prob(x), rtol=1e-5)
+    threads.close(10)
+
+
+def test_a_repository_that_is_not_there_serves_nothing(tmp_path, workers):
+    registry = Registry(Repository(tmp_path / "nowhere"), None, workers, Limits())
+    registry.load()
+    assert registry.entries() == []
+    assert registry.default is None

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from service.engine.plan import Outputs, Run
+from service.engine.queues import Limits
+from service.engine.workers import Asked, Workers
+from service.errors import ClientGone, DeadlineExceeded, Draining, EngineFailed, NotFinite
+
+
+class Doubles:
+    """A runner that doubles; a row of -1 makes it fail, and it may be held up."""
+
+    width = 1
+
+    def __init__(self, error=None):
+        self.error = error or ValueError("as told")
+        self.gate = threading.Event()
+        self.gate.set()
+        self.sizes = []
+
+    def __call__(self, rows, context):
+        assert self.gate.wait(30)
+        self.sizes.append(len(rows))
+        if (rows == -1).any():
+            raise self.error
+        return Outputs(rows * 2, rows[:, 0], rows[:, 0])
+
+
+@pytest.fixture
+def workers():
+    made = Workers(2)
+    yield made
+    made.close(10)
+
+
+def ask(lane, *values):
+    answer = Future()
+    lane.submit(Run(lane, np.array(values, np.float32)[:, None]), answer.set_result)
+    return answer
+
+
+def test_many_callers_each_get_their_own_rows(workers):
+    lanes = [workers.lane(Doubles(), Limits(chunk_rows=16)) for _ in range(3)]
+    wrong = []
+
+    def call(caller):
+        generator = np.random.default_rng(caller)
+        for _ in range(60):
+            values = generator.normal(size=generator.integers(1, 50)).astype(np.float32)
+            result = ask(lanes[caller % 3], *values).result(30)
+            if not (result.value[:, 0] == values * 2).all():
+                wrong.append(caller)
+
+    threads = [threading.Thread(target=call, args=(caller,)) for caller in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_what_arrives_while_a_batch_runs_is_the_next_batch():
+    workers, runner = Workers(1), Doubles()
+    lane = workers.lane(runner, Limits(chunk_rows=16))
+    runner.gate.clear()
+    first = ask(lane, 1)
+    while not workers._batcher._in_hand:
+        pass
+    rest = [ask(lane, value) for value in range(5)]
+    runner.gate.set()
+    assert [answer.result(30).value[0, 0] for answer in (first, *rest)] == [2, 0, 2, 4, 6, 8]
+    assert runner.sizes == [1, 5]
+    workers.close(10)
+
+
+@pytest.mark.parametrize(("error", "expected"), [(ValueError("a/path"), EngineFailed), (NotFinite("row 3"), NotFinite)])
+def test_a_failing_row_costs_its_own_request_and_no_thread(workers, error, expected, caplog):
+    lane = workers.lane(Doubles(error), Limits(chunk_rows=16))
+    answers = [ask(lane, 1), ask(lane, -1), ask(lane, 3)]
+    results = [answer.result(30) for answer in answers]
+    assert isinstance(results[1], expected)
+    assert "path" not in results[1].detail
+    assert results[0].value[0, 0] == 2
+    assert results[2].value[0, 0] == 6
+    assert ask(lane, 4).result(30).value[0, 0] == 8
+
+
+def test_rows_that_cannot_be_computed_fail_alone(workers, caplog):
+    class Broken:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            raise OSError("no such noise")
+
+    answer = Future()
+    lane = workers.lane(Doubles(), Limits())
+    lane.submit(Run(lane, Broken()), answer.set_result)
+    assert isinstance(answer.result(30), EngineFailed)
+    assert ask(lane, 4).result(30).value[0, 0] == 8
+
+
+def test_an_answer_that_nobody_takes_ends_no_thread(workers, caplog):
+    def gone(_):
+        raise RuntimeError("the loop is closed")
+
+    lane = workers.lane(Doubles(), Limits())
+    for _ in range(4):
+        lane.submit(Run(lane, np.ones((1, 1), np.float32)), gone)
+    assert ask(lane, 4).result(30).value[0, 0] == 8
+
+
+def test_close_lets_what_was_taken_finish():
+    workers, runner = Workers(1), Doubles()
+    lane = workers.lane(runner, Limits(chunk_rows=2))
+    answers = [ask(lane, 1, 2, 3, 4, 5), ask(lane, 6)]
+    workers.close(30)
+    assert answers[0].result(0).value[:, 0].tolist() == [2, 4, 6, 8, 10]
+    assert answers[1].result(0).value[0, 0] == 12
+    with pytest.raises(Draining):
+        ask(lane, 1)
+
+
+def test_close_answers_what_it_cannot_wait_for():
+    workers, runner = Workers(1), Doubles()
+    lane = workers.lane(runner, Limits())
+    runner.gate.clear()
+    answers = [ask(lane, 1), ask(lane, 2)]
+    workers.close(0)
+    assert all(isinstance(answer.result(0), Draining) for answer in answers)
+    runner.gate.set()
+    workers.close(10)
+
+
+def test_a_batch_that_takes_long_is_not_run_where_it_came_from():
+    names = []
+
+    class Named:
+        width = 1
+
+        def __call__(self, rows, context):
+            names.append(threading.current_thread().name)
+            return Outputs(rows, rows[:, 0], rows[:, 0])
+
+    workers = Workers(1)
+    for row_seconds, here in ((1e-6, True), (1.0, False)):
+        lane = workers.lane(Named(), Limits())
+        lane.queue.note(16, 16 * row_seconds)
+        answered = Future()
+        lane.run_here([Asked(Run(lane, np.zeros((1, 1), np.float32)), answered.set_result)], 5e-4)
+        assert isinstance(answered.result(10), Outputs)
+        assert (names[-1] == threading.current_thread().name) is here
+    workers.close(10)
+
+
+def held(workers):
+    """A lane whose one thread is held up by a first request."""
+    runner = Doubles()
+    lane = workers.lane(runner, Limits(chunk_rows=16))
+    runner.gate.clear()
+    first = ask(lane, 1)
+    while not workers._batcher._in_hand:
+        pass
+    return lane, runner, first
+
+
+def test_what_waits_past_its_deadline_is_answered_though_no_engine_comes_back():
+    now = [0.0]
+    workers = Workers(1, lambda: now[0])
+    lane, runner, first = held(workers)
+    answered = Future()
+    lane.submit(Run(lane, np.zeros((1, 1), np.float32)), answered.set_result, deadline=5.0)
+    workers.expire()
+    assert not answered.done()
+    now[0] = 5.0
+    workers.expire()
+    assert isinstance(answered.result(0), DeadlineExceeded)
+    runner.gate.set()
+    assert first.result(30).value[0, 0] == 2
+    workers.close(10)
+    assert runner.sizes == [1], "what expired was not run"
+
+
+def test_what_is_abandoned_is_not_run():
+    workers = Workers(1)
+    lane, runner, first = held(workers)
+    answered = Future()
+    lane.submit(Run(lane, np.zeros((1, 1), np.float32)), answered.set_result).abandoned = True
+    runner.gate.set()
+    assert isinstance(answered.result(30), ClientGone)
+    assert first.result(30).value[0, 0] == 2
+    workers.close(10)
+    assert runner.sizes == [1]
+
+
+def test_the_first_batch_of_a_lane_is_left_to_the_threads():
+    workers = Workers(1)
+    lane = workers.lane(Doubles(), Limits())
+    answered, here = Future(), []
+    lane.run_here([Asked(Run(lane, np.ones((1, 1), np.float32)), answered.set_result)], 1e9)
+    answered.add_done_callback(lambda _: here.append(threading.current_thread()))
+    assert answered.result(30).value[0, 0] == 2
+    workers.close(10)
+
+
+def test_what_is_refused_here_is_answered():
+    workers = Workers(1)
+    lane = workers.lane(Doubles(), Limits())
+    workers.close(1)
+    refused = []
+    asked = [Asked(Run(lane, np.zeros((1, 1), np.float32)), refused.append)]
+    assert lane.run_here(asked, 1.0) == [None]
+    assert [type(error) for error in refused] == [Draining]

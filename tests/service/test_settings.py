@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import InvalidArgument
+from service.settings import Settings, environment_name, flag_name, read_settings
+
+
+def test_every_setting_says_what_it_is():
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_names_come_from_the_field():
+    assert flag_name("default_flow") == "--default-flow"
+    assert environment_name("default_flow") == "PUSHFORWARD_DEFAULT_FLOW"
+
+
+def test_what_is_given_goes_before_the_environment_and_that_before_the_default(monkeypatch):
+    monkeypatch.setenv("PUSHFORWARD_PORT", "1234")
+    monkeypatch.setenv("PUSHFORWARD_CHUNK_ROWS", "77")
+    settings = read_settings(repository="flows", port="4321", chunk_rows=None)
+    assert settings.repository == Path("flows")
+    assert (settings.port, settings.chunk_rows, settings.host) == (4321, 77, "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "99999"),
+        ("port", "eighty"),
+        ("default_flow", "../etc"),
+        ("threads", "-1"),
+        ("max_work", "0"),
+        ("log_level", "loud"),
+        ("device", "gpu"),
+        ("device", "cuda:first"),
+        ("drain_seconds", "-1"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_flag_and_its_variable(monkeypatch, name, value):
+    message = f"{flag_name(name)} .{environment_name(name)}.*{value}"
+    with pytest.raises(InvalidArgument, match=message):
+        read_settings(repository="flows", **{name: value})
+    monkeypatch.setenv(environment_name(name), value)
+    with pytest.raises(InvalidArgument, match=message):
+        read_settings(repository="flows")
+
+
+def test_a_repository_is_needed(monkeypatch):
+    monkeypatch.delenv("PUSHFORWARD_REPOSITORY", raising=False)
+    with pytest.raises(InvalidArgument, match="--repository"):
+        read_settings()

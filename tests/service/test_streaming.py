@@ -1,0 +1,166 @@
+"""Samples that stream, through a real server: memory that does not grow, clients that go, answers that break off."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.server import Server
+from tests.service.api.media import ALL
+
+EVERY = pytest.mark.parametrize("media", ALL, ids=lambda media: media.name)
+
+
+@pytest.fixture(scope="module")
+def server(repository):
+    process = Server("--repository", repository, "--default-flow", "coupling")
+    yield process
+    assert process.stop() == 0
+
+
+def memory(server: Server) -> int:
+    """The most that the server has had in memory, in bytes."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+def processor_seconds(server: Server) -> float:
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def received(server: Server, media, n: int) -> int:
+    """The bytes of a sample, none of which is kept."""
+    size = 0
+    with httpx.stream(
+        "GET", f"{server.url}/sample", params={"n": n, "seed": 1}, headers={"accept": media.name}, timeout=60
+    ) as answer:
+        assert answer.status_code == 200
+        for piece in answer.iter_raw():
+            size += len(piece)
+    return size
+
+
+@EVERY
+def test_memory_does_not_grow_with_the_rows(server, media):
+    # A busy machine moves the peak by some 10 MB, for buffers that are in use at once: a third of the answer is far more.
+    received(server, media, 200_000)
+    before = memory(server)
+    size = received(server, media, 3_000_000)
+    assert size >= 60_000_000
+    assert memory(server) - before < 20_000_000
+
+
+@pytest.mark.slow
+@EVERY
+def test_ten_million_rows_stream(server, media):
+    received(server, media, 100_000)
+    before = memory(server)
+    assert received(server, media, 10**7) >= 2 * 10**8
+    assert memory(server) - before < 12_000_000
+
+
+def until(true, seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def idle(server: Server) -> bool:
+    """Whether it computes next to nothing for a third of a second."""
+    before = processor_seconds(server)
+    time.sleep(0.3)
+    return processor_seconds(server) - before <= 0.05
+
+
+def asked(server: Server, media, n: int, more: str = "") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    connection.sendall(f"GET /sample?n={n}{more} HTTP/1.1\r\nHost: x\r\nAccept: {media.name}\r\n\r\n".encode())
+    return connection
+
+
+@EVERY
+def test_when_the_client_goes_the_server_stops(server, media):
+    with asked(server, media, 10**8) as connection:
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert until(lambda: idle(server))
+
+
+def test_a_client_that_does_not_read_is_waited_for_and_costs_nothing(server):
+    before = memory(server)
+    with asked(server, ALL[0], 10**8):
+        assert until(lambda: idle(server))
+        assert memory(server) - before < 32_000_000  # of 800 MB that it asked for
+        assert httpx.get(f"{server.url}/health/live").status_code == 200
+
+
+def test_others_are_answered_meanwhile(server):
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=server.url) as client:
+        large = pool.submit(received, server, ALL[2], 900_000)
+        slowest, count = 0.0, 0
+        while not large.done():
+            began = time.monotonic()
+            assert client.post("/logprob", content=json.dumps({"x": [[0] * 5]})).status_code == 200
+            slowest, count = max(slowest, time.monotonic() - began), count + 1
+        assert large.result() > 0
+    assert count > 10
+    assert slowest < 1
+
+
+@EVERY
+def test_an_answer_that_breaks_off_has_no_end(server, media):
+    # Some later row of this seed lies so far out that at this temperature it is beyond float32.
+    with asked(server, media, 2 * 10**6, "&model=two-moons&seed=2&temperature=5e37") as connection:
+        pieces = []
+        while piece := connection.recv(1 << 20):
+            pieces.append(piece)
+    body = b"".join(pieces)
+    assert body.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"transfer-encoding: chunked" in body[:1000]
+    assert not body.endswith(b"0\r\n\r\n")
+    query = {"n": 2 * 10**6, "model": "two-moons", "seed": 2, "temperature": "5e37"}
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.get(f"{server.url}/sample", params=query, headers={"accept": media.name}, timeout=60)
+
+
+def test_what_can_be_refused_is_refused_before_anything_streams(server):
+    for query, status in (({"temperature": 1e38, "n": 10**6}, 422), ({"model": "other", "n": 10**6}, 404)):
+        answer = httpx.get(f"{server.url}/sample", params={"seed": 1, **query}, headers={"accept": "text/csv"})
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_sample_that_streams_does_not_hold_up_the_end(repository):
+    process = Server("--repository", repository, "--default-flow", "coupling", "--drain-seconds", 0.5)
+    with asked(process, ALL[0], 10**8) as connection:
+        connection.recv(1 << 16)
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(process.stop)
+            while connection.recv(1 << 20):
+                pass
+            assert ended.result(30) == 0
+
+
+def test_a_large_json_body_does_not_hold_up_others(server):
+    x = np.random.default_rng(0).normal(size=(200_000, 5)).astype(np.float32)
+    body = json.dumps({"x": x.tolist()}).encode()
+    assert len(body) > 1 << 24
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=server.url) as client:
+        large = pool.submit(httpx.post, f"{server.url}/logprob", content=body, timeout=60)
+        slowest = 0.0
+        while not large.done():
+            began = time.monotonic()
+            assert client.get("/health/live").status_code == 200
+            slowest = max(slowest, time.monotonic() - began)
+        assert large.result().status_code == 200
+    assert slowest < 0.5
