@@ -50,7 +50,7 @@ def received(server: Server, media, n: int) -> int:
 
 @EVERY
 def test_memory_does_not_grow_with_the_rows(server, media):
-    # A busy machine moves the peak by some 10 MB, for buffers that are in use at once: a third of the answer is far more.
+    # Buffers that are in use at once move the peak of a busy machine by some 10 MB; an answer held whole by far more.
     received(server, media, 200_000)
     before = memory(server)
     size = received(server, media, 3_000_000)
