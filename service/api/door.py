@@ -17,10 +17,10 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from service.api.asking import Verb
 from service.api.exchange import Exchange, Reply
 from service.api.guard import TIMEOUT_HEADER, deadline, read_body
 from service.api.helpers import Helpers
-from service.api.native import Verb
 from service.api.problems import problem
 from service.engine.plan import Finished, Outputs, Plan, Run, advance
 from service.errors import Draining, PushforwardError, UnsupportedMediaType

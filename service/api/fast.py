@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
+from service.api.asking import Verb
 from service.api.door import LARGE_BODY, LARGE_RUN, drive
 from service.api.exchange import Body, Exchange, Reply
 from service.api.guard import deadline
 from service.api.helpers import Helpers
-from service.api.native import Verb
 from service.api.problems import told
 from service.engine.plan import Finished, Outputs, Plan, Run, advance
 from service.engine.queues import Request

@@ -10,7 +10,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from service.api import problems, wire
-from service.api.schemas import ProblemDocument, Request
+from service.api.fields import Request
+from service.api.schemas import ProblemDocument
 
 __all__ = ["described", "install", "path_parameters", "query_parameters"]
 

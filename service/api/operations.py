@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
+from service.api.asking import path_version
 from service.api.door import drive
 from service.api.exchange import Reply
 from service.api.helpers import Helpers
-from service.api.native import path_version
 from service.engine.canary import probe
 from service.engine.flow import ServedFlow
 from service.engine.metrics import Metrics

@@ -9,9 +9,10 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
-from service.api import schemas
+from service.api import fields, schemas
+from service.api.asking import Verb
 from service.api.door import Door, respond
-from service.api.native import Verb, Verbs
+from service.api.native import Verbs
 from service.api.openapi import described, path_parameters, query_parameters
 from service.api.operations import Operations
 
@@ -48,7 +49,7 @@ class _Call:
     verb: Verb
     summary: str
     answer: type[BaseModel]
-    asked: type[schemas.Request]
+    asked: type[fields.Request]
     main: str
 
 

@@ -20,11 +20,12 @@ import numpy.typing as npt
 
 from service.bundle.manifest import Manifest, NormalBase, UniformBase
 from service.bundle.store import Golden
+from service.engine.checks import check_finite, check_outputs
 from service.engine.execution import Execution
 from service.engine.noise import BaseNoise
 from service.engine.paths import Path, PathKind, default_path
 from service.engine.plan import Float32, Lane, Outputs, Plan, Rows, Run
-from service.errors import EngineFailed, InvalidArgument, NotFinite, OutOfSupport, PushforwardError, Reason, WrongShape
+from service.errors import EngineFailed, InvalidArgument, NotFinite, OutOfSupport, Reason, WrongShape
 
 __all__ = ["RETURNS", "Decoded", "Densities", "Encoded", "Interpolation", "Return", "Samples", "ServedFlow"]
 
@@ -153,8 +154,8 @@ class ServedFlow:
             WrongShape: the context is missing, superfluous or of another number of rows.
             NotFinite: a row is so far out that the answer has no float32.
         """
-        outputs = yield Run(self.forward, x, self._context(context, len(x)), value="z" in returns)
-        _check(outputs, "x", NotFinite)
+        outputs = yield Run(self.forward, x, self.context_for(context, len(x)), value="z" in returns)
+        check_outputs(outputs, "x", NotFinite)
         log_prob = outputs.log_prob
         if not returns and alarm_rate is None:
             return Densities(log_prob)
@@ -192,14 +193,14 @@ class ServedFlow:
         self._require_context(each)
         noise = BaseNoise(self.manifest.base, self.width, seed, offset, n, temperature, contexts)
         outputs = yield Run(self.inverse, noise, None if each is None else _Repeated(each, n))
-        _check(outputs, "temperature", EngineFailed if temperature <= 1.0 else NotFinite)
+        check_outputs(outputs, "temperature", EngineFailed if temperature <= 1.0 else NotFinite)
         lead = (n,) if context is None else (*context.shape[:-1], n)
         return Samples(outputs.value.reshape(*lead, *self.event_shape), outputs.log_prob.reshape(lead))
 
     def encode(self, x: Float32, context: Float32 | None = None) -> Plan[Encoded]:
         """Normalize, z = f(x), with log|det df/dx| and log_prob; arguments and errors as in `log_prob`."""
-        outputs = yield Run(self.forward, x, self._context(context, len(x)))
-        _check(outputs, "x", NotFinite)
+        outputs = yield Run(self.forward, x, self.context_for(context, len(x)))
+        check_outputs(outputs, "x", NotFinite)
         return Encoded(*outputs.arrays)
 
     def decode(self, z: Float32, context: Float32 | None = None) -> Plan[Decoded]:
@@ -212,8 +213,8 @@ class ServedFlow:
         Raises:
             WrongShape, NotFinite: as in `log_prob`.
         """
-        outputs = yield Run(self.inverse, z, self._context(context, len(z)))
-        _check(outputs, "z", NotFinite)
+        outputs = yield Run(self.inverse, z, self.context_for(context, len(z)))
+        check_outputs(outputs, "z", NotFinite)
         return Decoded(*outputs.arrays)
 
     def interpolate(
@@ -244,8 +245,8 @@ class ServedFlow:
             raise WrongShape(detail, (Reason(("points",), detail),))
         one = None if context is None else context.reshape(1, -1)
         if space == "x":
-            encoded = yield Run(self.forward, points, self._context(one, len(points)))
-            _check(encoded, "points", NotFinite)
+            encoded = yield Run(self.forward, points, self.context_for(one, len(points)))
+            check_outputs(encoded, "points", NotFinite)
             latents, outside = encoded.value, np.isneginf(encoded.log_prob)
         else:
             latents, outside = points, _outside(self.manifest.base, points)
@@ -253,13 +254,13 @@ class ServedFlow:
             named = tuple(Reason(("points",), "the density is zero here", int(k)) for k in np.flatnonzero(outside))
             raise OutOfSupport(f"point {named[0].row} lies where the density is zero, so that it has no latent", named)
         walk = Path(latents, steps, path or default_path(self.manifest))
-        along = self._context(one, len(walk))
+        along = self.context_for(one, len(walk))
         outputs = yield Run(self.inverse, walk, along)
-        _check(outputs, "points", NotFinite)
+        check_outputs(outputs, "points", NotFinite)
         back = yield Run(self.forward, outputs.value, along)
         z = walk[0 : len(walk)]
         error = np.abs(back.value - z).max(axis=1)
-        _finite(error[:, None], "points", NotFinite)
+        check_finite(error[:, None], "points", NotFinite)
         return Interpolation(walk.t, z, outputs.value, outputs.log_prob, error)
 
     def _extra(self, name: Return, outputs: Outputs) -> Float32:
@@ -292,7 +293,12 @@ class ServedFlow:
         result: Float32 = scaled.astype(np.float32)
         return result
 
-    def _context(self, context: Float32 | None, count: int) -> Rows | None:
+    def context_for(self, context: Float32 | None, count: int) -> Rows | None:
+        """The context of `count` rows, from ``[count, C]`` or ``[1, C]``.
+
+        Raises:
+            WrongShape: it is missing, superfluous or of another number of rows.
+        """
         self._require_context(context)
         if context is None or len(context) == count:
             return context
@@ -316,25 +322,3 @@ def _outside(base: NormalBase | UniformBase, z: Float32) -> npt.NDArray[np.bool_
         return np.zeros(len(z), dtype=np.bool_)
     outside: npt.NDArray[np.bool_] = np.any((z < base.low) | (z > base.high), axis=1)
     return outside
-
-
-def _check(outputs: Outputs, argument: str, error: type[PushforwardError]) -> None:
-    """Let no NaN and no infinity into an answer, but for a log_prob of -inf."""
-    if outputs.finite:
-        return
-    value, ladj, log_prob = outputs.arrays
-    if value.size:
-        _finite(value.reshape(len(value), -1), argument, error)
-    _finite(np.where(np.isneginf(log_prob), np.float32(0), log_prob)[:, None], argument, error)
-    _finite(ladj[:, None], argument, error)
-
-
-def _finite(values: Float32, argument: str, error: type[PushforwardError]) -> None:
-    if np.isfinite(values).all():
-        return
-    rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    reason = "the flow's answer for this row is beyond the range of float32"
-    raise error(
-        f"row {rows[0]}: {reason}",
-        tuple(Reason((argument,), reason, int(row)) for row in rows[: PushforwardError.MAX_REASONS]),
-    )

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.schemas import InterpolateRequest, LogProbRequest, SampleRequest, validate
+from service.api.fields import validate
+from service.api.schemas import InterpolateRequest, LogProbRequest, SampleRequest
 from service.errors import InvalidArgument
 
 
