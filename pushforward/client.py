@@ -162,7 +162,7 @@ class Client(Connection):
             n: how many rows, at least 1; for each context where there are several.
             seed: a whole number from 0; None for one that the server draws and names in the answer.
             offset: the number of the first row in the seed's sequence.
-            temperature: scales the standard deviation of a normal base.
+            temperature: scales the standard deviations of a normal base, diagonal one or mixture.
             context: ``[C]``, or ``[K, C]`` for n rows of each of K contexts; None for a flow without.
             model: the flow's name.
             version: its version.
@@ -194,8 +194,8 @@ class Client(Connection):
             space: whether the points are data, ``"x"``, or latents, ``"z"``.
             steps: the rows of each segment, both ends included; at least 2. Neighbouring segments share a row, so that
                 K points give T = (K - 1) (steps - 1) + 1 rows.
-            path: ``"slerp"``, ``"linear"``, or None for the flow's own: slerp for a normal base, linear for a uniform
-                one.
+            path: ``"slerp"``, ``"linear"``, or None for the flow's own: slerp for a normal base, linear for any
+                other.
             context: ``[C]``; None for a flow without.
             model: the flow's name.
             version: its version.

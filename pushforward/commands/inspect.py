@@ -40,6 +40,7 @@ def _facts(bundle: Bundle, sizes: dict[str, int]) -> dict[str, Any]:
     graphs = {name: check_graph(data, name) for name, data in bundle.graphs.items()}
     return {
         "manifest": manifest.model_dump(),
+        "base": manifest.base.reading,
         "support": _support(manifest.support),
         "held_out": _held_out(manifest),
         "graphs": {
@@ -81,7 +82,6 @@ def _support(support: Support | None) -> str:
 
 def _text(facts: dict[str, Any]) -> str:
     manifest, held_out = facts["manifest"], facts["held_out"]
-    base = manifest["base"]
     provenance = manifest["provenance"]
     rows = [
         ("flow", f"{manifest['name']} version {manifest['version']} (format {manifest['format']})"),
@@ -89,7 +89,7 @@ def _text(facts: dict[str, Any]) -> str:
         ("event shape", f"{manifest['event_shape']}, {manifest['latent_width']} coordinates of z"),
         ("features", ", ".join(_feature(feature) for feature in manifest["features"])),
         ("context", f"{manifest['context_width']} columns" if manifest["context_width"] else ""),
-        ("base", "N(0, 1) in each" if base["family"] == "normal" else f"U({base['low']:g}, {base['high']:g}) in each"),
+        ("base", facts["base"]),
         ("support", facts["support"]),
         ("integers", manifest["quantization"]["reading"] if manifest["quantization"] else ""),
         ("held-out", f"{held_out['nats']:.4f} nats a row, of {held_out['rows']} rows"),

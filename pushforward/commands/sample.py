@@ -24,7 +24,7 @@ _MAX_SEED = (1 << 64) - 1
     type=click.FloatRange(min=0.0),
     default=1.0,
     show_default=True,
-    help="Scales the standard deviation of a normal base.",
+    help="Scales the standard deviations of a normal base.",
 )
 @click.option("--context", help="Conditioning: numbers with commas, for all rows.")
 @source_options

@@ -73,7 +73,7 @@ class SampleRequest(Request):
     ] = None
     offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the row of the seed that comes first")] = 0
     temperature: Annotated[
-        float, Field(ge=0, allow_inf_nan=False, description="multiplies the standard deviation of a normal base")
+        float, Field(ge=0, allow_inf_nan=False, description="multiplies the standard deviations of a normal base")
     ] = 1.0
     context: Annotated[Any, either("conditioning row, [C]; or [K, C] for n rows of each", 1, 2)] = None
 
@@ -87,7 +87,7 @@ class InterpolateRequest(Request):
     space: Annotated[Literal["x", "z"], Field(description="whether the points are data or latents")] = "x"
     steps: Annotated[int, Field(ge=2, description="rows a segment, both ends included")] = 11
     path: Annotated[
-        Literal["slerp", "linear"] | None, Field(description="slerp for a normal base, linear for a uniform one")
+        Literal["slerp", "linear"] | None, Field(description="slerp for a normal base, linear for any other")
     ] = None
     context: Annotated[Any, either("one conditioning row for the whole walk: [C] or [1, C]", 1, 2)] = None
 

@@ -10,8 +10,10 @@ import math
 import re
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
+from service.bundle.bases import AnyBase, NormalBase, UniformBase
+from service.bundle.part import Part
 from service.errors import ManifestInvalid, Reason
 
 __all__ = [
@@ -53,13 +55,7 @@ def is_flow_name(name: str) -> bool:
     return re.fullmatch(NAME_PATTERN[1:-1], name) is not None
 
 
-class _Part(BaseModel):
-    """A strict, frozen piece of the manifest: an unknown or misspelt key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Feature(_Part):
+class Feature(Part):
     """One column of a table.
 
     Args:
@@ -71,27 +67,7 @@ class Feature(_Part):
     unit: str | None = None
 
 
-class NormalBase(_Part):
-    """z ~ N(0, I): log p_Z(z) = -|z|^2 / 2 - D log(2 pi) / 2."""
-
-    family: Literal["normal"] = "normal"
-
-
-class UniformBase(_Part):
-    """z ~ U(low, high) in each coordinate: log p_Z(z) = -D log(high - low) inside, -inf outside."""
-
-    family: Literal["uniform"] = "uniform"
-    low: FiniteFloat
-    high: FiniteFloat
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"a uniform base needs low < high, and has {self.low} and {self.high}")
-        return self
-
-
-class Support(_Part):
+class Support(Part):
     """Where the density can be above zero: every coordinate of x between low and high.
 
     Args:
@@ -107,7 +83,7 @@ class Support(_Part):
     high_closed: bool = False
 
 
-class Quantization(_Part):
+class Quantization(Part):
     """How integer-valued data became continuous, and so how an integer row is read.
 
     Args:
@@ -123,7 +99,7 @@ class Quantization(_Part):
     reading: str
 
 
-class Calibration(_Part):
+class Calibration(Part):
     """The distribution of log_prob over held-out rows, in nats.
 
     Args:
@@ -154,7 +130,7 @@ class Calibration(_Part):
         return self
 
 
-class Parity(_Part):
+class Parity(Part):
     """How far the exported graphs are from the float64 flow they came from: maxima over all rows tried.
 
     Args:
@@ -179,7 +155,7 @@ class Parity(_Part):
     batch_multiple: Annotated[int, Field(ge=1)] | None = None
 
 
-class Provenance(_Part):
+class Provenance(Part):
     """Where the flow came from.
 
     Args:
@@ -197,7 +173,7 @@ class Provenance(_Part):
     created: str
 
 
-class Manifest(_Part):
+class Manifest(Part):
     """The content of flow.json.
 
     Args:
@@ -209,7 +185,7 @@ class Manifest(_Part):
         latent_width: the number of coordinates of z.
         context_width: the number of columns of context; 0 for a flow without.
         features: one entry a column, for a table that names its columns; else empty.
-        base: the distribution of z.
+        base: the distribution of z (`service.bundle.bases`).
         support: where the density can be above zero; null for all of space.
         quantization: for integer-valued data; else null.
         opset: the ONNX opset of the graphs.
@@ -231,7 +207,7 @@ class Manifest(_Part):
     latent_width: Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
     context_width: Annotated[int, Field(ge=0, le=_MAX_WIDTH)] = 0
     features: list[Feature] = Field(default_factory=list)
-    base: Annotated[NormalBase | UniformBase, Field(discriminator="family")]
+    base: AnyBase
     support: Support | None = None
     quantization: Quantization | None = None
     opset: Annotated[int, Field(ge=1)]
@@ -255,6 +231,8 @@ class Manifest(_Part):
                 f"a bijection keeps the width: latent_width is {self.latent_width}, "
                 f"and an event holds {self.event_width} values"
             )
+        if self.base.width not in (None, self.latent_width):
+            raise ValueError(f"the base is of {self.base.width} coordinates, and latent_width is {self.latent_width}")
         if self.features and (len(self.event_shape) != 1 or len(self.features) != self.event_width):
             raise ValueError(f"{len(self.features)} features for an event of shape {self.event_shape}")
         for name, direction in self.directions.items():

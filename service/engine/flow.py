@@ -18,7 +18,8 @@ from typing import Final, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from service.bundle.manifest import Manifest, NormalBase, UniformBase
+from service.bundle.bases import Base, UniformBase
+from service.bundle.manifest import Manifest
 from service.bundle.store import Golden
 from service.engine.checks import check_finite, check_outputs
 from service.engine.execution import Execution
@@ -177,21 +178,23 @@ class ServedFlow:
             n: how many, at least 1; as many for each context.
             seed: 0 to 2^64 - 1.
             offset: the row of the seed that comes first.
-            temperature: multiplies the standard deviation of a normal base; log_prob stays the flow's own.
+            temperature: multiplies the standard deviations of a normal base, diagonal one or mixture, about their
+                means; log_prob stays the flow's own.
             context: ``[C]``, or ``[K, C]`` for n rows of each; None for a flow without.
 
         Raises:
-            InvalidArgument: a temperature other than 1 for a base that is not normal.
+            InvalidArgument: a temperature other than 1 for a uniform base or a Student-t.
             WrongShape: the context is missing or superfluous.
             EngineFailed: a row that was drawn has no float32.
         """
-        if temperature != 1.0 and not isinstance(self.manifest.base, NormalBase):
-            detail = "temperature scales a normal base; this flow's base is uniform, so that only 1 will do"
+        base = self.manifest.base
+        if temperature != 1.0 and not base.tempered:
+            detail = f"temperature scales a normal base; this flow's base is {base.title}, so that only 1 will do"
             raise InvalidArgument(detail, (Reason(("temperature",), detail),))
         contexts = 1 if context is None else math.prod(context.shape[:-1])
         each = None if context is None else context.reshape(contexts, context.shape[-1])
         self._require_context(each)
-        noise = BaseNoise(self.manifest.base, self.width, seed, offset, n, temperature, contexts)
+        noise = BaseNoise(base, self.width, seed, offset, n, temperature, contexts)
         outputs = yield Run(self.inverse, noise, None if each is None else _Repeated(each, n))
         check_outputs(outputs, "temperature", EngineFailed if temperature <= 1.0 else NotFinite)
         lead = (n,) if context is None else (*context.shape[:-1], n)
@@ -253,7 +256,7 @@ class ServedFlow:
         if outside.any():
             named = tuple(Reason(("points",), "the density is zero here", int(k)) for k in np.flatnonzero(outside))
             raise OutOfSupport(f"point {named[0].row} lies where the density is zero, so that it has no latent", named)
-        walk = Path(latents, steps, path or default_path(self.manifest))
+        walk = Path(latents, steps, path or default_path(self.manifest), self.manifest.base)
         along = self.context_for(one, len(walk))
         outputs = yield Run(self.inverse, walk, along)
         check_outputs(outputs, "points", NotFinite)
@@ -316,9 +319,9 @@ class ServedFlow:
             raise WrongShape(detail, (Reason(("context",), detail),))
 
 
-def _outside(base: NormalBase | UniformBase, z: Float32) -> npt.NDArray[np.bool_]:
+def _outside(base: Base, z: Float32) -> npt.NDArray[np.bool_]:
     """Which latents the base gives no density."""
-    if isinstance(base, NormalBase):
+    if not isinstance(base, UniformBase):
         return np.zeros(len(z), dtype=np.bool_)
     outside: npt.NDArray[np.bool_] = np.any((z < base.low) | (z > base.high), axis=1)
     return outside

@@ -1,13 +1,11 @@
 r"""Row i of seed s, by construction: a value of (seed, row), whatever rows are asked for with it.
 
 A counter-based generator (Philox4x64-10: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as
-1, 2, 3", SC 2011) is keyed by the seed, and row i starts at block i * ceil(D / 4) of its stream. A normal value is
-the inverse of its distribution function at a uniform one (Wichura, "Algorithm AS 241", Applied Statistics 37, 1988;
-the routine PPND16, about 1 part in 10^16).
+1, 2, 3", SC 2011) is keyed by the seed, and row i starts at block i * ceil(W / 4) of its stream, W the words that a
+row of the base takes (`service.engine.latents`).
 
-Every step after the generator is an addition, a multiplication, a division, a square root or a comparison in
-float64, each of which IEEE 754 rounds in one way only. A library's logarithm may take another way through the last
-values of an array than through the rest; this one's does not, so that the same row has the same bits in every slice.
+Every step after the generator is exactly rounded (`service.engine.exact`), so that the same row has the same bits in
+every slice.
 """
 
 from __future__ import annotations
@@ -19,10 +17,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from service.bundle.manifest import NormalBase, UniformBase
+from service.bundle.bases import Base
+from service.engine.latents import latents, words_needed
 from service.engine.plan import Float32
 
-__all__ = ["MAX_SEED", "BaseNoise", "inverse_normal_cdf", "uniforms"]
+__all__ = ["MAX_SEED", "BaseNoise", "uniforms"]
 
 Float64 = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
@@ -86,7 +85,7 @@ class BaseNoise:
         seed: 0 to `MAX_SEED`.
         offset: the row of the seed that comes first.
         count: how many rows.
-        temperature: multiplies the standard deviation of a normal base.
+        temperature: multiplies the standard deviations of a base made of normal distributions; 1 for any other.
         repeats: the same rows so many times over, once for each context.
 
     Example:
@@ -95,7 +94,7 @@ class BaseNoise:
         True
     """
 
-    base: NormalBase | UniformBase
+    base: Base
     width: int
     seed: int
     offset: int
@@ -118,104 +117,19 @@ class BaseNoise:
         first = parts[0][0]
         pieces = [piece for noise, start, stop in parts for piece in noise.words(start, stop)]
         values = _uniform(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
-        if isinstance(first.base, NormalBase):
-            z = inverse_normal_cdf(values)
-            if any(noise.temperature != 1.0 for noise, _, _ in parts):
-                lengths = [stop - start for _, start, stop in parts]
-                z *= np.repeat([noise.temperature for noise, _, _ in parts], lengths)[:, None]
-            with np.errstate(over="ignore"):  # what no float32 holds is told with its row
-                return z.astype(np.float32)
-        low, high = first.base.low, first.base.high
-        rows = (low + (high - low) * values).astype(np.float32)
-        # Rounding to float32 must not move a value onto an end, where the density may be zero.
-        least = np.nextafter(np.float32(low), np.float32(high))
-        return np.clip(rows, least, np.nextafter(np.float32(high), np.float32(low)))
+        scale = None
+        if any(noise.temperature != 1.0 for noise, _, _ in parts):
+            lengths = [stop - start for _, start, stop in parts]
+            scale = np.repeat([noise.temperature for noise, _, _ in parts], lengths)[:, None]
+        return latents(first.base, first.width, values, scale)
 
     def words(self, start: int, stop: int) -> Iterator[Words]:
-        """The random words ``[., width]`` of the rows start to stop, in one piece or more."""
+        """The random words ``[., W]`` of the rows start to stop, in one piece or more."""
+        needed = words_needed(self.base, self.width)
         while True:
             row = start % self.count
             length = min(stop - start, self.count - row)
-            yield random_words(self.seed, self.offset + row, length, self.width)
+            yield random_words(self.seed, self.offset + row, length, needed)
             start += length
             if start >= stop:
                 return
-
-
-_CENTRE = (
-    (3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3, 1.3731693765509461125e4,
-     4.5921953931549871457e4, 6.7265770927008700853e4, 3.3430575583588128105e4, 2.5090809287301226727e3),
-    (1.0, 4.2313330701600911252e1, 6.8718700749205790830e2, 5.3941960214247511077e3,
-     2.1213794301586595867e4, 3.9307895800092710610e4, 2.8729085735721942674e4, 5.2264952788528545610e3),
-)  # fmt: skip
-_MIDDLE = (
-    (1.42343711074968357734e0, 4.63033784615654529590e0, 5.76949722146069140550e0, 3.64784832476320460504e0,
-     1.27045825245236838258e0, 2.41780725177450611770e-1, 2.27238449892691845833e-2, 7.74545014278341407640e-4),
-    (1.0, 2.05319162663775882187e0, 1.67638483018380384940e0, 6.89767334985100004550e-1,
-     1.48103976427480074590e-1, 1.51986665636164571966e-2, 5.47593808499534494600e-4, 1.05075007164441684324e-9),
-)  # fmt: skip
-_FAR = (
-    (6.65790464350110377720e0, 5.46378491116411436990e0, 1.78482653991729133580e0, 2.96560571828504891230e-1,
-     2.65321895265761230930e-2, 1.24266094738807843860e-3, 2.71155556874348757815e-5, 2.01033439929228813265e-7),
-    (1.0, 5.99832206555887937690e-1, 1.36929880922735805310e-1, 1.48753612908506148525e-2,
-     7.86869131145613259100e-4, 1.84631831751005468180e-5, 1.42151175831644588870e-7, 2.04426310338993978564e-15),
-)  # fmt: skip
-
-
-def inverse_normal_cdf(p: Float64) -> Float64:
-    """The x at which the standard normal distribution function is p.
-
-    Args:
-        p: float64 of any shape, strictly between 0 and 1.
-
-    Returns:
-        float64 of that shape, within about 1e-15 relative.
-    """
-    q = p - 0.5
-    square = q * q
-    np.subtract(0.180625, square, out=square)
-    result: Float64 = _ratio(square, _CENTRE)
-    result *= q
-    tails = np.abs(q) > 0.425
-    if tails.any():
-        result[tails] = _tail(p[tails], q[tails])
-    return result
-
-
-def _tail(p: Float64, q: Float64) -> Float64:
-    root = np.sqrt(-_log(np.where(q < 0, p, 1.0 - p)))
-    near = _ratio(np.minimum(root, 5.0) - 1.6, _MIDDLE)
-    if (far := root > 5.0).any():
-        near[far] = _ratio(root[far] - 5.0, _FAR)
-    return np.copysign(near, q)
-
-
-def _ratio(x: Float64, coefficients: tuple[tuple[float, ...], tuple[float, ...]]) -> Float64:
-    numerator, denominator = (_polynomial(x, c) for c in coefficients)
-    numerator /= denominator
-    return numerator
-
-
-def _polynomial(x: Float64, coefficients: tuple[float, ...]) -> Float64:
-    value = np.full_like(x, coefficients[-1])
-    for c in reversed(coefficients[:-1]):
-        value *= x
-        value += c
-    return value
-
-
-_LN2 = 0.6931471805599453
-# log m = 2 s (1 + s^2/3 + s^4/5 + ...) with s = (m - 1) / (m + 1); |s| <= 0.172 leaves less than 1e-17
-_LOG_SERIES = tuple(1.0 / k for k in range(1, 25, 2))
-
-
-def _log(x: Float64) -> Float64:
-    """The natural logarithm of positive values, by exactly rounded steps alone."""
-    mantissa, exponent = np.frexp(x)
-    low = mantissa < 0.7071067811865476
-    mantissa = np.where(low, mantissa * 2.0, mantissa)
-    s = (mantissa - 1.0) / (mantissa + 1.0)
-    series = _polynomial(s * s, _LOG_SERIES)
-    series *= s * 2.0
-    series += (exponent - low) * _LN2
-    return series

@@ -8,7 +8,8 @@ Between points a and b, with s from 0 to 1:
 
 Under a normal base in many dimensions nearly all mass lies near the sphere of radius sqrt(D), and a straight line
 cuts through its empty middle; slerp keeps to it (Shoemake, "Animating rotation with quaternion curves", SIGGRAPH
-1985; White, "Sampling generative networks", arXiv:1609.04468, section 2.1).
+1985; White, "Sampling generative networks", arXiv:1609.04468, section 2.1). A diagonal normal base has its own
+sphere: there a and b are counted from its mean, in units of its deviations.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from service.bundle.manifest import Manifest, NormalBase
+from service.bundle.bases import Base, DiagonalNormalBase
+from service.bundle.manifest import Manifest
 from service.engine.plan import Float32
 from service.errors import InvalidArgument, Reason
 
@@ -34,8 +36,11 @@ _OPPOSITE: Final = 1e-6
 
 
 def default_path(manifest: Manifest) -> PathKind:
-    """Slerp for a normal base; linear for a uniform one, whose box it could leave, and where there is no circle."""
-    return "slerp" if isinstance(manifest.base, NormalBase) and manifest.latent_width > 1 else "linear"
+    """Slerp for a normal base, diagonal or not; linear for all others, and where there is no circle.
+
+    A uniform base's box could be left on a circle; a Student-t and a mixture have no sphere that holds their mass.
+    """
+    return manifest.base.path if manifest.latent_width > 1 else "linear"
 
 
 class Path:
@@ -48,14 +53,18 @@ class Path:
         points: ``[K, D]`` float32, K at least 2.
         steps: at least 2.
         kind: how to go from one point to the next.
+        base: the distribution of z; None for one about the origin.
 
     Raises:
         InvalidArgument: for slerp between exactly opposite points, where no great circle is the shortest.
     """
 
-    def __init__(self, points: Float32, steps: int, kind: PathKind) -> None:
+    def __init__(self, points: Float32, steps: int, kind: PathKind, base: Base | None = None) -> None:
         self._points = points.astype(np.float64)
         self._exact = points
+        self._frame = base.frame if isinstance(base, DiagonalNormalBase) else None
+        if self._frame is not None:
+            self._points = (self._points - self._frame[0]) / self._frame[1]
         self._steps = steps
         self._length = (len(points) - 1) * (steps - 1) + 1
         self._angles = self._norms = None
@@ -82,6 +91,8 @@ class Path:
         s = np.where(last, 1.0, step / (self._steps - 1))
         start, end = self._weights(segment, s)
         walked = start[:, None] * self._points[segment] + end[:, None] * self._points[segment + 1]
+        if self._frame is not None:
+            walked = walked * self._frame[1] + self._frame[0]
         walk: Float32 = walked.astype(np.float32)
         joints = (step == 0) | last
         walk[joints] = self._exact[np.where(last, segment + 1, segment)[joints]]

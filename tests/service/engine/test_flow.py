@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from service.bundle.bases import DiagonalNormalBase, MixtureBase, StudentTBase
 from service.engine.flow import RETURNS, ServedFlow
 from service.engine.plan import Outputs, run_now
 from service.engine.queues import Limits
@@ -125,6 +126,39 @@ def test_temperature_moves_the_rows_and_not_the_density(flows, parts):
     np.testing.assert_allclose(cold.log_prob, parts["two-moons"].log_prob(cold.x), rtol=1e-4)
     with pytest.raises(InvalidArgument, match="base is uniform"):
         run_now(flows["square"].sample(1, seed=1, temperature=0.5))
+
+
+def based(flow, base):
+    """The same graphs over another base: the densities are wrong, what is done with z is not."""
+    return ServedFlow(
+        flow.manifest.model_copy(update={"base": base}), flow.golden, flow.forward, flow.inverse, flow.execution
+    )
+
+
+def test_the_draws_are_the_base_s(flows):
+    mixture = MixtureBase(
+        weights=[0.5, 0.5], means=[[3.0] * 5, [-3.0] * 5], standard_deviations=[[0.01] * 5, [1.0] * 5]
+    )
+    flow = based(flows["coupling"], mixture)
+    cold = run_now(flow.sample(40, seed=1, temperature=0.0))
+    ends = run_now(flow.decode(np.array([[3.0] * 5, [-3.0] * 5], np.float32))).x
+    assert {row.tobytes() for row in cold.x} == {row.tobytes() for row in ends}
+
+
+def test_a_student_t_has_no_temperature_and_a_straight_path(flows):
+    flow = based(flows["coupling"], StudentTBase(degrees_of_freedom=3))
+    with pytest.raises(InvalidArgument, match="base is Student-t"):
+        run_now(flow.sample(1, seed=1, temperature=0.5))
+    z = np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]], np.float32)
+    np.testing.assert_allclose(run_now(flow.interpolate(z, 3, space="z")).z[1], [0.5, 0.5, 0, 0, 0])
+
+
+def test_a_diagonal_normal_is_walked_about_its_mean(flows):
+    base = DiagonalNormalBase(mean=[1.0] * 5, standard_deviation=[2.0, 1.0, 1.0, 1.0, 1.0])
+    z = np.array([[3, 1, 1, 1, 1], [1, 2, 1, 1, 1]], np.float32)
+    found = run_now(based(flows["coupling"], base).interpolate(z, 3, space="z")).z
+    half = np.sqrt(0.5)
+    np.testing.assert_allclose(found[1], [1 + 2 * half, 1 + half, 1, 1, 1], rtol=1e-6)
 
 
 def test_each_context_gets_the_same_noise(flows, parts):

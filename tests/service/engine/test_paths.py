@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.engine.paths import Path
+from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
+from service.engine.paths import Path, default_path
 from service.errors import InvalidArgument
+from tests.service.bundle.conftest import make_manifest
 
 coordinates = st.floats(-100, 100, width=32)
 several_points = st.integers(1, 6).flatmap(
@@ -15,8 +17,8 @@ several_points = st.integers(1, 6).flatmap(
 )
 
 
-def walk(points, steps, kind):
-    path = Path(np.asarray(points, np.float32), steps, kind)
+def walk(points, steps, kind, base=None):
+    path = Path(np.asarray(points, np.float32), steps, kind, base)
     return path.t, path[0 : len(path)]
 
 
@@ -75,3 +77,49 @@ def test_opposite_points_are_refused_and_named():
     with pytest.raises(InvalidArgument, match=r"points 1 and 2 are exactly opposite.*path=linear") as caught:
         walk([[0, 1], [1, 2], [-2, -4]], 5, "slerp")
     assert caught.value.errors[0].row == 1
+
+
+DIAGONAL = DiagonalNormalBase(mean=[10.0, -7.0], standard_deviation=[0.3, 25.0])
+
+
+def test_slerp_of_a_diagonal_normal_is_about_its_mean_in_units_of_its_deviations():
+    points = np.array([[10.3, -7.0], [10.0, 18.0], [9.1, -7.0]])
+    _, z = walk(points, 7, "slerp", DIAGONAL)
+    white = (z - DIAGONAL.mean) / DIAGONAL.standard_deviation
+    expected = walk((points - DIAGONAL.mean) / DIAGONAL.standard_deviation, 7, "slerp")[1]
+    np.testing.assert_allclose(white, expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(white[:7], axis=1), 1, rtol=1e-5)
+    assert z[::6].tobytes() == points.astype(np.float32).tobytes()
+
+
+@given(arrays.arrays(np.float32, st.tuples(st.integers(2, 5), st.just(2)), elements=coordinates), st.integers(2, 9))
+def test_a_path_about_a_mean_passes_through_every_point_exactly(points, steps):
+    try:
+        _, z = walk(points, steps, "slerp", DIAGONAL)
+    except InvalidArgument:
+        return
+    assert z[:: steps - 1].tobytes() == points.tobytes()
+
+
+def test_linear_is_straight_whatever_the_base():
+    _, z = walk([[0, 0], [2, 4]], 5, "linear", DIAGONAL)
+    np.testing.assert_allclose(z, np.linspace([0, 0], [2, 4], 5), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("base", "path"),
+    [
+        (NormalBase(), "slerp"),
+        (DIAGONAL, "slerp"),
+        (StudentTBase(degrees_of_freedom=3), "linear"),
+        (MixtureBase(weights=[1.0], means=[[0.0, 0.0]], standard_deviations=[[1.0, 1.0]]), "linear"),
+        (UniformBase(low=0.0, high=1.0), "linear"),
+    ],
+    ids=lambda value: getattr(value, "family", ""),
+)
+def test_the_path_that_a_base_takes_where_nobody_says(base, path):
+    assert default_path(make_manifest(base=base)) == path
+
+
+def test_one_dimension_has_no_circle():
+    assert default_path(make_manifest(event_shape=[1], latent_width=1)) == "linear"

@@ -1,0 +1,240 @@
+"""The distributions of z that a manifest may name, and what the rest needs to know of each.
+
+The densities are the exporter's (`models.bases`), the draws are the server's (`service.engine.latents`); both read
+the numbers that stand here. Must not import torch or anything of HTTP.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Annotated, ClassVar, Final, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, FiniteFloat, model_validator
+
+from service.bundle.part import Part
+
+__all__ = [
+    "MAX_COMPONENTS",
+    "MAX_DEGREES_OF_FREEDOM",
+    "AnyBase",
+    "Base",
+    "DiagonalNormalBase",
+    "MixtureBase",
+    "NormalBase",
+    "StudentTBase",
+    "UniformBase",
+]
+
+MAX_DEGREES_OF_FREEDOM: Final = 100
+"""With more a Student-t is hardly told from a normal distribution, and a draw costs a random word for every two."""
+
+MAX_COMPONENTS: Final = 1024
+"""A mixture has no more components than this."""
+
+_SUM_TOLERANCE: Final = 1e-6
+
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+Float64 = npt.NDArray[np.float64]
+
+
+class _Base(Part):
+    """What is asked of every base.
+
+    Attributes:
+        title: what it is called in a sentence.
+        tempered: whether `temperature` may scale its deviations: it is made of normal distributions.
+        path: how a walk between two latents goes where nobody says.
+    """
+
+    title: ClassVar[str]
+    tempered: ClassVar[bool] = False
+    path: ClassVar[Literal["slerp", "linear"]] = "linear"
+
+    @property
+    def width(self) -> int | None:
+        """The number of coordinates that its numbers are for; None where it fits any."""
+        return None
+
+    @property
+    def reading(self) -> str:
+        """The distribution in a few words."""
+        return self.title
+
+
+class NormalBase(_Base):
+    """z ~ N(0, I): log p_Z(z) = -|z|^2 / 2 - D log(2 pi) / 2."""
+
+    title: ClassVar[str] = "normal"
+    tempered: ClassVar[bool] = True
+    path: ClassVar[Literal["slerp", "linear"]] = "slerp"
+
+    family: Literal["normal"] = "normal"
+
+    @property
+    def reading(self) -> str:
+        """The distribution in a few words."""
+        return "N(0, 1) in each"
+
+
+class DiagonalNormalBase(_Base):
+    """z_i ~ N(m_i, s_i^2), each apart: log p_Z(z) = sum -((z_i - m_i) / s_i)^2 / 2 - log s_i - log(2 pi) / 2.
+
+    Args:
+        mean: m ``[D]``.
+        standard_deviation: s ``[D]``, above zero.
+
+    Example:
+        >>> DiagonalNormalBase(mean=[0.0, 5.0], standard_deviation=[1.0, 2.0]).width
+        2
+    """
+
+    title: ClassVar[str] = "normal in each coordinate"
+    tempered: ClassVar[bool] = True
+    path: ClassVar[Literal["slerp", "linear"]] = "slerp"
+
+    family: Literal["diagonal_normal"] = "diagonal_normal"
+    mean: Annotated[list[FiniteFloat], Field(min_length=1)]
+    standard_deviation: Annotated[list[Positive], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if len(self.mean) != len(self.standard_deviation):
+            raise ValueError(
+                f"a diagonal normal base needs as many standard deviations as means, and has "
+                f"{len(self.standard_deviation)} and {len(self.mean)}"
+            )
+        return self
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return len(self.mean)
+
+    @property
+    def reading(self) -> str:
+        """The distribution in a few words."""
+        ranges = f"{_range('means', self.mean)}, {_range('deviations', self.standard_deviation)}"
+        return f"N(mean, deviation^2) in each, {ranges}"
+
+    @cached_property
+    def frame(self) -> tuple[Float64, Float64]:
+        """`mean` and `standard_deviation`, ``[D]`` each."""
+        return np.array(self.mean, np.float64), np.array(self.standard_deviation, np.float64)
+
+
+class StudentTBase(_Base):
+    """z_i of a Student-t distribution with n degrees of freedom, each apart: tails that fall as |z|^-(n + 1).
+
+    log p_Z(z) = sum log G((n + 1) / 2) - log G(n / 2) - log(n pi) / 2 - (n + 1) / 2 log(1 + z_i^2 / n), G the gamma
+    function.
+
+    Args:
+        degrees_of_freedom: n, from 1 (Cauchy) to `MAX_DEGREES_OF_FREEDOM`.
+    """
+
+    title: ClassVar[str] = "Student-t"
+
+    family: Literal["student_t"] = "student_t"
+    degrees_of_freedom: Annotated[int, Field(ge=1, le=MAX_DEGREES_OF_FREEDOM)]
+
+    @property
+    def reading(self) -> str:
+        """The distribution in a few words."""
+        plural = "" if self.degrees_of_freedom == 1 else "s"
+        return f"Student-t with {self.degrees_of_freedom} degree{plural} of freedom in each"
+
+
+class MixtureBase(_Base):
+    """A mixture of K diagonal normals: p_Z(z) = sum_k w_k N(z; m_k, diag(s_k^2)).
+
+    Args:
+        weights: w ``[K]``, above zero; their sum is one to within a millionth, and what is left of it is rounding:
+            everything divides by it.
+        means: m ``[K, D]``.
+        standard_deviations: s ``[K, D]``, above zero.
+    """
+
+    title: ClassVar[str] = "a mixture of normals"
+    tempered: ClassVar[bool] = True
+
+    family: Literal["mixture"] = "mixture"
+    weights: Annotated[list[Positive], Field(min_length=1, max_length=MAX_COMPONENTS)]
+    means: list[Annotated[list[FiniteFloat], Field(min_length=1)]]
+    standard_deviations: list[list[Positive]]
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        count = len(self.weights)
+        if abs(math.fsum(self.weights) - 1) > _SUM_TOLERANCE:
+            raise ValueError(f"the weights of a mixture must sum to 1, and sum to {math.fsum(self.weights):.9g}")
+        for name, rows in (("means", self.means), ("standard_deviations", self.standard_deviations)):
+            if len(rows) != count:
+                raise ValueError(f"a mixture with {count} weights needs {count} rows of {name}, and has {len(rows)}")
+            for k, row in enumerate(rows):
+                if len(row) != self.width:
+                    raise ValueError(f"row {k} of {name} has {len(row)} values, and row 0 of means has {self.width}")
+        return self
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return len(self.means[0])
+
+    @property
+    def reading(self) -> str:
+        """The distribution in a few words."""
+        deviations = [value for row in self.standard_deviations for value in row]
+        return (
+            f"a mixture of {len(self.weights)} diagonal normals, {_range('weights', self.weights)}, "
+            f"{_range('means', [value for row in self.means for value in row])}, {_range('deviations', deviations)}"
+        )
+
+    @cached_property
+    def frames(self) -> tuple[Float64, Float64]:
+        """`means` and `standard_deviations`, ``[K, D]`` each."""
+        return np.array(self.means, np.float64), np.array(self.standard_deviations, np.float64)
+
+    @cached_property
+    def thresholds(self) -> Float64:
+        """The shares of the components added up, without the last ``[K - 1]``: where a uniform number changes them."""
+        # Python adds one by one, as NumPy does not promise to: the same bits on every machine.
+        total, sums = 0.0, []
+        for weight in self.weights:
+            total += weight
+            sums.append(total)
+        return np.array(sums[:-1], np.float64) / total
+
+
+class UniformBase(_Base):
+    """z ~ U(low, high) in each coordinate: log p_Z(z) = -D log(high - low) inside, -inf outside."""
+
+    title: ClassVar[str] = "uniform"
+
+    family: Literal["uniform"] = "uniform"
+    low: FiniteFloat
+    high: FiniteFloat
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"a uniform base needs low < high, and has {self.low} and {self.high}")
+        return self
+
+    @property
+    def reading(self) -> str:
+        """The distribution in a few words."""
+        return f"U({self.low:g}, {self.high:g}) in each"
+
+
+Base = NormalBase | DiagonalNormalBase | StudentTBase | MixtureBase | UniformBase
+"""Any of them."""
+
+AnyBase = Annotated[Base, Field(discriminator="family")]
+"""Any of them, as a key of the manifest: `family` says which."""
+
+
+def _range(name: str, values: list[float]) -> str:
+    return f"{name} {min(values):.3g} to {max(values):.3g}"
