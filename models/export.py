@@ -24,19 +24,13 @@ from models.graph import OPSET, export_graph
 from models.invariance import check_invariance
 from models.probes import make_probes, outside_support
 from models.session import Graph
-from service.bundle.manifest import (
-    MAX_QUANTILES,
-    Calibration,
-    Feature,
-    Manifest,
-    Provenance,
-    Quantization,
-)
+from service.bundle.calibration import calibrate
+from service.bundle.manifest import Feature, Manifest, Provenance, Quantization
 from service.bundle.parity import BATCH_MULTIPLE
 from service.bundle.store import Golden, Repository
 from service.errors import DataError, Reason
 
-__all__ = ["calibrate", "export_flow", "golden_rows"]
+__all__ = ["export_flow", "golden_rows"]
 
 GOLDEN_ROWS: Final = 8
 _LIBRARIES: Final = ("pushforward", "torch", "zuko", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
@@ -138,40 +132,8 @@ def export_flow(
     )
     files = {f"{direction}.onnx": graph for direction, graph in graphs.items()}
     golden = golden_rows(exact, rows, given, log_prob)
-    return _install(repository, manifest, {**files, "golden.npz": golden.to_npz()}, pinned=version is not None)
-
-
-def _install(repository: Repository, manifest: Manifest, files: Mapping[str, bytes], *, pinned: bool) -> Path:
-    """Install a bundle; where its version was taken since it was chosen, as the next one, unless it is pinned."""
-    while True:
-        try:
-            return repository.install(manifest, files)
-        except OSError as error:  # FileExistsError before the rename, or what the rename itself raises
-            if not (repository.root / manifest.name / str(manifest.version)).exists():
-                raise
-            if pinned:
-                raise DataError(f"{manifest.name} has a version {manifest.version} already") from error
-        # What took it may be no folder of a bundle, and so no version to the repository.
-        free = max(repository.next_version(manifest.name), manifest.version + 1)
-        manifest = manifest.model_copy(update={"version": free})
-
-
-def calibrate(log_prob: npt.NDArray[np.float64], gaussian_mean: float | None = None) -> Calibration:
-    """Sum up log_prob ``[M]`` over held-out rows, in nats.
-
-    Example:
-        >>> calibrate(np.array([-1.0, -3.0, -2.0])).quantiles
-        [-3.0, -2.0, -1.0]
-    """
-    ordered = np.sort(log_prob)
-    positions = np.linspace(0, ordered.size - 1, min(ordered.size, MAX_QUANTILES))
-    return Calibration(
-        rows=int(ordered.size),
-        mean=float(log_prob.mean()),
-        standard_deviation=float(log_prob.std(ddof=1)),
-        quantiles=np.interp(positions, np.arange(ordered.size), ordered).tolist(),
-        gaussian_mean=gaussian_mean,
-    )
+    whole = {**files, "golden.npz": golden.to_npz()}
+    return repository.install_next(manifest, whole, pinned=version is not None)
 
 
 def golden_rows(exact: Flow, held_out: Float32, context: Float32 | None, log_prob: npt.NDArray[np.float64]) -> Golden:

@@ -60,7 +60,8 @@ class Scores(_Answer):
         bits_per_dim: float32 ``[N]``, -(log_prob / D + log(step)) / log 2, where step is the width of a bin of
             quantized data in the units of x, so that the bits are those of the bin's probability, step^D times the
             density; 1 for data that is not quantized. Inf outside the support.
-        anomaly: bool ``[N]``, true where the quantile is below the alarm rate that was given.
+        anomaly: bool ``[N]``, true where at most the alarm rate that was given, a share, of the held-out rows have a
+            log_prob as low.
     """
 
     _main: ClassVar[str] = "log_prob"

@@ -21,6 +21,7 @@ COMMANDS: Final[dict[str, str]] = {
     "train": "Fit a flow to a table or to images, and export it as a bundle.",
     "check": "Verify a bundle and print its parity table.",
     "inspect": "Say what a bundle is.",
+    "calibrate": "Measure a bundle's scale of log-densities anew, as a new version.",
     "logprob": "Log-densities of rows, from a server or straight from a bundle.",
     "sample": "Draw rows, from a server or straight from a bundle.",
     "interpolate": "Walk between rows through latent space.",

@@ -128,7 +128,7 @@ class Client(Connection):
                 client's `max_values` numbers is taken as rows along its first axis.
             returns: what else to give back, such as ``["z", "quantile"]``; an empty list gives `Scores` of
                 log_prob alone.
-            alarm_rate: a share of the held-out rows, in (0, 1), below which a quantile is an anomaly.
+            alarm_rate: in (0, 1); a row is an anomaly where at most this share of held-out rows has a log_prob as low.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
             version: its version.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import click
 from tqdm import tqdm
@@ -15,7 +15,6 @@ from pushforward.csv_rows import to_number
 from pushforward.errors import InvalidInput
 from pushforward.layout import Block, Layout
 from pushforward.rows import open_rows
-from pushforward.sources import Source
 from service.errors import PushforwardError
 
 __all__ = ["block_rows", "context_rows", "input_options", "output_options", "place_named", "progress", "source_options"]
@@ -67,7 +66,16 @@ def block_rows(width: int) -> int:
     return max(1, _BLOCK_VALUES // width)
 
 
-def context_rows(value: str | None, source: Source) -> Float32Array | None:
+class _Conditional(Protocol):
+    """A flow, as far as its context goes."""
+
+    @property
+    def context_width(self) -> int:
+        """The number of columns of context; 0 for a flow without."""
+        ...
+
+
+def context_rows(value: str | None, source: _Conditional) -> Float32Array | None:
     """Read --context: numbers with commas, ``0.5,1``, for all rows; or ``@FILE``, a row for each.
 
     Returns:

@@ -106,11 +106,18 @@ def _text(facts: dict[str, Any]) -> str:
         ("directions", ", ".join(manifest["directions"])),
         ("size", f"{facts['bytes']['total']:,} bytes"),
         ("data", provenance["data"]),
+        ("calibration", _recalibrated(provenance["recalibration"])),
         ("seed", "" if provenance["seed"] is None else str(provenance["seed"])),
         ("made", provenance["created"]),
         ("with", ", ".join(f"{name} {version}" for name, version in provenance["libraries"].items())),
     ]
     return "\n".join(f"{label:<13}{value}" for label, value in rows if value)
+
+
+def _recalibrated(source: dict[str, Any] | None) -> str:
+    if source is None:
+        return ""
+    return f"of version {source['version']} measured anew on {source['data']}, {source['created']}"
 
 
 def _gaussian(held_out: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -12,6 +12,7 @@ from service.api.asking import path_version
 from service.api.door import drive
 from service.api.exchange import Reply
 from service.api.helpers import Helpers
+from service.bundle.calibration import thinned
 from service.engine.canary import probe
 from service.engine.flow import ServedFlow
 from service.engine.metrics import Metrics
@@ -21,6 +22,9 @@ from service.errors import Draining, NotReady, PushforwardError, Reason
 __all__ = ["Operations"]
 
 _log = logging.getLogger(__name__)
+
+_SHOWN_QUANTILES: Final = 1001
+"""So many of a calibration's quantiles are shown at most; the bundle may hold more."""
 
 
 class Operations:
@@ -132,7 +136,8 @@ class Operations:
             "error": None if error is None else {"code": error.code, "detail": error.detail},
         }
         if manifest is not None:
-            document = manifest.model_dump()
+            shown = thinned(manifest.calibration, _SHOWN_QUANTILES)
+            document = manifest.model_copy(update={"calibration": shown}).model_dump()
             brief = ("description", "event_shape", "latent_width", "context_width", "features", "base", "support")
             described |= {key: document[key] for key in brief} | {"directions": sorted(manifest.directions)}
             described |= {"manifest": document, "calibration": document["calibration"]} if whole else {}

@@ -57,7 +57,9 @@ class LogProbRequest(Request):
     ]
     alarm_rate: Annotated[
         float | None,
-        Field(gt=0, lt=1, description="adds `anomaly`: whether a smaller share of held-out rows has a lower log_prob"),
+        Field(
+            gt=0, lt=1, description="adds `anomaly`: whether at most this share of held-out rows has a log_prob as low"
+        ),
     ] = None
 
 

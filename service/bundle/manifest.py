@@ -27,18 +27,20 @@ __all__ = [
     "Parity",
     "Provenance",
     "Quantization",
+    "Recalibration",
     "Support",
     "UniformBase",
     "is_flow_name",
 ]
 
-FORMAT: Final[Literal[1]] = 1
-"""The number of this format; a reader refuses any other."""
+FORMAT: Final[Literal[2]] = 2
+"""The number of the format that is written. Format 1, which kept at most 1,001 quantiles, is read too; a reader
+refuses any other."""
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """What a flow may be called: it is a folder's name and a part of a URL."""
 
-MAX_QUANTILES = 1001
+MAX_QUANTILES = 1 << 15
 """At most so many order statistics of the held-out log_prob are kept."""
 
 _DIGEST_PATTERN = r"^[0-9a-f]{64}$"
@@ -106,8 +108,11 @@ class Calibration(Part):
         rows: how many held-out rows it was measured on.
         mean: their mean log_prob.
         standard_deviation: the standard deviation of log_prob over the rows (divisor rows - 1).
-        quantiles: log_prob at evenly spaced levels from 0 to 1, ascending; with at most `MAX_QUANTILES`
-            rows these are simply the sorted values.
+        quantiles: log_prob of the held-out rows, sorted, each as the shortest text of its float32; of more than
+            `MAX_QUANTILES` rows, so many of them. Format 1 kept 1,001 of more, interpolated at evenly spaced levels
+            from 0 to 1.
+        ranks: the place of each quantile among all sorted values, from 0 to rows - 1; null where every value is kept,
+            and in format 1.
         gaussian_mean: mean log_prob of the same rows under a full-covariance Gaussian fitted to the training
             rows: the least a flow should beat.
     """
@@ -116,6 +121,7 @@ class Calibration(Part):
     mean: FiniteFloat
     standard_deviation: Annotated[FiniteFloat, Field(ge=0)]
     quantiles: Annotated[list[FiniteFloat], Field(min_length=2, max_length=MAX_QUANTILES)]
+    ranks: list[Annotated[int, Field(ge=0)]] | None = None
     gaussian_mean: FiniteFloat | None = None
 
     @property
@@ -127,6 +133,11 @@ class Calibration(Part):
     def _ascending(self) -> Self:
         if any(a > b for a, b in zip(self.quantiles, self.quantiles[1:], strict=False)):
             raise ValueError("quantiles must ascend")
+        if self.ranks is not None:
+            ascending = all(a < b for a, b in zip(self.ranks, self.ranks[1:], strict=False))
+            ends = (self.ranks[:1], self.ranks[-1:]) == ([0], [self.rows - 1])
+            if len(self.ranks) != len(self.quantiles) or not (ascending and ends):
+                raise ValueError(f"ranks must ascend from 0 to {self.rows - 1}, one for each quantile")
         return self
 
 
@@ -155,6 +166,22 @@ class Parity(Part):
     batch_multiple: Annotated[int, Field(ge=1)] | None = None
 
 
+class Recalibration(Part):
+    """Where the calibration came from, of a bundle that was calibrated anew.
+
+    Args:
+        data: the held-out rows, in words; no path of anyone's machine.
+        sha256: of the rows as float32 in C order, little-endian, those of the context after them.
+        version: the version whose graphs and golden rows these are.
+        created: the moment, ISO 8601 in UTC.
+    """
+
+    data: str
+    sha256: Annotated[str, Field(pattern=_DIGEST_PATTERN)]
+    version: Annotated[int, Field(ge=1)]
+    created: str
+
+
 class Provenance(Part):
     """Where the flow came from.
 
@@ -164,6 +191,7 @@ class Provenance(Part):
         seed: the seed of the fit; null where nothing was random.
         libraries: name -> version of what made it.
         created: the moment of export, ISO 8601 in UTC.
+        recalibration: where the calibration came from, if not from the export.
     """
 
     data: str
@@ -171,13 +199,14 @@ class Provenance(Part):
     seed: int | None = None
     libraries: dict[str, str] = Field(default_factory=dict)
     created: str
+    recalibration: Recalibration | None = None
 
 
 class Manifest(Part):
     """The content of flow.json.
 
     Args:
-        format: the number of the format, `FORMAT`.
+        format: the number of the format, `FORMAT` or an older one.
         name: what the flow is called, `NAME_PATTERN`.
         version: a positive integer.
         description: one or two sentences for whoever meets the flow in a list.
@@ -199,7 +228,7 @@ class Manifest(Part):
         ManifestInvalid: from `from_json`, naming each wrong key.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[1, 2] = FORMAT
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     version: Annotated[int, Field(ge=1)]
     description: str = ""

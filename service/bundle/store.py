@@ -24,6 +24,7 @@ from service.bundle.manifest import Manifest, is_flow_name
 from service.bundle.operators import check_graph
 from service.bundle.place import is_version
 from service.errors import (
+    DataError,
     DigestMismatch,
     FlowNotFound,
     ManifestInvalid,
@@ -133,6 +134,10 @@ class Bundle:
     manifest: Manifest
     graphs: Mapping[str, bytes]
     golden: Golden
+
+    def files(self) -> dict[str, bytes]:
+        """What a bundle with these graphs and golden rows is installed with: file name -> bytes."""
+        return {**self.graphs, "golden.npz": self.golden.to_npz()}
 
 
 def digest(data: bytes) -> str:
@@ -275,6 +280,30 @@ class Repository:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         return target
+
+    def install_next(self, manifest: Manifest, files: Mapping[str, bytes], *, pinned: bool = False) -> Path:
+        """Write a bundle, as `install`; where its version was taken since it was chosen, as the next one.
+
+        Args:
+            manifest: of the version that was free.
+            files: as for `install`.
+            pinned: whether it must be this version.
+
+        Raises:
+            BundleError: as `install`.
+            DataError: this version is there already, and it is pinned.
+        """
+        while True:
+            try:
+                return self.install(manifest, files)
+            except OSError as error:  # FileExistsError before the rename, or what the rename itself raises
+                if not (self.root / manifest.name / str(manifest.version)).exists():
+                    raise
+                if pinned:
+                    raise DataError(f"{manifest.name} has a version {manifest.version} already") from error
+            # What took it may be no folder of a bundle, and so no version to the repository.
+            free = max(self.next_version(manifest.name), manifest.version + 1)
+            manifest = manifest.model_copy(update={"version": free})
 
 
 def _write_durably(path: Path, data: bytes) -> None:

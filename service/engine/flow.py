@@ -26,6 +26,7 @@ from service.engine.execution import Execution
 from service.engine.noise import BaseNoise
 from service.engine.paths import Path, PathKind, default_path
 from service.engine.plan import Float32, Lane, Outputs, Plan, Rows, Run
+from service.engine.scores import HeldOut, bits_per_dim
 from service.errors import EngineFailed, InvalidArgument, NotFinite, OutOfSupport, Reason, WrongShape
 
 __all__ = ["RETURNS", "Decoded", "Densities", "Encoded", "Interpolation", "Return", "Samples", "ServedFlow"]
@@ -124,6 +125,7 @@ class ServedFlow:
         self.forward = forward
         self.inverse = inverse
         self.execution = execution
+        self.held_out = HeldOut(manifest.calibration)
         self.event_shape = tuple(manifest.event_shape)
         """The shape of one row of x."""
         self.width = manifest.latent_width
@@ -147,9 +149,11 @@ class ServedFlow:
             context: ``[N, C]`` or ``[1, C]`` for all rows; None for a flow without.
             returns: what to give beside log_prob: z, log_abs_det_jacobian, base_log_prob (log p_Z(z), in nats),
                 quantile (the share of held-out rows with a lower log_prob), typicality (the distance of -log_prob
-                from the entropy, in held-out standard deviations) and bits_per_dim (-log2 of the density a
-                dimension; for quantized data of the probability of the bin, taking the density as even over it).
-            alarm_rate: between 0 and 1; a row whose quantile is lower is an anomaly.
+                from the entropy on either side, in held-out standard deviations) and bits_per_dim (-log2 of the
+                density a dimension; for quantized data of the probability of the bin, taking the density as even over
+                it); `service.engine.scores` says more.
+            alarm_rate: between 0 and 1; a row is an anomaly where at most this share of held-out rows has a log_prob
+                as low.
 
         Raises:
             WrongShape: the context is missing, superfluous or of another number of rows.
@@ -161,7 +165,7 @@ class ServedFlow:
         if not returns and alarm_rate is None:
             return Densities(log_prob)
         extras = {name: self._extra(name, outputs) for name in RETURNS if name in returns}
-        anomaly = None if alarm_rate is None else self._quantile(log_prob) < alarm_rate
+        anomaly = None if alarm_rate is None else self.held_out.anomaly(log_prob, alarm_rate)
         return Densities(log_prob, extras, anomaly)
 
     def sample(
@@ -275,26 +279,11 @@ class ServedFlow:
         if name == "base_log_prob":
             return log_prob - ladj
         if name == "quantile":
-            return self._quantile(log_prob).astype(np.float32)
+            return self.held_out.quantile(log_prob)
         if name == "typicality":
-            return self._typicality(log_prob)
+            return self.held_out.typicality(log_prob)
         quantization = self.manifest.quantization
-        nats = -log_prob.astype(np.float64) / self.width - math.log(quantization.step if quantization else 1.0)
-        bits: Float32 = (nats / math.log(2)).astype(np.float32)
-        return bits
-
-    def _quantile(self, log_prob: Float32) -> npt.NDArray[np.float64]:
-        held_out = np.asarray(self.manifest.calibration.quantiles)
-        share: npt.NDArray[np.float64] = np.searchsorted(held_out, log_prob.astype(np.float64)) / len(held_out)
-        return share
-
-    def _typicality(self, log_prob: Float32) -> Float32:
-        calibration = self.manifest.calibration
-        distance = np.abs(log_prob.astype(np.float64) - calibration.mean)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            scaled = np.where(distance == 0, 0.0, distance / calibration.standard_deviation)
-        result: Float32 = scaled.astype(np.float32)
-        return result
+        return bits_per_dim(log_prob, self.width, quantization.step if quantization else 1.0)
 
     def context_for(self, context: Float32 | None, count: int) -> Rows | None:
         """The context of `count` rows, from ``[count, C]`` or ``[1, C]``.

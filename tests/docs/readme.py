@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +41,14 @@ def examples(text: str) -> list[Example]:
 
 def run(command: str, address: str = ADDRESS) -> str:
     """Run one command as a shell would, against a server at another address than the printed one."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # this very `python` first
     done = subprocess.run(
-        ["bash", "-c", command.replace(ADDRESS, address)], capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", command.replace(ADDRESS, address)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PATH": path},
     )
     if done.returncode != 0:
         raise AssertionError(f"{command!r} ended with {done.returncode}: {done.stderr}")

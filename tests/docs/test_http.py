@@ -1,4 +1,4 @@
-"""The examples of docs/http.md give what it shows."""
+"""The examples of docs/http.md and docs/scores.md give what they show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from tests.docs.readme import Example, agrees, examples, run
 from tests.server import Server
 
-PAGE = Path(__file__).parents[2] / "docs" / "http.md"
+PAGES = [Path(__file__).parents[2] / "docs" / name for name in ("http.md", "scores.md")]
+EXAMPLES = [example for page in PAGES for example in examples(page.read_text())]
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,6 @@ def address() -> Iterator[str]:
     assert server.stop() == 0
 
 
-@pytest.mark.parametrize("example", examples(PAGE.read_text()), ids=lambda example: example.command[:60])
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.command[:60])
 def test_an_example_gives_what_is_shown(address: str, example: Example):
     assert agrees(example.answer, run(example.command, address)), run(example.command, address)

@@ -49,7 +49,7 @@ def test_the_standard_error_shrinks_with_the_root_of_the_rows():
 @pytest.mark.parametrize(
     ("change", "names"),
     [
-        ({"format": 2}, "format"),
+        ({"format": 3}, "format"),
         ({"name": "../etc"}, "name"),
         ({"name": "Upper"}, "name"),
         ({"version": 0}, "version"),
@@ -88,6 +88,22 @@ def test_quantiles_ascend_and_are_finite(quantiles):
     content["calibration"]["quantiles"] = quantiles
     with pytest.raises(ManifestInvalid):
         Manifest.from_json(json.dumps(content).encode())
+
+
+@pytest.mark.parametrize("ranks", [[0], [0, 1, 2], [0, 2], [1, 3], [3, 0], [0, 0], [-1, 3]])
+def test_ranks_ascend_over_all_rows(ranks):
+    content = json.loads(make_manifest().to_json())
+    content["calibration"] |= {"rows": 4, "ranks": [0, 3]}
+    assert Manifest.from_json(json.dumps(content).encode()).calibration.ranks == [0, 3]
+    content["calibration"]["ranks"] = ranks
+    with pytest.raises(ManifestInvalid, match="not a manifest"):
+        Manifest.from_json(json.dumps(content).encode())
+
+
+def test_a_manifest_of_format_1_is_read():
+    content = json.loads(make_manifest().to_json()) | {"format": 1}
+    del content["calibration"]["ranks"], content["provenance"]["recalibration"]
+    assert Manifest.from_json(json.dumps(content).encode()).format == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe"])

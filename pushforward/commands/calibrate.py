@@ -1,0 +1,121 @@
+"""`pushforward calibrate`: a bundle's scale of log-densities anew, from other held-out rows."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from pushforward.arrays import Float32Array
+from pushforward.errors import InvalidInput
+from pushforward.layout import Block, Layout
+from pushforward.options import block_rows, context_rows, input_options, place_named
+from pushforward.rows import open_rows
+from pushforward.sources import bundle_folder
+
+if TYPE_CHECKING:
+    from service.bundle.manifest import Manifest
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("data")
+@input_options
+@click.option("--context", help="Conditioning: numbers with commas, for all rows; or @FILE, a row for each.")
+@click.option("--describe", help="What the rows are, in words.  [default: the file's name]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="REPOSITORY",
+    help="Where to write the new version; the bundle's own repository by default.",
+)
+def command(
+    bundle: Path, data: str, delimiter: str, context: str | None, describe: str | None, out: Path | None
+) -> None:
+    """Calibrate BUNDLE by the rows of DATA (CSV or .npy; - for standard input), as a new version of its flow.
+
+    BUNDLE is a bundle's folder, or REPOSITORY/NAME for the newest version. DATA are rows that were not fitted to. Their
+    log-densities give what quantile, typicality and alarm_rate are measured by; graphs and golden rows stay as they
+    are, and the bundle says what it was calibrated by.
+
+    \b
+      pushforward calibrate repository/wine held_out.csv
+      pushforward calibrate models/zoo/wine/1 held_out.csv --describe "wines of 2026" --out repository
+    """  # noqa: D301  \b keeps click from joining the lines
+    from service.bundle.calibration import calibrate
+    from service.bundle.manifest import Recalibration
+    from service.bundle.place import place_of
+    from service.bundle.store import Repository, read_bundle
+    from service.engine.plan import run_now
+    from service.engine.registry import load_flow
+
+    folder = bundle_folder(bundle)
+    checked = read_bundle(folder)
+    manifest = checked.manifest
+    if out is None and place_of(folder) != (manifest.name, manifest.version):
+        raise InvalidInput(f"the bundle does not lie at REPOSITORY/{manifest.name}/VERSION: say --out REPOSITORY")
+    repository = Repository(out or folder.absolute().parent.parent)
+    layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
+    with open_rows(data, layout, block_rows(layout.width), delimiter) as rows:
+        held_out = rows.whole()
+    contexts = context_rows(context, manifest)
+    with place_named(rows.name, held_out):
+        flow = load_flow(checked)
+        given = None if contexts is None else np.atleast_2d(contexts)
+        log_prob = run_now(flow.log_prob(held_out.values, given)).log_prob
+    _require_finite(log_prob, held_out, rows.name)
+    source = Recalibration(
+        data=describe or Path(rows.name).name,
+        sha256=_digest(held_out.values, contexts),
+        version=manifest.version,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    anew = _anew(manifest, repository.next_version(manifest.name)).model_copy(
+        update={
+            "calibration": calibrate(log_prob),
+            "provenance": manifest.provenance.model_copy(update={"recalibration": source}),
+        }
+    )
+    where = repository.install_next(anew, checked.files())
+    before, after = manifest.calibration, anew.calibration
+    click.echo(f"{manifest.name} version {where.name}: {after.rows} rows, {_said(after.mean, after.standard_error)}")
+    click.echo(f"version {manifest.version}: {before.rows} rows, {_said(before.mean, before.standard_error)}")
+
+
+def _anew(manifest: Manifest, version: int) -> Manifest:
+    """The manifest of the next version, in the format that is written now."""
+    from service.bundle.manifest import FORMAT
+
+    return manifest.model_copy(update={"format": FORMAT, "version": version})
+
+
+def _require_finite(log_prob: Float32Array, block: Block, name: str) -> None:
+    """Rows outside the support have no place on the scale, and two rows at least are needed for one.
+
+    Raises:
+        InvalidInput: the first such row is named.
+    """
+    outside = np.flatnonzero(~np.isfinite(log_prob))
+    if len(outside):
+        where = block.where(int(outside[0]))
+        raise InvalidInput(f"{name}, {where}: the density is zero here; {len(outside)} rows lie outside the support")
+    if len(log_prob) < 2:
+        raise InvalidInput(f"{name} holds one row; a calibration needs at least two")
+
+
+def _digest(rows: Float32Array, context: Float32Array | None) -> str:
+    """SHA-256 of the rows, and of their context after them."""
+    whole = hashlib.sha256()
+    for array in (rows,) if context is None else (rows, context):
+        whole.update(array.astype("<f4").tobytes())
+    return whole.hexdigest()
+
+
+def _said(mean: float, error: float) -> str:
+    return f"mean log_prob {mean:.4f} ± {error:.4f} nats"
