@@ -17,7 +17,7 @@ from pushforward.arrays import Float32Array
 from pushforward.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
 from pushforward.delivery import Answer, Done, Pause, Send, Steps, advance
 from pushforward.errors import ClientError
-from pushforward.requests import MAX_VALUES, Score
+from pushforward.requests import MAX_VALUES, Method, Noise, Score
 
 __all__ = ["AsyncClient"]
 
@@ -113,12 +113,15 @@ class AsyncClient(Connection):
         seed: int | None = None,
         offset: int = 0,
         temperature: float = 1.0,
+        truncation: float | None = None,
+        method: Method = "random",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
     ) -> Samples:
         """As `Client.sample`."""
-        return await self._run(self._requests.sample(n, seed, offset, temperature, context, model, version))
+        noise = Noise(temperature, truncation, method)
+        return await self._run(self._requests.sample(n, seed, offset, noise, context, model, version))
 
     async def interpolate(
         self,

@@ -21,7 +21,7 @@ from pushforward.async_client import AsyncClient
 from pushforward.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
 from pushforward.delivery import Answer, Done, Pause, Send, Steps, advance
 from pushforward.errors import ClientError
-from pushforward.requests import MAX_VALUES, Score
+from pushforward.requests import MAX_VALUES, Method, Noise, Score
 
 __all__ = ["AsyncClient", "Client"]
 
@@ -152,6 +152,8 @@ class Client(Connection):
         seed: int | None = None,
         offset: int = 0,
         temperature: float = 1.0,
+        truncation: float | None = None,
+        method: Method = "random",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
@@ -163,6 +165,9 @@ class Client(Connection):
             seed: a whole number from 0; None for one that the server draws and names in the answer.
             offset: the number of the first row in the seed's sequence.
             temperature: scales the standard deviations of a normal base, diagonal one or mixture.
+            truncation: ends a normal base on both sides, after so many standard deviations.
+            method: ``"random"``, or ``"sobol"`` for rows that together are spread more evenly: averages over them
+                converge sooner, best where offset and n are powers of two.
             context: ``[C]``, or ``[K, C]`` for n rows of each of K contexts; None for a flow without.
             model: the flow's name.
             version: its version.
@@ -174,7 +179,8 @@ class Client(Connection):
             ApiError: the server said no.
             ConnectionFailed, TimedOut: no answer came.
         """
-        return self._run(self._requests.sample(n, seed, offset, temperature, context, model, version))
+        noise = Noise(temperature, truncation, method)
+        return self._run(self._requests.sample(n, seed, offset, noise, context, model, version))
 
     def interpolate(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -20,16 +20,33 @@ from pushforward.arrays import Float32Array, number_text, sendable, to_float32
 from pushforward.delivery import Delivery, Request, Steps
 from pushforward.errors import ConnectionFailed, InvalidInput, TimedOut, Unavailable, UnexpectedAnswer
 
-__all__ = ["MAX_VALUES", "Requests", "Score"]
+__all__ = ["MAX_VALUES", "Method", "Noise", "Requests", "Score"]
 
 Score = Literal["z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim"]
 """What `log_prob` can be asked for beside the log-densities."""
+
+Method = Literal["random", "sobol"]
+"""How the rows of a seed are spread."""
 
 MAX_VALUES: Final = 1 << 18
 """A request, or its answer, holds about so many numbers at most: 3 MB of JSON, well below a server's caps."""
 
 _FIRST_ROWS: Final = 256
 """So many samples are asked for at first; their answer tells how wide an event is, and so how many fit the next."""
+
+
+class Noise(NamedTuple):
+    """Of what distribution samples are made, as `pushforward.Client.sample` takes it."""
+
+    temperature: float = 1.0
+    truncation: float | None = None
+    method: Method = "random"
+
+    def said(self) -> dict[str, Any]:
+        """The arguments of a request; what is as usual goes unsaid, so that an older server takes it."""
+        unusual = {"truncation": self.truncation} if self.truncation is not None else {}
+        method = {"method": self.method} if self.method != "random" else {}
+        return {"temperature": self.temperature, **unusual, **method}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +97,7 @@ class Requests:
         n: int,
         seed: int | None,
         offset: int,
-        temperature: float,
+        noise: Noise,
         context: npt.ArrayLike | None,
         model: str | None,
         version: int | None,
@@ -93,7 +110,7 @@ class Requests:
         parts: list[Samples] = []
         while not parts or (parts[-1].offset - offset) + parts[-1].x.shape[axis] < n:
             done = sum(part.x.shape[axis] for part in parts)
-            of_it = {"n": min(rows, n - done), "seed": seed, "offset": offset + done, "temperature": temperature}
+            of_it = {"n": min(rows, n - done), "seed": seed, "offset": offset + done, **noise.said()}
             request = _sample_request(name, version, {k: v for k, v in of_it.items() if v is not None}, contexts)
             part = Samples.read((yield from self._ask(request)))
             parts.append(part)

@@ -19,6 +19,7 @@ import numpy as np
 from pushforward.arrays import Float32Array
 from pushforward.errors import InvalidInput
 from pushforward.layout import Layout
+from pushforward.requests import Noise
 
 if TYPE_CHECKING:
     from pushforward.client import Client
@@ -66,7 +67,7 @@ class Source(Protocol):
         """Log-densities ``[n]`` of rows ``[n, *event]``, in nats; -inf outside the support."""
         ...
 
-    def sample(self, n: int, seed: int | None, offset: int, temperature: float, context: Float32Array | None) -> Drawn:
+    def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> Drawn:
         """Rows offset to offset + n of a seed; of one that is drawn, where it is None."""
         ...
 
@@ -169,11 +170,12 @@ class _Local:
 
         return run_now(self._flow.log_prob(x, _rows_of(context))).log_prob
 
-    def sample(self, n: int, seed: int | None, offset: int, temperature: float, context: Float32Array | None) -> Drawn:
+    def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> Drawn:
         from service.engine.plan import run_now
 
         seed = secrets.randbits(_DRAWN_SEED_BITS) if seed is None else seed
-        samples = run_now(self._flow.sample(n, seed, offset, temperature, context))
+        temperature, truncation, method = noise
+        samples = run_now(self._flow.sample(n, seed, offset, temperature, context, truncation, method))
         return Drawn(samples.x, samples.log_prob, seed)
 
     def interpolate(
@@ -197,8 +199,8 @@ class _Served:
     def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
         return self._client.log_prob(x, context=context)
 
-    def sample(self, n: int, seed: int | None, offset: int, temperature: float, context: Float32Array | None) -> Drawn:
-        samples = self._client.sample(n, seed=seed, offset=offset, temperature=temperature, context=context)
+    def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> Drawn:
+        samples = self._client.sample(n, seed=seed, offset=offset, context=context, **noise._asdict())
         return Drawn(samples.x, samples.log_prob, samples.seed)
 
     def interpolate(

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pushforward.options import block_rows, context_rows, output_options, progress, source_options
+from pushforward.requests import Method, Noise
 from pushforward.sources import SourceOptions, open_source
 from pushforward.tables import Format, open_table
 
@@ -26,6 +27,18 @@ _MAX_SEED = (1 << 64) - 1
     show_default=True,
     help="Scales the standard deviations of a normal base.",
 )
+@click.option(
+    "--truncation",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Ends a normal base after so many standard deviations.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["random", "sobol"]),
+    default="random",
+    show_default=True,
+    help="Independent rows, or Sobol's: together spread more evenly.",
+)
 @click.option("--context", help="Conditioning: numbers with commas, for all rows.")
 @source_options
 @output_options
@@ -34,6 +47,8 @@ def command(
     seed: int | None,
     offset: int,
     temperature: float,
+    truncation: float | None,
+    method: Method,
     context: str | None,
     out: str,
     form: Format | None,
@@ -51,10 +66,11 @@ def command(
         one = context_rows(context, source)
         layout = source.layout
         size = block_rows(layout.width)
+        noise = Noise(temperature, truncation, method)
         drawn_by_us = seed is None
         with open_table(out, form, [*layout.names, "log_prob"]) as table, progress(count) as done:
             for start in range(0, count, size):
-                drawn = source.sample(min(size, count - start), seed, offset + start, temperature, one)
+                drawn = source.sample(min(size, count - start), seed, offset + start, noise, one)
                 seed = drawn.seed
                 table.write(drawn.x, drawn.log_prob)
                 done(len(drawn.x))

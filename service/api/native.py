@@ -140,10 +140,9 @@ class Verbs(Asking):
         check_work(math.prod(lead), flow.width, 1, budget, (place, "n"))
         seed = secrets.randbits(DRAWN_SEED_BITS) if asked.seed is None else asked.seed
         drawn = {"seed": seed, "offset": asked.offset, "n": asked.n}
+        draw = Draw(flow, asked.n, seed, asked.offset, asked.temperature, context, asked.truncation, asked.method)
         if stream is not None:
-            draw = Draw(flow, asked.n, seed, asked.offset, asked.temperature, context)
             told = wire.told_beside(named(flow) | drawn)
             return (yield from located(streamed(stream, Form("x", flow.features), draw, lead, told), main, place))
-        plan = flow.sample(asked.n, seed, asked.offset, asked.temperature, context)
-        found = yield from located(plan, main, place)
+        found = yield from located(draw.whole(), main, place)
         return wire.encode(codec, named(flow) | drawn | found._asdict(), "x", flow.features)

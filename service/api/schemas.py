@@ -21,7 +21,7 @@ from service.api.fields import (
     either,
 )
 from service.engine.flow import Return
-from service.engine.noise import MAX_SEED
+from service.engine.noise import MAX_SEED, Method
 
 __all__ = [
     "DecodeRequest",
@@ -77,6 +77,13 @@ class SampleRequest(Request):
     temperature: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="multiplies the standard deviations of a normal base")
     ] = 1.0
+    truncation: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="ends a normal base after so many standard deviations"),
+    ] = None
+    method: Annotated[
+        Method, Field(description="independent rows, or Sobol's, which together are spread more evenly")
+    ] = "random"
     context: Annotated[Any, either("conditioning row, [C]; or [K, C] for n rows of each", 1, 2)] = None
 
 

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 from service.api.codecs.codec import Form, StreamCodec
 from service.api.exchange import Reply
 from service.engine.flow import Samples, ServedFlow
+from service.engine.noise import Method
 from service.engine.plan import Finished, Float32, Plan, advance
 
 __all__ = ["STREAM_VALUES", "Draw", "streamed"]
@@ -32,6 +33,20 @@ class Draw(NamedTuple):
     offset: int
     temperature: float
     context: Float32 | None
+    truncation: float | None = None
+    method: Method = "random"
+
+    def check(self) -> None:
+        """Refuse what a later piece would refuse.
+
+        Raises:
+            InvalidArgument: as `service.engine.flow.ServedFlow.sample` of the whole.
+        """
+        self.flow.check_noise(self.offset + self.n, self.temperature, self.truncation, self.method)
+
+    def whole(self) -> Plan[Samples]:
+        """All rows, for all contexts."""
+        return self._drawn(self.n, 0, self.context)
 
     def cuts(self) -> Iterator[Cut]:
         """Context, first row and number of rows of each piece: one context after the other."""
@@ -43,7 +58,11 @@ class Draw(NamedTuple):
 
     def piece(self, context: Float32 | None, start: int, rows: int) -> Plan[Samples]:
         """The rows of one cut."""
-        return self.flow.sample(rows, self.seed, self.offset + start, self.temperature, context)
+        return self._drawn(rows, start, context)
+
+    def _drawn(self, rows: int, start: int, context: Float32 | None) -> Plan[Samples]:
+        offset = self.offset + start
+        return self.flow.sample(rows, self.seed, offset, self.temperature, context, self.truncation, self.method)
 
 
 def streamed(
@@ -58,6 +77,7 @@ def streamed(
         lead: the axes of the whole before an event's.
         headers: of the reply.
     """
+    draw.check()
     cuts = draw.cuts()
     found = yield from draw.piece(*next(cuts))
     return Reply(

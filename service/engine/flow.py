@@ -23,10 +23,12 @@ from service.bundle.manifest import Manifest
 from service.bundle.store import Golden
 from service.engine.checks import check_finite, check_outputs
 from service.engine.execution import Execution
-from service.engine.noise import BaseNoise
+from service.engine.latents import words_needed
+from service.engine.noise import BaseNoise, Method
 from service.engine.paths import Path, PathKind, default_path
 from service.engine.plan import Float32, Lane, Outputs, Plan, Rows, Run
 from service.engine.scores import HeldOut, bits_per_dim
+from service.engine.sobol import MAX_ROWS, MAX_WIDTH
 from service.errors import EngineFailed, InvalidArgument, NotFinite, OutOfSupport, Reason, WrongShape
 
 __all__ = ["RETURNS", "Decoded", "Densities", "Encoded", "Interpolation", "Return", "Samples", "ServedFlow"]
@@ -175,6 +177,8 @@ class ServedFlow:
         offset: int = 0,
         temperature: float = 1.0,
         context: Float32 | None = None,
+        truncation: float | None = None,
+        method: Method = "random",
     ) -> Plan[Samples]:
         """Draw rows; row i of a seed is one value, whatever n and offset.
 
@@ -185,20 +189,22 @@ class ServedFlow:
             temperature: multiplies the standard deviations of a normal base, diagonal one or mixture, about their
                 means; log_prob stays the flow's own.
             context: ``[C]``, or ``[K, C]`` for n rows of each; None for a flow without.
+            truncation: where a normal base ends, on both sides of its mean, in its standard deviations, which
+                temperature scales; None for nowhere. log_prob stays the flow's own.
+            method: independent rows, or Sobol's (`service.engine.sobol`): as a whole spread more evenly.
 
         Raises:
-            InvalidArgument: a temperature other than 1 for a uniform base or a Student-t.
+            InvalidArgument: a temperature other than 1 or a truncation for a uniform base or a Student-t; for
+                sobol, more numbers a row or rows of a seed than there are.
             WrongShape: the context is missing or superfluous.
             EngineFailed: a row that was drawn has no float32.
         """
         base = self.manifest.base
-        if temperature != 1.0 and not base.tempered:
-            detail = f"temperature scales a normal base; this flow's base is {base.title}, so that only 1 will do"
-            raise InvalidArgument(detail, (Reason(("temperature",), detail),))
+        self.check_noise(offset + n, temperature, truncation, method)
         contexts = 1 if context is None else math.prod(context.shape[:-1])
         each = None if context is None else context.reshape(contexts, context.shape[-1])
         self._require_context(each)
-        noise = BaseNoise(base, self.width, seed, offset, n, temperature, contexts)
+        noise = BaseNoise(base, self.width, seed, offset, n, temperature, contexts, truncation, method)
         outputs = yield Run(self.inverse, noise, None if each is None else _Repeated(each, n))
         check_outputs(outputs, "temperature", EngineFailed if temperature <= 1.0 else NotFinite)
         lead = (n,) if context is None else (*context.shape[:-1], n)
@@ -298,6 +304,34 @@ class ServedFlow:
             return np.broadcast_to(context, (count, context.shape[1]))
         detail = f"context must have one row, or one for each of the {count} rows, and has {len(context)}"
         raise WrongShape(detail, (Reason(("context",), detail),))
+
+    def check_noise(self, end: int, temperature: float, truncation: float | None, method: Method) -> None:
+        """Hold what `sample` would draw against the flow's base.
+
+        Args:
+            end: one past the last row of the seed.
+            temperature: as for `sample`.
+            truncation: as for `sample`.
+            method: as for `sample`.
+
+        Raises:
+            InvalidArgument: as `sample`.
+        """
+        base = self.manifest.base
+        if temperature != 1.0 and not base.tempered:
+            detail = f"temperature scales a normal base; this flow's base is {base.title}, so that only 1 will do"
+            raise InvalidArgument(detail, (Reason(("temperature",), detail),))
+        if truncation is not None and not base.tempered:
+            detail = f"truncation ends a normal base; this flow's base is {base.title}, which has no such end"
+            raise InvalidArgument(detail, (Reason(("truncation",), detail),))
+        if method == "random":
+            return
+        if (numbers := words_needed(base, self.width)) > MAX_WIDTH:
+            detail = f"a row of this flow takes {numbers} numbers, and sobol has {MAX_WIDTH}; use method=random"
+            raise InvalidArgument(detail, (Reason(("method",), detail),))
+        if end > MAX_ROWS:
+            detail = f"sobol has 2^52 rows, numbered from 0, and these end at {end}"
+            raise InvalidArgument(detail, (Reason(("offset",), detail),))
 
     def _require_context(self, context: Float32 | None) -> None:
         width = self.manifest.context_width

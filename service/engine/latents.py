@@ -5,7 +5,9 @@ A row is computed by exactly rounded steps alone (`service.engine.exact`), and n
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Self, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ from service.bundle.bases import Base, DiagonalNormalBase, MixtureBase, NormalBa
 from service.engine.exact import inverse_normal_cdf, log
 from service.engine.plan import Float32
 
-__all__ = ["latents", "words_needed"]
+__all__ = ["Truncation", "latents", "words_needed"]
 
 Float64 = npt.NDArray[np.float64]
 
@@ -42,7 +44,28 @@ def words_needed(base: Base, width: int) -> int:
             return width
 
 
-def latents(base: Base, width: int, values: Float64, scale: Float64 | None = None) -> Float32:
+class Truncation(NamedTuple):
+    """Where the normal numbers of each row end, on both sides.
+
+    Args:
+        bounds: float64 ``[N, 1]``, in standard deviations; infinite for a row that is not truncated.
+        tails: float64 ``[N, 1]``, the distribution function at -bound.
+    """
+
+    bounds: Float64
+    tails: Float64
+
+    @classmethod
+    def of(cls, bounds: Sequence[float | None], lengths: Sequence[int]) -> Self:
+        """Of so many rows each with the same bound."""
+        ends = [math.inf if bound is None else bound for bound in bounds]
+        tails = [0.5 * math.erfc(end / math.sqrt(2)) for end in ends]
+        return cls(np.repeat(ends, lengths)[:, None], np.repeat(tails, lengths)[:, None])
+
+
+def latents(
+    base: Base, width: int, values: Float64, scale: Float64 | None = None, truncation: Truncation | None = None
+) -> Float32:
     """Rows of z from uniform numbers.
 
     Args:
@@ -50,20 +73,21 @@ def latents(base: Base, width: int, values: Float64, scale: Float64 | None = Non
         width: D.
         values: float64 ``[N, W]``, strictly between 0 and 1, W from `words_needed`.
         scale: ``[N, 1]``, what the standard deviations of each row are multiplied by; None for 1.
+        truncation: of the normal numbers before that; None for none.
 
     Returns:
         float32 ``[N, D]``. A number that no float32 holds is infinite: who runs it names the row.
     """
     match base:
         case NormalBase():
-            z = _scaled(inverse_normal_cdf(values), scale)
+            z = _normals(values, scale, truncation)
         case DiagonalNormalBase(frame=(mean, deviation)):
-            z = _scaled(inverse_normal_cdf(values), scale)
+            z = _normals(values, scale, truncation)
             z *= deviation
             z += mean
         case MixtureBase(frames=(means, deviations), thresholds=thresholds):
             chosen = np.searchsorted(thresholds, values[:, 0], side="right")
-            z = _scaled(inverse_normal_cdf(values[:, 1:]), scale)
+            z = _normals(values[:, 1:], scale, truncation)
             z *= deviations[chosen]
             z += means[chosen]
         case StudentTBase(degrees_of_freedom=freedom):
@@ -76,7 +100,13 @@ def latents(base: Base, width: int, values: Float64, scale: Float64 | None = Non
         return z.astype(np.float32)
 
 
-def _scaled(z: Float64, scale: Float64 | None) -> Float64:
+def _normals(values: Float64, scale: Float64 | None, truncation: Truncation | None) -> Float64:
+    """Normal numbers of mean 0, from uniform ones."""
+    if truncation is None:
+        z = inverse_normal_cdf(values)
+    else:
+        z = inverse_normal_cdf(truncation.tails + (1.0 - 2.0 * truncation.tails) * values)
+        np.clip(z, -truncation.bounds, truncation.bounds, out=z)
     if scale is not None:
         z *= scale
     return z

@@ -12,19 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from service.bundle.bases import Base
-from service.engine.latents import latents, words_needed
+from service.engine.latents import Truncation, latents, words_needed
 from service.engine.plan import Float32
+from service.engine.sobol import sobol_words
 
-__all__ = ["MAX_SEED", "BaseNoise", "uniforms"]
+__all__ = ["MAX_SEED", "BaseNoise", "Method", "uniforms"]
 
 Float64 = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
+Method = Literal["random", "sobol"]
 
 MAX_SEED: Final = (1 << 64) - 1
 """The greatest seed: the generator's key has so many bits."""
@@ -87,6 +89,9 @@ class BaseNoise:
         count: how many rows.
         temperature: multiplies the standard deviations of a base made of normal distributions; 1 for any other.
         repeats: the same rows so many times over, once for each context.
+        truncation: where the normal numbers end, on both sides, in standard deviations before the temperature; None
+            for nowhere, and for a base without.
+        method: independent rows, or Sobol's (`service.engine.sobol`), shifted by the seed.
 
     Example:
         >>> noise = BaseNoise(NormalBase(), 2, seed=7, offset=0, count=10)
@@ -101,6 +106,8 @@ class BaseNoise:
     count: int
     temperature: float = 1.0
     repeats: int = 1
+    truncation: float | None = None
+    method: Method = "random"
 
     def __len__(self) -> int:
         return self.count * self.repeats
@@ -117,11 +124,13 @@ class BaseNoise:
         first = parts[0][0]
         pieces = [piece for noise, start, stop in parts for piece in noise.words(start, stop)]
         values = _uniform(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
-        scale = None
+        scale = truncation = None
+        lengths = [stop - start for _, start, stop in parts]
         if any(noise.temperature != 1.0 for noise, _, _ in parts):
-            lengths = [stop - start for _, start, stop in parts]
             scale = np.repeat([noise.temperature for noise, _, _ in parts], lengths)[:, None]
-        return latents(first.base, first.width, values, scale)
+        if any(noise.truncation is not None for noise, _, _ in parts):
+            truncation = Truncation.of([noise.truncation for noise, _, _ in parts], lengths)
+        return latents(first.base, first.width, values, scale, truncation)
 
     def words(self, start: int, stop: int) -> Iterator[Words]:
         """The random words ``[., W]`` of the rows start to stop, in one piece or more."""
@@ -129,7 +138,8 @@ class BaseNoise:
         while True:
             row = start % self.count
             length = min(stop - start, self.count - row)
-            yield random_words(self.seed, self.offset + row, length, needed)
+            words = random_words if self.method == "random" else sobol_words
+            yield words(self.seed, self.offset + row, length, needed)
             start += length
             if start >= stop:
                 return

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pushforward.arrays import number_text
 from pushforward.delivery import Answer, Delivery, Send
 from pushforward.errors import InvalidInput, UnexpectedAnswer
-from pushforward.requests import Requests
+from pushforward.requests import Noise, Requests
 
 
 class Flow:
@@ -87,7 +87,7 @@ def test_pieces_joined_are_the_whole(rows, bound, event, with_context):
 @given(st.integers(1, 1200), st.integers(0, 50), st.integers(20, 3000), st.sampled_from([None, 5]))
 def test_samples_in_pieces_are_the_whole(n, offset, bound, seed):
     flow = Flow()
-    drawn = drive(requests(max_values=bound).sample(n, seed, offset, 1.0, None, None, None), flow)
+    drawn = drive(requests(max_values=bound).sample(n, seed, offset, Noise(), None, None, None), flow)
     expected = np.stack([flow.row(seed or 11, i) for i in range(offset, offset + n)])
     assert drawn.x.tobytes() == expected.tobytes()
     assert (drawn.seed, drawn.offset, len(drawn.log_prob)) == (seed or 11, offset, n)
@@ -101,7 +101,7 @@ def test_samples_in_pieces_are_the_whole(n, offset, bound, seed):
 def test_samples_of_several_contexts_are_joined_along_their_rows():
     flow = Flow()
     context = np.array([[0.0], [10.0]], np.float32)
-    drawn = drive(requests(max_values=64).sample(700, 5, 0, 1.0, context, None, None), flow)
+    drawn = drive(requests(max_values=64).sample(700, 5, 0, Noise(), context, None, None), flow)
     assert drawn.x.shape == (2, 700, 2)
     assert drawn.log_prob.shape == (2, 700)
     rows = np.stack([flow.row(5, i) for i in range(700)])
@@ -111,7 +111,7 @@ def test_samples_of_several_contexts_are_joined_along_their_rows():
 
 def test_the_first_answer_fixes_flow_version_and_seed_for_the_rest():
     flow = Flow()
-    drive(requests(max_values=100).sample(1000, None, 0, 1.0, None, None, None), flow)
+    drive(requests(max_values=100).sample(1000, None, 0, Noise(), None, None, None), flow)
     assert "seed" not in flow.asked[0]
     assert "version" not in flow.asked[0]
     assert all((a["model"], a["version"], a["seed"]) == ("flow", "3", "11") for a in flow.asked[1:])
@@ -122,7 +122,7 @@ def test_the_first_answer_fixes_flow_version_and_seed_for_the_rest():
 
 def test_a_simple_sample_is_a_get_with_only_what_was_said():
     flow = Flow()
-    drive(requests().sample(2, 7, 0, 0.5, [0.25, 1e-45], "wine", 4), flow)
+    drive(requests().sample(2, 7, 0, Noise(0.5), [0.25, 1e-45], "wine", 4), flow)
     assert flow.asked == [
         {
             "path": "sample",
@@ -187,7 +187,7 @@ def test_nothing_is_sent_of_input_that_cannot_be():
     with pytest.raises(InvalidInput):
         drive(requests().log_prob([[1, np.nan]], None, None, None), flow)
     with pytest.raises(InvalidInput, match="context"):
-        drive(requests().sample(1, 1, 0, 1.0, [np.inf], None, None), flow)
+        drive(requests().sample(1, 1, 0, Noise(), [np.inf], None, None), flow)
     assert flow.asked == []
 
 

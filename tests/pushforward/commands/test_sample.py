@@ -52,6 +52,17 @@ def test_context(run, where):
     assert len(table(run("sample", "-n", 3, "--seed", 1, "--context", "1,2", *where("conditional")))) == 3
 
 
+def test_truncated_and_quasi_random_rows(run, where):
+    arguments = ["-n", 64, "--seed", 7, *where("affine")]
+    texts = {run("sample", *arguments, *more).stdout for more in ([], ["--truncation", 1], ["--method", "sobol"])}
+    assert len(texts) == 3
+    whole = run("sample", *arguments, "--method", "sobol").stdout.splitlines()
+    rest = run("sample", *arguments, "--method", "sobol", "--offset", 60, "-n", 4).stdout.splitlines()
+    assert whole[-4:] == rest[1:]
+    with pytest.raises(PushforwardError, match="truncation"):
+        run("sample", *where("square"), "--truncation", 1)
+
+
 def test_a_temperature_that_the_base_does_not_have(run, where):
     with pytest.raises(PushforwardError, match="temperature"):
         run("sample", "--seed", 1, "--temperature", 2, *where("square"))

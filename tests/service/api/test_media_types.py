@@ -75,6 +75,36 @@ def test_samples_are_the_same_in_every_type(client, media):
     assert told == {name: str(document[name]) for name in told}
 
 
+NOISE = [{}, {"temperature": 0.5}, {"truncation": 1.5}, {"method": "sobol"}, {"method": "sobol", "truncation": 0.5}]
+
+
+@pytest.mark.parametrize("noise", NOISE, ids=str)
+@pytest.mark.parametrize("media", [JSON, *ALL], ids=lambda media: media.name)
+def test_ten_rows_are_five_and_the_next_five_in_every_type(client, media, noise):
+    def drawn(n, offset):
+        query = {"n": n, "seed": 3, "offset": offset, **noise}
+        answer = client.get("/models/coupling/sample", params=query, headers={"accept": media.name})
+        assert answer.status_code == 200, answer.text
+        return media.read(answer.content, "x", numbered("x", 5)).tobytes()
+
+    assert drawn(10, 7) == drawn(5, 7) + drawn(5, 12)
+
+
+def test_noise_by_body_is_that_by_query(client):
+    arguments = {"n": 4, "seed": 3, "truncation": 0.7, "method": "sobol"}
+    by_query = client.get("/models/coupling/sample", params=arguments).json()
+    assert by_query == client.post("/models/coupling/sample", json=arguments).json()
+    assert by_query["x"] != client.get("/models/coupling/sample", params=arguments | {"method": "random"}).json()["x"]
+
+
+@EVERY
+def test_a_sample_that_would_run_out_of_rows_is_refused_before_it_streams(client, media):
+    query = {"n": 2**16, "offset": 2**52 - 2**15, "method": "sobol"}
+    answer = client.get("/models/coupling/sample", params=query, headers={"accept": media.name})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["loc"] == ["query", "offset"]
+
+
 @EVERY
 def test_an_image_is_flat_columns_but_whole_where_there_are_axes(client, media):
     images = np.random.default_rng(1).uniform(size=(3, 2, 3, 1)).astype(np.float32)

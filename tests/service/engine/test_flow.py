@@ -9,7 +9,9 @@ from service.bundle.bases import DiagonalNormalBase, MixtureBase, StudentTBase
 from service.engine.flow import RETURNS, ServedFlow
 from service.engine.plan import Outputs, run_now
 from service.engine.queues import Limits
+from service.engine.registry import load_flow
 from service.errors import EngineFailed, InvalidArgument, NotFinite, OutOfSupport, WrongShape
+from tests.service.bundles import affine, bundle
 
 NORMAL = ["two-moons", "conditional", "image", "coupling"]
 
@@ -159,6 +161,39 @@ def test_a_diagonal_normal_is_walked_about_its_mean(flows):
     found = run_now(based(flows["coupling"], base).interpolate(z, 3, space="z")).z
     half = np.sqrt(0.5)
     np.testing.assert_allclose(found[1], [1 + 2 * half, 1 + half, 1, 1, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["random", "sobol"])
+def test_truncation_ends_the_base_and_not_the_density(flows, parts, method):
+    drawn = run_now(flows["coupling"].sample(300, 1, temperature=0.5, truncation=1.5, method=method))
+    z = run_now(flows["coupling"].encode(drawn.x)).z
+    assert np.abs(z).max() <= 0.7501
+    assert np.abs(z).max() > 0.7
+    np.testing.assert_allclose(drawn.log_prob, parts["coupling"].log_prob(drawn.x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["coupling", "square"])
+def test_sobol_rows_are_the_same_whatever_n_and_offset(flows, name):
+    whole = run_now(flows[name].sample(200, seed=9, method="sobol"))
+    assert whole.x.tobytes() != run_now(flows[name].sample(200, seed=9)).x.tobytes()
+    for offset, n in ((0, 5), (5, 5), (63, 70), (199, 1)):
+        part = run_now(flows[name].sample(n, seed=9, offset=offset, method="sobol"))
+        assert part.x.tobytes() == whole.x[offset : offset + n].tobytes()
+
+
+def test_what_noise_a_base_does_not_have(flows):
+    with pytest.raises(InvalidArgument, match="truncation ends a normal base; this flow's base is uniform"):
+        run_now(flows["square"].sample(1, 1, truncation=1.0))
+    run_now(flows["square"].sample(1, 1, offset=2**52 - 1, method="sobol"))
+    with pytest.raises(InvalidArgument, match="sobol has 2") as caught:
+        run_now(flows["square"].sample(2, 1, offset=2**52 - 1, method="sobol"))
+    assert [reason.loc for reason in caught.value.errors] == [("offset",)]
+
+
+def test_sobol_has_so_many_columns_and_no_more(flows, tmp_path):
+    flow = load_flow(bundle(tmp_path, affine("wide", 1, (1112,))))
+    with pytest.raises(InvalidArgument, match="takes 1112 numbers, and sobol has 1111; use method=random"):
+        run_now(flow.sample(1, 1, method="sobol"))
 
 
 def test_each_context_gets_the_same_noise(flows, parts):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
+from service.engine.latents import Truncation, latents
 from service.engine.noise import MAX_SEED, BaseNoise, uniforms
 
 seeds = st.integers(0, MAX_SEED)
@@ -144,5 +145,64 @@ def test_rows_computed_together_have_the_bits_that_they_have_alone(parts, base):
     for seed, offset, count, temperature, start in parts:
         noise = BaseNoise(base, 5, seed, offset, count, temperature if base.tempered else 1.0, repeats=2)
         pieces.append((noise, min(start, count), 2 * count))
+    alone = np.concatenate([noise[start:stop] for noise, start, stop in pieces])
+    assert BaseNoise.computed(pieces).tobytes() == alone.tobytes()
+
+
+@given(seeds, st.integers(0, 1 << 40), st.integers(1, 40), st.sampled_from(bases(3)), st.data())
+@settings(max_examples=60)
+def test_a_row_of_sobol_has_the_same_bits_in_every_slice(seed, offset, count, base, data):
+    whole = BaseNoise(base, 3, seed, offset, count, method="sobol")[0:count]
+    start = data.draw(st.integers(0, count - 1))
+    stop = data.draw(st.integers(start + 1, count))
+    moved = BaseNoise(base, 3, seed, offset + start, stop - start, method="sobol")[0 : stop - start]
+    assert moved.tobytes() == whole[start:stop].tobytes()
+
+
+def test_sobol_noise_has_the_base_s_distribution_and_sooner():
+    def error(method):
+        z = BaseNoise(NormalBase(), 2, 3, 0, 1024, method=method)[0:1024].astype(np.float64)
+        return abs(z.mean(axis=0)).max(), abs((z * z).mean(axis=0) - 1).max()
+
+    random, sobol = error("random"), error("sobol")
+    assert sobol[0] < 0.2 * random[0]
+    assert sobol[1] < 0.2 * random[1]
+
+
+@pytest.mark.parametrize("bound", [1e-9, 0.1, 1.0, 2.5, 8.0, 40.0])
+def test_truncated_noise_is_the_inverse_of_the_truncated_distribution_function(bound):
+    z = BaseNoise(NormalBase(), 4, 11, 0, 5000, truncation=bound)[0:5000]
+    expected = stats.truncnorm.ppf(uniforms(11, 0, 5000, 4), -bound, bound)
+    np.testing.assert_allclose(z, expected, rtol=2e-6, atol=1e-15)
+    assert np.abs(z).max() <= np.float32(bound)
+
+
+def test_a_wide_bound_leaves_the_bits():
+    plain, cut = (BaseNoise(NormalBase(), 4, 1, 0, 999, truncation=t)[0:999] for t in (None, 1e3))
+    assert plain.tobytes() == cut.tobytes()
+
+
+def test_the_extreme_words_of_the_generator_stay_inside_a_bound():
+    values = np.array([[2.0**-53, 1 - 2.0**-53, 0.5]])
+    for bound in np.geomspace(1e-12, 50, 200):
+        z = latents(NormalBase(), 3, values, None, Truncation.of([bound], [1]))
+        assert np.isfinite(z).all()
+        assert np.abs(z).max() <= np.float32(bound)
+        assert abs(z[0, 2]) < 1e-7
+
+
+@given(
+    st.lists(
+        st.tuples(seeds, st.integers(1, 9), st.sampled_from([None, 0.5, 3.0]), st.sampled_from(["random", "sobol"])),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from([base for base in bases(5) if base.tempered]),
+)
+def test_truncated_and_sobol_rows_computed_together_have_the_bits_that_they_have_alone(parts, base):
+    pieces = [
+        (BaseNoise(base, 5, seed, 3, count, 0.7, truncation=bound, method=method), 0, count)
+        for seed, count, bound, method in parts
+    ]
     alone = np.concatenate([noise[start:stop] for noise, start, stop in pieces])
     assert BaseNoise.computed(pieces).tobytes() == alone.tobytes()
