@@ -79,31 +79,46 @@ class Sheet:
         Raises:
             DataError: naming rows and columns.
         """
+        self._check_count()
+        self.check_finite()
+
+    def _check_count(self) -> None:
         count, width = self.flat.shape
         least = max(MIN_ROWS, 2 * width)
         if count < least:
             raise DataError(
                 f"{self.file}: {count} rows are too few to fit {width} columns; at least {least} are needed"
             )
+
+    def check_finite(self) -> None:
+        """Refuse values that are not finite, or too large for float32.
+
+        Raises:
+            DataError: naming rows and columns.
+        """
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(self.flat.astype(np.float32))
         if bad.any():
             raise self._error(bad, "expected a finite number within float32's range")
 
-    def check_variation(self, step: FloatArray | None) -> None:
+    def check_variation(self, step: FloatArray | None, constant: str = "has no density; drop it") -> None:
         """Refuse columns that are constant, as float32 too; one that is dequantized varies within its bin.
+
+        Args:
+            step: ``[*event]`` the bins' widths, 0 where a column is not dequantized; None where none is.
+            constant: what follows from a constant column, in words.
 
         Raises:
             DataError: naming the columns.
         """
         single = self.flat.astype(np.float32)
         spread = np.ptp(single, axis=0)
-        constant = (spread == 0) if step is None else (spread == 0) & (step.reshape(-1) == 0)
+        same = (spread == 0) if step is None else (spread == 0) & (step.reshape(-1) == 0)
         reasons = []
-        for column in np.flatnonzero(constant):
+        for column in np.flatnonzero(same):
             first, exact = self.flat[0, column], np.ptp(self.flat[:, column])
             what = (
-                f"is constant: it is {first:g} in every row, so it has no density; drop it"
+                f"is constant: it is {first:g} in every row, so it {constant}"
                 if exact == 0
                 else f"is constant in float32: it varies by {exact:g} around {first:.9g}; take an offset away first"
             )

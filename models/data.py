@@ -16,12 +16,21 @@ import torch
 from torch import Tensor
 
 from models.checks import Sheet, grid_step, is_on_grid
-from models.readers import FloatArray, Source, read_source, to_numbers
+from models.context import context_columns, read_context
+from models.readers import FloatArray, Source, read_source
 from models.recipe import DataRecipe, Recipe
-from models.selection import chosen_columns, column_units, find_column, kept_rows
+from models.selection import (
+    chosen_columns,
+    column_label,
+    column_units,
+    find_column,
+    kept_rows,
+    numbers_of,
+    row_places,
+)
 from models.zoo import datasets
-from service.bundle.manifest import Feature, Quantization
-from service.errors import DataError, Reason
+from service.bundle.manifest import ContextFeature, Feature, Quantization
+from service.errors import DataError
 
 __all__ = ["Split", "Table", "derived_seed", "load_data", "split"]
 
@@ -39,6 +48,9 @@ class Table:
         high: the upper bound.
         words: what the data is, for the manifest.
         notes: what the user should know: columns on which the density has no bound.
+        context: ``[N, C]`` float64, finite: what each row is conditioned on; None for nothing.
+        context_features: its columns as the manifest names them; empty where the data does not name them.
+        context_labels: what to call each of its columns in a sentence.
     """
 
     rows: FloatArray
@@ -49,13 +61,18 @@ class Table:
     high: float | None
     words: str
     notes: tuple[str, ...] = ()
+    context: FloatArray | None = None
+    context_features: tuple[ContextFeature, ...] = ()
+    context_labels: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the rows, their shape and the bins: equal where a fit sees the same data."""
+        """SHA-256 of the rows, their shape, the bins and the context: equal where a fit sees the same data."""
         state = hashlib.sha256(repr((self.rows.shape, self.low, self.high)).encode())
         state.update(np.ascontiguousarray(self.rows).tobytes())
         state.update(b"" if self.step is None else np.ascontiguousarray(self.step).tobytes())
+        if self.context is not None:
+            state.update(repr(self.context.shape).encode() + np.ascontiguousarray(self.context).tobytes())
         return state.hexdigest()
 
     @property
@@ -81,11 +98,17 @@ class Split:
         train: ``[N, *event]`` what weights and statistics are fitted to.
         validation: ``[N, *event]`` what early stopping watches.
         test: ``[N, *event]`` held out: what the report speaks of.
+        train_context: ``[N, C]`` the context of the training rows; None for none, as below.
+        validation_context: of the validation rows.
+        test_context: of the rows held out.
     """
 
     train: Tensor
     validation: Tensor
     test: Tensor
+    train_context: Tensor | None = None
+    validation_context: Tensor | None = None
+    test_context: Tensor | None = None
 
 
 def derived_seed(seed: int, purpose: str) -> int:
@@ -103,7 +126,8 @@ def load_data(recipe: Recipe) -> Table:
 
     Raises:
         DataError: where the file cannot be read, a column is not there, or its rows cannot be fitted: text, NaN,
-            infinities, constant columns, too few rows, values out of bounds. Rows and columns are named.
+            infinities, constant columns, too few rows, values out of bounds; or where that holds of the context. Rows
+            and columns are named.
     """
     options = recipe.data
     if options.source is None:
@@ -118,9 +142,11 @@ def load_data(recipe: Recipe) -> Table:
         source = read_source(Path(options.source), options.key, options.header)
         words = source.file + (f", array {options.key}" if options.key else "")
     kept, spent = kept_rows(source, options.where)
+    given_by = context_columns(source, options.context)
     if source.array is None:
-        names = chosen_columns(source, options, spent)
-        rows = _to_rows(source, names, kept)
+        names = chosen_columns(source, options, spent, given_by)
+        hint = "; leave a column of text out with --drop, or give --header where the first line names the columns"
+        rows = numbers_of(source, {name: source.columns[name] for name in names}, kept, hint)
     else:
         if options.columns or options.drop or options.units:
             raise DataError(f"{source.file}: these are images; there are no columns to name")
@@ -130,14 +156,16 @@ def load_data(recipe: Recipe) -> Table:
     step = _steps(sheet, source, options, given)
     sheet.check_variation(step)
     sheet.check_bounds(options.low, options.high, closed=step is not None)
-    units = column_units(source, options.units, names)
+    units = column_units(source, options.units, (*names, *given_by))
+    context = read_context(source, options, given_by, kept, units)
     if source.named:
         known = {feature.name: feature.unit for feature in features}
         features = tuple(Feature(name=n, unit=units.get(n, known.get(n))) for n in names)
-    elif units:
+    elif any(name in units for name in names):
         features = tuple(Feature(name=f"column {n}", unit=units.get(n)) for n in names)
     where = f" where {' and '.join(options.where)}" if options.where else ""
-    event = f"of {len(names)} columns" if names else f"of shape {list(rows.shape[1:])}"
+    event = f"of {_counted(len(names), 'column')}" if names else f"of shape {list(rows.shape[1:])}"
+    condition = f", given {_counted(context.rows.shape[1], 'column')} of context" if context else ""
     return Table(
         rows=rows,
         names=names,
@@ -145,8 +173,11 @@ def load_data(recipe: Recipe) -> Table:
         step=step,
         low=options.low,
         high=options.high,
-        words=f"{words}{where}: {len(rows)} rows {event}",
-        notes=sheet.notes(step),
+        words=f"{words}{where}: {len(rows)} rows {event}{condition}",
+        notes=sheet.notes(step) + (context.notes if context else ()),
+        context=context.rows if context else None,
+        context_features=context.features if context else (),
+        context_labels=context.labels if context else (),
     )
 
 
@@ -157,12 +188,29 @@ def split(table: Table, options: DataRecipe, seed: int) -> Split:
         table: the rows.
         options: `validation` and `test` are the fractions.
         seed: the same seed, the same cut.
+
+    Raises:
+        DataError: where a column of the context is constant in the training rows, as a class of few rows may be.
     """
     count = len(table.rows)
     validation, test = (max(2, round(count * part)) for part in (options.validation, options.test))
     order = torch.randperm(count, generator=torch.Generator().manual_seed(derived_seed(seed, "split")))
     rows = torch.from_numpy(table.rows).to(torch.float32)[order]
-    return Split(rows[test + validation :], rows[test : test + validation], rows[:test])
+    parts = slice(test + validation, None), slice(test, test + validation), slice(0, test)
+    if table.context is None:
+        return Split(*(rows[part] for part in parts))
+    context = torch.from_numpy(table.context).to(torch.float32)[order]
+    same = torch.nonzero(context[parts[0]].amax(dim=0) == context[parts[0]].amin(dim=0)).flatten().tolist()
+    if same:
+        raise DataError(
+            f"{table.context_labels[same[0]]}: this is the same in all {count - test - validation} training rows, so "
+            "that nothing can be learned of it; leave such rows out, or give another seed"
+        )
+    return Split(*(rows[part] for part in parts), *(context[part] for part in parts))
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _of_builtin(name: str, rows: npt.NDArray[np.float64], features: Sequence[Feature]) -> Source:
@@ -172,40 +220,14 @@ def _of_builtin(name: str, rows: npt.NDArray[np.float64], features: Sequence[Fea
     return Source(name, {n: rows[:, i] for i, n in enumerate(names)}, named=bool(features))
 
 
-def _to_rows(source: Source, names: Sequence[str], kept: npt.NDArray[np.bool_] | None) -> FloatArray:
-    """The chosen columns side by side; a cell that is no number is an error."""
-    values, reasons = [], []
-    for position, name in enumerate(names):
-        numbers, bad = to_numbers(source.columns[name])
-        bad = [(row, what) for row, what in bad if kept is None or kept[row]]
-        if bad:
-            row, what = bad[0]
-            more = f" (and {len(bad) - 1} more in this column)" if len(bad) > 1 else ""
-            text = f"{source.place(row)}, {_label(source, name)}: expected a number, and found {what}{more}"
-            reasons.append(Reason((source.file, name), text, row=row, column=position))
-        values.append(numbers)
-    if reasons:
-        hint = "; leave a column of text out with --drop, or give --header where the first line names the columns"
-        raise DataError(f"{source.file}: {reasons[0].reason}{hint}", tuple(reasons))
-    rows = np.stack(values, axis=1)
-    return rows if kept is None else rows[kept]
-
-
-def _label(source: Source, name: str) -> str:
-    return f"column {name!r}" if source.named else f"column {name}"
-
-
 def _sheet(source: Source, names: Sequence[str], rows: FloatArray, kept: npt.NDArray[np.bool_] | None) -> Sheet:
-    numbers = None if kept is None else np.flatnonzero(kept)
     if names:
-        labels, keys = [_label(source, name) for name in names], list(names)
+        labels, keys = [column_label(source, name) for name in names], list(names)
     else:
         places = list(np.ndindex(rows.shape[1:]))
         keys = [", ".join(map(str, place)) for place in places]
         labels = [f"pixel [{key}]" for key in keys]
-    return Sheet(
-        source.file, rows, labels, keys, lambda row: source.place(row if numbers is None else int(numbers[row]))
-    )
+    return Sheet(source.file, rows, labels, keys, row_places(source, kept))
 
 
 def _steps(sheet: Sheet, source: Source, options: DataRecipe, given: Quantization | None) -> FloatArray | None:

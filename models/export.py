@@ -25,7 +25,7 @@ from models.invariance import check_invariance
 from models.probes import make_probes, outside_support
 from models.session import Graph
 from service.bundle.calibration import calibrate
-from service.bundle.manifest import Feature, Manifest, Provenance, Quantization
+from service.bundle.manifest import ContextFeature, Feature, Manifest, Provenance, Quantization
 from service.bundle.parity import BATCH_MULTIPLE
 from service.bundle.store import Golden, Repository
 from service.errors import DataError, Reason
@@ -49,6 +49,7 @@ def export_flow(
     context: Tensor | npt.ArrayLike | None = None,
     description: str = "",
     features: Sequence[Feature] = (),
+    context_features: Sequence[ContextFeature] = (),
     quantization: Quantization | None = None,
     gaussian_mean: float | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -69,8 +70,10 @@ def export_flow(
         context: ``[M, C]``, the context of those rows.
         description: one or two sentences for whoever meets the flow in a list.
         features: one for each column of a table, or none.
+        context_features: one for each column of the context, or none.
         quantization: for integer-valued data.
-        gaussian_mean: the mean log_prob of `held_out` under a Gaussian fitted to the training rows, in nats.
+        gaussian_mean: the mean log_prob of `held_out` under a Gaussian fitted to the training rows, in nats; given
+            their context, where there is one.
         recipe: what it was fitted by, as plain JSON values.
         seed: of the fit.
         created: the moment of export; None for now.
@@ -115,6 +118,7 @@ def export_flow(
         latent_width=flow.width,
         context_width=flow.context_width,
         features=list(features),
+        context_features=list(context_features),
         base=flow.base,
         support=flow.support,
         quantization=quantization,

@@ -83,17 +83,25 @@ class FitResult:
     stopped: str = ""
 
 
-def mean_log_prob(flow: Flow, rows: Tensor) -> float:
-    """The mean of log p(x) over rows ``[N, *event]``, in nats, summed in float64."""
-    return float(log_prob(flow, rows).to(torch.float64).mean())
+def mean_log_prob(flow: Flow, rows: Tensor, context: Tensor | None = None) -> float:
+    """The mean of log p(x) over rows ``[N, *event]`` and their context, in nats, summed in float64."""
+    return float(log_prob(flow, rows, context).to(torch.float64).mean())
 
 
-def log_prob(flow: Flow, rows: Tensor) -> Tensor:
-    """Log p(x) ``[N]`` in nats, without gradients, as the flow is served (dropout off)."""
+def log_prob(flow: Flow, rows: Tensor, context: Tensor | None = None) -> Tensor:
+    """Log p(x) ``[N]`` in nats, without gradients, as the flow is served (dropout off).
+
+    Args:
+        flow: a flow.
+        rows: ``[N, *event]``.
+        context: ``[N, C]``; None for a flow without.
+    """
     training = flow.training
     flow.eval()
     with torch.no_grad():
-        scores = torch.cat([flow.log_prob(part) for part in torch.split(rows, _SCORED_ROWS)])
+        parts = torch.split(rows, _SCORED_ROWS)
+        contexts = [None] * len(parts) if context is None else torch.split(context, _SCORED_ROWS)
+        scores = torch.cat([flow.log_prob(x, c) for x, c in zip(parts, contexts, strict=True)])
     flow.train(training)
     return scores
 
@@ -114,12 +122,14 @@ def fit(
 ) -> FitResult:
     """Maximize mean log p(x + noise) over the training rows, and keep the weights best on validation rows.
 
+    A context is given as it is: only x has noise.
+
     The same flow, rows, options and seed give the same weights, bit for bit, on one kind of machine; so does a fit
     that was cut off and goes on from its checkpoint.
 
     Args:
         flow: as built; fitted in place.
-        split: ``[N, *event]`` float32 each, in the user's units.
+        split: ``[N, *event]`` float32 each, in the user's units, and their context where the flow takes one.
         options: how.
         seed: of the order of rows and of all noise.
         perturbation: what is added to rows; None for nothing.
@@ -195,7 +205,7 @@ class _Run:
             torch.manual_seed(derived_seed(self.seed, f"epoch {len(self.history) + 1}"))
             train, skipped = self._pass()
         judged = cast("Flow", self.average.module)
-        validation = mean_log_prob(judged, self.validation)
+        validation = mean_log_prob(judged, self.validation, self.split.validation_context)
         number = len(self.history) + 1
         best = validation if validation > self.best_validation else self.best_validation
         self.history.append(EpochRecord(number, train, validation, best, rate, skipped))
@@ -210,13 +220,13 @@ class _Run:
         return self.history[-1]
 
     def _pass(self) -> tuple[float, int]:
-        rows = self.split.train
+        rows, context = self.split.train, self.split.train_context
         order = torch.randperm(len(rows), generator=self.generator)
         total, seen, skipped = 0.0, 0, 0
         self.flow.train()
         for batch in torch.split(order, self.options.rows_in_a_step(len(rows))):
             x = self.perturbation(rows[batch], self.generator)
-            loss = -self.flow.log_prob(x).mean()
+            loss = -self.flow.log_prob(x, None if context is None else context[batch]).mean()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch's Tensor.backward carries no types
             norm = nn.utils.clip_grad_norm_(self.flow.parameters(), self.options.clip)

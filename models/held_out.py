@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from models.evaluate import Evaluation
 
-__all__ = ["AS_GIVEN", "AS_SCORED", "HeldOutFile", "held_out_files"]
+__all__ = ["AS_GIVEN", "AS_SCORED", "CONTEXT", "HeldOutFile", "held_out_files"]
 
 AS_GIVEN: Final = "held_out.npy"
 """The rows as the user has them."""
 
 AS_SCORED: Final = "held_out_scored.npy"
 """The same, spread over their bins; written only where the data was dequantized."""
+
+CONTEXT: Final = "held_out_context.npy"
+"""The context of those rows; written only where the flow takes one."""
 
 _MEAN: Final = """awk 'NR > 1 { sum += $1 } END { printf "%.3f\\n", sum / (NR - 1) }'"""
 
@@ -53,12 +56,14 @@ def held_out_files(evaluation: Evaluation, report: Path, bundle: Path) -> tuple[
     found = [(given, evaluation.served)]
     if evaluation.centres is not None:
         found.append((scored, evaluation.flow))
+    context = report / CONTEXT if evaluation.context_width else None
     return tuple(
-        HeldOutFile(report / name, words, score.mean, _mean_command(report / name, bundle))
+        HeldOutFile(report / name, words, score.mean, _mean_command(report / name, context, bundle))
         for (name, words), score in found
     )
 
 
-def _mean_command(rows: Path, bundle: Path) -> str:
-    """What prints the mean log_prob of a file's rows under a bundle, in nats, for a shell."""
-    return f"{shlex.join(['pushforward', 'logprob', str(rows), '--bundle', str(bundle)])} | {_MEAN}"
+def _mean_command(rows: Path, context: Path | None, bundle: Path) -> str:
+    """What prints the mean log_prob of a file's rows, given the context in another, under a bundle, for a shell."""
+    given = [] if context is None else ["--context", f"@{context}"]
+    return f"{shlex.join(['pushforward', 'logprob', str(rows), *given, '--bundle', str(bundle)])} | {_MEAN}"

@@ -42,6 +42,7 @@ class Source:
         named: whether the file itself names the columns.
         array: for events of more than one axis: ``[N, H, W, C]``; then there are no columns.
         beside: name -> values ``[N]`` that can select rows but are not fitted.
+        arrays: the other arrays of an .npz, of any shape.
         place: a row, counted from 0 -> where that is in the file, in words.
     """
 
@@ -50,7 +51,13 @@ class Source:
     named: bool = False
     array: FloatArray | None = None
     beside: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     place: Callable[[int], str] = _row
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(next(iter(self.columns.values()), ())) if self.array is None else len(self.array)
 
 
 def read_source(path: Path, key: str | None = None, header: bool | None = None) -> Source:
@@ -196,9 +203,14 @@ def _read_npz(path: Path, key: str | None) -> Source:
         raise DataError(f"{path.name}: there is no array {key!r}; there are {shapes}")
     source = _from_array(arrays[key], path.name, f"array {key}")
     count = len(arrays[key])
-    beside = {name: a for name, a in arrays.items() if name != key and a.shape in ((count,), (count, 1))}
+    others = {name: array for name, array in arrays.items() if name != key}
+    beside = {name: a.reshape(count) for name, a in others.items() if a.shape in ((count,), (count, 1))}
     return Source(
-        source.file, source.columns, array=source.array, beside={n: a.reshape(count) for n, a in beside.items()}
+        source.file,
+        source.columns,
+        array=source.array,
+        beside=beside,
+        arrays={name: array for name, array in others.items() if name not in beside},
     )
 
 

@@ -51,6 +51,14 @@ class DataRecipe(_Section):
     )
     columns: list[str] = Field([], description="fit these columns only, by name or by number from 0")
     drop: list[str] = Field([], description="leave these columns out, by name or by number from 0")
+    context: list[str] = Field(
+        [],
+        description="condition the flow on these columns, which are not fitted, by name or by number from 0; of an "
+        ".npz, on arrays by name, with a row for each",
+    )
+    one_hot: list[str] = Field(
+        [], description="of the context, columns of classes, numbers or text: each class is given as a column of 0 or 1"
+    )
     header: bool | None = Field(
         None, description="whether the CSV's first line names the columns; else it is looked at"
     )
@@ -77,6 +85,12 @@ class DataRecipe(_Section):
             raise ValueError(f"validation and test leave under a tenth to train on: {self.validation} + {self.test}")
         if self.columns and self.drop:
             raise ValueError("columns says which columns to fit and drop which not to: give one of them")
+        for key in ("columns", "drop"):
+            both = [name for name in self.context if name in getattr(self, key)]
+            if both:
+                raise ValueError(f"context conditions the flow on {both[0]!r}, and {key} names it too")
+        if self.one_hot and not self.context:
+            raise ValueError("one_hot says which columns of the context hold classes, and there is no context")
         return self
 
 

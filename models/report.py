@@ -26,7 +26,7 @@ from models.data import derived_seed
 from models.evaluate import Evaluation, Score
 from models.fit import log_prob
 from models.flow import Flow, sample_base
-from models.held_out import AS_GIVEN, AS_SCORED, held_out_files
+from models.held_out import AS_GIVEN, AS_SCORED, CONTEXT, held_out_files
 from models.readers import FloatArray
 
 __all__ = ["Findings", "draw", "write_report"]
@@ -34,6 +34,7 @@ __all__ = ["Findings", "draw", "write_report"]
 _SHOWN_ROWS: Final = 2000
 _SHOWN_IMAGES: Final = 36
 _MAP: Final = 160
+_AVERAGED: Final = 16  # contexts that a map of the density is averaged over
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +61,8 @@ class Findings:
         notes: what the user should know.
         bundle: the bundle's folder.
         serve: the command that serves the flow.
+        context: ``[M, C]`` the context of the held-out rows; None for a flow without.
+        context_columns: its columns' names with their units.
     """
 
     name: str
@@ -81,10 +84,12 @@ class Findings:
     notes: Sequence[str]
     bundle: Path
     serve: str
+    context: Tensor | None = None
+    context_columns: Sequence[str] = ()
 
 
 def write_report(findings: Findings, folder: Path) -> Path:
-    """Write ``index.html``, its pictures, ``report.json``, ``held_out.npy`` and ``held_out_scored.npy``.
+    """Write ``index.html``, its pictures, ``report.json`` and the held-out rows (`models.held_out` names the files).
 
     Args:
         findings: what to say.
@@ -100,6 +105,8 @@ def write_report(findings: Findings, folder: Path) -> Path:
     np.save(folder / AS_GIVEN, findings.held_out.numpy())
     if findings.evaluation.centres is not None:
         np.save(folder / AS_SCORED, findings.scored.numpy())
+    if findings.context is not None:
+        np.save(folder / CONTEXT, findings.context.numpy())
     text = json.dumps(_figures(findings), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     page = folder / "index.html"
@@ -115,7 +122,8 @@ def draw(findings: Findings) -> dict[str, bytes]:
         "log_prob": pictures.log_prob_histogram(evaluation.flow.log_prob, evaluation.gaussian.log_prob),
     }
     data = findings.scored[:_SHOWN_ROWS].to(torch.float64).numpy()
-    samples = _samples(findings.flow, findings.seed, len(data))
+    context = None if findings.context is None else findings.context[:_SHOWN_ROWS]
+    samples = _samples(findings.flow, findings.seed, len(data), context)
     if len(findings.flow.event_shape) == 3:
         support = findings.flow.support
         low = float(data.min()) if support is None or support.low is None else support.low
@@ -127,25 +135,31 @@ def draw(findings: Findings) -> dict[str, bytes]:
     shown = min(data.shape[1], pictures.MAX_PAIRED)
     drawn["samples"] = pictures.pair_plot(data[:, :shown], samples[:, :shown], names[:shown])
     if data.shape[1] == 2:
-        drawn["density"] = _density(findings.flow, data, names)
+        drawn["density"] = _density(findings.flow, data, context, names)
     return drawn
 
 
-def _samples(flow: Flow, seed: int, count: int) -> FloatArray:
-    """Rows drawn from the flow; the few that are not finite in float32 are left out."""
+def _samples(flow: Flow, seed: int, count: int, context: Tensor | None) -> FloatArray:
+    """Rows drawn from the flow, one at each context; the few that are not finite in float32 are left out."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "report"))
     with torch.no_grad():
-        x, _ = flow.inverse(sample_base(flow.base, count, flow.width, generator))
+        x, _ = flow.inverse(sample_base(flow.base, count, flow.width, generator), context)
     rows = x.to(torch.float64).numpy()
     return np.asarray(rows[np.isfinite(rows.reshape(count, -1)).all(axis=1)], np.float64)
 
 
-def _density(flow: Flow, data: FloatArray, names: Sequence[str]) -> bytes:
+def _density(flow: Flow, data: FloatArray, context: Tensor | None, names: Sequence[str]) -> bytes:
+    """The density of a flow of two columns; with a context, the mean over the first few held-out rows' contexts."""
     low, high = data.min(axis=0), data.max(axis=0)
     low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
     first, second = (np.linspace(low[i], high[i], _MAP) for i in range(2))
     grid = np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2)
-    values = log_prob(flow, torch.from_numpy(grid).to(torch.float32)).to(torch.float64).numpy()
+    points = torch.from_numpy(grid).to(torch.float32)
+    if context is None:
+        values = log_prob(flow, points).to(torch.float64).numpy()
+    else:
+        each = [log_prob(flow, points, one.expand(len(points), -1)) for one in context[:_AVERAGED]]
+        values = (torch.stack(each).to(torch.float64).logsumexp(dim=0) - math.log(len(each))).numpy()
     return pictures.density(values.reshape(_MAP, _MAP), low.tolist(), high.tolist(), data, names)
 
 
@@ -158,6 +172,7 @@ def _figures(findings: Findings) -> dict[str, Any]:
         "data": findings.data,
         "rows": {"train": train, "validation": validation, "held_out": test},
         "width": findings.evaluation.width,
+        "context": list(findings.context_columns),
         **findings.evaluation.summary(),
         "fit": {
             "epochs": len(findings.history),
@@ -187,9 +202,15 @@ def _page(findings: Findings, drawn: Mapping[str, bytes], folder: Path) -> str:
     else:
         first = f" (the first {pictures.MAX_PAIRED} of {width} columns)" if width > pictures.MAX_PAIRED else ""
         title = f"Samples over held-out rows{first}"
-    below = [f'<img src="{images["samples"]}" alt="Samples of the flow beside held-out rows">']
+    given = "" if findings.context is None else ", each drawn at the context of one of them"
+    below = [f'<img src="{images["samples"]}" alt="Samples of the flow beside held-out rows{given}">']
+    if findings.context is not None:
+        below.append('<p class="faint">Each sample is drawn at the context of one held-out row.</p>')
     if "density" in images:
         below.append(f'<img src="{images["density"]}" alt="The density as a map, with held-out rows on it">')
+        if findings.context is not None:
+            many = min(_AVERAGED, len(findings.context))
+            below.append(f'<p class="faint">The map is the mean density over the contexts of {many} held-out rows.</p>')
     train, validation, test = findings.rows
     facts = {
         "rows": f"{train} to train on, {validation} to stop by, {test} held out",
@@ -198,6 +219,8 @@ def _page(findings: Findings, drawn: Mapping[str, bytes], folder: Path) -> str:
         "parameters": f"{sum(p.numel() for p in findings.flow.parameters())}",
         "seed": str(findings.seed),
     }
+    if findings.context_columns:
+        facts = {"given": ", ".join(findings.context_columns)} | facts
     skipped = sum(record.skipped for record in findings.history)
     if skipped:
         facts["skipped steps"] = f"{skipped}, since their likelihood or gradient was not finite"
@@ -231,8 +254,15 @@ def _page(findings: Findings, drawn: Mapping[str, bytes], folder: Path) -> str:
 def _explanation(evaluation: Evaluation) -> str:
     said = (
         f"Means over {len(evaluation.flow.log_prob)} held-out rows, in nats and in the units of the data, with the "
-        "standard error of the mean. The Gaussian has the mean and the full covariance of the training rows."
+        "standard error of the mean. "
     )
+    if evaluation.context_width:
+        said += (
+            "The flow and the Gaussian are given each row's context: the Gaussian's mean is a linear regression of the "
+            "columns on the context, and it has the full covariance of what that leaves over of the training rows."
+        )
+    else:
+        said += "The Gaussian has the mean and the full covariance of the training rows."
     if evaluation.centres is not None:
         said += (
             " Values on a grid were spread over their bins once, by a fixed seed, and so scored. At the centres of the "
@@ -245,9 +275,10 @@ def _explanation(evaluation: Evaluation) -> str:
 
 def _table(evaluation: Evaluation) -> str:
     bits = evaluation.log_bins is not None
+    gaussian = "Linear Gaussian, given the context" if evaluation.context_width else "Full-covariance Gaussian"
     lines = [
         ("flow", "The flow", evaluation.flow, evaluation.bits_per_dim(evaluation.flow)),
-        ("", "Full-covariance Gaussian", evaluation.gaussian, evaluation.bits_per_dim(evaluation.gaussian)),
+        ("", gaussian, evaluation.gaussian, evaluation.bits_per_dim(evaluation.gaussian)),
         ("", "Gain over the Gaussian", evaluation.gain, None),
     ]
     if evaluation.centres is not None and evaluation.centres_gaussian is not None:

@@ -131,7 +131,13 @@ def _train(
     seconds = time.monotonic() - began
     scored = perturbation.dequantized(parts.test, _generator(recipe.seed, "held out"))
     evaluation = evaluate(
-        flow, seen, scored, step=perturbation.step, centres=None if perturbation.step is None else parts.test
+        flow,
+        seen,
+        scored,
+        step=perturbation.step,
+        centres=None if perturbation.step is None else parts.test,
+        train_context=parts.train_context,
+        context=parts.test_context,
     )
     repository = Repository(out)
     bundle = None if resumed is None else _installed(repository, recipe, table, resumed.exporting)
@@ -145,8 +151,10 @@ def _train(
             repository=repository,
             name=name,
             held_out=parts.test,
+            context=parts.test_context,
             description=_description(recipe, table),
             features=table.features,
+            context_features=table.context_features,
             quantization=table.quantization,
             gaussian_mean=evaluation.served_gaussian.mean,
             data=table.words,
@@ -227,6 +235,7 @@ def _build(recipe: Recipe, table: Table, parts: Split) -> tuple[Flow, Perturbati
         recipe.flow.architecture,
         recipe.flow.options,
         rows=seen,
+        context=parts.train_context,
         support=support,
         seed=derived_seed(recipe.seed, "weights"),
     )
@@ -280,7 +289,14 @@ def _findings(
         notes=table.notes,
         bundle=bundle,
         serve=serve_command(recipe),
+        context=parts.test_context,
+        context_columns=_context_names(table),
     )
+
+
+def _context_names(table: Table) -> list[str]:
+    named = [f"{f.name}, {f.unit}" if f.unit else f.name for f in table.context_features]
+    return named or [label.removeprefix("context ") for label in table.context_labels]
 
 
 def serve_command(recipe: Recipe) -> str:

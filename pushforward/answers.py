@@ -234,8 +234,8 @@ class ModelInfo:
         payload: all that the server says.
 
     Raises:
-        UnexpectedAnswer: from `event_shape`, `features` and `context_width`, where the server could not read the
-            bundle, or has not yet.
+        UnexpectedAnswer: from `event_shape`, `features`, `context_width` and `context_features`, where the server could
+            not read the bundle, or has not yet.
     """
 
     name: str
@@ -260,6 +260,11 @@ class ModelInfo:
     def features(self) -> tuple[str, ...]:
         """The columns' names; empty where they have none."""
         return tuple(feature["name"] for feature in self._said("features"))
+
+    @property
+    def context_features(self) -> tuple[str, ...]:
+        """The names of the context's columns; empty where they have none."""
+        return tuple(feature["name"] for feature in self._said("context_features"))
 
     def _said(self, name: str) -> Any:  # noqa: ANN401  a value of JSON
         if name not in self.payload:

@@ -88,14 +88,14 @@ def _text(facts: dict[str, Any]) -> str:
         ("", manifest["description"]),
         ("event shape", f"{manifest['event_shape']}, {manifest['latent_width']} coordinates of z"),
         ("features", ", ".join(_feature(feature) for feature in manifest["features"])),
-        ("context", f"{manifest['context_width']} columns" if manifest["context_width"] else ""),
+        ("context", _context(manifest)),
         ("base", facts["base"]),
         ("support", facts["support"]),
         ("integers", manifest["quantization"]["reading"] if manifest["quantization"] else ""),
         ("held-out", f"{held_out['nats']:.4f} nats a row, of {held_out['rows']} rows"),
         ("", f"{held_out['standard_error']:.4f} nats standard error of it"),
         ("", f"{held_out['nats_per_dim']:.4f} nats a dimension, {held_out['bits_per_dim']:.4f} bits a dimension"),
-        ("Gaussian", "" if held_out["gaussian_nats"] is None else _gaussian(held_out)),
+        ("Gaussian", "" if held_out["gaussian_nats"] is None else _gaussian(held_out, manifest["context_width"])),
         ("graphs", f"ONNX opset {manifest['opset']}"),
         *(
             ("", f"{name}: {graph['nodes']} nodes, {facts['bytes'][name]:,} bytes")
@@ -120,9 +120,17 @@ def _recalibrated(source: dict[str, Any] | None) -> str:
     return f"of version {source['version']} measured anew on {source['data']}, {source['created']}"
 
 
-def _gaussian(held_out: dict[str, Any]) -> str:
+def _context(manifest: dict[str, Any]) -> str:
+    width = manifest["context_width"]
+    named = ", ".join(_feature(feature) for feature in manifest["context_features"])
+    columns = "1 column" if width == 1 else f"{width} columns"
+    return f"{columns}: {named}" if named else columns if width else ""
+
+
+def _gaussian(held_out: dict[str, Any], context_width: int) -> str:
     ahead = held_out["nats"] - held_out["gaussian_nats"]
-    return f"{held_out['gaussian_nats']:.4f} nats a row for a full-covariance Gaussian; the flow is {ahead:+.4f}"
+    what = "a linear Gaussian, given the context" if context_width else "a full-covariance Gaussian"
+    return f"{held_out['gaussian_nats']:.4f} nats a row for {what}; the flow is {ahead:+.4f}"
 
 
 def _feature(feature: dict[str, str | None]) -> str:

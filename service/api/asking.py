@@ -55,7 +55,7 @@ class Asking:
         loc = ("body", argument)
         of_data = (space or argument) == "x"
         if isinstance(value, Columns):
-            conditions = context_names(flow)
+            conditions = context_names(flow, value)
             if context is None and value.has(conditions):
                 context = value.rows(conditions, ("body", "context"))
                 place = "body"
@@ -129,9 +129,9 @@ def _latents(flow: ServedFlow) -> Sequence[str]:
     return _numbered("z", flow.width)
 
 
-def context_names(flow: ServedFlow) -> Sequence[str]:
-    """The columns of a table that hold a row's context."""
-    return _numbered("context", flow.manifest.context_width)
+def context_names(flow: ServedFlow, table: Columns) -> Sequence[str]:
+    """What a table calls the context's columns: their own names, or else context0, context1 and so on."""
+    return flow.conditions if table.has(flow.conditions) else _numbered("context", flow.manifest.context_width)
 
 
 @functools.lru_cache(maxsize=64)

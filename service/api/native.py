@@ -132,7 +132,7 @@ class Verbs(Asking):
         flow = self._find(exchange, asked, place)
         value = asked.context
         if isinstance(value, Columns):
-            value = value.rows(context_names(flow), ("body", "context"))
+            value = value.rows(context_names(flow, value), ("body", "context"))
         context = optional_context(flow, value, "body" if main else place)
         lead = (asked.n,) if context is None or context.ndim == 1 else (len(context), asked.n)
         stream = wire.streaming(codec) if math.prod(lead) * flow.width > STREAM_VALUES else None

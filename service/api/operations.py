@@ -23,6 +23,18 @@ __all__ = ["Operations"]
 
 _log = logging.getLogger(__name__)
 
+_BRIEF: Final = (
+    "description",
+    "event_shape",
+    "latent_width",
+    "context_width",
+    "features",
+    "context_features",
+    "base",
+    "support",
+)
+"""What a list of flows says out of each manifest."""
+
 _SHOWN_QUANTILES: Final = 1001
 """So many of a calibration's quantiles are shown at most; the bundle may hold more."""
 
@@ -138,8 +150,7 @@ class Operations:
         if manifest is not None:
             shown = thinned(manifest.calibration, _SHOWN_QUANTILES)
             document = manifest.model_copy(update={"calibration": shown}).model_dump()
-            brief = ("description", "event_shape", "latent_width", "context_width", "features", "base", "support")
-            described |= {key: document[key] for key in brief} | {"directions": sorted(manifest.directions)}
+            described |= {key: document[key] for key in _BRIEF} | {"directions": sorted(manifest.directions)}
             described |= {"manifest": document, "calibration": document["calibration"]} if whole else {}
         return described
 

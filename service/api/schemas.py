@@ -182,6 +182,7 @@ class Flow(BaseModel):
     latent_width: int = 0
     context_width: int = 0
     features: list[dict[str, Any]] = []
+    context_features: list[dict[str, Any]] = []
     base: dict[str, Any] | None = None
     support: dict[str, Any] | None = None
     directions: list[str] = []

@@ -21,6 +21,7 @@ __all__ = [
     "MAX_QUANTILES",
     "NAME_PATTERN",
     "Calibration",
+    "ContextFeature",
     "Feature",
     "Manifest",
     "NormalBase",
@@ -69,6 +70,27 @@ class Feature(Part):
     unit: str | None = None
 
 
+class ContextFeature(Feature):
+    """One column of the context.
+
+    A column of classes is given as one column for each class, which is 1 in that class's rows and 0 in all others:
+    a ``label`` of 0 to 9 as ``label=0`` to ``label=9``.
+
+    Args:
+        column: of such a column, the column of the data that holds the classes; else null.
+        category: of such a column, the class that it stands for, as text; else null.
+    """
+
+    column: str | None = None
+    category: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.column is None) != (self.category is None):
+            raise ValueError(f"{self.name!r} needs both a column and a category, or neither")
+        return self
+
+
 class Support(Part):
     """Where the density can be above zero: every coordinate of x between low and high.
 
@@ -114,7 +136,7 @@ class Calibration(Part):
         ranks: the place of each quantile among all sorted values, from 0 to rows - 1; null where every value is kept,
             and in format 1.
         gaussian_mean: mean log_prob of the same rows under a full-covariance Gaussian fitted to the training
-            rows: the least a flow should beat.
+            rows, whose mean is a linear function of the context where there is one: the least a flow should beat.
     """
 
     rows: Annotated[int, Field(ge=2)]
@@ -214,6 +236,7 @@ class Manifest(Part):
         latent_width: the number of coordinates of z.
         context_width: the number of columns of context; 0 for a flow without.
         features: one entry a column, for a table that names its columns; else empty.
+        context_features: one entry a column of context, where those have names; else empty.
         base: the distribution of z (`service.bundle.bases`).
         support: where the density can be above zero; null for all of space.
         quantization: for integer-valued data; else null.
@@ -236,6 +259,7 @@ class Manifest(Part):
     latent_width: Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
     context_width: Annotated[int, Field(ge=0, le=_MAX_WIDTH)] = 0
     features: list[Feature] = Field(default_factory=list)
+    context_features: list[ContextFeature] = Field(default_factory=list)
     base: AnyBase
     support: Support | None = None
     quantization: Quantization | None = None
@@ -264,6 +288,15 @@ class Manifest(Part):
             raise ValueError(f"the base is of {self.base.width} coordinates, and latent_width is {self.latent_width}")
         if self.features and (len(self.event_shape) != 1 or len(self.features) != self.event_width):
             raise ValueError(f"{len(self.features)} features for an event of shape {self.event_shape}")
+        if self.context_features and len(self.context_features) != self.context_width:
+            raise ValueError(f"{len(self.context_features)} context_features for a context of {self.context_width}")
+        names = [feature.name for feature in self.context_features]
+        twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+        if twice is not None:
+            raise ValueError(f"two columns of context are called {twice!r}")
+        both = next((feature.name for feature in self.features if feature.name in names), None)
+        if both is not None:
+            raise ValueError(f"{both!r} names both a column of the event and one of the context")
         for name, direction in self.directions.items():
             if len(direction) != self.latent_width:
                 raise ValueError(f"direction {name!r} has {len(direction)} values, not {self.latent_width}")

@@ -136,6 +136,8 @@ class ServedFlow:
             [feature.name for feature in manifest.features or ()] or [f"x{at}" for at in range(self.width)]
         )
         """The names of x's columns; x0, x1 and so on where the manifest names none."""
+        self.conditions = tuple(feature.name for feature in manifest.context_features)
+        """The names of the context's columns; empty where the manifest names none."""
 
     def log_prob(
         self,

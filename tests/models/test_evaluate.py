@@ -56,6 +56,62 @@ def test_columns_that_depend_on_each_other_are_widened():
     assert not Gaussian.fit(rows().double().numpy() * [1, 1e6, 1e-6]).ridged  # units do not matter
 
 
+# --- given a context
+
+
+def conditional(count: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """x = A c + noise of full covariance, with c a number and a class of three as columns of 0 and 1."""
+    generator = np.random.default_rng(seed)
+    c = np.column_stack([5 + 100 * generator.normal(size=count), np.eye(3)[generator.integers(0, 3, count)]])
+    slope = np.array([[0.02, 0.0], [1.0, 2.0], [-1.0, 0.5], [0.0, 0.0]])
+    return 7 + c @ slope + generator.normal(size=(count, 2)) @ [[1.0, 0.5], [0.0, 0.3]], c
+
+
+def test_given_a_context_the_gaussian_is_the_best_linear_one():
+    x, c = conditional()
+    gaussian = Gaussian.fit(x, c)
+    design = np.column_stack([c, np.ones(len(c))])
+    left = x - design @ np.linalg.lstsq(design, x, rcond=None)[0]
+    exact = multivariate_normal([0, 0], left.T @ left / len(x))
+    np.testing.assert_allclose(gaussian.log_prob(x, c), exact.logpdf(left), rtol=1e-6, atol=1e-6)
+    assert not gaussian.ridged
+    held_out, given_it = conditional(seed=1)
+    assert gaussian.log_prob(held_out, given_it).mean() > Gaussian.fit(x).log_prob(held_out).mean() + 1.0
+
+
+def test_a_column_that_its_context_determines_is_widened():
+    x, c = conditional()
+    x[:, 1] = 3 * c[:, 0] - 2
+    gaussian = Gaussian.fit(x, c)
+    assert gaussian.ridged
+    assert np.isfinite(gaussian.log_prob(x, c)).all()
+
+
+def test_both_are_given_the_context_of_each_row():
+    x, c = (torch.from_numpy(array).float() for array in conditional(400))
+    scaling = Standardize.of(c[:, :1])
+
+    class Shift(Standardize):
+        """z = x - c, of the first column of the context."""
+
+        def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+            return super().forward(x - context, context)
+
+    one = c[:, :1]
+    flow = Flow((2,), [Shift(torch.zeros(2), torch.ones(2))], NormalBase(), None, 1, scaling)
+    evaluation = evaluate(
+        flow, x[100:], x[:100], step=torch.ones(2), centres=x[:100], train_context=one[100:], context=one[:100]
+    )
+    expected = flow.log_prob(x[:100], one[:100]).double().numpy()
+    for score in (evaluation.flow, evaluation.centres):
+        np.testing.assert_array_equal(score.log_prob, expected)
+    assert evaluation.context_width == 1
+    exact = Gaussian.fit(x[100:].double().numpy(), one[100:].double().numpy())
+    expected = exact.log_prob(x[:100].double().numpy(), one[:100].double().numpy())
+    np.testing.assert_array_equal(evaluation.gaussian.log_prob, expected)
+    np.testing.assert_array_equal(evaluation.centres_gaussian.log_prob, expected)
+
+
 def test_a_score_has_the_standard_error_of_its_mean():
     score = Score(np.array([1.0, 2.0, 4.0, 9.0]))
     assert score.mean == 4.0

@@ -322,3 +322,57 @@ def test_checkpoints_are_written_by_the_clock_and_at_the_end(tmp_path, monkeypat
     assert saved[-1] == 7
     assert 1 < len(saved) < 5
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
+
+
+# --- conditional flows
+
+
+def conditional_split() -> tuple[Split, Tensor]:
+    """Rows of N(c, 1 + c^2 / 4) in two columns, c from -2 to 2; and the exact log_prob of the test rows."""
+    generator = torch.Generator().manual_seed(0)
+    c = 4 * torch.rand(4000, 1, generator=generator) - 2
+    variance = 1 + c * c / 4
+    x = c + variance.sqrt() * torch.randn(4000, 2, generator=generator)
+    exact = (-0.5 * (x - c) ** 2 / variance - 0.5 * torch.log(2 * math.pi * variance)).sum(dim=1)
+    parts = slice(0, 2400), slice(2400, 3000), slice(3000, None)
+    return Split(*(x[part] for part in parts), *(c[part] for part in parts)), exact[parts[2]]
+
+
+def conditional_flow(split: Split) -> Flow:
+    from models.architectures import build_flow
+
+    options = {"transforms": 2, "hidden": [32]}
+    return build_flow("real_nvp", options, rows=split.train, context=split.train_context, seed=1)
+
+
+def test_a_conditional_density_is_recovered():
+    split, exact = conditional_split()
+    flow = conditional_flow(split)
+    fit(flow, split, FitRecipe(epochs=12, learning_rate=0.01, noise=0.0, average=0.9), seed=0)
+    found = log_prob(flow, split.test, split.test_context)
+    assert float((exact - found).mean()) < 0.03  # nats: how far the flow is from the truth, by Kullback and Leibler
+    assert float((exact - found).abs().mean()) < 0.15
+    assert mean_log_prob(flow, split.test, split.test_context.flip(0)) < float(found.mean()) - 0.5
+    z = torch.randn(4000, 2, generator=torch.Generator().manual_seed(1))
+    for c in (-1.5, 0.0, 1.5):
+        with torch.no_grad():
+            x, _ = flow.inverse(z, torch.full((4000, 1), c))
+        torch.testing.assert_close(x.mean(dim=0), torch.full((2,), c), atol=0.2, rtol=0.0)
+        torch.testing.assert_close(x.var(dim=0), torch.full((2,), 1 + c * c / 4), atol=0.0, rtol=0.2)
+
+
+def test_a_conditional_fit_that_is_cut_off_ends_in_the_same_weights(tmp_path):
+    split, _ = conditional_split()
+    options = FitRecipe(epochs=3, batch_size=400)
+    whole, broken, resumed = (conditional_flow(split) for _ in range(3))
+    fit(whole, split, options, seed=2)
+
+    def cut(record: EpochRecord) -> None:
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, split, options, seed=2, work=tmp_path, observe=cut, seconds_between=0.0)
+    fit(resumed, split, options, seed=2, work=tmp_path, resumed=Checkpoint.load(tmp_path))
+    assert same(whole, resumed)
+    assert not same(whole, conditional_flow(split))

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from models import pictures
+from models.architectures import build_flow
 from models.checkpoint import EpochRecord
 from models.evaluate import evaluate
 from models.flow import Flow
@@ -142,3 +143,60 @@ def test_an_epoch_that_was_not_finite_does_not_break_the_report(tmp_path):
     page = write_report(findings(3, history=broken), tmp_path).read_text()
     assert "3, since their likelihood or gradient was not finite" in page
     assert json.loads((tmp_path / "report.json").read_text())["fit"]["history"][0]["train"] is None
+
+
+def conditional_findings(width: int = 3) -> Findings:
+    """x = c + noise in the first column, where the flow is told c."""
+    generator = torch.Generator().manual_seed(0)
+    c = 10 * torch.randn(300, 1, generator=generator)
+    x = torch.randn(300, width, generator=generator)
+    x[:, :1] += c
+    flow = build_flow("real_nvp", {"transforms": 1, "hidden": [4]}, rows=x, context=c)
+    shift = torch.eye(1, width)
+
+    class Shifted(Flow):
+        def inverse(self, z: torch.Tensor, context: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+            return z + context @ shift, torch.zeros(len(z))
+
+    flow.__class__ = Shifted
+    evaluation = evaluate(flow, x[100:], x[:100], train_context=c[100:], context=c[:100])
+    return findings(
+        width, flow=flow, held_out=x[:100], scored=x[:100], evaluation=evaluation, context=c[:100],
+        context_columns=["age, years"],
+    )  # fmt: skip
+
+
+def test_a_conditional_flow_is_reported_given_its_context(tmp_path):
+    found = conditional_findings()
+    page = html.unescape(write_report(found, tmp_path).read_text())
+    assert "Linear Gaussian, given the context" in page
+    assert "Full-covariance Gaussian" not in page
+    assert "Each sample is drawn at the context of one held-out row." in page
+    assert "<dt>given</dt><dd>age, years</dd>" in page
+    figures = json.loads((tmp_path / "report.json").read_text())
+    assert figures["context"] == ["age, years"]
+    context = np.load(tmp_path / "held_out_context.npy")
+    np.testing.assert_array_equal(context, found.context.numpy())
+    assert f"held_out.npy --context @{tmp_path / 'held_out_context.npy'} --bundle" in page
+    scores = found.flow.log_prob(torch.from_numpy(np.load(tmp_path / "held_out.npy")), torch.from_numpy(context))
+    assert float(scores.detach().double().mean()) == pytest.approx(figures["held_out"]["flow"]["mean"])
+
+
+def test_each_sample_of_a_report_is_drawn_at_the_context_of_a_row(monkeypatch):
+    found = conditional_findings()
+    seen = {}
+    monkeypatch.setattr(pictures, "pair_plot", lambda data, samples, names: seen.update(samples=samples) or b"")
+    draw(found)
+    assert np.abs(seen["samples"][:, 0] - found.context[:, 0].numpy()).max() < 5  # standard deviations
+
+
+def test_a_map_of_a_conditional_flow_is_the_mean_over_contexts(monkeypatch):
+    found = conditional_findings(2)
+    seen = {}
+    monkeypatch.setattr("models.report._MAP", 10)
+    monkeypatch.setattr(pictures, "density", lambda values, low, high, *_: seen.update(v=values, at=(low, high)) or b"")
+    draw(found)
+    corner = torch.tensor([seen["at"][0]])
+    with torch.no_grad():
+        each = [float(found.flow.log_prob(corner, one[None]).exp()) for one in found.context[:16]]
+    assert np.exp(seen["v"][0, 0]) == pytest.approx(np.mean(each), rel=1e-3)

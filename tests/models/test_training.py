@@ -126,6 +126,45 @@ def test_a_broken_fit_resumes_to_the_same_weights(recipe, exported, tmp_path, ep
     assert not work.exists()
 
 
+def three_columns(folder: Path) -> None:
+    generator = np.random.default_rng(1)
+    np.savez(folder / "rows.npz", X=generator.normal(size=(200, 3)), y=generator.integers(0, 2, 200))
+
+
+def test_a_context_goes_through_to_the_export(recipe, exported, tmp_path):
+    three_columns(tmp_path)
+    result = train(recipe.override({"data": {"context": ["y", "1"], "one_hot": ["y"], "units": {"1": "m"}}}))
+    (told,) = exported
+    assert told["held_out"].shape == (20, 2)
+    assert told["context"].shape == (20, 3)
+    assert [(f.name, f.unit) for f in told["context_features"]] == [("y=0", None), ("y=1", None), ("column 1", "m")]
+    assert told["features"] == ()
+    assert told["data"] == "rows.npz: 200 rows of 2 columns, given 3 columns of context"
+    assert told["gaussian_mean"] == result.evaluation.gaussian.mean
+    assert told["recipe"]["data"]["context"] == ["y", "1"]
+    assert np.array_equal(np.load(result.report / "held_out_context.npy"), told["context"].numpy())
+    figures = json.loads((result.report / "report.json").read_text())
+    assert figures["context"] == ["y=0", "y=1", "column 1, m"]
+
+
+def test_a_broken_conditional_fit_resumes_to_the_same_weights(recipe, exported, tmp_path):
+    three_columns(tmp_path)
+    recipe = recipe.override({"data": {"context": ["y"]}})
+    train(recipe.override({"out": str(tmp_path / "whole")}))
+    with pytest.raises(Cut):
+        train(recipe, observe=cut_after(2), seconds_between=0.0)
+    with pytest.raises(DataError, match="another recipe and another data set"):
+        train(recipe.override({"data": {"context": ["y", "1"]}}), resume=True)
+    with np.load(tmp_path / "rows.npz") as arrays:
+        x, y = arrays["X"], arrays["y"]
+    np.savez(tmp_path / "rows.npz", X=x, y=1 - y)
+    with pytest.raises(DataError, match="another data set"):
+        train(recipe, resume=True)
+    np.savez(tmp_path / "rows.npz", X=x, y=y)
+    train(recipe, resume=True)
+    assert weights_equal(exported[0]["flow"], exported[1]["flow"])
+
+
 def test_an_unfinished_fit_is_not_thrown_away_unasked(recipe, exported):
     with pytest.raises(Cut):
         train(recipe, observe=cut_after(2), seconds_between=0.0)

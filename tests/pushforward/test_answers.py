@@ -83,6 +83,7 @@ FLOW = {
     "event_shape": [2],
     "context_width": 0,
     "features": [{"name": "a", "unit": None}, {"name": "b"}],
+    "context_features": [],
 }
 """An entry of GET /models."""
 
@@ -91,6 +92,9 @@ def test_a_flow_described():
     info = ModelInfo.read(FLOW)
     assert (info.name, info.version, info.versions, info.default) == ("wine", 2, (1, 2), True)
     assert (info.event_shape, info.context_width, info.features) == ((2,), 0, ("a", "b"))
+    assert info.context_features == ()
+    given = FLOW | {"context_width": 1, "context_features": [{"name": "kind=b", "column": "kind", "category": "b"}]}
+    assert ModelInfo.read(given).context_features == ("kind=b",)
     assert info.manifest is None
     assert ModelInfo.read(FLOW | {"manifest": {"format": 1}}).manifest == {"format": 1}
 
@@ -98,7 +102,7 @@ def test_a_flow_described():
 def test_a_flow_that_could_not_be_read():
     known = {name: FLOW[name] for name in ("name", "version", "versions", "default")}
     info = ModelInfo.read(known | {"state": "failed"})
-    for name in ("event_shape", "context_width", "features"):
+    for name in ("event_shape", "context_width", "features", "context_features"):
         with pytest.raises(UnexpectedAnswer, match=f"does not say the {name} of 'wine', whose state is 'failed'"):
             getattr(info, name)
     with pytest.raises(UnexpectedAnswer):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from service.app import create_app
+from service.bundle.manifest import ContextFeature
 from service.engine.flow import ServedFlow
 from service.engine.queues import Limits
 from service.engine.registry import load_flow
@@ -17,7 +18,13 @@ from tests.service.inprocess import InProcess
 
 EVERY_FLOW: dict[str, Parts] = {
     "two-moons": affine("two-moons"),
-    "conditional": affine("conditional", 1, (3,), 2),
+    "conditional": affine(
+        "conditional",
+        1,
+        (3,),
+        2,
+        context_features=[ContextFeature(name="dose"), ContextFeature(name="kind=b", column="kind", category="b")],
+    ),
     "image": image(),
     "square": square(),
     "coupling": coupling(width=5),

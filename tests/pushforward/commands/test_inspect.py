@@ -3,10 +3,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 
-from service.bundle.manifest import Calibration, Manifest
+from service.bundle.manifest import Calibration, ContextFeature, Manifest
 from service.bundle.operators import check_graph
 from service.errors import UnexpectedFile
 from tests.service import bundles
@@ -50,6 +51,17 @@ def test_an_image_says_how_integers_are_read(described):
     assert "a level is read as the centre of its bin" in text
     assert "features" not in text
     assert "context" not in text
+
+
+def test_a_context_is_said_by_name(described):
+    features = [ContextFeature(name="dose", unit="mg"), ContextFeature(name="kind=b", column="kind", category="b")]
+    parts = bundles.affine(context_width=2, context_features=features)
+    calibration = parts.manifest.calibration.model_copy(update={"gaussian_mean": -9.0})
+    manifest = parts.manifest.model_copy(update={"calibration": calibration})
+    text = described(dataclasses.replace(parts, manifest=manifest))
+    assert re.search(r"context +2 columns: dose \[mg\], kind=b\n", text)
+    assert "-9.0000 nats a row for a linear Gaussian, given the context" in text
+    assert re.search(r"context +1 column\n", described(bundles.affine(version=2, context_width=1)))
 
 
 def test_a_support_and_a_uniform_base(described):

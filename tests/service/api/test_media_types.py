@@ -155,6 +155,30 @@ def test_context_for_each_row_stands_beside_it(client, x):
         assert np.load(io.BytesIO(answer.content)).tolist() == expected, answer.text
 
 
+@pytest.mark.parametrize("names", [("dose", "kind=b"), ("context0", "context1")])
+def test_columns_of_the_context_have_names(client, x, names):
+    rows, context = x[:9, :3], x[:9, 3:]
+    body = {"x": rows.tolist(), "context": context.tolist()}
+    expected = np.float32(client.post("/models/conditional/logprob", json=body).json()["log_prob"]).tolist()
+    columns = dict(zip(("column 0", "column 1", "column 2", *names), [*rows.T, *context.T], strict=True))
+    shuffled = {name: columns[name] for name in sorted(columns, reverse=True)}
+    text = (
+        ",".join(shuffled) + "\n" + "\n".join(",".join(map(str, row)) for row in zip(*shuffled.values(), strict=True))
+    )
+    lines = "\n".join(json.dumps(dict(zip(columns, map(float, r), strict=True))) for r in np.hstack([rows, context]))
+    for media, content in ((CSV, text), (NDJSON, lines)):
+        headers = {"content-type": media.name, "accept": NPY.name}
+        answer = client.post("/models/conditional/logprob", content=content.encode(), headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert np.load(io.BytesIO(answer.content)).tolist() == expected
+    contexts = f"{names[1]},{names[0]}\n2,1\n4,3\n"
+    headers = {"content-type": CSV.name, "accept": NPY.name}
+    path = "/models/conditional/sample"
+    drawn = client.post(path, params={"n": 3, "seed": 1}, content=contexts.encode(), headers=headers)
+    same = client.post(path, json={"n": 3, "seed": 1, "context": [[1, 2], [3, 4]]}, headers={"accept": NPY.name})
+    assert drawn.content == same.content
+
+
 @EVERY
 def test_contexts_of_samples_are_a_body(client, media):
     contexts = np.float32([[0, 0], [1, 2]])
@@ -251,7 +275,7 @@ def test_json_goes_in_and_another_type_out(client):
 
 def test_a_body_of_small_integers_is_weighed_before_it_grows(serving, monkeypatch):
     client = serving(max_work=20)
-    monkeypatch.setattr("service.api.native.event_rows", lambda *_: pytest.fail("the array was read"))
+    monkeypatch.setattr("service.api.asking.event_rows", lambda *_: pytest.fail("the array was read"))
     content = NPY.write(np.ones((11, 2), np.int8))
     answer = client.post("/logprob", content=content, headers={"content-type": NPY.name})
     assert (answer.status_code, answer.json()["code"]) == (422, "over_work_budget")

@@ -34,6 +34,8 @@ def test_models_lists_every_version_and_says_which_answers(client):
     assert listed["square", 1]["support"]["high"] == 4.0
     assert set(listed["square", 1]) <= set(Flow.model_fields)
     assert "manifest" not in listed["square", 1]
+    assert [feature["name"] for feature in listed["conditional", 1]["context_features"]] == ["dose", "kind=b"]
+    assert listed["square", 1]["context_features"] == []
 
 
 @pytest.mark.parametrize(("path", "version"), [("/models/two-moons", 2), ("/models/two-moons/versions/1", 1)])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bundle.manifest import Feature, Manifest, Quantization, Support, UniformBase, is_flow_name
+from service.bundle.manifest import ContextFeature, Feature, Manifest, Quantization, Support, UniformBase, is_flow_name
 from service.errors import ManifestInvalid
 from tests.service.bundle.conftest import make_manifest
 
@@ -33,6 +33,8 @@ def test_what_is_written_is_read_back(name, version, description, low, direction
         quantization=Quantization(low=0.0, high=16.0, reading=reading),
         features=[Feature(name="a", unit=unit), Feature(name="b")],
         directions={"up": direction},
+        context_width=2,
+        context_features=[ContextFeature(name="c", unit=unit), ContextFeature(name="k=1", column="k", category="1")],
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
 
@@ -57,6 +59,13 @@ def test_the_standard_error_shrinks_with_the_root_of_the_rows():
         ({"event_shape": []}, "event_shape"),
         ({"event_shape": [0]}, "event_shape"),
         ({"event_shape": [3]}, "latent_width is 2"),
+        ({"context_features": [{"name": "c"}]}, "1 context_features for a context of 0"),
+        ({"context_width": 2, "context_features": [{"name": "c"}, {"name": "c"}]}, "two columns of context are called"),
+        (
+            {"features": [{"name": "a"}, {"name": "b"}], "context_width": 1, "context_features": [{"name": "b"}]},
+            "'b' names both",
+        ),
+        ({"context_width": 1, "context_features": [{"name": "k=1", "column": "k"}]}, "both a column and a category"),
         ({"event_shape": [1 << 11, 1 << 11], "latent_width": 2}, "at most"),
         ({"features": [{"name": "only one"}]}, "1 features"),
         ({"base": {"family": "cauchy"}}, "base"),
