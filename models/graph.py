@@ -14,9 +14,11 @@ from typing import Final, Literal
 
 import onnx_ir as ir
 import torch
+from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
 from models.flow import Flow, base_log_prob
+from models.loops import build_loops
 from models.reductions import merge_column_sums
 from models.rewrites import simplify
 from service.bundle.operators import check_graph
@@ -28,6 +30,9 @@ OPSET: Final = 18
 """The ONNX opset of every graph: the one that torch's exporter writes itself, so that nothing is converted."""
 
 Direction = Literal["forward", "inverse"]
+
+_FOLDED_VALUES: Final = 1 << 24
+"""What depends on no row is computed at export, up to so many values: the exporter itself stops at a masked weight."""
 
 _EXAMPLE_ROWS = 3  # neither 0 nor 1, which torch.export would take for constants
 
@@ -96,11 +101,13 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
                 f"{direction}.onnx cannot be written, torch's exporter says: {type(cause).__name__}: "
                 f"{str(cause).strip().splitlines()[0] if str(cause).strip() else 'nothing more'}"
             ) from error
-    if program is None:
-        raise RuntimeError("torch.onnx.export gave no program")
-    model = program.model
+        if program is None:
+            raise RuntimeError("torch.onnx.export gave no program")
+        model = program.model
+        fold_constants(model, input_size_limit=_FOLDED_VALUES, output_size_limit=_FOLDED_VALUES)
     simplify(model)
     merge_column_sums(model)
+    build_loops(model)
     _strip(model, f"flow_{direction}")
     data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     check_graph(data, f"{direction}.onnx")
@@ -119,7 +126,11 @@ def _strip(model: ir.Model, name: str) -> None:
     model.metadata_props.clear()
     model.doc_string = None
     model.producer_name, model.producer_version = "pushforward", None
-    graph = model.graph
+    _strip_graph(model.graph, name)
+
+
+def _strip_graph(graph: ir.Graph, name: str) -> None:
+    """The same for one graph, and for the bodies in it, whose names begin with its own."""
     graph.name, graph.doc_string = name, None
     graph.metadata_props.clear()
     values = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
@@ -127,6 +138,9 @@ def _strip(model: ir.Model, name: str) -> None:
         node.name, node.doc_string = f"{node.op_type}_{number}", None
         node.metadata_props.clear()
         values.extend(node.outputs)
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                _strip_graph(attribute.as_graph(), f"{name}_{number}")
     for value in values:
         value.metadata_props.clear()
         value.doc_string = None

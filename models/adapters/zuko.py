@@ -16,6 +16,7 @@ from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
 from models.flow import Bijection
+from models.jacobi import jacobi
 
 __all__ = ["Autoregressive", "Coupling", "Univariate", "from_zuko"]
 
@@ -79,8 +80,7 @@ class Coupling(Bijection):
 class Autoregressive(Bijection):
     """y_i = f(x_i | h(x_<i, context)): every column is conditioned on those before it.
 
-    Back, each pass of the conditioner settles one more group of columns; in the last pass all that it reads is
-    settled, so that its parameters give the log-determinant too.
+    Back, each pass of the conditioner settles one more group of columns at least: see `models.jacobi`.
 
     Args:
         lazy: the autoregressive transform.
@@ -98,11 +98,16 @@ class Autoregressive(Bijection):
         return _apply(self.lazy.meta(context, x), x)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Y ``[N, D]`` -> x ``[N, D]``, in `passes` passes."""
-        x, ladj = _invert(self.lazy.meta(context, torch.zeros_like(y)), y)
-        for _ in range(self.lazy.passes - 1):
-            x, ladj = _invert(self.lazy.meta(context, x), y)
-        return x, ladj
+        """Y ``[N, D]`` -> x ``[N, D]``."""
+
+        def step(x: Tensor) -> tuple[Tensor, Tensor]:
+            return _invert(self.lazy.meta(context, x), y)
+
+        first = None
+        if context is None:
+            # what h(0) gives is the same for all rows: one row here, and a constant in a graph
+            first = _invert(self.lazy.meta(None, y.new_zeros(1, y.shape[1])), y)[0]
+        return jacobi(step, y, self.lazy.passes, first)
 
 
 class Univariate(Bijection):

@@ -1,9 +1,10 @@
 """What an ONNX graph may hold: an allow-list, checked before ONNX Runtime sees a byte.
 
 A bundle is data from a stranger. A graph can read files (external data), loop for ever, or be random; none of
-these has a place in a flow. The parser is Google's protobuf, which ONNX Runtime brings; the schema is the part
-of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto) that these checks read, so that serving
-does not carry the `onnx` package.
+these has a place in a flow; one form of Loop has, the passes of an autoregressive step. The parser is Google's
+protobuf, which ONNX Runtime brings; the schema is the part of onnx.proto
+(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto) that these checks read, so that serving does not carry the
+`onnx` package.
 """
 
 from __future__ import annotations
@@ -17,22 +18,31 @@ from google.protobuf.message import DecodeError
 
 from service.errors import ForbiddenGraph
 
-__all__ = ["ALLOWED_OPERATORS", "GraphSummary", "check_graph"]
+__all__ = ["ALLOWED_OPERATORS", "MAX_LOOPS", "MAX_PASSES", "GraphSummary", "check_graph"]
 
 ALLOWED_OPERATORS: Final[frozenset[str]] = frozenset(
     """
     Abs Add And ArgMax ArgMin Cast Ceil Clip Concat Constant ConstantOfShape Conv Cos CumSum DepthToSpace Div Elu
     Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm Greater GreaterOrEqual HardSigmoid
-    Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max Min Mod Mul Neg Not Or Pow Reciprocal
+    Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max Min Mod Mul Neg Not Or Pad Pow Reciprocal
     ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Round
     ScatterElements ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum
     Tan Tanh Transpose Unsqueeze Where Xor
     """.split()  # noqa: SIM905  a hundred quoted names in a column are harder to read
 )
-"""Operators of the default domain: elementwise, linear, shape and selection. No control flow, nothing random."""
+"""Operators of the default domain: elementwise, linear, shape and selection. No control flow, nothing random.
 
-_BYTES, _STRING, _INT64 = 12, 9, 3  # FieldDescriptorProto.Type
+`Loop` comes beside them in one form only, which `check_graph` describes."""
+
+MAX_PASSES: Final = 4096
+"""The most passes of a Loop: as many as an autoregressive step may have columns."""
+MAX_LOOPS: Final = 64
+"""The most Loops of a graph: one for each autoregressive step."""
+
+_BYTES, _STRING, _INT64, _INT32 = 12, 9, 3, 5  # FieldDescriptorProto.Type
 _OPTIONAL, _REPEATED = 1, 3  # FieldDescriptorProto.Label
+_ONNX_INT64, _ONNX_INT64_BYTES = 7, 8  # TensorProto.DataType
+_BEFORE_CARRIED = 2  # inputs of a Loop and of its body before those that are carried: passes and condition
 
 # message -> (field, number, type or message, label)
 _SCHEMA: dict[str, list[tuple[str, int, int | str, int]]] = {
@@ -46,22 +56,36 @@ _SCHEMA: dict[str, list[tuple[str, int, int | str, int]]] = {
     "Graph": [
         ("node", 1, "Node", _REPEATED),
         ("initializer", 5, "Tensor", _REPEATED),
+        ("input", 11, "Value", _REPEATED),
+        ("output", 12, "Value", _REPEATED),
         ("sparse_initializer", 15, _BYTES, _REPEATED),
     ],
+    "Value": [("name", 1, _STRING, _OPTIONAL)],
     "Node": [
+        ("input", 1, _STRING, _REPEATED),
+        ("output", 2, _STRING, _REPEATED),
         ("op_type", 4, _STRING, _OPTIONAL),
         ("attribute", 5, "Attribute", _REPEATED),
         ("domain", 7, _STRING, _OPTIONAL),
     ],
     "Attribute": [
+        ("name", 1, _STRING, _OPTIONAL),
         ("t", 5, "Tensor", _OPTIONAL),
-        ("g", 6, _BYTES, _OPTIONAL),
+        ("g", 6, "Graph", _OPTIONAL),
         ("tensors", 10, "Tensor", _REPEATED),
         ("graphs", 11, _BYTES, _REPEATED),
         ("sparse_tensor", 22, _BYTES, _OPTIONAL),
         ("sparse_tensors", 23, _BYTES, _REPEATED),
     ],
-    "Tensor": [("external_data", 13, _BYTES, _REPEATED), ("data_location", 14, _INT64, _OPTIONAL)],
+    "Tensor": [
+        ("dims", 1, _INT64, _REPEATED),
+        ("data_type", 2, _INT32, _OPTIONAL),
+        ("int64_data", 7, _INT64, _REPEATED),
+        ("name", 8, _STRING, _OPTIONAL),
+        ("raw_data", 9, _BYTES, _OPTIONAL),
+        ("external_data", 13, _BYTES, _REPEATED),
+        ("data_location", 14, _INT64, _OPTIONAL),
+    ],
 }
 
 
@@ -89,11 +113,13 @@ class GraphSummary:
 
     Args:
         opset: the version of the default operator set.
-        operators: operator -> how many nodes.
+        operators: operator -> how many nodes, those in the bodies of Loops included.
+        passes: the most passes of each Loop.
     """
 
     opset: int
     operators: Counter[str]
+    passes: tuple[int, ...] = ()
 
     @property
     def nodes(self) -> int:
@@ -104,13 +130,19 @@ class GraphSummary:
 def check_graph(data: bytes, file: str) -> GraphSummary:
     """Hold an ONNX file against the allow-list.
 
+    A Loop is let in whose number of passes is at most `MAX_PASSES` and written in the file: its first input is an
+    int64 initializer, which nobody can feed, and its condition can only end it sooner. Its body holds operators of
+    the list and no graph, and gives back what it carries and nothing else. So every node runs at most `MAX_PASSES`
+    times, and a graph does at most that many times the work of its nodes written out once.
+
     Args:
         data: the file's bytes.
         file: its name within the bundle, for the error.
 
     Raises:
-        ForbiddenGraph: where `data` is no ONNX model, or holds an operator outside `ALLOWED_OPERATORS`, a subgraph,
-            a local function, training information, a sparse tensor, or a tensor whose values lie in another file.
+        ForbiddenGraph: where `data` is no ONNX model, or holds an operator outside `ALLOWED_OPERATORS`, a Loop of
+            another form or more than `MAX_LOOPS`, any other subgraph, a local function, training information, a
+            sparse tensor, or a tensor whose values lie in another file.
     """
     try:
         model = _Model.FromString(data)
@@ -120,22 +152,70 @@ def check_graph(data: bytes, file: str) -> GraphSummary:
         raise ForbiddenGraph(f"{file} is not an ONNX model: it has no nodes")
     if model.functions or model.training_info:
         raise ForbiddenGraph(f"{file} holds local functions or training information")
-    if model.graph.sparse_initializer:
-        raise ForbiddenGraph(f"{file} holds sparse tensors")
-    tensors = list(model.graph.initializer)
     operators: Counter[str] = Counter()
-    for node in model.graph.node:
+    loops = _check_nodes(model.graph, file, operators)
+    if len(loops) > MAX_LOOPS:
+        raise ForbiddenGraph(f"{file} holds {len(loops)} Loops; at most {MAX_LOOPS} are allowed")
+    passes = tuple(_passes(model.graph, loop, file) for loop in loops)
+    for loop in loops:
+        if _check_nodes(_body(loop, file), file, operators):
+            raise ForbiddenGraph(f"{file} holds a Loop in the body of another")
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    return GraphSummary(opset, operators, passes)
+
+
+def _check_nodes(graph: Any, file: str, operators: Counter[str]) -> list[Any]:  # noqa: ANN401  see `_model_class`
+    """Hold the nodes and tensors of one graph against the list, and count them; its Loops are left to the caller."""
+    if graph.sparse_initializer:
+        raise ForbiddenGraph(f"{file} holds sparse tensors")
+    tensors = list(graph.initializer)
+    loops = []
+    for node in graph.node:
         operator = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-        if operator not in ALLOWED_OPERATORS:
+        if operator == "Loop":
+            loops.append(node)
+        elif operator not in ALLOWED_OPERATORS:
             raise ForbiddenGraph(f"{file} holds the operator {operator[:100]!r}, which is not on the allow-list")
         operators[operator] += 1
         for attribute in node.attribute:
-            if attribute.g or attribute.graphs or attribute.sparse_tensor or attribute.sparse_tensors:
+            graph_here = attribute.HasField("g") and operator != "Loop"
+            if graph_here or attribute.graphs or attribute.sparse_tensor or attribute.sparse_tensors:
                 raise ForbiddenGraph(f"{file} holds a subgraph or a sparse tensor in a node {operator!r}")
             if attribute.HasField("t"):
                 tensors.append(attribute.t)
             tensors.extend(attribute.tensors)
     if any(tensor.external_data or tensor.data_location for tensor in tensors):
         raise ForbiddenGraph(f"{file} points at tensor data outside itself")
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    return GraphSummary(opset, operators)
+    return loops
+
+
+def _passes(graph: Any, loop: Any, file: str) -> int:  # noqa: ANN401  see `_model_class`
+    """The most passes of a Loop, which is a constant of the graph that holds it."""
+    name = loop.input[0] if loop.input else ""
+    found = [tensor for tensor in graph.initializer if name and tensor.name == name]
+    if len(found) != 1 or name in (value.name for value in graph.input):
+        raise ForbiddenGraph(f"{file} holds a Loop whose number of passes is no constant")
+    tensor = found[0]
+    fits = tensor.data_type == _ONNX_INT64 and list(tensor.dims) in ([], [1])
+    if fits and len(tensor.raw_data) == _ONNX_INT64_BYTES and not tensor.int64_data:
+        passes = int.from_bytes(tensor.raw_data, "little", signed=True)
+    elif fits and len(tensor.int64_data) == 1 and not tensor.raw_data:
+        passes = tensor.int64_data[0]
+    else:
+        raise ForbiddenGraph(f"{file} holds a Loop whose number of passes is not one int64")
+    if not 1 <= passes <= MAX_PASSES:
+        raise ForbiddenGraph(f"{file} holds a Loop of {passes} passes; it may have 1 to {MAX_PASSES}")
+    return int(passes)
+
+
+def _body(loop: Any, file: str) -> Any:  # noqa: ANN401  see `_model_class`
+    """The body of a Loop that gives back what it carries, and nothing else."""
+    bodies = [attribute.g for attribute in loop.attribute if attribute.name == "body" and attribute.HasField("g")]
+    if len(bodies) != 1 or len(loop.attribute) != 1:
+        raise ForbiddenGraph(f"{file} holds a Loop without one body, or with more")
+    body, carried = bodies[0], len(loop.input) - _BEFORE_CARRIED
+    if carried < 1 or not loop.input[1]:
+        raise ForbiddenGraph(f"{file} holds a Loop without a condition, or that carries nothing")
+    if (len(body.input), len(body.output), len(loop.output)) != (_BEFORE_CARRIED + carried, 1 + carried, carried):
+        raise ForbiddenGraph(f"{file} holds a Loop that gives something else than what it carries")
+    return body
