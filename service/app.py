@@ -19,6 +19,7 @@ from service.api.exchange import Reply
 from service.api.fast import FastDoor
 from service.api.guard import Waits
 from service.api.helpers import Helpers
+from service.api.latent import LatentVerbs
 from service.api.native import Verbs
 from service.api.operations import Operations
 from service.api.problems import problem, told
@@ -90,7 +91,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     app.state.operations = operations
     app.state.registry = registry
     app.state.metrics = metrics
-    add_routes(app, verbs, operations, door)
+    add_routes(app, verbs, LatentVerbs(registry, settings.max_work), operations, door)
     app.add_middleware(CountRequests, metrics=metrics)
     app.add_exception_handler(PushforwardError, _told)
     app.add_exception_handler(HTTPException, _told_by_the_framework)

@@ -48,10 +48,22 @@ class Asking:
         value: Any,  # noqa: ANN401  as a codec gave it
         context: Any,  # noqa: ANN401
         place: Place,
-        steps: int = 1,
+        steps: tuple[str, int] = ("steps", 1),
         space: Literal["x", "z"] | None = None,
+        besides: Sequence[str] = (),
     ) -> tuple[Float32, Float32 | None]:
-        """The rows of the main argument and their context, within the work budget."""
+        """The rows of the main argument and their context, within the work budget.
+
+        Args:
+            flow: whose.
+            argument: the name of the main argument.
+            value: of it.
+            context: theirs.
+            place: where the other arguments stand.
+            steps: how often each row is run, and the argument that says so.
+            space: of the rows, where the argument does not tell.
+            besides: columns of a table that belong to another argument.
+        """
         loc = ("body", argument)
         of_data = (space or argument) == "x"
         if isinstance(value, Columns):
@@ -59,12 +71,12 @@ class Asking:
             if context is None and value.has(conditions):
                 context = value.rows(conditions, ("body", "context"))
                 place = "body"
-            value = value.rows(flow.features if of_data else _latents(flow), loc, besides=conditions)
-        blamed = loc if steps == 1 else (place, "steps")
+            value = value.rows(flow.features if of_data else _latents(flow), loc, besides=(*conditions, *besides))
+        blamed = loc if steps[1] == 1 else (place, steps[0])
         if isinstance(value, np.ndarray):  # as large as it may become, before it does
-            check_work(value.size // flow.width, flow.width, steps, self._max_work, blamed)
+            check_work(value.size // flow.width, flow.width, steps[1], self._max_work, blamed)
         rows = event_rows(value, flow.event_shape if of_data else (flow.width,), loc)
-        check_work(len(rows), flow.width, steps, self._max_work, blamed)
+        check_work(len(rows), flow.width, steps[1], self._max_work, blamed)
         return rows, _context(flow, context, place)
 
     def _admit(self, exchange: Exchange, direction: Literal["forward", "inverse"]) -> None:

@@ -116,7 +116,7 @@ class Verbs(Asking):
         asked = validate(InterpolateRequest, given, place)
         flow = self._find(exchange, asked, place)
         points, context = self._rows(
-            flow, "points", asked.points, asked.context, place, steps=asked.steps, space=asked.space
+            flow, "points", asked.points, asked.context, place, steps=("steps", asked.steps), space=asked.space
         )
         if context is not None and len(context) > 1:
             detail = f"one row of context holds for the whole walk, and there are {len(context)}"

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from service.api import problems, wire
 from service.api.fields import Request
+from service.api.query import LISTS
 from service.api.schemas import ProblemDocument
 
 __all__ = ["described", "install", "path_parameters", "query_parameters"]
@@ -71,7 +72,7 @@ def query_parameters(schema: type[Request], prefix: str, main: str = "") -> list
         prefix: of the path.
         main: the argument that a body is which is not JSON: the others stand in the query beside such a body alone.
     """
-    lists = {"context": "numbers with commas between them", "return": "names with commas between them"}
+    lists = dict.fromkeys(LISTS, "numbers with commas between them") | {"return": "names with commas between them"}
     described: list[dict[str, Any]] = []
     for name, field in schema.model_json_schema()["properties"].items():
         if name == main or (prefix and name in ("model", "version") and ("{version}" in prefix or name == "model")):

@@ -9,23 +9,26 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 
 from service.errors import InvalidArgument, Reason
 
-__all__ = ["as_declared", "query_arguments", "to_number"]
+__all__ = ["LISTS", "as_declared", "query_arguments", "to_number"]
+
+LISTS: Final = frozenset({"context", "log_target", "strength"})
+"""The arguments that are lists of numbers, with commas between them."""
 
 
 def query_arguments(query: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """The arguments in a query: `context` and `return` are lists with commas, of numbers and of names.
+    """The arguments in a query: lists have commas, `return` of names, and those of `LISTS` of numbers.
 
     Args:
         query: name and text of each parameter.
 
     Raises:
-        InvalidArgument: one stands there twice, or `context` holds something that is no number.
+        InvalidArgument: one stands there twice, or a list of numbers holds something that is no number.
 
     Example:
         >>> query_arguments((("n", "5"), ("context", "0.5,1")))
@@ -36,19 +39,19 @@ def query_arguments(query: tuple[tuple[str, str], ...]) -> dict[str, Any]:
         detail = f"{twice[0][:64]} is given more than once"
         raise InvalidArgument(detail, tuple(Reason(("query", name[:64]), "is given more than once") for name in twice))
     arguments: dict[str, Any] = dict(query)
-    if "context" in arguments:
-        arguments["context"] = _numbers(arguments["context"])
+    for name in LISTS & arguments.keys():
+        arguments[name] = _numbers(name, arguments[name])
     if "return" in arguments:
         arguments["return"] = [name for name in arguments["return"].split(",") if name]
     return arguments
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(name: str, text: str) -> list[float]:
     try:
         return [to_number(part) for part in text.split(",")]
     except ValueError:
-        detail = f"context must be numbers with commas between them, and is {text[:64]!r}"
-        raise InvalidArgument(detail, (Reason(("query", "context"), detail),)) from None
+        detail = f"{name} must be numbers with commas between them, and is {text[:64]!r}"
+        raise InvalidArgument(detail, (Reason(("query", name), detail),)) from None
 
 
 def as_declared(schema: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
-from service.api import fields, schemas
+from service.api import fields, latent_schemas, schemas
 from service.api.asking import Verb
 from service.api.door import Door, respond
+from service.api.latent import LatentVerbs
 from service.api.native import Verbs
 from service.api.openapi import described, path_parameters, query_parameters
 from service.api.operations import Operations
@@ -29,6 +30,10 @@ SCHEMAS: Final[tuple[type[BaseModel], ...]] = (
     schemas.EncodeResponse,
     schemas.DecodeRequest,
     schemas.DecodeResponse,
+    latent_schemas.EditRequest,
+    latent_schemas.EditResponse,
+    latent_schemas.WeightsRequest,
+    latent_schemas.WeightsResponse,
     schemas.Flow,
     schemas.FlowList,
     schemas.Readiness,
@@ -53,7 +58,7 @@ class _Call:
     main: str
 
 
-def add_routes(app: FastAPI, verbs: Verbs, operations: Operations, door: Door) -> None:
+def add_routes(app: FastAPI, verbs: Verbs, latent: LatentVerbs, operations: Operations, door: Door) -> None:
     """Add every route of the native API to `app`."""
     calls = (
         _Call(
@@ -78,6 +83,24 @@ def add_routes(app: FastAPI, verbs: Verbs, operations: Operations, door: Door) -
         ),
         _Call("POST", "/encode", verbs.encode, "Data to latents", schemas.EncodeResponse, schemas.EncodeRequest, "x"),
         _Call("POST", "/decode", verbs.decode, "Latents to data", schemas.DecodeResponse, schemas.DecodeRequest, "z"),
+        _Call(
+            "POST",
+            "/edit",
+            latent.edit,
+            "Move rows along a direction of latent space",
+            latent_schemas.EditResponse,
+            latent_schemas.EditRequest,
+            "x",
+        ),
+        _Call(
+            "POST",
+            "/weights",
+            latent.weights,
+            "Importance weights of rows for a target",
+            latent_schemas.WeightsResponse,
+            latent_schemas.WeightsRequest,
+            "x",
+        ),
     )
     for prefix in _PREFIXES:
         for call in calls:

@@ -1,0 +1,137 @@
+"""The native verbs that look into latent space: edits and importance weights. Each is one function, bytes to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from service.api import wire
+from service.api.arrays import event_rows
+from service.api.asking import Asking, Place, located, named, optional_context
+from service.api.codecs.codec import Columns
+from service.api.exchange import Exchange, Reply
+from service.api.fields import validate
+from service.api.guard import check_work
+from service.api.latent_schemas import EditRequest, WeightsRequest
+from service.api.query import to_number
+from service.api.targets import log_target_rows
+from service.engine.edits import Between, Direction, edit
+from service.engine.flow import Densities, Samples, ServedFlow
+from service.engine.importance import Importance, importance
+from service.engine.plan import Float32, Plan
+from service.errors import InvalidArgument, PushforwardError, Reason, WrongShape
+
+__all__ = ["LatentVerbs"]
+
+_TARGET: Final = ("log_target",)
+
+
+class LatentVerbs(Asking):
+    """The verbs of one server that look into latent space."""
+
+    def edit(self, exchange: Exchange) -> Plan[Reply]:
+        """POST /edit."""
+        codec = wire.accepted(exchange)
+        given, place = wire.decode(exchange, "x")
+        asked = validate(EditRequest, given, place)
+        flow = self._find(exchange, asked, place)
+        steps = ("strength", len(asked.strength))
+        x, context = self._rows(flow, "x", asked.x, asked.context, place, steps)
+        plan = edit(flow, x, _direction(flow, asked.direction, place), asked.strength, context)
+        found = yield from located(plan, "x", place)
+        return wire.encode(codec, named(flow) | found._asdict(), "x", flow.features)
+
+    def weights(self, exchange: Exchange) -> Plan[Reply]:
+        """POST /weights. A body that holds one array is x; or the target, where `n` and `seed` say which rows."""
+        codec = wire.accepted(exchange)
+        drawn = any(name == "n" for name, _ in exchange.query)
+        given, place = wire.decode(exchange, "log_target" if drawn else "x")
+        asked = validate(WeightsRequest, given, place)
+        flow = self._find(exchange, asked, place)
+        _check_one_of(asked, place)
+        target: Any = asked.log_target
+        plan: Plan[Densities] | Plan[Samples]
+        if asked.n is None:
+            if target is None and isinstance(asked.x, Columns) and asked.x.has(_TARGET):
+                target = asked.x.rows(_TARGET, ("body", "log_target"))
+            x, context = self._rows(flow, "x", asked.x, asked.context, place, besides=_TARGET)
+            count, plan = len(x), flow.log_prob(x, context)
+        else:
+            count, plan = asked.n, self._drawn(flow, asked.n, asked, place)
+        if isinstance(target, Columns):
+            target = target.rows(_TARGET, ("body", "log_target"))
+        if target is None:
+            raise _refused("log_target", "this argument is needed: the target's log-density at each row", place)
+        found = yield from located(_weighed(plan, log_target_rows(target, count, (place, "log_target"))), "x", place)
+        return wire.encode(codec, named(flow) | found._asdict(), "weights", flow.features)
+
+    def _drawn(self, flow: ServedFlow, n: int, asked: WeightsRequest, place: Place) -> Plan[Samples]:
+        """The rows that /sample draws."""
+        if asked.seed is None:
+            raise _refused("seed", "this argument is needed: log_target was computed at the rows of one seed", place)
+        check_work(n, flow.width, 1, self._max_work, (place, "n"))
+        context = optional_context(flow, asked.context, place)
+        if context is not None and context.ndim > 1:
+            if len(context) > 1:
+                reason = f"rows that are drawn take one row of context, and there are {len(context)}"
+                raise _refused("context", reason, place, WrongShape)
+            context = context[0]
+        return flow.sample(n, asked.seed, asked.offset, context=context)
+
+
+def _weighed(plan: Plan[Densities] | Plan[Samples], log_target: npt.NDArray[np.float64]) -> Plan[Importance]:
+    return importance(log_target, (yield from plan).log_prob.astype(np.float64))
+
+
+def _check_one_of(asked: WeightsRequest, place: Place) -> None:
+    if (asked.x is None) == (asked.n is None):
+        raise _refused("x", "expected either x, or n and seed", place)
+    if asked.n is None and (asked.seed is not None or asked.offset):
+        raise _refused("seed" if asked.seed is not None else "offset", "it belongs to n, and the rows are x", place)
+
+
+def _direction(
+    flow: ServedFlow,
+    value: Any,  # noqa: ANN401  as a codec gave it
+    place: Place,
+) -> Direction:
+    """The direction of an edit: by name, as it stands, or between two rows."""
+    loc = (place, "direction")
+    if place == "query" and isinstance(value, str) and value not in flow.manifest.directions:
+        value = _spelt(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        if value.keys() != {"from", "to"}:
+            found = ", ".join(value)[:64] or "nothing"
+            raise _refused("direction", f"expected two rows of data, from and to, and found {found}", place)
+        return Between(*(_one(value[end], flow.event_shape, (*loc, end)) for end in ("from", "to")))
+    if not isinstance(value, (list, np.ndarray)):
+        raise _refused("direction", "expected a name, an array of numbers, or two rows, from and to", place)
+    direction: npt.NDArray[np.float64] = _one(value, (flow.width,), loc)[0].astype(np.float64)
+    return direction
+
+
+def _spelt(text: str) -> str | npt.NDArray[np.float64]:
+    """A query's text that is no name: numbers with commas between them, if it is that."""
+    try:
+        return np.array([to_number(part) for part in text.split(",")])
+    except ValueError:
+        return text
+
+
+def _one(value: Any, shape: Sequence[int], loc: tuple[str, ...]) -> Float32:  # noqa: ANN401  as a codec gave it
+    rows = event_rows(value, shape, loc)
+    if len(rows) > 1:
+        reason = f"expected one row, and found {len(rows)}"
+        raise WrongShape(f"{'.'.join(loc[1:])}: {reason}", (Reason(loc, reason),))
+    return rows
+
+
+def _refused(
+    argument: str, reason: str, place: Place, kind: type[PushforwardError] = InvalidArgument
+) -> PushforwardError:
+    return kind(f"{argument}: {reason}", (Reason((place, argument), reason),))

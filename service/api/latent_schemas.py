@@ -1,0 +1,94 @@
+"""The arguments and answers of the calls that look into latent space: /edit and /weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import ConfigDict, Field, FiniteFloat, WithJsonSchema
+
+from service.api.fields import (
+    CONTEXT,
+    MAX_OFFSET,
+    NULLABLE,
+    ROWS,
+    Request,
+    Response,
+    array_of,
+    either,
+)
+from service.engine.noise import MAX_SEED
+
+__all__ = ["EditRequest", "EditResponse", "WeightsRequest", "WeightsResponse"]
+
+_ROW: Final = either("a row of data", 1, 3).json_schema or {}
+_DIRECTION: Final = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"type": "number"}},
+            {
+                "type": "object",
+                "properties": {"from": _ROW, "to": _ROW},
+                "required": ["from", "to"],
+                "additionalProperties": False,
+            },
+        ],
+        "description": "a direction of the flow, by name; or one in latent space, [D]; or two rows of data, from and "
+        "to, of which strength 1 takes the first to the second",
+    }
+)
+
+
+class EditRequest(Request):
+    """Rows to move along a direction of latent space, and how far."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"x": [[0.5, 0.25]], "direction": [1.0, 0.0], "strength": [-1.0, 0.0, 1.0]}}
+    )
+
+    x: Annotated[Any, ROWS]
+    direction: Annotated[Any, _DIRECTION]
+    strength: Annotated[
+        list[FiniteFloat],
+        Field(min_length=1, description="[S]: z + strength * direction, for each of them; 0 is the round trip"),
+    ]
+    context: Annotated[Any, CONTEXT] = None
+
+
+class EditResponse(Response):
+    """The rows moved, strength by strength."""
+
+    x: Annotated[Any, either("[S, N, *event]", 3, 5)]
+    z: Annotated[Any, array_of(3, "[S, N, D]")]
+    log_prob: Annotated[Any, array_of(2, "log p(x) in nats, [S, N]; null where the density is zero", NULLABLE)]
+
+
+class WeightsRequest(Request):
+    """A target's log-density at rows: the caller's own, x, or those that /sample draws for n and seed."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"n": 3, "seed": 7, "log_target": [-1.0, -1.5, -2.0]}})
+
+    x: Annotated[Any, ROWS] = None
+    n: Annotated[int | None, Field(ge=1, description="how many rows to draw, where there is no x")] = None
+    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED, description="of those rows")] = None
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the row of the seed that comes first")] = 0
+    log_target: Annotated[
+        Any, array_of(1, "[N], in nats, up to a constant; null where the target is zero", NULLABLE)
+    ] = None
+    context: Annotated[Any, CONTEXT] = None
+
+
+class WeightsResponse(Response):
+    """Self-normalized importance weights, and what they are worth."""
+
+    weights: Annotated[Any, array_of(1, "[N]; their sum is 1")]
+    log_weights: Annotated[Any, array_of(1, "[N]; null for a weight of zero", NULLABLE)]
+    ess: Annotated[float, Field(description="effective sample size: 1 / sum of squared weights")]
+    ess_share: Annotated[float, Field(description="ess / N")]
+    pareto_k: Annotated[
+        float | None, Field(description="the shape of the weights' upper tail; null where too few stand out to tell")
+    ]
+    pareto_k_threshold: Annotated[
+        float | None, Field(description="min(1 - 1 / log10(N), 0.7): what pareto_k should stay below")
+    ]
+    verdict: Annotated[str, Field(description="a sentence that begins with good, more draws, bad, useless or unknown")]
