@@ -20,8 +20,9 @@ from zuko.transforms import MonotonicAffineTransform
 
 from models.adapters.zuko import Coupling
 from models.flow import Bijection, Flow
+from models.latent import BaseOptions
 from models.preprocess import Flatten, Logit, Standardize, Whiten, to_float32
-from service.bundle.manifest import NormalBase, Support
+from service.bundle.manifest import Support
 from service.errors import DataError, Reason
 
 __all__ = ["ACTIVATIONS", "ARCHITECTURES", "build_flow", "real_nvp"]
@@ -125,12 +126,12 @@ def build_flow(
     support: Support | None = None,
     seed: int = 0,
 ) -> Flow:
-    """Compose a flow that is ready to be fitted: preprocessing, architecture, normal base.
+    """Compose a flow that is ready to be fitted: preprocessing, architecture, base.
 
     Args:
         architecture: a name of `ARCHITECTURES`.
-        options: keyword -> value, the options of that architecture; and ``whiten = true``, which puts a `Whiten`
-            in front of it.
+        options: keyword -> value, the options of that architecture; ``whiten = true``, which puts a `Whiten` in
+            front of it; and ``base``, with its own, as `models.latent.BaseOptions` says.
         rows: ``[N, *event]``, the training rows as the fit sees them; they give the means and standard deviations.
         context: ``[N, C]``, the context of those rows, or None; it is standardized inside the flow.
         support: a box with two finite ends puts a logit in front, and rows outside have density zero; None for
@@ -155,6 +156,7 @@ def build_flow(
     options = dict(options)
     whiten = options.pop("whiten", False)
     _check("whiten", isinstance(whiten, bool), whiten, "true or false")
+    ending = BaseOptions.taken_from(options)
     checked = _checked_options(architecture, constructor, options)
     if rows.ndim < 2 or rows.shape[0] < 2 or math.prod(rows.shape[1:]) == 0:
         raise DataError(f"a flow is fitted to at least 2 rows of at least 1 column; the rows have shape {_shape(rows)}")
@@ -169,7 +171,8 @@ def build_flow(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         chain += constructor(math.prod(event_shape), context_width, **checked)
-    flow = Flow(event_shape, chain, NormalBase(), support, context_width, scaling)
+        last, base = ending.build(math.prod(event_shape))
+    flow = Flow(event_shape, chain + last, base, support, context_width, scaling)
     return flow.to(torch.float32)
 
 

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.flow import Flow, base_log_prob, sample_base
+from models.bases import sample_base
+from models.flow import Flow
 from models.gate import BATCHES, check_flow, check_graphs, reference
 from models.graph import OPSET, export_graph
 from models.invariance import check_invariance
@@ -60,7 +61,8 @@ def export_flow(
     """Export a flow, hold the graphs against it in float64, and install the bundle.
 
     Args:
-        flow: a trained flow; a copy of it is exported, in float32 and evaluation mode.
+        flow: a trained flow; a copy of it is exported, in float32 and evaluation mode, a learnt base as the manifest
+            states it.
         repository: where the bundle goes.
         name: what the flow is called there.
         held_out: ``[M, *event]``, M >= 2, rows that were not fitted to, in the units of the user; integers of
@@ -94,7 +96,7 @@ def export_flow(
     if (given is None) != (flow.context_width == 0):
         raise DataError(f"the flow takes {flow.context_width} columns of context; held_out came with another number")
     _check_inside(flow, rows)
-    flow = copy.deepcopy(flow).cpu().float().eval().requires_grad_(requires_grad=False)
+    flow = copy.deepcopy(flow).cpu().float().eval().requires_grad_(requires_grad=False).freeze_base()
     exact = reference(flow)
     probes = make_probes(rows, given, flow.support)
     check_flow(exact, probes)
@@ -162,7 +164,7 @@ def golden_rows(exact: Flow, held_out: Float32, context: Float32 | None, log_pro
     rows = torch.from_numpy(x.astype(np.float64))
     with torch.no_grad():
         z, ladj = exact(rows, None if given is None else torch.from_numpy(given.astype(np.float64)))
-        answers = exact.masked(rows, base_log_prob(exact.base, z) + ladj)
+        answers = exact.masked(rows, exact.base_log_prob(z) + ladj)
     return Golden(x, z.numpy(), ladj.numpy(), answers.numpy(), given)
 
 

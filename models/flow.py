@@ -13,7 +13,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from service.bundle.manifest import NormalBase, Support, UniformBase
+from models.bases import LearntBase, base_log_prob, in_float32, sample_base
+from service.bundle.bases import Base, UniformBase
+from service.bundle.manifest import Support
 
 __all__ = ["Bijection", "Flow", "base_log_prob", "sample_base"]
 
@@ -58,7 +60,8 @@ class Flow(nn.Module):
     Args:
         event_shape: the shape of one row of x.
         bijections: the chain, from data to latent. The last one gives ``[N, D]``.
-        base: the distribution of z, as the manifest writes it.
+        base: the distribution of z, as the manifest writes it, its columns' numbers rounded to float32; or one whose
+            numbers are fitted with the weights.
         support: where the density can be above zero; None for all of space. A row outside has log_prob -inf, and
             goes through the chain from the nearest point inside, so that z stays finite.
         context_width: the number of columns of context; 0 for none.
@@ -66,11 +69,13 @@ class Flow(nn.Module):
             the units of the data; None for nothing. Its log-determinant does not count: the context is given.
     """
 
+    latent: Base | LearntBase
+
     def __init__(
         self,
         event_shape: Sequence[int],
         bijections: Iterable[Bijection],
-        base: NormalBase | UniformBase,
+        base: Base | LearntBase,
         support: Support | None = None,
         context_width: int = 0,
         context_scaling: Bijection | None = None,
@@ -78,7 +83,7 @@ class Flow(nn.Module):
         super().__init__()
         self.event_shape = tuple(event_shape)
         self.bijections = nn.ModuleList(bijections)
-        self.base = base
+        self.latent = base if isinstance(base, LearntBase) else in_float32(base)
         self.support = support
         self.context_width = context_width
         self.context_scaling = context_scaling
@@ -87,6 +92,22 @@ class Flow(nn.Module):
     def width(self) -> int:
         """The number of values of an event, and of coordinates of z."""
         return math.prod(self.event_shape)
+
+    @property
+    def base(self) -> Base:
+        """The distribution of z as the manifest writes it; of a learnt one, its numbers as they are now, in float32."""
+        return self.latent.stated if isinstance(self.latent, LearntBase) else self.latent
+
+    def freeze_base(self) -> Flow:
+        """Put the numbers that `base` states in the place of those that are learnt, for good; gives the flow itself."""
+        stated = self.base
+        del self.latent  # a module's place takes modules only
+        self.latent = stated
+        return self
+
+    def base_log_prob(self, z: Tensor) -> Tensor:
+        """Log p_Z(z) in nats ``[N]``, of z ``[N, D]``."""
+        return self.latent.log_prob(z) if isinstance(self.latent, LearntBase) else base_log_prob(self.latent, z)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Normalize: x ``[N, *event]`` -> z ``[N, D]`` and log|det df/dx| ``[N]``."""
@@ -104,7 +125,7 @@ class Flow(nn.Module):
         A z outside a uniform base's box goes through the chain from the nearest point inside, so that x is finite;
         its density is zero, and `base_log_prob` says so.
         """
-        y = z.clamp(self.base.low, self.base.high) if isinstance(self.base, UniformBase) else z
+        y = z.clamp(self.latent.low, self.latent.high) if isinstance(self.latent, UniformBase) else z
         context = self._scaled(context)
         terms = []
         for bijection in reversed(self.bijections):
@@ -116,7 +137,7 @@ class Flow(nn.Module):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log p(x) in nats ``[N]``; -inf outside the support."""
         z, ladj = self(x, context)
-        return self.masked(x, base_log_prob(self.base, z) + ladj)
+        return self.masked(x, self.base_log_prob(z) + ladj)
 
     def inverse_log_prob(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Generate, with the density there: x ``[N, *event]``, log|det dg/dz| ``[N]`` and log p(x) ``[N]``.
@@ -124,7 +145,7 @@ class Flow(nn.Module):
         log p(g(z)) = log p_Z(z) - log|det dg/dz|, so that x is not sent back through the chain.
         """
         x, ladj = self.inverse(z, context)
-        return x, ladj, base_log_prob(self.base, z) - ladj
+        return x, ladj, self.base_log_prob(z) - ladj
 
     def masked(self, x: Tensor, log_prob: Tensor) -> Tensor:
         """`log_prob` ``[N]``, with -inf for each row of x outside the support."""
@@ -175,33 +196,3 @@ def _next_float32(value: float, towards: float) -> float:
     """The float32 after `value`; a graph runs in float32, where a float64 neighbour would round back."""
     start = torch.tensor(value, dtype=torch.float32)
     return float(torch.nextafter(start, torch.tensor(towards, dtype=torch.float32)))
-
-
-def base_log_prob(base: NormalBase | UniformBase, z: Tensor) -> Tensor:
-    """Log p_Z(z) in nats.
-
-    Args:
-        base: the distribution.
-        z: ``[N, D]``.
-
-    Returns:
-        ``[N]``; -inf outside a uniform base's box.
-    """
-    width = z.shape[1]
-    if isinstance(base, NormalBase):
-        return -0.5 * (z * z).sum(dim=1) - 0.5 * width * math.log(2 * math.pi)
-    inside = ((z >= base.low) & (z <= base.high)).all(dim=1)
-    return torch.where(inside, torch.zeros_like(z[:, 0]) - width * math.log(base.high - base.low), -math.inf)
-
-
-def sample_base(
-    base: NormalBase | UniformBase,
-    rows: int,
-    width: int,
-    generator: torch.Generator,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Draw z ``[rows, width]`` for training and tests. Serving draws its own, by row (`service.engine.noise`)."""
-    if isinstance(base, NormalBase):
-        return torch.randn(rows, width, generator=generator, dtype=dtype)
-    return base.low + (base.high - base.low) * torch.rand(rows, width, generator=generator, dtype=dtype)

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.flow import Flow, base_log_prob, sample_base
+from models.bases import sample_base
+from models.flow import Flow
 from models.probes import Probes
 from models.session import Answers, Graph
 from service.bundle.manifest import Parity
@@ -41,8 +42,8 @@ Float64 = npt.NDArray[np.float64]
 
 
 def reference(flow: Flow) -> Flow:
-    """The same flow in float64, in evaluation mode: what the graphs are held against."""
-    exact = copy.deepcopy(flow).cpu().double().eval()
+    """The same flow in float64, in evaluation mode, its base frozen: what the graphs are held against."""
+    exact = copy.deepcopy(flow).cpu().double().eval().freeze_base()
     return exact.requires_grad_(requires_grad=False)
 
 
@@ -137,7 +138,7 @@ def check_graphs(exact: Flow, forward: Graph, inverse: Graph, probes: Probes, se
 def _forward(exact: Flow, x: Tensor, context: Tensor | None) -> tuple[Float64, Float64, Float64]:
     with torch.no_grad():
         z, ladj = exact(x, context)
-        log_prob = exact.masked(x, base_log_prob(exact.base, z) + ladj)
+        log_prob = exact.masked(x, exact.base_log_prob(z) + ladj)
     return z.numpy(), ladj.numpy(), log_prob.numpy()
 
 

@@ -17,7 +17,7 @@ import torch
 from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
-from models.flow import Flow, base_log_prob
+from models.flow import Flow
 from models.loops import build_loops
 from models.reductions import merge_column_sums
 from models.rewrites import simplify
@@ -46,7 +46,7 @@ class _Forward(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         z, ladj = self.flow(x, context)
-        return z, ladj, self.flow.masked(x, base_log_prob(self.flow.base, z) + ladj)
+        return z, ladj, self.flow.masked(x, self.flow.base_log_prob(z) + ladj)
 
 
 class _Inverse(nn.Module):

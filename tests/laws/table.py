@@ -15,9 +15,11 @@ import zuko
 from torch import Tensor, nn
 
 from models.adapters.zuko import from_zuko
-from models.analytic import Square, square
+from models.analytic import ANALYTIC, Affine, Exp, Rotation, Square, Tanh, tanh_box
 from models.architectures import build_flow
+from models.bases import LearntBase
 from models.flow import Bijection, Flow
+from models.latent import Squash
 from models.preprocess import Flatten, Logit, Standardize, Whiten, quantized_support
 from service.bundle.manifest import Support
 
@@ -92,6 +94,11 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "logit": BijectionCase(lambda: Logit(-0.5, 16.5), uniform(-0.5, 16.5, ROWS, 3)),
     "logit, image": BijectionCase(lambda: Logit(0.0, 1.0), uniform(0.0, 1.0, ROWS, 2, 2, 1)),
     "square": BijectionCase(Square, uniform(0.0, 4.0, ROWS, 2)),
+    "affine": BijectionCase(lambda: Affine(normal(3, 3).tolist(), [1.0, -2.0, 3.0]), normal(ROWS, 3)),
+    "rotation": BijectionCase(lambda: Rotation(2.0), normal(ROWS, 2)),
+    "exp": BijectionCase(Exp, uniform(0.0, 9.0, ROWS, 2)),
+    "tanh": BijectionCase(Tanh, uniform(-1.0, 1.0, ROWS, 2)),
+    "squash": BijectionCase(Squash, 3 * normal(ROWS, 3)),
     "affine coupling": BijectionCase(lambda: coupling(5), normal(ROWS, 5)),
     "affine coupling, conditional": BijectionCase(lambda: coupling(4, 3), normal(ROWS, 4), 3),
     "spline coupling": BijectionCase(lambda: coupling(4, **SPLINE), normal(ROWS, 4)),
@@ -114,6 +121,8 @@ class FlowCase:
         flow = self.make()
         for bijection in flow.bijections:
             randomize(bijection, scale=self.scale)
+        if isinstance(flow.latent, LearntBase):
+            randomize(flow.latent, scale=self.scale)
         return flow.double().eval()
 
 
@@ -132,6 +141,11 @@ def table_of(width: int) -> Tensor:
 IMAGES = torch.floor(uniform(0.0, 17.0, 40, 4, 4, 1))
 SMALL: dict[str, Any] = {"transforms": 2, "hidden": [12]}
 
+
+def based(base: str, **options: Any) -> FlowCase:
+    return architecture(table_of(3), "real_nvp", {**SMALL, "base": base, **options})
+
+
 FLOWS: dict[str, FlowCase] = {
     "real_nvp, D = 2": architecture(table_of(2), "real_nvp", SMALL),
     "real_nvp, D = 16, conditional": architecture(table_of(16), "real_nvp", SMALL, normal(40, 3) * 5 + 7),
@@ -141,5 +155,14 @@ FLOWS: dict[str, FlowCase] = {
     "real_nvp, image, bounded": architecture(IMAGES, "real_nvp", SMALL, support=quantized_support(0, 16)),
     "real_nvp, image, conditional": architecture(IMAGES, "real_nvp", SMALL, normal(40, 2)),
     "real_nvp, D = 3, dropout": architecture(table_of(3), "real_nvp", {**SMALL, "dropout": 0.2, "activation": "silu"}),
-    "square": FlowCase(square, uniform(0.0, 4.0, 40, 1)),
+    "real_nvp, D = 3, base diagonal_normal": based("diagonal_normal"),
+    "real_nvp, D = 3, base student_t": based("student_t", degrees_of_freedom=3),
+    "real_nvp, D = 3, base mixture": based("mixture", components=3),
+    "real_nvp, D = 3, base uniform": based("uniform"),
+    "square": FlowCase(ANALYTIC["square"], uniform(0.0, 4.0, 40, 1)),
+    "affine": FlowCase(ANALYTIC["affine"], 3 * normal(40, 2)),
+    "exp": FlowCase(ANALYTIC["exp"], uniform(0.0, 5.0, 40, 1)),
+    "tanh_box": FlowCase(partial(tanh_box, 2), uniform(-1.0, 1.0, 40, 2)),
+    "rotation": FlowCase(ANALYTIC["rotation"], 3 * normal(40, 2)),
+    "chain": FlowCase(ANALYTIC["chain"], uniform(-1.0, 1.0, 40, 2)),
 }

@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 
-from models.flow import base_log_prob, sample_base
+from models.bases import base_log_prob, sample_base
 from tests.laws.table import FLOWS, FlowCase
 
 EXACT = {"rtol": 1e-7, "atol": 1e-7}
@@ -53,7 +53,16 @@ def test_log_determinants_of_the_chain_add_up(case: FlowCase) -> None:
         total = total + ladj
     z, whole = flow(case.x, case.context)
     torch.testing.assert_close((y, total), (z, whole), **EXACT)
-    torch.testing.assert_close(flow.log_prob(case.x, case.context), base_log_prob(flow.base, z) + whole, **EXACT)
+    torch.testing.assert_close(flow.log_prob(case.x, case.context), flow.base_log_prob(z) + whole, **EXACT)
+
+
+@cases
+def test_the_base_that_is_stated_is_the_flow_s(case: FlowCase) -> None:
+    flow = case.build()
+    z, _ = flow(case.x, case.context)
+    learnt, stated = flow.base_log_prob(z), base_log_prob(flow.base, z)
+    torch.testing.assert_close(learnt, stated, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(flow.freeze_base().base_log_prob(z), stated, rtol=0, atol=0)
 
 
 @cases
