@@ -5,10 +5,9 @@ A new architecture is one function here and one entry in `ARCHITECTURES`.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,18 +18,15 @@ from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.transforms import MonotonicAffineTransform
 
 from models.adapters.zuko import Coupling
+from models.conditioners import ACTIVATIONS, check, one_of
 from models.flow import Bijection, Flow
+from models.image_architectures import glow, image_real_nvp, image_spline
 from models.latent import BaseOptions
 from models.preprocess import Flatten, Logit, Standardize, Whiten, to_float32
 from service.bundle.manifest import Support
 from service.errors import DataError, Reason
 
-__all__ = ["ACTIVATIONS", "ARCHITECTURES", "build_flow", "real_nvp"]
-
-ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = MappingProxyType(
-    {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU, "tanh": nn.Tanh}
-)
-"""The nonlinearities of a conditioner."""
+__all__ = ["ARCHITECTURES", "IMAGES", "build_flow", "real_nvp"]
 
 _MAX_TRANSFORMS, _MAX_LAYERS, _MAX_HIDDEN = 256, 32, 65536
 
@@ -76,18 +72,18 @@ def real_nvp(
     """
     if width < 2:
         raise DataError("real_nvp conditions columns on each other, so it needs at least 2 columns; the rows have 1")
-    _check("transforms", 1 <= transforms <= _MAX_TRANSFORMS, transforms, f"a number from 1 to {_MAX_TRANSFORMS}")
-    _check(
+    check("transforms", 1 <= transforms <= _MAX_TRANSFORMS, transforms, f"a number from 1 to {_MAX_TRANSFORMS}")
+    check(
         "hidden",
         1 <= len(hidden) <= _MAX_LAYERS and all(1 <= h <= _MAX_HIDDEN for h in hidden),
         list(hidden),
         f"1 to {_MAX_LAYERS} layer widths from 1 to {_MAX_HIDDEN}",
     )
-    _check("slope", 0 < slope < 1, slope, "a number between 0 and 1")
-    _check("reach", 0 < reach < math.inf, reach, "a number above zero")
-    _check("dropout", 0 <= dropout < 1, dropout, "a number from 0, and below 1")
-    _one_of("activation", activation, ACTIVATIONS)
-    _one_of("masks", masks, ("alternating", "random"))
+    check("slope", 0 < slope < 1, slope, "a number between 0 and 1")
+    check("reach", 0 < reach < math.inf, reach, "a number above zero")
+    check("dropout", 0 <= dropout < 1, dropout, "a number from 0, and below 1")
+    one_of("activation", activation, ACTIVATIONS)
+    one_of("masks", masks, ("alternating", "random"))
     couplings: list[Bijection] = []
     half = torch.arange(width) % 2 == 1
     for index in range(transforms):
@@ -113,8 +109,15 @@ def _activation(name: str, dropout: float) -> nn.Module:
     return nn.Sequential(activation, nn.Dropout(dropout)) if dropout > 0 else activation
 
 
-ARCHITECTURES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProxyType({"real_nvp": real_nvp})
-"""Name -> constructor, called as ``constructor(width, context_width, **options)``."""
+IMAGES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProxyType(
+    {"image_real_nvp": image_real_nvp, "glow": glow, "image_spline": image_spline}
+)
+"""The image flows: name -> constructor, called as ``constructor(event_shape, context_width, **options)``."""
+
+ARCHITECTURES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProxyType({"real_nvp": real_nvp, **IMAGES})
+"""Name -> constructor, called as ``constructor(width, context_width, **options)``; image flows as `IMAGES` says."""
+
+_INITIAL_ROWS: Final = 512  # what sets the scales of an actnorm; more would only take longer
 
 
 def build_flow(
@@ -151,11 +154,11 @@ def build_flow(
         >>> flow.log_prob(torch.zeros(1, 3)).shape
         torch.Size([1])
     """
-    _one_of("architecture", architecture, ARCHITECTURES)
+    one_of("architecture", architecture, ARCHITECTURES)
     constructor = ARCHITECTURES[architecture]
     options = dict(options)
     whiten = options.pop("whiten", False)
-    _check("whiten", isinstance(whiten, bool), whiten, "true or false")
+    check("whiten", isinstance(whiten, bool), whiten, "true or false")
     ending = BaseOptions.taken_from(options)
     checked = _checked_options(architecture, constructor, options)
     if rows.ndim < 2 or rows.shape[0] < 2 or math.prod(rows.shape[1:]) == 0:
@@ -165,18 +168,24 @@ def build_flow(
             f"context must be [{rows.shape[0]}, C], one row for each event, and has shape {_shape(context)}"
         )
     event_shape = rows.shape[1:]
-    support, chain = _preprocessing(rows, support, whiten=whiten)
+    image = architecture in IMAGES
+    support, chain = _preprocessing(rows, support, whiten=whiten, channels=event_shape[-1] if image else None)
     scaling = None if context is None else Standardize.of(context)
     context_width = 0 if context is None else context.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        chain += constructor(math.prod(event_shape), context_width, **checked)
+        chain += constructor(tuple(event_shape) if image else math.prod(event_shape), context_width, **checked)
         last, base = ending.build(math.prod(event_shape))
-    flow = Flow(event_shape, chain + last, base, support, context_width, scaling)
-    return flow.to(torch.float32)
+    flow = Flow(event_shape, chain + last, base, support, context_width, scaling).to(torch.float32).eval()
+    flow.initialize(
+        rows[:_INITIAL_ROWS].to(torch.float32), None if context is None else context[:_INITIAL_ROWS].to(torch.float32)
+    )
+    return flow.train()
 
 
-def _preprocessing(rows: Tensor, support: Support | None, *, whiten: bool) -> tuple[Support | None, list[Bijection]]:
+def _preprocessing(
+    rows: Tensor, support: Support | None, *, whiten: bool, channels: int | None
+) -> tuple[Support | None, list[Bijection]]:
     chain: list[Bijection] = []
     values = rows.detach().to(torch.float64)
     if rows.ndim > 2:
@@ -198,7 +207,7 @@ def _preprocessing(rows: Tensor, support: Support | None, *, whiten: bool) -> tu
             )
         chain.append(logit)
         values = logit(values)[0]
-    standardize = Standardize.of(values)
+    standardize = Standardize.of(values) if channels is None else Standardize.of_channels(values, channels)
     chain.append(standardize)
     if whiten:
         chain.append(Whiten.of(standardize(values)[0]))
@@ -215,7 +224,7 @@ def _checked_options(
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     for name, value in options.items():
-        _one_of(f"option of {architecture}", name, defaults)
+        one_of(f"option of {architecture}", name, defaults)
         default = defaults[name]
         if isinstance(default, tuple):
             fits = isinstance(value, (list, tuple)) and all(_is_number(v, int) for v in value)
@@ -226,25 +235,12 @@ def _checked_options(
             fits, expected = _is_number(value, int), "a whole number"
         else:
             fits, expected = _is_number(value, (int, float)), "a number"
-        _check(name, fits, value, expected)
+        check(name, fits, value, expected)
     return dict(options)
 
 
 def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _check(name: str, fits: bool, value: object, expected: str) -> None:
-    if not fits:
-        raise DataError(f"{name} must be {expected}, not {value!r}")
-
-
-def _one_of(what: str, name: str, known: Iterable[str]) -> None:
-    names = list(known)
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise DataError(f"there is no {what} {name!r}; {hint}known: {', '.join(names)}")
 
 
 def _shape(tensor: Tensor) -> list[int]:

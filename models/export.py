@@ -96,7 +96,7 @@ def export_flow(
     if (given is None) != (flow.context_width == 0):
         raise DataError(f"the flow takes {flow.context_width} columns of context; held_out came with another number")
     _check_inside(flow, rows)
-    flow = copy.deepcopy(flow).cpu().float().eval().requires_grad_(requires_grad=False).freeze_base()
+    flow = copy.deepcopy(flow).cpu().float().eval().requires_grad_(requires_grad=False).freeze_base().fold()
     exact = reference(flow)
     probes = make_probes(rows, given, flow.support)
     check_flow(exact, probes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,27 @@ class Bijection(nn.Module, ABC):
         Returns:
             x ``[N, *in]`` and log|det dx/dy| ``[N]`` in nats: minus the forward's at that x.
         """
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Before a fit, set the weights that the first training rows decide: none, unless a bijection says so.
+
+        Args:
+            x: ``[N, *in]``, training rows as they reach this step.
+            context: ``[N, C]``, or None.
+
+        Returns:
+            y ``[N, *out]``, what the next step is initialized with.
+        """
+        y: Tensor = self(x, context)[0]
+        return y
+
+    def folded(self) -> Bijection:
+        """The same map as a graph holds it, with what follows from the parameters alone worked out: by default this.
+
+        A step overrides it where a graph has no operator for what it does with its parameters, or where that is
+        better done once, in float64.
+        """
+        return self
 
 
 class Flow(nn.Module):
@@ -109,6 +131,14 @@ class Flow(nn.Module):
         """Log p_Z(z) in nats ``[N]``, of z ``[N, D]``."""
         return self.latent.log_prob(z) if isinstance(self.latent, LearntBase) else base_log_prob(self.latent, z)
 
+    def fold(self) -> Flow:
+        """Replace each bijection by its folded form, in place: a flow is folded to be exported, not to be fitted on."""
+        self.bijections = nn.ModuleList(bijection.folded() for bijection in self._steps())
+        return self
+
+    def _steps(self) -> list[Bijection]:
+        return [cast("Bijection", module) for module in self.bijections]
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Normalize: x ``[N, *event]`` -> z ``[N, D]`` and log|det df/dx| ``[N]``."""
         y = self._clamp(x)
@@ -128,11 +158,19 @@ class Flow(nn.Module):
         y = z.clamp(self.latent.low, self.latent.high) if isinstance(self.latent, UniformBase) else z
         context = self._scaled(context)
         terms = []
-        for bijection in reversed(self.bijections):
-            y, ladj = bijection.inverse(y, context)  # type: ignore[operator]  # ModuleList forgets the class
+        for bijection in reversed(self._steps()):
+            y, ladj = bijection.inverse(y, context)
             terms.append(ladj)
         # float32 can round x onto an open end of the support, where its density would be zero
         return self._clamp(y), _sum(terms)
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Initialize every bijection in turn on training rows x ``[N, *event]``, and their context ``[N, C]``."""
+        y = self._clamp(x)
+        context = self._scaled(context)
+        for bijection in self._steps():
+            y = bijection.initialize(y, context)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log p(x) in nats ``[N]``; -inf outside the support."""

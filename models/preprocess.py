@@ -81,6 +81,16 @@ class Standardize(Bijection):
         exact = rows.detach().to(torch.float64)
         return cls(exact.mean(dim=0), exact.std(dim=0, correction=0))
 
+    @classmethod
+    def of_channels(cls, rows: Tensor, channels: int) -> Standardize:
+        """The same for flat images ``[N, H W C]``, with one mean and one standard deviation for each of C channels.
+
+        Then equal pixels stay equal wherever they lie, as convolutions would have it.
+        """
+        pixels = rows.detach().to(torch.float64).reshape(-1, channels)
+        places = rows.shape[1] // channels
+        return cls(pixels.mean(dim=0).repeat(places), pixels.std(dim=0, correction=0).repeat(places))
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """X ``[N, *event]`` -> (x - mean) / std."""
         y = (x - self.mean) / self.std

@@ -51,7 +51,7 @@ def _gather_of_concat(_: ir.Graph, node: ir.Node) -> bool:
         return False
     start = 0
     for part in concat.inputs:
-        width = _last_dimension(part)
+        width = _columns(part)
         if part is None or width is None:
             return False
         if np.array_equal(indices, np.arange(start, start + width)) and not node.outputs[0].is_graph_output():
@@ -165,6 +165,14 @@ def _is(value: ir.Value, operator: str) -> bool:
 def _value(value: ir.Value | None) -> Array | None:
     """What a constant holds; None for anything that depends on the rows."""
     return None if value is None or value.const_value is None else value.const_value.numpy()
+
+
+def _columns(value: ir.Value | None) -> int | None:
+    """How long axis 1 is: the columns of a table, the channels of an image."""
+    if value is None or value.shape is None or value.shape.rank() < 2:
+        return None
+    second = value.shape[1]
+    return second if isinstance(second, int) else None
 
 
 def _last_dimension(value: ir.Value | None) -> int | None:

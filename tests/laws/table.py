@@ -16,9 +16,13 @@ from torch import Tensor, nn
 
 from models.adapters.zuko import from_zuko
 from models.analytic import ANALYTIC, Affine, Exp, Rotation, Square, Tanh, tanh_box
+from models.architectures import IMAGES as IMAGE_FLOWS
 from models.architectures import build_flow
 from models.bases import LearntBase
 from models.flow import Bijection, Flow
+from models.image import ActNorm, ChannelsFirst, FixedConvolution, InvertibleConvolution, MultiScale, Squeeze
+from models.image_architectures import glow, image_spline
+from models.image_couplings import AffineCoupling, Convolutions, SplineCoupling, channel_halves, checkerboard
 from models.latent import Squash
 from models.preprocess import Flatten, Logit, Standardize, Whiten, quantized_support
 from service.bundle.manifest import Support
@@ -48,10 +52,11 @@ class BijectionCase:
     make: Callable[[], Bijection]
     x: Tensor
     context_width: int = 0
+    scale: float = 0.4
 
     def build(self) -> Bijection:
         bijection = self.make()
-        randomize(bijection)
+        randomize(bijection, scale=self.scale)
         return bijection.eval()
 
     @property
@@ -84,6 +89,21 @@ def whiten(width: int) -> Bijection:
 
 SPLINE = {"univariate": zuko.transforms.MonotonicRQSTransform, "shapes": [(4,), (4,), (3,)]}
 
+
+def convolutions(channels: tuple[int, int], context: int = 0) -> Convolutions:
+    return Convolutions(channels, (2, 3), context, hidden=6, blocks=1, activation=nn.ReLU, reach=10.0)
+
+
+def image_chain(make: Callable[..., list[Bijection]], context: int = 0, **options: Any) -> Bijection:
+    return make((4, 4, 2), context, transforms=2, hidden=6, **options)[1]
+
+
+def multi_scale() -> Bijection:
+    return MultiScale([[Squeeze(), ActNorm(4)], [Squeeze(), ActNorm(8)]], (1, 4, 4))
+
+
+PLANES = normal(ROWS, 4, 2, 3)
+
 BIJECTIONS: dict[str, BijectionCase] = {
     "flatten": BijectionCase(lambda: Flatten((2, 2, 1)), normal(ROWS, 2, 2, 1)),
     "standardize": BijectionCase(lambda: Standardize(normal(3), normal(3).abs() + 0.1), normal(ROWS, 3)),
@@ -107,6 +127,26 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "elementwise": BijectionCase(lambda: elementwise(0), normal(ROWS, 3)),
     "elementwise, conditional": BijectionCase(lambda: elementwise(2), normal(ROWS, 3), 2),
     "permutation": BijectionCase(permutation, normal(ROWS, 3)),
+    "channels first": BijectionCase(lambda: ChannelsFirst((2, 3, 2)), normal(ROWS, 12)),
+    "squeeze": BijectionCase(Squeeze, normal(ROWS, 2, 4, 6)),
+    "actnorm": BijectionCase(lambda: ActNorm(4), PLANES),
+    "1x1 convolution": BijectionCase(lambda: InvertibleConvolution(torch.tensor([2, 0, 3, 1])), PLANES),
+    "1x1 convolution, folded": BijectionCase(lambda: FixedConvolution(normal(4, 4)), PLANES),
+    "image affine coupling": BijectionCase(lambda: AffineCoupling(checkerboard(4), convolutions, 0.05), PLANES),
+    "image affine coupling, conditional": BijectionCase(
+        lambda: AffineCoupling(channel_halves(4), partial(convolutions, context=2), 0.05), PLANES, 2
+    ),
+    "image spline coupling": BijectionCase(
+        lambda: SplineCoupling(~channel_halves(4), convolutions, 4, 2.0, 0.01), PLANES
+    ),
+    "image spline coupling, conditional": BijectionCase(
+        lambda: SplineCoupling(checkerboard(4), partial(convolutions, context=2), 4, 2.0, 0.01), PLANES, 2
+    ),
+    "multi-scale": BijectionCase(multi_scale, normal(ROWS, 1, 4, 4)),
+    "multi-scale, glow": BijectionCase(lambda: image_chain(glow), normal(ROWS, 2, 4, 4), scale=0.15),
+    "multi-scale, spline, conditional": BijectionCase(
+        lambda: image_chain(image_spline, 3, bins=3), normal(ROWS, 2, 4, 4), 3, 0.15
+    ),
 }
 
 
@@ -129,8 +169,9 @@ class FlowCase:
 def architecture(
     x: Tensor, name: str, options: dict[str, Any], context: Tensor | None = None, support: Support | None = None
 ) -> FlowCase:
-    # through a logit, weights of any size send draws from the base onto the ends of the support
-    scale = 0.3 if support is None else 0.1
+    # through a logit, weights of any size send draws from the base onto the ends of the support; and a 3 x 3
+    # convolution adds up nine times as many of them
+    scale = 0.3 if support is None and name not in IMAGE_FLOWS else 0.1
     return FlowCase(partial(build_flow, name, options, rows=x, context=context, support=support), x, context, scale)
 
 
@@ -139,6 +180,8 @@ def table_of(width: int) -> Tensor:
 
 
 IMAGES = torch.floor(uniform(0.0, 17.0, 40, 4, 4, 1))
+COLOURS = 3.0 * normal(40, 4, 4, 2) + 10.0
+CONVOLUTIONAL: dict[str, Any] = {"transforms": 2, "hidden": 6}
 SMALL: dict[str, Any] = {"transforms": 2, "hidden": [12]}
 
 
@@ -165,4 +208,14 @@ FLOWS: dict[str, FlowCase] = {
     "tanh_box": FlowCase(partial(tanh_box, 2), uniform(-1.0, 1.0, 40, 2)),
     "rotation": FlowCase(ANALYTIC["rotation"], 3 * normal(40, 2)),
     "chain": FlowCase(ANALYTIC["chain"], uniform(-1.0, 1.0, 40, 2)),
+    "image_real_nvp, bounded": architecture(IMAGES, "image_real_nvp", CONVOLUTIONAL, support=quantized_support(0, 16)),
+    "image_real_nvp, two channels": architecture(COLOURS, "image_real_nvp", {**CONVOLUTIONAL, "blocks": 1}),
+    "glow": architecture(IMAGES, "glow", {**CONVOLUTIONAL, "dropout": 0.2}),
+    "glow, two channels, conditional": architecture(COLOURS, "glow", CONVOLUTIONAL, normal(40, 3) * 5 + 7),
+    "image_spline, bounded": architecture(
+        IMAGES, "image_spline", {**CONVOLUTIONAL, "transforms": 1, "bins": 4}, support=quantized_support(0, 16)
+    ),
+    "image_spline, two channels, conditional": architecture(
+        COLOURS, "image_spline", {**CONVOLUTIONAL, "bins": 4}, normal(40, 3)
+    ),
 }

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from models.adapters.zuko import Coupling
-from models.architectures import ACTIVATIONS, ARCHITECTURES, build_flow
+from models.architectures import ARCHITECTURES, IMAGES, build_flow
+from models.conditioners import ACTIVATIONS
 from models.preprocess import Flatten, Logit, Standardize, Whiten
 from service.bundle.manifest import NormalBase, Support
 from service.errors import DataError
@@ -136,8 +137,10 @@ def test_an_unknown_architecture_is_answered_with_the_nearest() -> None:
 
 
 def test_every_architecture_is_built_by_its_name() -> None:
+    pictures = torch.randn(60, 4, 4, 1, generator=torch.Generator().manual_seed(0))
     for name in ARCHITECTURES:
-        assert build_flow(name, {}, rows=ROWS).log_prob(ROWS).shape == (60,)
+        rows = pictures if name in IMAGES else ROWS
+        assert build_flow(name, {}, rows=rows).log_prob(rows).shape == (60,)
 
 
 def test_one_column_cannot_be_coupled() -> None:
