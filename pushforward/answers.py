@@ -128,12 +128,13 @@ class Samples(_Answer):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Path(_Answer):
-    """A walk through latent space that passes through every point given.
+    """A walk through latent space that passes through every point given; or B of them, with one axis more before T.
 
     Args:
         model: the flow that answered.
         version: its version.
-        t: float64 ``[T]``, how far along the walk each row is: point k lies at t = k.
+        t: float64 ``[T]``, how far along the walk each row is: point k lies at t = k. ``[B, T]`` for several walks that
+            are spaced by arc length.
         z: float32 ``[T, D]``, the latent of each row.
         x: float32 ``[T, *event]``, its data.
         log_prob: float32 ``[T]``, in nats.

@@ -130,12 +130,13 @@ class AsyncClient(Connection):
         space: Literal["x", "z"] = "x",
         steps: int = 11,
         path: Literal["slerp", "linear"] | None = None,
+        spacing: Literal["parameter", "arc_length"] = "parameter",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
     ) -> Path:
         """As `Client.interpolate`."""
-        return await self._run(self._requests.interpolate(points, space, steps, path, context, model, version))
+        return await self._run(self._requests.interpolate(points, space, steps, path, spacing, context, model, version))
 
     async def encode(
         self,

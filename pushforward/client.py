@@ -189,6 +189,7 @@ class Client(Connection):
         space: Literal["x", "z"] = "x",
         steps: int = 11,
         path: Literal["slerp", "linear"] | None = None,
+        spacing: Literal["parameter", "arc_length"] = "parameter",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
@@ -196,13 +197,16 @@ class Client(Connection):
         """Walk from point to point through latent space.
 
         Args:
-            points: at least two, ``[K, *event]``, or ``[K, D]``.
+            points: at least two, ``[K, *event]``, or ``[K, D]``; ``[B, K, ...]`` for B walks.
             space: whether the points are data, ``"x"``, or latents, ``"z"``.
             steps: the rows of each segment, both ends included; at least 2. Neighbouring segments share a row, so that
                 K points give T = (K - 1) (steps - 1) + 1 rows.
             path: ``"slerp"``, ``"linear"``, or None for the flow's own: slerp for a normal base, linear for any
                 other.
-            context: ``[C]``; None for a flow without.
+            spacing: whether the rows are equally far apart in t, ``"parameter"``, or along the walk through latent
+                space, ``"arc_length"``: then the steps are shared out to the segments by their lengths.
+            context: ``[C]`` or ``[1, C]`` for the whole walk, ``[2, C]`` for its ends or ``[K, C]`` for its points,
+                linear in t between them; None for a flow without.
             model: the flow's name.
             version: its version.
 
@@ -214,7 +218,7 @@ class Client(Connection):
             ApiError: the server said no.
             ConnectionFailed, TimedOut: no answer came.
         """
-        return self._run(self._requests.interpolate(points, space, steps, path, context, model, version))
+        return self._run(self._requests.interpolate(points, space, steps, path, spacing, context, model, version))
 
     def encode(
         self,

@@ -124,6 +124,7 @@ class Requests:
         space: str,
         steps: int,
         path: str | None,
+        spacing: str,
         context: npt.ArrayLike | None,
         model: str | None,
         version: int | None,
@@ -133,6 +134,8 @@ class Requests:
         body: dict[str, Any] = {"points": to_float32(points, "points"), "space": space, "steps": steps}
         if path is not None:
             body["path"] = path
+        if spacing != "parameter":
+            body["spacing"] = spacing
         if context is not None:
             body["context"] = to_float32(context, "context")
         return Path.read((yield from self._ask(_post(name, version, "interpolate", body))))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from pushforward.client import Client
     from service.engine.flow import ServedFlow
 
-__all__ = ["Drawn", "PathKind", "Source", "SourceOptions", "Space", "Walk", "bundle_folder", "open_source"]
+__all__ = ["Drawn", "PathKind", "Source", "SourceOptions", "Space", "Spacing", "Walk", "bundle_folder", "open_source"]
 
 Space = Literal["x", "z"]
 PathKind = Literal["slerp", "linear"]
+Spacing = Literal["parameter", "arc_length"]
 
 _DRAWN_SEED_BITS: Final = 53  # as a server's: every reader of JSON and CSV keeps it exact
 
@@ -72,7 +73,13 @@ class Source(Protocol):
         ...
 
     def interpolate(
-        self, points: Float32Array, space: Space, steps: int, path: PathKind | None, context: Float32Array | None
+        self,
+        points: Float32Array,
+        space: Space,
+        steps: int,
+        path: PathKind | None,
+        spacing: Spacing,
+        context: Float32Array | None,
     ) -> Walk:
         """The walk through points ``[K, *event]``, or ``[K, D]``."""
         ...
@@ -179,11 +186,18 @@ class _Local:
         return Drawn(samples.x, samples.log_prob, seed)
 
     def interpolate(
-        self, points: Float32Array, space: Space, steps: int, path: PathKind | None, context: Float32Array | None
+        self,
+        points: Float32Array,
+        space: Space,
+        steps: int,
+        path: PathKind | None,
+        spacing: Spacing,
+        context: Float32Array | None,
     ) -> Walk:
         from service.engine.plan import run_now
+        from service.engine.walks import interpolate
 
-        walk = run_now(self._flow.interpolate(points, steps, path, space, context))
+        walk = run_now(interpolate(self._flow, points, steps, path, space, context, spacing))
         return Walk(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
 
 
@@ -204,9 +218,16 @@ class _Served:
         return Drawn(samples.x, samples.log_prob, samples.seed)
 
     def interpolate(
-        self, points: Float32Array, space: Space, steps: int, path: PathKind | None, context: Float32Array | None
+        self,
+        points: Float32Array,
+        space: Space,
+        steps: int,
+        path: PathKind | None,
+        spacing: Spacing,
+        context: Float32Array | None,
     ) -> Walk:
-        walk = self._client.interpolate(points, space=space, steps=steps, path=path, context=context)
+        how: dict[str, Any] = {"space": space, "steps": steps, "path": path, "spacing": spacing}
+        walk = self._client.interpolate(points, context=context, **how)
         return Walk(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
 
 

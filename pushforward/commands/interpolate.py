@@ -10,7 +10,7 @@ from pushforward.errors import InvalidInput
 from pushforward.layout import Layout
 from pushforward.options import block_rows, context_rows, input_options, output_options, place_named, source_options
 from pushforward.rows import open_rows
-from pushforward.sources import PathKind, SourceOptions, Space, open_source
+from pushforward.sources import PathKind, SourceOptions, Space, Spacing, open_source
 from pushforward.tables import Format, open_table
 
 __all__ = ["command"]
@@ -28,7 +28,16 @@ __all__ = ["command"]
 )
 @click.option("--space", type=click.Choice(["x", "z"]), default="x", show_default=True, help="Data, or latents.")
 @click.option("--path", type=click.Choice(["slerp", "linear"]), help="The flow's own by default.")
-@click.option("--context", help="Conditioning: numbers with commas, for the whole walk.")
+@click.option(
+    "--spacing",
+    type=click.Choice(["parameter", "arc_length"]),
+    default="parameter",
+    show_default=True,
+    help="Rows equally far apart in t, or along the walk in latent space.",
+)
+@click.option(
+    "--context", help="Conditioning: numbers with commas, for the whole walk; or @FILE, two rows or one for each point."
+)
 @source_options
 @output_options
 def command(
@@ -37,6 +46,7 @@ def command(
     steps: int,
     space: Space,
     path: PathKind | None,
+    spacing: Spacing,
     context: str | None,
     out: str,
     form: Format | None,
@@ -62,5 +72,5 @@ def command(
             if len(block.values) < 2:
                 raise InvalidInput(f"a path needs at least two points, and {rows.name} has one")
             with place_named(rows.name, block):
-                walk = source.interpolate(block.values, space, steps, path, one)
+                walk = source.interpolate(block.values, space, steps, path, spacing, one)
             table.write(walk.x, walk.log_prob, walk.round_trip_error, before=[walk.t])

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from service.engine.plan import Float32
 from service.errors import InvalidArgument, MalformedBody, NotFinite, PushforwardError, Reason, WrongShape
 
-__all__ = ["context_rows", "event_rows"]
+__all__ = ["context_rows", "event_rows", "walks_of"]
 
 Loc = tuple[str | int, ...]
 
@@ -27,6 +27,8 @@ _BLOCK: Final = 1024
 
 _FEW: Final = 16
 """Up to so many rows are packed one by one."""
+
+_MOST_AXES: Final = 8
 
 _NUMBERS: Final = frozenset({int, float})
 _RAGGED: Final = "the rows are ragged: "
@@ -88,6 +90,43 @@ def _plain_rows(value: Any, event: tuple[int, ...]) -> Float32 | None:  # noqa: 
 def _packer(width: int) -> struct.Struct:
     """float64 values to native float32, each rounded to the nearest, as NumPy does."""
     return struct.Struct(f"={width}f")
+
+
+def walks_of(value: Any, event_shape: Sequence[int]) -> tuple[Any, int | None]:  # noqa: ANN401  what JSON holds
+    """Tell several walks from one.
+
+    Args:
+        value: nested lists or an array: points ``[K, *event]``, or ``[B, K, *event]``, an event flat in either.
+        event_shape: of the flow.
+
+    Returns:
+        The points of all walks, one after the other, for `event_rows`; and how many walks they are, None for one.
+
+    Raises:
+        MalformedBody: the walks have different numbers of points.
+
+    Example:
+        >>> walks_of([[[0, 1], [2, 3]], [[4, 5], [6, 7]]], (2,))
+        ([[0, 1], [2, 3], [4, 5], [6, 7]], 2)
+    """
+    shape: list[int] = []
+    level = value
+    while type(level) is list and level and len(shape) < _MOST_AXES:
+        shape.append(len(level))
+        level = level[0]
+    if isinstance(value, np.ndarray):
+        shape = list(value.shape)
+    rank = len(event_shape)
+    flat = len(shape) == 3 and rank > 2 and shape != list(event_shape)
+    if len(shape) != rank + 2 and not flat:
+        return value, None
+    if isinstance(value, np.ndarray):
+        return value.reshape(shape[0] * shape[1], *shape[2:]), shape[0]
+    for at, walk in enumerate(value):
+        if type(walk) is not list or len(walk) != shape[1]:
+            points = f"{len(walk)} points" if type(walk) is list else "no points"
+            raise _error(MalformedBody, ("body", "points"), f"walk {at} has {points}, and the first one has {shape[1]}")
+    return list(chain.from_iterable(value)), shape[0]
 
 
 def context_rows(value: Any, width: int, loc: Loc) -> Float32:  # noqa: ANN401  what JSON holds

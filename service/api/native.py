@@ -11,7 +11,10 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
+
 from service.api import wire
+from service.api.arrays import walks_of
 from service.api.asking import Asking, Place, Verb, context_names, located, named, optional_context
 from service.api.codecs.codec import Codec, Columns, Form
 from service.api.exchange import Exchange, Reply
@@ -28,7 +31,8 @@ from service.api.schemas import (
 from service.api.streams import STREAM_VALUES, Draw, streamed
 from service.engine.plan import Plan
 from service.engine.registry import Registry
-from service.errors import InvalidArgument, Reason, WrongShape
+from service.engine.walks import interpolate
+from service.errors import InvalidArgument, Reason
 
 __all__ = ["DRAWN_SEED_BITS", "Verbs"]
 
@@ -115,14 +119,16 @@ class Verbs(Asking):
         given, place = wire.decode(exchange, "points")
         asked = validate(InterpolateRequest, given, place)
         flow = self._find(exchange, asked, place)
+        value, walks = walks_of(asked.points, (flow.width,) if asked.space == "z" else flow.event_shape)
         points, context = self._rows(
-            flow, "points", asked.points, asked.context, place, steps=("steps", asked.steps), space=asked.space
+            flow, "points", value, asked.context, place, steps=("steps", asked.steps), space=asked.space
         )
-        if context is not None and len(context) > 1:
-            detail = f"one row of context holds for the whole walk, and there are {len(context)}"
-            raise WrongShape(detail, (Reason((place, "context"), detail),))
-        plan = flow.interpolate(points, asked.steps, asked.path, asked.space, context)
+        if walks is not None:
+            points = points.reshape(walks, -1, *points.shape[1:])
+        plan = interpolate(flow, points, asked.steps, asked.path, asked.space, context, asked.spacing)
         found = yield from located(plan, "points", place)
+        if wire.streaming(codec) is not None:  # a table has a t in each row
+            found = found._replace(t=np.broadcast_to(found.t, found.log_prob.shape))
         return wire.encode(codec, named(flow) | found._asdict(), "x", flow.features)
 
     def _sample(

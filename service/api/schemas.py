@@ -22,6 +22,7 @@ from service.api.fields import (
 )
 from service.engine.flow import Return
 from service.engine.noise import MAX_SEED, Method
+from service.engine.paths import Spacing
 
 __all__ = [
     "DecodeRequest",
@@ -92,13 +93,20 @@ class InterpolateRequest(Request):
 
     model_config = ConfigDict(json_schema_extra={"example": {"points": [[-0.5, 0.5], [1.5, 0.0]], "steps": 5}})
 
-    points: Annotated[Any, either("K >= 2 points: [K, *event], or [K, D] in space z", 2, 4)]
+    points: Annotated[
+        Any, either("K >= 2 points: [K, *event], or [K, D] in space z; or [B, K, ...] for B walks", 2, 3, 4, 5)
+    ]
     space: Annotated[Literal["x", "z"], Field(description="whether the points are data or latents")] = "x"
     steps: Annotated[int, Field(ge=2, description="rows a segment, both ends included")] = 11
     path: Annotated[
         Literal["slerp", "linear"] | None, Field(description="slerp for a normal base, linear for any other")
     ] = None
-    context: Annotated[Any, either("one conditioning row for the whole walk: [C] or [1, C]", 1, 2)] = None
+    spacing: Annotated[Spacing, Field(description="rows equally far apart in t, or along the walk in latent space")] = (
+        "parameter"
+    )
+    context: Annotated[
+        Any, either("conditioning: [C] or [1, C] for the whole walk, [2, C] for its ends, [K, C] for its points", 1, 2)
+    ] = None
 
 
 class EncodeRequest(Request):

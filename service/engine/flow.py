@@ -18,20 +18,18 @@ from typing import Final, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from service.bundle.bases import Base, UniformBase
 from service.bundle.manifest import Manifest
 from service.bundle.store import Golden
-from service.engine.checks import check_finite, check_outputs
+from service.engine.checks import check_outputs
 from service.engine.execution import Execution
 from service.engine.latents import words_needed
 from service.engine.noise import BaseNoise, Method
-from service.engine.paths import Path, PathKind, default_path
 from service.engine.plan import Float32, Lane, Outputs, Plan, Rows, Run
 from service.engine.scores import HeldOut, bits_per_dim
 from service.engine.sobol import MAX_ROWS, MAX_WIDTH
-from service.errors import EngineFailed, InvalidArgument, NotFinite, OutOfSupport, Reason, WrongShape
+from service.errors import EngineFailed, InvalidArgument, NotFinite, Reason, WrongShape
 
-__all__ = ["RETURNS", "Decoded", "Densities", "Encoded", "Interpolation", "Return", "Samples", "ServedFlow"]
+__all__ = ["RETURNS", "Decoded", "Densities", "Encoded", "Return", "Samples", "ServedFlow"]
 
 Return = Literal["z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim"]
 RETURNS: Final[tuple[Return, ...]] = get_args(Return)
@@ -73,24 +71,6 @@ class Decoded(NamedTuple):
     x: Float32
     log_abs_det_jacobian: Float32
     log_prob: Float32
-
-
-class Interpolation(NamedTuple):
-    """The answer of `ServedFlow.interpolate`, T rows.
-
-    Args:
-        t: float64 ``[T]``; point k lies at t = k.
-        z: float32 ``[T, D]``.
-        x: float32 ``[T, *event]``.
-        log_prob: float32 ``[T]``, in nats.
-        round_trip_error: float32 ``[T]``, the greatest abs(f(g(z)) - z) over the coordinates.
-    """
-
-    t: npt.NDArray[np.float64]
-    z: Float32
-    x: Float32
-    log_prob: Float32
-    round_trip_error: Float32
 
 
 class _Repeated:
@@ -205,7 +185,7 @@ class ServedFlow:
         self.check_noise(offset + n, temperature, truncation, method)
         contexts = 1 if context is None else math.prod(context.shape[:-1])
         each = None if context is None else context.reshape(contexts, context.shape[-1])
-        self._require_context(each)
+        self.require_context(each)
         noise = BaseNoise(base, self.width, seed, offset, n, temperature, contexts, truncation, method)
         outputs = yield Run(self.inverse, noise, None if each is None else _Repeated(each, n))
         check_outputs(outputs, "temperature", EngineFailed if temperature <= 1.0 else NotFinite)
@@ -232,52 +212,6 @@ class ServedFlow:
         check_outputs(outputs, "z", NotFinite)
         return Decoded(*outputs.arrays)
 
-    def interpolate(
-        self,
-        points: Float32,
-        steps: int = 11,
-        path: PathKind | None = None,
-        space: Literal["x", "z"] = "x",
-        context: Float32 | None = None,
-    ) -> Plan[Interpolation]:
-        """Walk through latent space, from point to point.
-
-        Args:
-            points: ``[K, *event]``, or ``[K, D]`` for space z; K at least 2.
-            steps: rows a segment, both ends included; at least 2.
-            path: slerp or linear; None for the base's own (`service.engine.paths.default_path`).
-            space: whether the points are data or latents.
-            context: ``[C]`` or ``[1, C]``, for the whole walk; None for a flow without.
-
-        Raises:
-            OutOfSupport: a point where the density is zero; the point is named.
-            InvalidArgument: slerp between exactly opposite points.
-            WrongShape: fewer than two points, or a context as in `log_prob`.
-            NotFinite: as in `log_prob`.
-        """
-        if len(points) < 2:
-            detail = f"at least two points are needed, and there is {len(points)}"
-            raise WrongShape(detail, (Reason(("points",), detail),))
-        one = None if context is None else context.reshape(1, -1)
-        if space == "x":
-            encoded = yield Run(self.forward, points, self.context_for(one, len(points)))
-            check_outputs(encoded, "points", NotFinite)
-            latents, outside = encoded.value, np.isneginf(encoded.log_prob)
-        else:
-            latents, outside = points, _outside(self.manifest.base, points)
-        if outside.any():
-            named = tuple(Reason(("points",), "the density is zero here", int(k)) for k in np.flatnonzero(outside))
-            raise OutOfSupport(f"point {named[0].row} lies where the density is zero, so that it has no latent", named)
-        walk = Path(latents, steps, path or default_path(self.manifest), self.manifest.base)
-        along = self.context_for(one, len(walk))
-        outputs = yield Run(self.inverse, walk, along)
-        check_outputs(outputs, "points", NotFinite)
-        back = yield Run(self.forward, outputs.value, along)
-        z = walk[0 : len(walk)]
-        error = np.abs(back.value - z).max(axis=1)
-        check_finite(error[:, None], "points", NotFinite)
-        return Interpolation(walk.t, z, outputs.value, outputs.log_prob, error)
-
     def _extra(self, name: Return, outputs: Outputs) -> Float32:
         z, ladj, log_prob = outputs.arrays
         if name == "z":
@@ -299,7 +233,7 @@ class ServedFlow:
         Raises:
             WrongShape: it is missing, superfluous or of another number of rows.
         """
-        self._require_context(context)
+        self.require_context(context)
         if context is None or len(context) == count:
             return context
         if len(context) == 1:
@@ -335,18 +269,15 @@ class ServedFlow:
             detail = f"sobol has 2^52 rows, numbered from 0, and these end at {end}"
             raise InvalidArgument(detail, (Reason(("offset",), detail),))
 
-    def _require_context(self, context: Float32 | None) -> None:
+    def require_context(self, context: Float32 | None) -> None:
+        """Hold the width of a context ``[N, C]`` against the flow's.
+
+        Raises:
+            WrongShape: it is missing, superfluous or of another width.
+        """
         width = self.manifest.context_width
         found = 0 if context is None else context.shape[1]
         if found != width:
             expected = f"a context of {width} columns is needed" if width else "this flow takes no context"
             detail = expected + (f", and it has {found}" if width and found else ", and there is none" if width else "")
             raise WrongShape(detail, (Reason(("context",), detail),))
-
-
-def _outside(base: Base, z: Float32) -> npt.NDArray[np.bool_]:
-    """Which latents the base gives no density."""
-    if not isinstance(base, UniformBase):
-        return np.zeros(len(z), dtype=np.bool_)
-    outside: npt.NDArray[np.bool_] = np.any((z < base.low) | (z > base.high), axis=1)
-    return outside

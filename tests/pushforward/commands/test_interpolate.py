@@ -49,3 +49,17 @@ def test_a_point_where_the_density_is_zero_is_named_by_its_line(run, where):
 def test_one_point_is_no_path(run, where):
     with pytest.raises(PushforwardError, match="two points"):
         run("interpolate", *where("affine"), stdin="1,2\n")
+
+
+def test_equal_steps_from_one_condition_to_another(run, where, tmp_path):
+    np.save(tmp_path / "c.npy", [[0.5, -1], [2, 0]])
+    arguments = ["interpolate", "-", *where("conditional"), "--steps", 9, "--context", f"@{tmp_path / 'c.npy'}"]
+    points = "1,2\n3,4\n9,4\n"
+    apart, even = (
+        np.loadtxt(run(*arguments, "--spacing", spacing, stdin=points).stdout.splitlines(), delimiter=",", skiprows=1)
+        for spacing in ("parameter", "arc_length")
+    )
+    assert apart.shape == even.shape
+    assert np.allclose(apart[[0, -1], 1:3], [[1, 2], [9, 4]], atol=1e-5)
+    assert np.allclose(even[[0, -1]], apart[[0, -1]], atol=1e-5)
+    assert not np.allclose(even, apart, atol=1e-3)

@@ -75,6 +75,18 @@ def test_samples_are_the_same_in_every_type(client, media):
     assert told == {name: str(document[name]) for name in told}
 
 
+@EVERY
+def test_several_walks_are_one_table(client, media):
+    walks = np.random.default_rng(2).normal(size=(3, 2, 2)).round(3)
+    document = client.post("/interpolate", json={"points": walks.tolist(), "steps": 4}).json()
+    answer = client.post("/interpolate", json={"points": walks.tolist(), "steps": 4}, headers={"accept": media.name})
+    found = media.read(answer.content, "x", ["column 0", "column 1"])
+    assert found.tobytes() == np.float32(document["x"]).tobytes()
+    if not media.name.endswith("npy"):
+        t = media.read(answer.content, "t", ["t"])
+        assert np.float32(t).ravel().tolist() == np.tile(np.float32(document["t"]), 3).tolist()
+
+
 NOISE = [{}, {"temperature": 0.5}, {"truncation": 1.5}, {"method": "sobol"}, {"method": "sobol", "truncation": 0.5}]
 
 

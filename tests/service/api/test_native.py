@@ -84,6 +84,41 @@ def test_interpolate_between_latents_with_context(client):
     np.testing.assert_allclose(document["z"], [[0, 0, 1], [0, 0.5, 0.5], [0, 1, 0]])
 
 
+def test_several_walks_are_each_what_it_is_alone(client):
+    walks = np.random.default_rng(0).normal(size=(3, 4, 2)).round(3).tolist()
+    for spacing in ("parameter", "arc_length"):
+        body = {"steps": 5, "spacing": spacing}
+        document = client.post("/interpolate", json={"points": walks, **body}).json()
+        assert np.shape(document["x"]) == (3, 13, 2)
+        assert np.shape(document["t"]) == ((13,) if spacing == "parameter" else (3, 13))
+        for at, walk in enumerate(walks):
+            alone = client.post("/interpolate", json={"points": walk, **body}).json()
+            for name in ("z", "x", "log_prob", "round_trip_error"):
+                assert document[name][at] == alone[name]
+            assert alone["t"] == (document["t"] if spacing == "parameter" else document["t"][at])
+
+
+def test_several_walks_of_images_whole_or_flat(client):
+    walks = np.random.default_rng(0).normal(size=(2, 3, 2, 3, 1)).round(3)
+    whole, flat = (
+        client.post("/models/image/interpolate", json={"points": points.tolist(), "steps": 3}).json()
+        for points in (walks, walks.reshape(2, 3, 6))
+    )
+    assert whole == flat
+    assert np.shape(whole["x"]) == (2, 5, 2, 3, 1)
+    between = client.post("/models/image/interpolate", json={"points": whole["z"], "space": "z", "steps": 2}).json()
+    assert between["z"] == whole["z"]
+
+
+def test_a_walk_from_one_condition_to_another(client):
+    body = {"points": [[0, 0, 1]] * 2, "space": "z", "steps": 3, "context": [[1, 2], [3, 2]]}
+    walk = client.post("/models/conditional/interpolate", json=body).json()
+    for x, context in zip(walk["x"], [[1, 2], [2, 2], [3, 2]], strict=True):
+        alone = client.post("/models/conditional/decode", json={"z": [0, 0, 1], "context": context}).json()
+        assert alone["x"] == [x]
+    assert max(walk["round_trip_error"]) < 1e-5
+
+
 def test_sample_by_query_and_by_body_are_the_same(client):
     got = client.get("/sample", params={"n": 4, "seed": 7, "offset": 2, "temperature": 0.5})
     posted = client.post("/sample", json={"n": 4, "seed": 7, "offset": 2, "temperature": 0.5})
@@ -377,8 +412,28 @@ BAD = [
         "wrong_shape",
         "POST",
         "/models/conditional/interpolate",
-        {"json": {"points": [[1, 2, 3]] * 2, "context": [[1, 2]] * 2}},
+        {"json": {"points": [[1, 2, 3]] * 4, "context": [[1, 2]] * 3}},
         ["body", "context"],
+        None,
+        None,
+    ),
+    (
+        400,
+        "malformed_body",
+        "POST",
+        "/interpolate",
+        {"json": {"points": [[[1, 2]] * 3, [[1, 2]] * 2]}},
+        ["body", "points"],
+        None,
+        None,
+    ),
+    (
+        422,
+        "invalid_argument",
+        "POST",
+        "/interpolate",
+        {"json": {"points": [[1, 2], [2, 1]], "spacing": "arc"}},
+        ["body", "spacing"],
         None,
         None,
     ),

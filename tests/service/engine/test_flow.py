@@ -10,6 +10,7 @@ from service.engine.flow import RETURNS, ServedFlow
 from service.engine.plan import Outputs, run_now
 from service.engine.queues import Limits
 from service.engine.registry import load_flow
+from service.engine.walks import interpolate
 from service.errors import EngineFailed, InvalidArgument, NotFinite, OutOfSupport, WrongShape
 from tests.service.bundles import affine, bundle
 
@@ -152,13 +153,13 @@ def test_a_student_t_has_no_temperature_and_a_straight_path(flows):
     with pytest.raises(InvalidArgument, match="base is Student-t"):
         run_now(flow.sample(1, seed=1, temperature=0.5))
     z = np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]], np.float32)
-    np.testing.assert_allclose(run_now(flow.interpolate(z, 3, space="z")).z[1], [0.5, 0.5, 0, 0, 0])
+    np.testing.assert_allclose(run_now(interpolate(flow, z, 3, space="z")).z[1], [0.5, 0.5, 0, 0, 0])
 
 
 def test_a_diagonal_normal_is_walked_about_its_mean(flows):
     base = DiagonalNormalBase(mean=[1.0] * 5, standard_deviation=[2.0, 1.0, 1.0, 1.0, 1.0])
     z = np.array([[3, 1, 1, 1, 1], [1, 2, 1, 1, 1]], np.float32)
-    found = run_now(based(flows["coupling"], base).interpolate(z, 3, space="z")).z
+    found = run_now(interpolate(based(flows["coupling"], base), z, 3, space="z")).z
     half = np.sqrt(0.5)
     np.testing.assert_allclose(found[1], [1 + 2 * half, 1 + half, 1, 1, 1], rtol=1e-6)
 
@@ -219,7 +220,7 @@ def test_interpolation_passes_through_every_point(flows, parts, name, kind):
     if one is not None:
         x, _ = parts[name].inverse(np.random.default_rng(0).normal(size=(3, 3)), np.repeat(context[:1], 3, 0))
         x = x.astype(np.float32)
-    found = run_now(flows[name].interpolate(x, 40, kind, context=one))
+    found = run_now(interpolate(flows[name], x, 40, kind, context=one))
     assert found.t.tolist() == (np.arange(79) / 39).tolist()
     np.testing.assert_allclose(found.x[::39], x, rtol=1e-4, atol=1e-5)
     assert found.round_trip_error.max() < 1e-4
@@ -230,20 +231,20 @@ def test_interpolation_passes_through_every_point(flows, parts, name, kind):
 
 def test_interpolation_between_latents(flows):
     z = np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]], np.float32)
-    found = run_now(flows["coupling"].interpolate(z, 5, space="z"))
+    found = run_now(interpolate(flows["coupling"], z, 5, space="z"))
     assert found.z[[0, -1]].tobytes() == z.tobytes()
     np.testing.assert_allclose(np.linalg.norm(found.z, axis=1), 1, rtol=1e-6)
 
 
 def test_a_uniform_base_is_walked_straight(flows):
-    found = run_now(flows["square"].interpolate(np.array([[0.25], [2.25]], np.float32), 3))
+    found = run_now(interpolate(flows["square"], np.array([[0.25], [2.25]], np.float32), 3))
     np.testing.assert_allclose(found.x[:, 0], [0.25, 1.0, 2.25], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("space", "points"), [("x", [[1.0], [-3.0], [5.0]]), ("z", [[1.0], [2.5], [-0.1]])])
 def test_a_point_of_density_zero_is_named(flows, space, points):
     with pytest.raises(OutOfSupport, match="point 1 lies where the density is zero") as caught:
-        run_now(flows["square"].interpolate(np.array(points, np.float32), 3, space=space))
+        run_now(interpolate(flows["square"], np.array(points, np.float32), 3, space=space))
     assert [reason.row for reason in caught.value.errors] == [1, 2]
 
 
@@ -273,7 +274,7 @@ def test_no_nan_leaves_a_flow_and_the_row_is_named(flows, parts, workers, output
         (flow.log_prob(x), NotFinite, "x"),
         (flow.encode(x), NotFinite, "x"),
         (flow.decode(x), NotFinite, "z"),
-        (flow.interpolate(x, 2), NotFinite, "points"),
+        (interpolate(flow, x, 2), NotFinite, "points"),
         (flow.sample(9, seed=1), EngineFailed, "temperature"),
         (flow.sample(9, seed=1, temperature=1e30), NotFinite, "temperature"),
     ):
@@ -302,5 +303,5 @@ def test_a_latent_without_a_float32_is_noticed_also_where_it_is_not_wanted(flows
 
 def test_one_point_is_no_path(flows):
     with pytest.raises(WrongShape, match="at least two points") as caught:
-        run_now(flows["two-moons"].interpolate(np.ones((1, 2), np.float32), 3))
+        run_now(interpolate(flows["two-moons"], np.ones((1, 2), np.float32), 3))
     assert [reason.loc for reason in caught.value.errors] == [("points",)]
