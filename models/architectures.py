@@ -1,120 +1,50 @@
 """Flows by name: what a recipe's `[flow]` table may say, and the chain that it makes.
 
-A new architecture is one function here and one entry in `ARCHITECTURES`.
+A new architecture is one function, in the module of its kind, and one entry in `ARCHITECTURES`.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
-from zuko.flows.coupling import GeneralCouplingTransform
-from zuko.transforms import MonotonicAffineTransform
+from torch import Tensor
 
-from models.adapters.zuko import Coupling
-from models.conditioners import ACTIVATIONS, check, one_of
+from models.autoregressive import iaf, maf, neural_spline_autoregressive
+from models.conditioners import check, one_of
+from models.couplings import bernstein, neural_spline_coupling, nice, real_nvp
 from models.flow import Bijection, Flow
 from models.image_architectures import glow, image_real_nvp, image_spline
 from models.latent import BaseOptions
+from models.mixed import neural_spline_mixed
 from models.preprocess import Flatten, Logit, Standardize, Whiten, to_float32
 from service.bundle.manifest import Support
 from service.errors import DataError, Reason
 
-__all__ = ["ARCHITECTURES", "IMAGES", "build_flow", "real_nvp"]
-
-_MAX_TRANSFORMS, _MAX_LAYERS, _MAX_HIDDEN = 256, 32, 65536
-
-
-def real_nvp(
-    width: int,
-    context_width: int = 0,
-    *,
-    transforms: int = 8,
-    hidden: Sequence[int] = (128, 128),
-    activation: str = "relu",
-    slope: float = 0.05,
-    reach: float = 10.0,
-    dropout: float = 0.0,
-    masks: str = "alternating",
-) -> list[Bijection]:
-    """Affine couplings: y_a = x_a, y_b = x_b exp(s(x_a)) + t(x_a), log|det dy/dx| = sum s(x_a).
-
-    Back, x_b = (y_b - t(y_a)) exp(-s(y_a)). The scale is bounded softly, s = a / (1 + |a / log slope|), which keeps
-    |s| below -log slope. A conditioner is shown its columns clipped to [-reach, reach], so that far outside the data
-    s and t stay what they are at its edge: there rounding errors are not blown up, and the tails are the base's.
-
-    Args:
-        width: the number of columns D, at least 2.
-        context_width: the number of columns of context; 0 for none.
-        transforms: the number of couplings.
-        hidden: the widths of the conditioner's hidden layers.
-        activation: a name of `ACTIVATIONS`.
-        slope: the least factor by which one coupling may scale a column, in (0, 1); the greatest is 1 / slope.
-        reach: how far out a conditioner sees, in standard deviations of a column as the flow starts; above zero.
-        dropout: the share of hidden values set to zero while fitting, in [0, 1).
-        masks: "alternating": odd columns, even columns, and so on; "random": a new half for each pair of couplings,
-            so that every column is moved once in two.
-
-    Returns:
-        The couplings, from data to latent. Each starts as the identity.
-
-    Raises:
-        DataError: where an option is out of its range, or there is only one column.
-
-    References:
-        Dinh et al., 2017, https://arxiv.org/abs/1605.08803, equations 4 to 8.
-    """
-    if width < 2:
-        raise DataError("real_nvp conditions columns on each other, so it needs at least 2 columns; the rows have 1")
-    check("transforms", 1 <= transforms <= _MAX_TRANSFORMS, transforms, f"a number from 1 to {_MAX_TRANSFORMS}")
-    check(
-        "hidden",
-        1 <= len(hidden) <= _MAX_LAYERS and all(1 <= h <= _MAX_HIDDEN for h in hidden),
-        list(hidden),
-        f"1 to {_MAX_LAYERS} layer widths from 1 to {_MAX_HIDDEN}",
-    )
-    check("slope", 0 < slope < 1, slope, "a number between 0 and 1")
-    check("reach", 0 < reach < math.inf, reach, "a number above zero")
-    check("dropout", 0 <= dropout < 1, dropout, "a number from 0, and below 1")
-    one_of("activation", activation, ACTIVATIONS)
-    one_of("masks", masks, ("alternating", "random"))
-    couplings: list[Bijection] = []
-    half = torch.arange(width) % 2 == 1
-    for index in range(transforms):
-        if index % 2 == 0 and masks == "random":
-            half = torch.randperm(width) % 2 == 1
-        lazy = GeneralCouplingTransform(
-            features=width,
-            context=context_width,
-            mask=half if index % 2 == 0 else ~half,
-            univariate=partial(MonotonicAffineTransform, slope=slope),
-            hidden_features=tuple(hidden),
-            activation=partial(_activation, activation, dropout),
-        )
-        lazy.hyper.insert(0, nn.Hardtanh(-reach, reach))
-        for parameter in lazy.hyper[-1].parameters():
-            nn.init.zeros_(parameter)
-        couplings.append(Coupling(lazy))
-    return couplings
-
-
-def _activation(name: str, dropout: float) -> nn.Module:
-    activation = ACTIVATIONS[name]()
-    return nn.Sequential(activation, nn.Dropout(dropout)) if dropout > 0 else activation
-
+__all__ = ["ARCHITECTURES", "IMAGES", "build_flow"]
 
 IMAGES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProxyType(
     {"image_real_nvp": image_real_nvp, "glow": glow, "image_spline": image_spline}
 )
 """The image flows: name -> constructor, called as ``constructor(event_shape, context_width, **options)``."""
 
-ARCHITECTURES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProxyType({"real_nvp": real_nvp, **IMAGES})
+ARCHITECTURES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProxyType(
+    {
+        "real_nvp": real_nvp,
+        "nice": nice,
+        "maf": maf,
+        "iaf": iaf,
+        "neural_spline_coupling": neural_spline_coupling,
+        "neural_spline_autoregressive": neural_spline_autoregressive,
+        "neural_spline_mixed": neural_spline_mixed,
+        "bernstein": bernstein,
+        **IMAGES,
+    }
+)
 """Name -> constructor, called as ``constructor(width, context_width, **options)``; image flows as `IMAGES` says."""
 
 _INITIAL_ROWS: Final = 512  # what sets the scales of an actnorm; more would only take longer

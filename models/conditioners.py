@@ -1,22 +1,133 @@
-"""What the families of flows share: the nonlinearities of their conditioners, and the checks of their options."""
+"""What the families of flows share: the networks that parametrize their steps, and the checks of their options.
+
+A conditioner is shown its columns clipped to [-reach, reach], so that far outside the data its answer stays what it is
+at its edge: there rounding errors are not blown up, and the tails are the base's. Its last layer starts at zero, and so
+every step as the identity.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from service.errors import DataError
 
-__all__ = ["ACTIVATIONS", "check", "one_of"]
+__all__ = ["ACTIVATIONS", "Conditioner", "check", "check_slope", "check_transforms", "halves", "one_of", "orders"]
 
 ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = MappingProxyType(
     {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 )
 """The nonlinearities of a conditioner."""
+
+_MAX_TRANSFORMS, _MAX_LAYERS, _MAX_HIDDEN = 256, 32, 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioner:
+    """How the conditioners of a flow are made.
+
+    Args:
+        hidden: the widths of the hidden layers.
+        activation: a name of `ACTIVATIONS`.
+        reach: how far out a conditioner sees, in standard deviations of a column as the flow starts; above zero.
+        dropout: the share of hidden values set to zero while fitting, in [0, 1).
+
+    Raises:
+        DataError: where one of them is out of its range.
+    """
+
+    hidden: Sequence[int]
+    activation: str
+    reach: float
+    dropout: float
+
+    def __post_init__(self) -> None:
+        check(
+            "hidden",
+            1 <= len(self.hidden) <= _MAX_LAYERS and all(1 <= h <= _MAX_HIDDEN for h in self.hidden),
+            list(self.hidden),
+            f"1 to {_MAX_LAYERS} layer widths from 1 to {_MAX_HIDDEN}",
+        )
+        check("reach", 0 < self.reach < math.inf, self.reach, "a number above zero")
+        check("dropout", 0 <= self.dropout < 1, self.dropout, "a number from 0, and below 1")
+        one_of("activation", self.activation, ACTIVATIONS)
+
+    @property
+    def layers(self) -> dict[str, Any]:
+        """The arguments by which zuko makes a network."""
+        return {
+            "hidden_features": tuple(self.hidden),
+            "activation": partial(_activation, self.activation, self.dropout),
+        }
+
+    def tame(self, network: nn.Sequential) -> None:
+        """Clip what a network sees, and start it at zero; in place."""
+        for parameter in network[-1].parameters():
+            nn.init.zeros_(parameter)
+        network.insert(0, nn.Hardtanh(-self.reach, self.reach))
+
+
+def _activation(name: str, dropout: float) -> nn.Module:
+    activation = ACTIVATIONS[name]()
+    return nn.Sequential(activation, nn.Dropout(dropout)) if dropout > 0 else activation
+
+
+def halves(width: int, transforms: int, masks: str) -> Iterator[Tensor]:
+    """Which columns condition in each coupling: bool ``[width]``.
+
+    Args:
+        width: the number of columns, at least 2.
+        transforms: the number of couplings.
+        masks: "alternating": odd columns, even columns, and so on; "random": a new half for each pair of couplings,
+            so that every column is moved once in two.
+
+    Raises:
+        DataError: where there is no such kind of mask.
+    """
+    one_of("masks", masks, ("alternating", "random"))
+    half = torch.arange(width) % 2 == 1
+    for index in range(transforms):
+        if index % 2 == 0 and masks == "random":
+            half = torch.randperm(width) % 2 == 1
+        yield half if index % 2 == 0 else ~half
+
+
+def orders(width: int, transforms: int, kind: str) -> Iterator[Tensor]:
+    """The place of each column in each autoregressive step: int64 ``[width]``.
+
+    Args:
+        width: the number of columns.
+        transforms: the number of steps.
+        kind: "alternating": first to last, last to first, and so on; "random": a new order for each pair of steps,
+            and the same one backwards.
+
+    Raises:
+        DataError: where there is no such kind of order.
+    """
+    one_of("orders", kind, ("alternating", "random"))
+    order = torch.arange(width)
+    for index in range(transforms):
+        if index % 2 == 0 and kind == "random":
+            order = torch.randperm(width)
+        yield order if index % 2 == 0 else width - 1 - order
+
+
+def check_transforms(transforms: int) -> None:
+    """Hold the number of steps against its range."""
+    check("transforms", 1 <= transforms <= _MAX_TRANSFORMS, transforms, f"a number from 1 to {_MAX_TRANSFORMS}")
+
+
+def check_slope(slope: float) -> None:
+    """Hold the least slope of a step against its range."""
+    check("slope", 0 < slope < 1, slope, "a number between 0 and 1")
 
 
 def check(name: str, fits: bool, value: object, expected: str) -> None:

@@ -124,6 +124,7 @@ def export_flow(
         base=flow.base,
         support=flow.support,
         quantization=quantization,
+        inverse="numeric" if flow.numeric_inverse else "closed form",
         opset=OPSET,
         files={},
         calibration=calibrate(log_prob, gaussian_mean),

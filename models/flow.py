@@ -28,6 +28,9 @@ class Bijection(nn.Module, ABC):
     in either direction.
     """
 
+    numeric_inverse: bool = False
+    """Whether `inverse` searches for its answer, by a fixed number of steps, rather than having a formula."""
+
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Towards the latent: y = f(x).
@@ -130,6 +133,11 @@ class Flow(nn.Module):
     def base_log_prob(self, z: Tensor) -> Tensor:
         """Log p_Z(z) in nats ``[N]``, of z ``[N, D]``."""
         return self.latent.log_prob(z) if isinstance(self.latent, LearntBase) else base_log_prob(self.latent, z)
+
+    @property
+    def numeric_inverse(self) -> bool:
+        """Whether any step of the inverse searches for its answer, rather than having a formula."""
+        return any(bijection.numeric_inverse for bijection in self._steps())
 
     def fold(self) -> Flow:
         """Replace each bijection by its folded form, in place: a flow is folded to be exported, not to be fitted on."""

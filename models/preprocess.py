@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.flow import Bijection
+from models.linear import FixedLinear
 from service.bundle.manifest import Support
 from service.errors import DataError, Reason
 
@@ -101,7 +102,7 @@ class Standardize(Bijection):
         return y * self.std + self.mean, self.std.log().sum().expand(y.shape[0])
 
 
-class Whiten(Bijection):
+class Whiten(FixedLinear):
     """Take the linear correlations out: y = W x with W = C^(-1/2), log|det dy/dx| = -(log det C) / 2.
 
     W is symmetric, so that y_i stays near x_i. A flow that starts here starts as the full-covariance Gaussian, and
@@ -119,20 +120,11 @@ class Whiten(Bijection):
         https://doi.org/10.1016/S0047-259X(03)00096-4.
     """
 
-    matrix: Tensor
-    inverse_matrix: Tensor
-    log_det: Tensor
-
     def __init__(self, correlation: Tensor) -> None:
-        super().__init__()
         values, vectors = torch.linalg.eigh(correlation.detach().to(torch.float64))
         if not float(values[0]) > 0:
             raise DataError("the columns cannot be whitened: their correlation matrix is not positive definite")
-        # both matrices from float64, rather than one inverted in float32
-        matrix = (vectors * values.rsqrt()) @ vectors.T
-        self.register_buffer("matrix", matrix.to(torch.float32))
-        self.register_buffer("inverse_matrix", torch.linalg.inv(self.matrix.to(torch.float64)).to(torch.float32))
-        self.register_buffer("log_det", torch.linalg.slogdet(self.matrix.to(torch.float64))[1].to(torch.float32))
+        super().__init__((vectors * values.rsqrt()) @ vectors.T)
 
     @classmethod
     def of(cls, rows: Tensor) -> Whiten:
@@ -140,21 +132,6 @@ class Whiten(Bijection):
         from sklearn.covariance import ledoit_wolf
 
         return cls(torch.from_numpy(ledoit_wolf(rows.detach().double().numpy(), assume_centered=True)[0]))
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """X ``[N, D]`` -> W x."""
-        return x @ self.matrix, self._inverse()[1].expand(x.shape[0])
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Y ``[N, D]`` -> W^-1 y."""
-        matrix, log_det = self._inverse()
-        return y @ matrix, -log_det.expand(y.shape[0])
-
-    def _inverse(self) -> tuple[Tensor, Tensor]:
-        """W^-1 and log|det W|: constants in float32, as a graph needs; in float64, the reference, those of W itself."""
-        if self.matrix.dtype == torch.float64:
-            return torch.linalg.inv(self.matrix), torch.linalg.slogdet(self.matrix)[1]
-        return self.inverse_matrix, self.log_det
 
 
 class Logit(Bijection):

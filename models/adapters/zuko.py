@@ -14,9 +14,11 @@ from torch import Tensor
 from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.lazy import LazyComposedTransform, LazyTransform
+from zuko.transforms import DependentTransform
 
 from models.flow import Bijection
 from models.jacobi import jacobi
+from models.univariate import OnePass
 
 __all__ = ["Autoregressive", "Coupling", "Univariate", "from_zuko"]
 
@@ -149,5 +151,9 @@ def _apply(transform: _Transform, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _invert(transform: _Transform, y: Tensor) -> tuple[Tensor, Tensor]:
     """Give x and log|det dx/dy|. The parameters lie in `transform` already, so that both formulas are cheap."""
+    base = transform.base if isinstance(transform, DependentTransform) else transform
+    if isinstance(base, OnePass):
+        x, ladj = base.inverse_and_ladj(y)
+        return x, ladj.sum(dim=-1)
     x = transform.inv(y)
     return x, -transform.log_abs_det_jacobian(x, y)

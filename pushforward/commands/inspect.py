@@ -92,6 +92,7 @@ def _text(facts: dict[str, Any]) -> str:
         ("base", facts["base"]),
         ("support", facts["support"]),
         ("integers", manifest["quantization"]["reading"] if manifest["quantization"] else ""),
+        ("inverse", manifest["inverse"]),
         ("held-out", f"{held_out['nats']:.4f} nats a row, of {held_out['rows']} rows"),
         ("", f"{held_out['standard_error']:.4f} nats standard error of it"),
         ("", f"{held_out['nats_per_dim']:.4f} nats a dimension, {held_out['bits_per_dim']:.4f} bits a dimension"),

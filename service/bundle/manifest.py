@@ -240,6 +240,8 @@ class Manifest(Part):
         base: the distribution of z (`service.bundle.bases`).
         support: where the density can be above zero; null for all of space.
         quantization: for integer-valued data; else null.
+        inverse: "closed form" where x follows from z by formulas, be it column after column; "numeric" where some step
+            searches for it, by a number of steps that is fixed.
         opset: the ONNX opset of the graphs.
         files: file name -> SHA-256, for every other file of the bundle.
         calibration: log_prob on held-out rows.
@@ -263,6 +265,7 @@ class Manifest(Part):
     base: AnyBase
     support: Support | None = None
     quantization: Quantization | None = None
+    inverse: Literal["closed form", "numeric"] = "closed form"
     opset: Annotated[int, Field(ge=1)]
     files: dict[str, Annotated[str, Field(pattern=_DIGEST_PATTERN)]]
     calibration: Calibration

@@ -18,12 +18,15 @@ from models.adapters.zuko import from_zuko
 from models.analytic import ANALYTIC, Affine, Exp, Rotation, Square, Tanh, tanh_box
 from models.architectures import IMAGES as IMAGE_FLOWS
 from models.architectures import build_flow
+from models.autoregressive import iaf
 from models.bases import LearntBase
+from models.couplings import bernstein, neural_spline_coupling
 from models.flow import Bijection, Flow
 from models.image import ActNorm, ChannelsFirst, FixedConvolution, InvertibleConvolution, MultiScale, Squeeze
 from models.image_architectures import glow, image_spline
 from models.image_couplings import AffineCoupling, Convolutions, SplineCoupling, channel_halves, checkerboard
 from models.latent import Squash
+from models.linear import FixedLinear, LULinear, Scaling
 from models.preprocess import Flatten, Logit, Standardize, Whiten, quantized_support
 from service.bundle.manifest import Support
 
@@ -87,6 +90,7 @@ def whiten(width: int) -> Bijection:
     return Whiten(correlation)
 
 
+ONE: dict[str, Any] = {"transforms": 1, "hidden": (16,)}
 SPLINE = {"univariate": zuko.transforms.MonotonicRQSTransform, "shapes": [(4,), (4,), (3,)]}
 
 
@@ -111,6 +115,9 @@ BIJECTIONS: dict[str, BijectionCase] = {
         lambda: Standardize(normal(2, 2, 1), normal(2, 2, 1).abs() + 0.1), normal(ROWS, 2, 2, 1)
     ),
     "whiten": BijectionCase(lambda: whiten(4), normal(ROWS, 4)),
+    "fixed linear": BijectionCase(lambda: FixedLinear(normal(4, 4)), normal(ROWS, 4)),
+    "LU linear": BijectionCase(lambda: LULinear(4), normal(ROWS, 4)),
+    "scaling": BijectionCase(lambda: Scaling(3), normal(ROWS, 3)),
     "logit": BijectionCase(lambda: Logit(-0.5, 16.5), uniform(-0.5, 16.5, ROWS, 3)),
     "logit, image": BijectionCase(lambda: Logit(0.0, 1.0), uniform(0.0, 1.0, ROWS, 2, 2, 1)),
     "square": BijectionCase(Square, uniform(0.0, 4.0, ROWS, 2)),
@@ -122,6 +129,11 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "affine coupling": BijectionCase(lambda: coupling(5), normal(ROWS, 5)),
     "affine coupling, conditional": BijectionCase(lambda: coupling(4, 3), normal(ROWS, 4), 3),
     "spline coupling": BijectionCase(lambda: coupling(4, **SPLINE), normal(ROWS, 4)),
+    "bernstein coupling": BijectionCase(lambda: bernstein(4, 2, **ONE)[0], 3 * normal(ROWS, 4), 2),
+    "rational-quadratic coupling": BijectionCase(
+        lambda: neural_spline_coupling(4, 2, **ONE)[0], 3 * normal(ROWS, 4), 2
+    ),
+    "inverse autoregressive, conditional": BijectionCase(lambda: iaf(4, 2, **ONE)[0], normal(ROWS, 4), 2),
     "affine autoregressive": BijectionCase(lambda: maf(4), normal(ROWS, 4)),
     "affine autoregressive, conditional": BijectionCase(lambda: maf(3, 2), normal(ROWS, 3), 2),
     "elementwise": BijectionCase(lambda: elementwise(0), normal(ROWS, 3)),
@@ -179,6 +191,14 @@ def table_of(width: int) -> Tensor:
     return normal(40, width) * torch.linspace(0.1, 50.0, width) + torch.linspace(-100.0, 100.0, width)
 
 
+def of_family(name: str, options: dict[str, Any]) -> dict[str, FlowCase]:
+    """Every family at two columns, and wider with context."""
+    return {
+        f"{name}, D = 2": architecture(table_of(2), name, options),
+        f"{name}, D = 6, conditional": architecture(table_of(6), name, options, normal(40, 3) * 5 + 7),
+    }
+
+
 IMAGES = torch.floor(uniform(0.0, 17.0, 40, 4, 4, 1))
 COLOURS = 3.0 * normal(40, 4, 4, 2) + 10.0
 CONVOLUTIONAL: dict[str, Any] = {"transforms": 2, "hidden": 6}
@@ -202,6 +222,20 @@ FLOWS: dict[str, FlowCase] = {
     "real_nvp, D = 3, base student_t": based("student_t", degrees_of_freedom=3),
     "real_nvp, D = 3, base mixture": based("mixture", components=3),
     "real_nvp, D = 3, base uniform": based("uniform"),
+    **of_family("nice", SMALL),
+    **of_family("maf", SMALL),
+    **of_family("iaf", SMALL),
+    **of_family("neural_spline_coupling", SMALL),
+    **of_family("neural_spline_autoregressive", SMALL),
+    **of_family("neural_spline_mixed", {"blocks": 1, "hidden": [12]}),
+    **of_family("bernstein", SMALL),
+    "neural_spline_autoregressive, D = 1": architecture(table_of(1), "neural_spline_autoregressive", SMALL),
+    "maf, D = 1, conditional": architecture(table_of(1), "maf", SMALL, normal(40, 3) * 5 + 7),
+    "neural_spline_mixed, affine couplings, spline autoregression": architecture(
+        table_of(3),
+        "neural_spline_mixed",
+        {"blocks": 2, "hidden": [12], "couplings": "affine", "autoregression": "spline", "masks": "random"},
+    ),
     "square": FlowCase(ANALYTIC["square"], uniform(0.0, 4.0, 40, 1)),
     "affine": FlowCase(ANALYTIC["affine"], 3 * normal(40, 2)),
     "exp": FlowCase(ANALYTIC["exp"], uniform(0.0, 5.0, 40, 1)),

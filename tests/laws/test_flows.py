@@ -133,3 +133,38 @@ def test_the_float64_copy_is_the_same_flow(case: FlowCase) -> None:
     x, context = case.x.float(), None if case.context is None else case.context.float()
     expected = exact.log_prob(x.double(), None if context is None else context.double())
     torch.testing.assert_close(flow.log_prob(x, context).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@cases
+def test_a_fit_reaches_every_weight(case: FlowCase) -> None:
+    """The gradient of the density: finite, and not zero everywhere, for each weight that a fit is to move."""
+    flow = case.build()
+    weights = list(flow.named_parameters())
+    if not weights:
+        return  # a closed form: nothing is fitted
+    flow.log_prob(case.x, case.context).mean().backward()
+    for name, weight in weights:
+        assert weight.grad is not None, name
+        assert bool(torch.isfinite(weight.grad).all()), name
+        assert bool(weight.grad.any()), name
+
+
+@cases
+def test_the_density_integrates_to_one(case: FlowCase) -> None:
+    """Over a grid of the box that draws from the flow lie in, with room around it; for one and two columns."""
+    flow = case.build()
+    if flow.width > 2:
+        return
+    points = 100_000 if flow.width == 1 else 300
+    with torch.no_grad():
+        context = None if case.context is None else case.context[:1]
+        z = sample_base(flow.base, 4000, flow.width, torch.Generator().manual_seed(0), torch.float64)
+        drawn = flow.inverse(z, None if context is None else context.expand(4000, -1))[0]
+        low, high = drawn.amin(dim=0), drawn.amax(dim=0)
+        room = 0.3 * (high - low)
+        low, high = flow._clamp(torch.stack((low - room, high + room)))
+        edges = [torch.linspace(*ends, points + 1, dtype=torch.float64) for ends in zip(low, high, strict=True)]
+        centres = torch.cartesian_prod(*((e[1:] + e[:-1]) / 2 for e in edges)).reshape(-1, flow.width)
+        density = flow.log_prob(centres, None if context is None else context.expand(len(centres), -1)).exp()
+        mass = density.sum() * torch.prod((high - low) / points)
+    assert float(mass) == pytest.approx(1.0, abs=5e-3)

@@ -6,22 +6,36 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
+from models.flow import sample_base
 from models.gate import BATCHES, check_flow, check_graphs, reference
 from models.graph import OPSET, export_graph
+from models.invariance import check_invariance
 from models.probes import make_probes
 from models.session import Graph
 from service.bundle.operators import check_graph
 from service.bundle.parity import TOLERANCE
 from tests.laws.table import FLOWS
 
-COUPLINGS, LAYERS = 2, 2  # of every real_nvp in the table
+COUPLINGS, LAYERS = 2, 2  # of every flow in the table that is made of couplings alone
+COUPLED = ("real_nvp", "nice", "neural_spline_coupling", "bernstein")
 
 
-# An export takes seconds: what these two add to the others is left to `make test-slow`.
+# An export takes seconds: what these add to the others is left to `make test-slow`.
 SLOW = {
     "real_nvp, image, conditional",
     "real_nvp, D = 3, dropout",
+    "nice, D = 2",
+    "maf, D = 6, conditional",
+    "maf, D = 1, conditional",
+    "iaf, D = 6, conditional",
+    "neural_spline_coupling, D = 2",
+    "neural_spline_autoregressive, D = 1",
+    "neural_spline_autoregressive, D = 6, conditional",
+    "neural_spline_mixed, D = 6, conditional",
+    "neural_spline_mixed, affine couplings, spline autoregression",
+    "bernstein, D = 2",
     *(name for name in FLOWS if ", base " in name),  # tests/models/test_bases.py exports each base alone
     "affine",
     "rotation",
@@ -40,13 +54,17 @@ def test_graphs_give_the_flow_in_every_batch(name: str) -> None:
     probes = make_probes(case.x.float().numpy(), context, flow.support)
     check_flow(exact, probes)
     graphs = {direction: export_graph(flow, direction) for direction in ("forward", "inverse")}
-    parity = check_graphs(exact, Graph(graphs["forward"], "forward"), Graph(graphs["inverse"], "inverse"), probes)
+    forward, inverse = Graph(graphs["forward"], "forward"), Graph(graphs["inverse"], "inverse")
+    parity = check_graphs(exact, forward, inverse, probes)
     assert parity.batches == list(BATCHES) == [1, 7, 1000]
     assert parity.log_prob <= TOLERANCE
+    check_invariance(forward, probes.x, probes.context)
+    latents = sample_base(flow.base, probes.x.shape[0], flow.width, torch.Generator().manual_seed(0))
+    check_invariance(inverse, latents.numpy(), probes.context)
     for direction, graph in graphs.items():
         summary = check_graph(graph, direction)
         assert summary.opset == OPSET
-        if name.startswith("real_nvp"):
+        if name.startswith(COUPLED):
             assert one_pass(summary.operators) == COUPLINGS * LAYERS, "a conditioner runs once in each direction"
             assert not np.any([summary.operators[o] for o in ("Loop", "If", "GatherND", "NonZero", "ScatterND")])
 
