@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.checks import Sheet, grid_step, is_on_grid
-from models.context import context_columns, read_context
+from models.context import Context, context_columns, read_context
 from models.readers import FloatArray, Source, read_source
 from models.recipe import DataRecipe, Recipe
 from models.selection import (
@@ -165,6 +165,7 @@ def load_data(recipe: Recipe) -> Table:
         features = tuple(Feature(name=f"column {n}", unit=units.get(n)) for n in names)
     where = f" where {' and '.join(options.where)}" if options.where else ""
     event = f"of {_counted(len(names), 'column')}" if names else f"of shape {list(rows.shape[1:])}"
+    _check_names(source.file, features, context)
     condition = f", given {_counted(context.rows.shape[1], 'column')} of context" if context else ""
     return Table(
         rows=rows,
@@ -207,6 +208,14 @@ def split(table: Table, options: DataRecipe, seed: int) -> Split:
             "that nothing can be learned of it; leave such rows out, or give another seed"
         )
     return Split(*(rows[part] for part in parts), *(context[part] for part in parts))
+
+
+def _check_names(file: str, features: Sequence[Feature], context: Context | None) -> None:
+    """A class is called COLUMN=CLASS, and a column of an array ARRAY0 and so on: no other column may be."""
+    names = [feature.name for feature in (*features, *(context.features if context else ()))]
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if twice is not None:
+        raise DataError(f"{file}: two columns would be called {twice!r}; rename one of them")
 
 
 def _counted(count: int, noun: str) -> str:

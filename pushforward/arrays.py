@@ -14,7 +14,16 @@ import orjson
 from pushforward.errors import InvalidInput, UnexpectedAnswer
 from service.errors import Reason
 
-__all__ = ["Float32Array", "exact_float32", "number_text", "read_array", "read_numbers", "sendable", "to_float32"]
+__all__ = [
+    "Float32Array",
+    "exact_float32",
+    "number_text",
+    "read_array",
+    "read_numbers",
+    "sendable",
+    "to_float32",
+    "to_number",
+]
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 """What goes in and comes out."""
@@ -109,6 +118,17 @@ def exact_float32(numbers: npt.NDArray[np.float64]) -> Float32Array:
         its_text_reads_so = np.array(orjson.loads(number_text(other[between])), np.float64) == wanted[between]
         flat[doubtful[between[its_text_reads_so]]] = other[between[its_text_reads_so]]
     return nearest
+
+
+def to_number(text: str) -> float:
+    """Read a number, spaces round it or not. The underscores that Python reads over (``1_000``) are no part of one.
+
+    Raises:
+        ValueError: where it is none.
+    """
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
 
 
 def number_text(array: npt.NDArray[np.floating]) -> bytes:

@@ -12,15 +12,15 @@ from typing import IO
 
 import numpy as np
 
-from pushforward.arrays import exact_float32
+from pushforward.arrays import exact_float32, to_number
 from pushforward.errors import InvalidInput
-from pushforward.layout import Block, Layout, require_finite
+from pushforward.layout import Block, ClassColumn, Layout, block_of
 
-__all__ = ["csv_blocks", "to_number"]
+__all__ = ["csv_blocks"]
 
 
 def csv_blocks(
-    stream: IO[bytes], name: str, layout: Layout, block_rows: int, delimiter: str
+    stream: IO[bytes], name: str, layout: Layout, block_rows: int, delimiter: str, beside: Layout | None = None
 ) -> Generator[Block, None, None]:
     """Read blocks of rows; where the first line is a header, columns are taken as `pushforward.rows.open_rows` says.
 
@@ -30,13 +30,14 @@ def csv_blocks(
         layout: what a row must look like.
         block_rows: at most so many rows in a block.
         delimiter: what stands between cells.
+        beside: what a row of context must look like, which stands in each line too; None for none.
 
     Raises:
         InvalidInput: while the blocks are taken, naming line and column.
     """
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
     reader = csv.reader(text, delimiter=delimiter, strict=True)
-    table = _Table(name, layout)
+    table = _Table(name, layout, beside)
     first = 0
     rows: list[list[float]] = []
     lines: list[int] = []
@@ -65,18 +66,21 @@ def csv_blocks(
 
 def _block(rows: list[list[float]], lines: list[int], first: int, table: _Table) -> Block:
     numbers = np.array(rows, dtype=np.float64)
-    block = Block(exact_float32(numbers).reshape(-1, *table.layout.event_shape), first, lines)
-    require_finite(block, numbers, table.name, table.layout, table.columns)
-    return block
+    return block_of(
+        exact_float32(numbers), numbers, first, lines, table.name, table.layout, table.beside, table.columns
+    )
 
 
 class _Table:
     """The columns of one CSV input: learned from its first line, held against every other."""
 
-    def __init__(self, name: str, layout: Layout) -> None:
+    def __init__(self, name: str, layout: Layout, beside: Layout | None) -> None:
         self.name = name
         self.layout = layout
+        self.beside = beside
+        self.names = (*layout.names, *(() if beside is None else beside.names))
         self.columns: list[int] | None = None
+        self._classes: dict[int, ClassColumn] = {}  # by the column's place in the line
         self._width: int | None = None
         self._doubt = ""
 
@@ -90,15 +94,46 @@ class _Table:
             self._doubt = "; a header would hold no number" if texts else ""
             self._require_width()
             return False
-        header = [cell.strip() for cell in cells]
-        missing = [column for column in self.layout.names if column not in header]
-        if not missing:
-            self.columns = [self._position(header, column) for column in self.layout.names]
-        elif self.layout.named:
-            raise InvalidInput(f"{self.name}: the header has no column {', '.join(map(repr, missing[:10]))}")
-        else:
-            self._require_width()
+        self._learn([cell.strip() for cell in cells])
         return True
+
+    def _learn(self, header: list[str]) -> None:
+        """Find the columns by their names; in the place of names that are made up, they may stand in order."""
+        missing = _missing(header, self.layout)
+        absent = [] if self.beside is None else _missing(header, self.beside)
+        if missing and self.layout.named:
+            raise InvalidInput(f"{self.name}: the header has no column {', '.join(map(repr, missing[:10]))}")
+        if absent and (not missing or (self.beside is not None and self.beside.named)):
+            raise InvalidInput(
+                f"{self.name}: the header has no column {', '.join(map(repr, absent[:10]))} for the context; "
+                "--context gives it apart, and --context-columns says how the input calls it"
+            )
+        if missing and (absent or self.beside is None):
+            self._require_width()
+            return
+        given = [] if self.beside is None else self._located(header, self.beside)
+        if missing:
+            rest = [at for at in range(len(header)) if at not in given]
+            if len(rest) != self.layout.width:
+                raise InvalidInput(
+                    f"{self.name}: {len(rest)} columns stand beside those of the context, and a row of this flow has "
+                    f"{self.layout.width}"
+                )
+        else:
+            rest = self._located(header, self.layout)
+        self.columns = rest + given
+
+    def _located(self, header: list[str], layout: Layout) -> list[int]:
+        """Where each value stands; one that has no column of its own, in its column of classes."""
+        found = []
+        for name in layout.names:
+            if name in header:
+                found.append(self._position(header, name))
+                continue
+            column = layout.classes[name][0]
+            found.append(self._position(header, column))
+            self._classes[found[-1]] = layout.class_columns[column]
+        return found
 
     def numbers(self, cells: list[str], line: int) -> list[float]:
         """The numbers of one line, in the flow's order."""
@@ -106,16 +141,29 @@ class _Table:
             found = f"{len(cells)} columns, where the first line has {self._width}"
             raise InvalidInput(f"{self.name}, line {line}: {found}")
         chosen = cells if self.columns is None else [cells[i] for i in self.columns]
+        if self._classes:
+            chosen = self._with_classes(chosen, cells, line)
         try:
             return [to_number(cell) for cell in chosen]
         except ValueError:
             at = next(i for i, cell in enumerate(chosen) if not _is_number(cell))
             raise InvalidInput(f"{self.place(line, at)}: {_shown(chosen[at])} is not a number{self._doubt}") from None
 
+    def _with_classes(self, chosen: list[str], cells: list[str], line: int) -> list[str]:
+        """A line's values with a 1 in the place of its class, and 0 in those of all others."""
+        of_class: dict[str, str] = {}
+        for position, column in self._classes.items():
+            place = column.place(cells[position])
+            if place is None:
+                where = f"{self.name}, line {line}, column {position + 1}"
+                raise InvalidInput(f"{where}: {column.unknown(cells[position])}")
+            of_class |= {name: "1" if at == place else "0" for at, name in enumerate(column.names)}
+        return [of_class.get(name, cell) for name, cell in zip(self.names, chosen, strict=True)]
+
     def place(self, line: int, value: int) -> str:
         """Where the value-th value of a row stands."""
         column = value if self.columns is None else self.columns[value]
-        return f"{self.name}, line {line}, column {column + 1} ({self.layout.names[value]})"
+        return f"{self.name}, line {line}, column {column + 1} ({self.names[value]})"
 
     def _position(self, header: list[str], column: str) -> int:
         if header.count(column) > 1:
@@ -123,22 +171,19 @@ class _Table:
         return header.index(column)
 
     def _require_width(self) -> None:
-        if self._width != self.layout.width:
+        width = self.layout.width + (0 if self.beside is None else self.beside.width)
+        if self._width != width:
+            more = "" if self.beside is None else f", and {self.beside.width} of context after them or in --context"
             raise InvalidInput(
                 f"{self.name}: the first line has {self._width} columns, and a row of this flow has "
-                f"{self.layout.width}{self._doubt}"
+                f"{self.layout.width}{more}{self._doubt}"
             )
 
 
-def to_number(text: str) -> float:
-    """Read a number, spaces round it or not. The underscores that Python reads over (``1_000``) are no part of one.
-
-    Raises:
-        ValueError: where it is none.
-    """
-    if "_" in text:
-        raise ValueError(text)
-    return float(text)
+def _missing(header: list[str], layout: Layout) -> list[str]:
+    """The columns that the header does not name; of values of classes, the column of classes."""
+    absent = (layout.classes.get(name, (name,))[0] for name in layout.names if name not in header)
+    return [column for column in dict.fromkeys(absent) if column not in header]
 
 
 def _is_number(cell: str) -> bool:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 from tqdm import tqdm
 
-from pushforward.arrays import Float32Array, to_float32
-from pushforward.csv_rows import to_number
 from pushforward.errors import InvalidInput
-from pushforward.layout import Block, Layout
-from pushforward.rows import open_rows
+from pushforward.layout import Block
 from service.errors import PushforwardError
 
-__all__ = ["block_rows", "context_rows", "input_options", "output_options", "place_named", "progress", "source_options"]
+__all__ = ["block_rows", "input_options", "output_options", "place_named", "progress", "source_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -64,41 +61,6 @@ def output_options(command: _Command) -> _Command:
 def block_rows(width: int) -> int:
     """How many rows of so many values make a block."""
     return max(1, _BLOCK_VALUES // width)
-
-
-class _Conditional(Protocol):
-    """A flow, as far as its context goes."""
-
-    @property
-    def context_width(self) -> int:
-        """The number of columns of context; 0 for a flow without."""
-        ...
-
-
-def context_rows(value: str | None, source: _Conditional) -> Float32Array | None:
-    """Read --context: numbers with commas, ``0.5,1``, for all rows; or ``@FILE``, a row for each.
-
-    Returns:
-        float32 ``[C]`` or ``[N, C]``; None where there is none.
-
-    Raises:
-        InvalidInput: it is neither, or of another width than the flow's.
-    """
-    if value is None:
-        return None
-    layout = Layout.of((source.context_width,), letter="c")
-    if value.startswith("@"):
-        if not source.context_width:
-            raise InvalidInput("--context is given, and this flow takes none")
-        with open_rows(value[1:], layout, block_rows(layout.width)) as rows:
-            return rows.whole().values
-    try:
-        numbers = [to_number(cell) for cell in value.split(",")]
-    except ValueError as error:
-        raise InvalidInput(f"--context must be numbers with commas between them, or @FILE, not {value!r}") from error
-    if len(numbers) != source.context_width:
-        raise InvalidInput(f"--context has {len(numbers)} numbers, and this flow takes {source.context_width}")
-    return to_float32(numbers, "--context")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pushforward.csv_rows import csv_blocks
 from pushforward.errors import InvalidInput
-from pushforward.layout import Block, Layout, require_finite
+from pushforward.layout import Block, Layout, block_of
 
 __all__ = ["Rows", "open_rows"]
 
@@ -43,22 +43,34 @@ class Rows:
         """All rows in one block."""
         blocks = list(self.blocks)
         lines = [line for block in blocks for line in block.lines or ()]
-        return Block(np.concatenate([block.values for block in blocks]), 0, lines or None)
+        contexts = [block.context for block in blocks if block.context is not None]
+        return Block(
+            np.concatenate([block.values for block in blocks]),
+            0,
+            lines or None,
+            np.concatenate(contexts) if contexts else None,
+        )
 
 
 @contextmanager
-def open_rows(path: str, layout: Layout, block_rows: int, delimiter: str = ",") -> Iterator[Rows]:
+def open_rows(
+    path: str, layout: Layout, block_rows: int, delimiter: str = ",", beside: Layout | None = None
+) -> Iterator[Rows]:
     """Read rows from CSV, with a header or without, or from .npy; the first bytes say which.
 
     A header (a first line in which no cell is a number) is held against the flow's feature names: the columns are
     taken by name, in any order, and others are passed over. Without a header, and for a flow whose features have no
     names, the columns are taken as they stand.
 
+    Where the input is to hold the rows' context too, a header names its columns, and a flow whose features have no
+    names takes the other columns as they stand. Without a header, and in .npy, they follow the row's own.
+
     Args:
         path: a file; ``-`` for the standard input. A .npy file is mapped, not read.
         layout: what a row must look like.
         block_rows: at most so many rows in a block.
         delimiter: what stands between the cells of CSV.
+        beside: what a row of context must look like, which the input holds too; None for none.
 
     Yields:
         The rows. CSV is read while they are taken, and its errors come then.
@@ -70,10 +82,12 @@ def open_rows(path: str, layout: Layout, block_rows: int, delimiter: str = ",") 
     name = "standard input" if path == "-" else path
     with _opened(path) as stream:
         if stream.peek(len(_NPY_MAGIC))[: len(_NPY_MAGIC)] == _NPY_MAGIC:
-            array = _npy(stream, path, name, layout)
-            yield Rows(name, len(array), _array_blocks(array, name, layout, block_rows))
+            whole = layout if beside is None else _together(layout, beside)
+            hint = "" if beside is None else f": the last {beside.width} are the context, unless --context gives it"
+            array = _npy(stream, path, name, whole, hint)
+            yield Rows(name, len(array), _array_blocks(array, name, layout, block_rows, beside))
         else:
-            with closing(csv_blocks(stream, name, layout, block_rows, delimiter)) as blocks:
+            with closing(csv_blocks(stream, name, layout, block_rows, delimiter, beside)) as blocks:
                 yield Rows(name, None, blocks)
 
 
@@ -91,7 +105,12 @@ def _opened(path: str) -> Iterator[io.BufferedReader]:
         yield file
 
 
-def _npy(stream: io.BufferedReader, path: str, name: str, layout: Layout) -> npt.NDArray[Any]:
+def _together(layout: Layout, beside: Layout) -> Layout:
+    """Rows and their context side by side."""
+    return Layout((layout.width + beside.width,), (*layout.names, *beside.names), named=False)
+
+
+def _npy(stream: io.BufferedReader, path: str, name: str, layout: Layout, hint: str) -> npt.NDArray[Any]:
     array: npt.NDArray[Any]
     try:
         if path == "-":
@@ -108,17 +127,17 @@ def _npy(stream: io.BufferedReader, path: str, name: str, layout: Layout) -> npt
     elif array.shape == event:
         array = array.reshape(1, *event)
     if array.ndim == 0 or array.shape[1:] not in (event, (layout.width,)):
-        raise InvalidInput(f"{name} must have the shape {['N', *event]}, and has {list(array.shape)}")
+        raise InvalidInput(f"{name} must have the shape {['N', *event]}, and has {list(array.shape)}{hint}")
     if len(array) == 0:
         raise InvalidInput(f"{name} holds no rows")
     return array
 
 
-def _array_blocks(array: npt.NDArray[Any], name: str, layout: Layout, block_rows: int) -> Iterator[Block]:
+def _array_blocks(
+    array: npt.NDArray[Any], name: str, layout: Layout, block_rows: int, beside: Layout | None
+) -> Iterator[Block]:
     for start in range(0, len(array), block_rows):
-        given = array[start : start + block_rows]
+        given = array[start : start + block_rows].reshape(-1, array[0].size)
         with np.errstate(over="ignore"):
-            values = np.ascontiguousarray(given, dtype=np.float32).reshape(-1, *layout.event_shape)
-        block = Block(values, start)
-        require_finite(block, given.reshape(len(given), -1), name, layout)
-        yield block
+            numbers = np.ascontiguousarray(given, dtype=np.float32)
+        yield block_of(numbers, given, start, None, name, layout, beside)

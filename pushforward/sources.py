@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 import numpy as np
 
 from pushforward.arrays import Float32Array
+from pushforward.conditions import context_layout
 from pushforward.errors import InvalidInput
 from pushforward.layout import Layout
 from pushforward.requests import Noise
@@ -35,7 +36,10 @@ _DRAWN_SEED_BITS: Final = 53  # as a server's: every reader of JSON and CSV keep
 
 
 class Drawn(NamedTuple):
-    """Samples: x float32 ``[n, *event]``, log_prob ``[n]`` in nats, and the seed that gives them again."""
+    """Samples: x float32 ``[n, *event]``, log_prob ``[n]`` in nats, and the seed that gives them again.
+
+    For K contexts x is ``[K, n, *event]``, and log_prob ``[K, n]``.
+    """
 
     x: Float32Array
     log_prob: Float32Array
@@ -60,8 +64,8 @@ class Source(Protocol):
         ...
 
     @property
-    def context_width(self) -> int:
-        """The number of columns of context; 0 for a flow without."""
+    def conditions(self) -> Layout | None:
+        """What a row of context looks like; None for a flow without."""
         ...
 
     def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
@@ -170,7 +174,9 @@ class _Local:
         self._flow = flow
         manifest = flow.manifest
         self.layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
-        self.context_width = manifest.context_width
+        self.conditions = context_layout(
+            manifest.context_width, [feature.model_dump() for feature in manifest.context_features]
+        )
 
     def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
         from service.engine.plan import run_now
@@ -208,7 +214,7 @@ class _Served:
         about = client.model()
         self._client = client
         self.layout = Layout.of(about.event_shape, about.features)
-        self.context_width = about.context_width
+        self.conditions = context_layout(about.context_width, about.payload.get("context_features", ()))
 
     def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
         return self._client.log_prob(x, context=context)

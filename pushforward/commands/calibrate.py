@@ -11,9 +11,10 @@ import click
 import numpy as np
 
 from pushforward.arrays import Float32Array
+from pushforward.conditions import context_layout, context_options, given_context
 from pushforward.errors import InvalidInput
 from pushforward.layout import Block, Layout
-from pushforward.options import block_rows, context_rows, input_options, place_named
+from pushforward.options import block_rows, input_options, place_named
 from pushforward.rows import open_rows
 from pushforward.sources import bundle_folder
 
@@ -27,7 +28,7 @@ __all__ = ["command"]
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("data")
 @input_options
-@click.option("--context", help="Conditioning: numbers with commas, for all rows; or @FILE, a row for each.")
+@context_options
 @click.option("--describe", help="What the rows are, in words.  [default: the file's name]")
 @click.option(
     "--out",
@@ -36,7 +37,13 @@ __all__ = ["command"]
     help="Where to write the new version; the bundle's own repository by default.",
 )
 def command(
-    bundle: Path, data: str, delimiter: str, context: str | None, describe: str | None, out: Path | None
+    bundle: Path,
+    data: str,
+    delimiter: str,
+    context: str | None,
+    context_columns: str | None,
+    describe: str | None,
+    out: Path | None,
 ) -> None:
     """Calibrate BUNDLE by the rows of DATA (CSV or .npy; - for standard input), as a new version of its flow.
 
@@ -62,13 +69,17 @@ def command(
         raise InvalidInput(f"the bundle does not lie at REPOSITORY/{manifest.name}/VERSION: say --out REPOSITORY")
     repository = Repository(out or folder.absolute().parent.parent)
     layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
-    with open_rows(data, layout, block_rows(layout.width), delimiter) as rows:
+    features = [feature.model_dump() for feature in manifest.context_features]
+    given = given_context(context, context_columns, context_layout(manifest.context_width, features))
+    with open_rows(data, layout, block_rows(layout.width), delimiter, given.beside) as rows:
         held_out = rows.whole()
-    contexts = context_rows(context, manifest)
+    given.require_used(len(held_out.values), rows.name)
+    contexts = given.of(held_out, rows.name)
     with place_named(rows.name, held_out):
         flow = load_flow(checked)
-        given = None if contexts is None else np.atleast_2d(contexts)
-        log_prob = run_now(flow.log_prob(held_out.values, given)).log_prob
+        log_prob = run_now(
+            flow.log_prob(held_out.values, None if contexts is None else np.atleast_2d(contexts))
+        ).log_prob
     _require_finite(log_prob, held_out, rows.name)
     source = Recalibration(
         data=describe or Path(rows.name).name,

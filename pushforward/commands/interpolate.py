@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
+from pushforward.conditions import context_rows
 from pushforward.errors import InvalidInput
 from pushforward.layout import Layout
-from pushforward.options import block_rows, context_rows, input_options, output_options, place_named, source_options
+from pushforward.options import block_rows, input_options, output_options, place_named, source_options
 from pushforward.rows import open_rows
 from pushforward.sources import PathKind, SourceOptions, Space, Spacing, open_source
 from pushforward.tables import Format, open_table
@@ -36,7 +37,9 @@ __all__ = ["command"]
     help="Rows equally far apart in t, or along the walk in latent space.",
 )
 @click.option(
-    "--context", help="Conditioning: numbers with commas, for the whole walk; or @FILE, two rows or one for each point."
+    "--context",
+    help="Conditioning for the whole walk: numbers with commas, or NAME=VALUE,...; or @FILE, two rows or one for each "
+    "point.",
 )
 @source_options
 @output_options
@@ -60,7 +63,7 @@ def command(
       pushforward interpolate points.csv --steps 21 --model two-moons > walk.csv
     """  # noqa: D301  \b keeps click from joining the lines
     with open_source(SourceOptions(**where)) as source:
-        one = context_rows(context, source)
+        one = context_rows(context, source.conditions)
         layout = source.layout
         given = layout if space == "x" else Layout.of((layout.width,), letter="z")
         header = ["t", *layout.names, "log_prob", "round_trip_error"]

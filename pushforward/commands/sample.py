@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
+import numpy as np
 
-from pushforward.options import block_rows, context_rows, output_options, progress, source_options
+from pushforward.arrays import Float32Array
+from pushforward.conditions import context_rows
+from pushforward.options import block_rows, output_options, progress, source_options
 from pushforward.requests import Method, Noise
 from pushforward.sources import SourceOptions, open_source
 from pushforward.tables import Format, open_table
@@ -39,7 +43,10 @@ _MAX_SEED = (1 << 64) - 1
     show_default=True,
     help="Independent rows, or Sobol's: together spread more evenly.",
 )
-@click.option("--context", help="Conditioning: numbers with commas, for all rows.")
+@click.option(
+    "--context",
+    help="Conditioning for all rows: numbers with commas, or NAME=VALUE,...; or @FILE, for n rows of each row in it.",
+)
 @source_options
 @output_options
 def command(
@@ -56,23 +63,41 @@ def command(
 ) -> None:
     """Draw rows, with their log-densities in nats.
 
-    Without --bundle or --repository a server answers. A seed that was drawn is told on the standard error.
+    Rows of several contexts follow each other, context by context; in CSV each has its context before it. Without
+    --bundle or --repository a server answers. A seed that was drawn is told on the standard error.
 
     \b
       pushforward sample -n 1000 --seed 7 --model wine > wine.csv
       pushforward sample -n 1000 --seed 7 --bundle models/zoo/digits/1 --out digits.npy
     """  # noqa: D301  \b keeps click from joining the lines
     with open_source(SourceOptions(**where)) as source:
-        one = context_rows(context, source)
+        contexts = context_rows(context, source.conditions)
+        several = contexts is not None and contexts.ndim > 1
+        named = source.conditions.names if several and source.conditions is not None else ()
         layout = source.layout
         size = block_rows(layout.width)
         noise = Noise(temperature, truncation, method)
         drawn_by_us = seed is None
-        with open_table(out, form, [*layout.names, "log_prob"]) as table, progress(count) as done:
-            for start in range(0, count, size):
-                drawn = source.sample(min(size, count - start), seed, offset + start, noise, one)
+        total = count * (len(contexts) if several and contexts is not None else 1)
+        with open_table(out, form, [*named, *layout.names, "log_prob"]) as table, progress(total) as done:
+            for part, start, rows in _pieces(contexts, count, size):
+                drawn = source.sample(rows, seed, offset + start, noise, part)
                 seed = drawn.seed
-                table.write(drawn.x, drawn.log_prob)
-                done(len(drawn.x))
+                x = drawn.x.reshape(-1, *layout.event_shape)
+                before = [] if part is None or not several else [*np.repeat(part, rows, axis=0).T]
+                table.write(x, drawn.log_prob.reshape(-1), before=before)
+                done(len(x))
     if drawn_by_us:
         click.echo(f"seed {seed}", err=True)
+
+
+def _pieces(contexts: Float32Array | None, count: int, size: int) -> Iterator[tuple[Float32Array | None, int, int]]:
+    """Contexts, first row and number of rows of each piece of at most `size` rows: several contexts, or part of one."""
+    if contexts is None or contexts.ndim == 1:
+        groups: Sequence[Float32Array | None] = [contexts]
+    else:
+        each = max(1, size // count)
+        groups = [contexts[at : at + each] for at in range(0, len(contexts), each)]
+    for group in groups:
+        for start in range(0, count, size):
+            yield group, start, min(size, count - start)

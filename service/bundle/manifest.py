@@ -294,7 +294,8 @@ class Manifest(Part):
         if self.context_features and len(self.context_features) != self.context_width:
             raise ValueError(f"{len(self.context_features)} context_features for a context of {self.context_width}")
         names = [feature.name for feature in self.context_features]
-        twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+        columns = [feature.column for feature in self.context_features]
+        twice = next((name for at, name in enumerate(names) if name in names[:at] or name in columns), None)
         if twice is not None:
             raise ValueError(f"two columns of context are called {twice!r}")
         both = next((feature.name for feature in self.features if feature.name in names), None)

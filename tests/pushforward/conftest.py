@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 import pushforward
+from service.bundle.manifest import ContextFeature
 from tests.server import Server
 from tests.service import bundles
 
@@ -80,15 +81,24 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
         close()
 
 
+CONTEXT = [
+    ContextFeature(name="dose", unit="mg"),
+    ContextFeature(name="kind=red", column="kind", category="red"),
+    ContextFeature(name="kind=7", column="kind", category="7"),
+]
+"""The context of the flow `classes`: a number, and one of two classes."""
+
+
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small flows with a closed form: a table with names, one with context, one with a support, an image."""
+    """Small flows with a closed form: a table with names, two with context, one with a support, an image."""
     root = tmp_path_factory.mktemp("repository")
     bundles.install(
         root,
         bundles.affine(),
         bundles.affine(version=2),
         bundles.affine("conditional", context_width=2),
+        bundles.affine("classes", context_width=3, context_features=CONTEXT),
         bundles.square(),
         bundles.image(),
     )

@@ -79,6 +79,71 @@ def test_faults_are_named_by_line_and_column(tmp_path, text, layout, words):
         read(csv(tmp_path, text), layout)
 
 
+# --- rows with their context beside them
+
+ONE, MADE_UP = Layout.of((1,), ["c"]), Layout.of((1,), letter="context")
+
+
+@pytest.mark.parametrize(
+    ("text", "layout", "beside"),
+    [
+        ("c,b,a\n3,2,1\n", NAMED, ONE),
+        ("b,other,a,context0\n2,x,1,3\n", NAMED, MADE_UP),
+        ("u,c,v\n1,3,2\n", UNNAMED, ONE),
+        ("x1,c,x0,log_prob\n2,3,1,-inf\n", UNNAMED, ONE),
+        ("u,context0,v\n1,3,2\n", UNNAMED, MADE_UP),
+        ("u,v,w\n1,2,3\n", UNNAMED, MADE_UP),
+        ("1,2,3\n", NAMED, ONE),
+    ],
+)
+def test_a_context_beside_its_row(tmp_path, text, layout, beside):
+    block = read(csv(tmp_path, text), layout, beside=beside)
+    assert (block.values.tolist(), block.context.tolist()) == ([[1, 2]], [[3]])
+
+
+@pytest.mark.parametrize(
+    ("text", "layout", "beside", "words"),
+    [
+        ("a,b\n1,2\n", NAMED, ONE, "no column 'c' for the context; --context gives it apart"),
+        ("a,b,d\n1,2,3\n", NAMED, MADE_UP, "no column 'context0' for the context"),
+        ("u,v\n1,2\n", UNNAMED, ONE, "no column 'c' for the context"),
+        (
+            "u,v,w,c\n1,2,3,4\n",
+            UNNAMED,
+            ONE,
+            "3 columns stand beside those of the context, and a row",
+        ),
+        ("a,c\n1,2\n", NAMED, ONE, "no column 'b'$"),
+        ("a,b,c,c\n1,2,3,4\n", NAMED, ONE, "'c' more than once"),
+        (
+            "1,2\n",
+            UNNAMED,
+            ONE,
+            "2 columns, and a row of this flow has 2, and 1 of context after them or in --",
+        ),
+        ("c,a,b\nnan,1,2\n", NAMED, ONE, r"line 2, column 1 \(c\): nan is not finite"),
+        ("c,a,b\nx,1,2\n", NAMED, ONE, r"line 2, column 1 \(c\): 'x' is not a number"),
+    ],
+)
+def test_a_context_that_is_not_there(tmp_path, text, layout, beside, words):
+    with pytest.raises(InvalidInput, match=words):
+        read(csv(tmp_path, text), layout, beside=beside)
+
+
+def test_a_context_in_npy_follows_its_row(tmp_path):
+    np.save(tmp_path / "rows.npy", np.arange(21.0).reshape(3, 7))
+    images = Layout.of((2, 3, 1))
+    with open_rows(str(tmp_path / "rows.npy"), images, 2, beside=ONE) as rows:
+        assert rows.total == 3
+        block = rows.whole()
+    assert block.values.shape == (3, 2, 3, 1)
+    assert block.values[1].ravel().tolist() == [7, 8, 9, 10, 11, 12]
+    assert block.context.tolist() == [[6], [13], [20]]
+    np.save(tmp_path / "rows.npy", np.zeros((3, 6)))
+    with pytest.raises(InvalidInput, match=r"\[3, 6\]: the last 1 are the context, unless --context gives it"):
+        read(tmp_path / "rows.npy", images, beside=ONE)
+
+
 def test_bytes_that_are_no_text(tmp_path):
     with pytest.raises(InvalidInput, match="not UTF-8"):
         read(csv(tmp_path, "1,2\né,3\n", "latin-1"), NAMED)

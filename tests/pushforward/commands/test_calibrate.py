@@ -77,6 +77,12 @@ def test_a_context_for_each_row(run, own, tmp_path):
     found = np.float32(read_bundle(own.path("conditional", 2)).manifest.calibration.quantiles)
     expected = np.sort(bundles.affine("conditional", context_width=2).log_prob(rows(9), rows(9)[::-1]))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+    both = np.hstack([rows(9), rows(9)[::-1]])
+    text = "column 0,column 1,a,b\n" + "".join(f"{','.join(map(str, row))}\n" for row in both.tolist())
+    run("calibrate", own.root / "conditional", "-", "--context-columns", "a,b", stdin=text)
+    one, other = (read_bundle(own.path("conditional", version)).manifest for version in (2, 3))
+    assert one.calibration == other.calibration
+    assert one.provenance.recalibration.sha256 == other.provenance.recalibration.sha256
 
 
 @pytest.mark.parametrize(
@@ -86,7 +92,7 @@ def test_a_context_for_each_row(run, own, tmp_path):
         ("square", "1\n", "at least two"),
         ("square", "1,2\n", "columns"),
         ("affine", "1,2\n3,nan\n", "not finite"),
-        ("conditional", "1,2\n3,4\n", "context of 2 columns is needed"),
+        ("conditional", "1,2\n3,4\n", "2, and 2 of context after them or in --context"),
     ],
 )
 def test_rows_that_give_no_scale_leave_nothing_behind(run, own, flow, text, words):

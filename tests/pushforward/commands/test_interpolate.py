@@ -39,6 +39,8 @@ def test_a_server_and_a_bundle_give_the_same(run, server, repository):
 
 def test_context(run, where):
     assert len(table(run("interpolate", "--context", "1,2", *where("conditional"), stdin=POINTS))) == 11
+    by_name = run("interpolate", "--context", "dose=1,kind=7", *where("classes"), stdin=POINTS)
+    assert by_name.stdout == run("interpolate", "--context", "1,0,1", *where("classes"), stdin=POINTS).stdout
 
 
 def test_a_point_where_the_density_is_zero_is_named_by_its_line(run, where):

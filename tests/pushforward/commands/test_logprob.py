@@ -59,6 +59,39 @@ def test_context_for_all_rows_and_for_each(run, where, tmp_path):
         run("logprob", *where("conditional"), "--context", f"@{tmp_path / 'c.npy'}", stdin=rows)
 
 
+def classes():
+    return bundles.affine("classes", context_width=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("kind,column 1,dose,column 0\nred,2,0.5,1\n7.0,4,-1,3\n", []),
+        ("column 0,column 1,dose,kind=red,kind=7\n1,2,0.5,1,0\n3,4,-1,0,1\n", []),
+        ("k,column 1,d,column 0\nred,2,0.5,1\n7,4,-1,3\n", ["--context-columns", "d,k"]),
+        ("1,2,0.5,1,0\n3,4,-1,0,1\n", []),
+    ],
+)
+def test_a_context_in_the_columns_of_the_input(run, where, monkeypatch, text, options):
+    x, context = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0.5, 1, 0], [-1, 0, 1]])
+    expected = classes().log_prob(x, context)
+    assert np.allclose(numbers(run("logprob", *where("classes"), *options, stdin=text)), expected, rtol=1e-5)
+    monkeypatch.setattr("pushforward.options._BLOCK_VALUES", 1)
+    assert np.allclose(numbers(run("logprob", *where("classes"), *options, stdin=text)), expected, rtol=1e-5)
+
+
+def test_a_context_by_name_for_all_rows(run, where):
+    found = numbers(run("logprob", *where("classes"), "--context", "kind=7,dose=2", stdin="1,2\n"))
+    assert np.allclose(found, classes().log_prob([[1, 2]], [[2, 0, 1]]), rtol=1e-5)
+
+
+def test_rows_of_a_conditional_flow_need_a_context(run, where):
+    with pytest.raises(InvalidInput, match="the header has no column 'dose', 'kind' for the context"):
+        run("logprob", *where("classes"), stdin="column 0,column 1\n1,2\n")
+    with pytest.raises(InvalidInput, match="line 3, column 2: 'blue' is no class of kind; there are red, 7"):
+        run("logprob", *where("classes"), stdin="dose,kind,column 0,column 1\n1,red,1,2\n1,blue,1,2\n")
+
+
 @pytest.mark.parametrize(
     ("flow", "context", "words"),
     [

@@ -52,6 +52,32 @@ def test_context(run, where):
     assert len(table(run("sample", "-n", 3, "--seed", 1, "--context", "1,2", *where("conditional")))) == 3
 
 
+def test_rows_of_several_contexts_follow_each_other(run, where, tmp_path, monkeypatch):
+    (tmp_path / "c.csv").write_text("kind,dose\nred,1\n7,2\nred,3\n")
+    arguments = ["--seed", 1, "-n", 4, *where("classes")]
+    result = run("sample", *arguments, "--context", f"@{tmp_path / 'c.csv'}")
+    assert result.stdout.splitlines()[0] == "dose,kind=red,kind=7,column 0,column 1,log_prob"
+    found = table(result)
+    assert found.shape == (12, 6)
+    for at, context in enumerate(["dose=1,kind=red", "dose=2,kind=7", "3,1,0"]):
+        one = table(run("sample", *arguments, "--context", context))
+        assert (found[4 * at : 4 * at + 4, 3:] == one).all()
+    again = run("logprob", *where("classes"), stdin=result.stdout)
+    assert np.allclose([float(v) for v in again.stdout.splitlines()[1:]], found[:, 5], rtol=1e-4)
+    for values in (1, 6, 20):  # part of a context, one context, several
+        monkeypatch.setattr("pushforward.options._BLOCK_VALUES", values)
+        assert run("sample", *arguments, "--context", f"@{tmp_path / 'c.csv'}").stdout == result.stdout
+    run("sample", *arguments, "--context", f"@{tmp_path / 'c.csv'}", "--out", tmp_path / "x.npy")
+    assert (np.load(tmp_path / "x.npy") == found[:, 3:5].astype(np.float32)).all()
+
+
+def test_a_context_is_needed_and_must_fit(run, where):
+    with pytest.raises(PushforwardError, match="a context of 3 columns is needed, and there is none"):
+        run("sample", *where("classes"))
+    with pytest.raises(PushforwardError, match="'blue' is no class of kind"):
+        run("sample", *where("classes"), "--context", "dose=1,kind=blue")
+
+
 def test_truncated_and_quasi_random_rows(run, where):
     arguments = ["-n", 64, "--seed", 7, *where("affine")]
     texts = {run("sample", *arguments, *more).stdout for more in ([], ["--truncation", 1], ["--method", "sobol"])}

@@ -62,6 +62,13 @@ def test_the_standard_error_shrinks_with_the_root_of_the_rows():
         ({"context_features": [{"name": "c"}]}, "1 context_features for a context of 0"),
         ({"context_width": 2, "context_features": [{"name": "c"}, {"name": "c"}]}, "two columns of context are called"),
         (
+            {
+                "context_width": 2,
+                "context_features": [{"name": "k"}, {"name": "k=1", "column": "k", "category": "1"}],
+            },
+            "two columns of context are called 'k'",
+        ),
+        (
             {"features": [{"name": "a"}, {"name": "b"}], "context_width": 1, "context_features": [{"name": "b"}]},
             "'b' names both",
         ),
