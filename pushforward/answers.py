@@ -60,6 +60,7 @@ class Scores(_Answer):
         bits_per_dim: float32 ``[N]``, -(log_prob / D + log(step)) / log 2, where step is the width of a bin of
             quantized data in the units of x, so that the bits are those of the bin's probability, step^D times the
             density; 1 for data that is not quantized. Inf outside the support.
+        round_trip_error: float32 ``[N]``, the greatest abs(g(f(x)) - x) over the coordinates.
         anomaly: bool ``[N]``, true where at most the alarm rate that was given, a share, of the held-out rows have a
             log_prob as low.
     """
@@ -74,6 +75,7 @@ class Scores(_Answer):
     quantile: Float32Array | None = None
     typicality: Float32Array | None = None
     bits_per_dim: Float32Array | None = None
+    round_trip_error: Float32Array | None = None
     anomaly: npt.NDArray[np.bool_] | None = None
 
     @classmethod
@@ -90,6 +92,7 @@ class Scores(_Answer):
             quantile=_optional(payload, "quantile"),
             typicality=_optional(payload, "typicality", null=math.inf),
             bits_per_dim=_optional(payload, "bits_per_dim", null=math.inf),
+            round_trip_error=_optional(payload, "round_trip_error"),
             anomaly=np.asarray(payload["anomaly"], np.bool_) if "anomaly" in payload else None,
         )
 
@@ -105,6 +108,8 @@ class Samples(_Answer):
         log_prob: float32 ``[n]`` or ``[K, n]``, the flow's own density at x, in nats.
         seed: the seed; where none was given, the one that the server drew. It gives the same rows again.
         offset: the number of the first row in the seed's sequence.
+        round_trip_error: float32 like log_prob, the greatest abs(f(g(z)) - z) over the coordinates; None where it was
+            not asked for.
     """
 
     _main: ClassVar[str] = "x"
@@ -113,6 +118,7 @@ class Samples(_Answer):
     log_prob: Float32Array
     seed: int
     offset: int
+    round_trip_error: Float32Array | None = None
 
     @classmethod
     def read(cls, payload: Payload) -> Self:
@@ -123,6 +129,7 @@ class Samples(_Answer):
             log_prob=_log_prob(payload),
             seed=_integer(payload, "seed"),
             offset=_integer(payload, "offset"),
+            round_trip_error=_optional(payload, "round_trip_error"),
         )
 
 
@@ -172,6 +179,7 @@ class Encoded(_Answer):
         z: float32 ``[N, D]``.
         log_abs_det_jacobian: float32 ``[N]``, log|det df/dx| in nats.
         log_prob: float32 ``[N]``, the density at x in nats; -inf outside the support.
+        round_trip_error: float32 ``[N]``, the greatest abs(g(z) - x) over the coordinates; None where not asked for.
     """
 
     _main: ClassVar[str] = "z"
@@ -179,6 +187,7 @@ class Encoded(_Answer):
     z: Float32Array
     log_abs_det_jacobian: Float32Array
     log_prob: Float32Array
+    round_trip_error: Float32Array | None = None
 
     @classmethod
     def read(cls, payload: Payload) -> Self:
@@ -188,6 +197,7 @@ class Encoded(_Answer):
             z=_array(payload, "z"),
             log_abs_det_jacobian=_array(payload, "log_abs_det_jacobian"),
             log_prob=_log_prob(payload),
+            round_trip_error=_optional(payload, "round_trip_error"),
         )
 
 
@@ -201,6 +211,7 @@ class Decoded(_Answer):
         x: float32 ``[N, *event]``.
         log_abs_det_jacobian: float32 ``[N]``, log|det dg/dz| in nats.
         log_prob: float32 ``[N]``, the density at x in nats.
+        round_trip_error: float32 ``[N]``, the greatest abs(f(x) - z) over the coordinates; None where not asked for.
     """
 
     _main: ClassVar[str] = "x"
@@ -208,6 +219,7 @@ class Decoded(_Answer):
     x: Float32Array
     log_abs_det_jacobian: Float32Array
     log_prob: Float32Array
+    round_trip_error: Float32Array | None = None
 
     @classmethod
     def read(cls, payload: Payload) -> Self:
@@ -217,6 +229,7 @@ class Decoded(_Answer):
             x=_array(payload, "x"),
             log_abs_det_jacobian=_array(payload, "log_abs_det_jacobian"),
             log_prob=_log_prob(payload),
+            round_trip_error=_optional(payload, "round_trip_error"),
         )
 
 

@@ -115,13 +115,15 @@ class AsyncClient(Connection):
         temperature: float = 1.0,
         truncation: float | None = None,
         method: Method = "random",
+        round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
     ) -> Samples:
         """As `Client.sample`."""
         noise = Noise(temperature, truncation, method)
-        return await self._run(self._requests.sample(n, seed, offset, noise, context, model, version))
+        steps = self._requests.sample(n, seed, offset, noise, context, model, version, round_trip=round_trip)
+        return await self._run(steps)
 
     async def interpolate(
         self,
@@ -142,23 +144,25 @@ class AsyncClient(Connection):
         self,
         x: npt.ArrayLike,
         *,
+        round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
     ) -> Encoded:
         """As `Client.encode`."""
-        return await self._run(self._requests.encode(x, context, model, version))
+        return await self._run(self._requests.encode(x, context, model, version, round_trip=round_trip))
 
     async def decode(
         self,
         z: npt.ArrayLike,
         *,
+        round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
     ) -> Decoded:
         """As `Client.decode`."""
-        return await self._run(self._requests.decode(z, context, model, version))
+        return await self._run(self._requests.decode(z, context, model, version, round_trip=round_trip))
 
     async def models(self) -> list[ModelInfo]:
         """As `Client.models`."""

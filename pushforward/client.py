@@ -154,6 +154,7 @@ class Client(Connection):
         temperature: float = 1.0,
         truncation: float | None = None,
         method: Method = "random",
+        round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
@@ -168,6 +169,7 @@ class Client(Connection):
             truncation: ends a normal base on both sides, after so many standard deviations.
             method: ``"random"``, or ``"sobol"`` for rows that together are spread more evenly: averages over them
                 converge sooner, best where offset and n are powers of two.
+            round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[C]``, or ``[K, C]`` for n rows of each of K contexts; None for a flow without.
             model: the flow's name.
             version: its version.
@@ -180,7 +182,8 @@ class Client(Connection):
             ConnectionFailed, TimedOut: no answer came.
         """
         noise = Noise(temperature, truncation, method)
-        return self._run(self._requests.sample(n, seed, offset, noise, context, model, version))
+        steps = self._requests.sample(n, seed, offset, noise, context, model, version, round_trip=round_trip)
+        return self._run(steps)
 
     def interpolate(
         self,
@@ -224,6 +227,7 @@ class Client(Connection):
         self,
         x: npt.ArrayLike,
         *,
+        round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
@@ -232,6 +236,7 @@ class Client(Connection):
 
         Args:
             x: ``[N, *event]``, or one event.
+            round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
             version: its version.
@@ -242,12 +247,13 @@ class Client(Connection):
         Raises:
             As `log_prob`.
         """
-        return self._run(self._requests.encode(x, context, model, version))
+        return self._run(self._requests.encode(x, context, model, version, round_trip=round_trip))
 
     def decode(
         self,
         z: npt.ArrayLike,
         *,
+        round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
@@ -256,6 +262,7 @@ class Client(Connection):
 
         Args:
             z: ``[N, D]``, or one latent.
+            round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
             version: its version.
@@ -266,7 +273,7 @@ class Client(Connection):
         Raises:
             As `log_prob`.
         """
-        return self._run(self._requests.decode(z, context, model, version))
+        return self._run(self._requests.decode(z, context, model, version, round_trip=round_trip))
 
     def models(self) -> list[ModelInfo]:
         """What is served."""

@@ -22,7 +22,9 @@ from pushforward.errors import ConnectionFailed, InvalidInput, TimedOut, Unavail
 
 __all__ = ["MAX_VALUES", "Method", "Noise", "Requests", "Score"]
 
-Score = Literal["z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim"]
+Score = Literal[
+    "z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"
+]
 """What `log_prob` can be asked for beside the log-densities."""
 
 Method = Literal["random", "sobol"]
@@ -30,6 +32,8 @@ Method = Literal["random", "sobol"]
 
 MAX_VALUES: Final = 1 << 18
 """A request, or its answer, holds about so many numbers at most: 3 MB of JSON, well below a server's caps."""
+
+_ROUND_TRIP: Final = ["round_trip_error"]
 
 _FIRST_ROWS: Final = 256
 """So many samples are asked for at first; their answer tells how wide an event is, and so how many fit the next."""
@@ -81,16 +85,30 @@ class Requests:
         return (yield from self._by_rows("logprob", Scores.read, "x", x, context, model, version, more))
 
     def encode(
-        self, x: npt.ArrayLike, context: npt.ArrayLike | None, model: str | None, version: int | None
+        self,
+        x: npt.ArrayLike,
+        context: npt.ArrayLike | None,
+        model: str | None,
+        version: int | None,
+        *,
+        round_trip: bool = False,
     ) -> Steps[Encoded]:
         """``POST /encode``, in as many requests as x needs."""
-        return (yield from self._by_rows("encode", Encoded.read, "x", x, context, model, version, {}))
+        more = {"return": _ROUND_TRIP} if round_trip else {}
+        return (yield from self._by_rows("encode", Encoded.read, "x", x, context, model, version, more))
 
     def decode(
-        self, z: npt.ArrayLike, context: npt.ArrayLike | None, model: str | None, version: int | None
+        self,
+        z: npt.ArrayLike,
+        context: npt.ArrayLike | None,
+        model: str | None,
+        version: int | None,
+        *,
+        round_trip: bool = False,
     ) -> Steps[Decoded]:
         """``POST /decode``, in as many requests as z needs."""
-        return (yield from self._by_rows("decode", Decoded.read, "z", z, context, model, version, {}))
+        more = {"return": _ROUND_TRIP} if round_trip else {}
+        return (yield from self._by_rows("decode", Decoded.read, "z", z, context, model, version, more))
 
     def sample(
         self,
@@ -101,16 +119,19 @@ class Requests:
         context: npt.ArrayLike | None,
         model: str | None,
         version: int | None,
+        *,
+        round_trip: bool = False,
     ) -> Steps[Samples]:
         """``GET /sample``, or ``POST /sample`` for several contexts; offsets of one seed for a large n."""
         name, version = self._flow(model, version)
         contexts = None if context is None else to_float32(context, "context")
         axis = 0 if contexts is None or contexts.ndim == 1 else 1
         rows = _FIRST_ROWS
+        more = {"return": _ROUND_TRIP} if round_trip else {}
         parts: list[Samples] = []
         while not parts or (parts[-1].offset - offset) + parts[-1].x.shape[axis] < n:
             done = sum(part.x.shape[axis] for part in parts)
-            of_it = {"n": min(rows, n - done), "seed": seed, "offset": offset + done, **noise.said()}
+            of_it = {"n": min(rows, n - done), "seed": seed, "offset": offset + done, **noise.said(), **more}
             request = _sample_request(name, version, {k: v for k, v in of_it.items() if v is not None}, contexts)
             part = Samples.read((yield from self._ask(request)))
             parts.append(part)
@@ -235,7 +256,8 @@ def _sample_request(
 ) -> Request:
     if contexts is not None and contexts.ndim > 1:
         return _post(name, version, "sample", {**arguments, "context": contexts})
-    query = {key: str(value) for key, value in {**_flow_of(name, version), **arguments}.items()}
+    said = {**_flow_of(name, version), **arguments}
+    query = {key: ",".join(value) if isinstance(value, list) else str(value) for key, value in said.items()}
     if contexts is not None:
         query["context"] = number_text(sendable(np.atleast_1d(contexts))).decode().strip("[]")
     return Request("GET", "sample", query)

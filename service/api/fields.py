@@ -28,6 +28,7 @@ __all__ = [
     "Matrix",
     "Request",
     "Response",
+    "Returns",
     "Scores",
     "Vector",
     "array_of",
@@ -61,6 +62,10 @@ ROWS = either("rows of data, [N, *event]; a single event is one row", 2, 1, 4)
 CONTEXT = either("conditioning rows, [N, C]; or [C] for all rows", 1, 2)
 NULLABLE: Final = {"type": ["number", "null"]}
 
+Returns = Annotated[
+    list[Literal["round_trip_error"]],
+    Field(default_factory=list, alias="return", max_length=32, description="what to give beside the rest"),
+]
 Vector = Annotated[Any, array_of(1, "[N]")]
 Densities = Annotated[Any, array_of(1, "log p(x) in nats, [N]; null where the density is zero", NULLABLE)]
 Scores = Annotated[Any, array_of(1, "[N]; null where the density is zero", NULLABLE)]

@@ -16,7 +16,7 @@ import numpy as np
 from service.api import wire
 from service.api.arrays import walks_of
 from service.api.asking import Asking, Place, Verb, context_names, located, named, optional_context
-from service.api.codecs.codec import Codec, Columns, Form
+from service.api.codecs.codec import Codec, Columns, Form, answered
 from service.api.exchange import Exchange, Reply
 from service.api.fields import validate
 from service.api.guard import check_work
@@ -68,9 +68,8 @@ class Verbs(Asking):
         self._admit(exchange, "forward")
         given, place = wire.decode(exchange, "x")
         asked = validate(LogProbRequest, given, place)
-        if codec.single and (asked.returns or asked.alarm_rate is not None):
-            detail = f"{codec.media_type} has room for log_prob alone; accept another type"
-            raise InvalidArgument(detail, (Reason((place, "return" if asked.returns else "alarm_rate"), detail),))
+        more = "return" if asked.returns else None if asked.alarm_rate is None else "alarm_rate"
+        _require_room(codec, "log_prob", place, more)
         flow = self._find(exchange, asked, place)
         x, context = self._rows(flow, "x", asked.x, asked.context, place)
         found = yield from located(flow.log_prob(x, context, asked.returns, asked.alarm_rate), "x", place)
@@ -86,10 +85,12 @@ class Verbs(Asking):
         self._admit(exchange, "forward")
         given, place = wire.decode(exchange, "x")
         asked = validate(EncodeRequest, given, place)
+        _require_room(codec, "z", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         x, context = self._rows(flow, "x", asked.x, asked.context, place)
-        found = yield from located(flow.encode(x, context), "x", place)
-        return wire.encode(codec, named(flow) | found._asdict(), "z", flow.features)
+        plan = flow.encode(x, context, round_trip=bool(asked.returns))
+        found = yield from located(plan, "x", place)
+        return wire.encode(codec, named(flow) | answered(found), "z", flow.features)
 
     def decode(self, exchange: Exchange) -> Plan[Reply]:
         """POST /decode."""
@@ -97,10 +98,12 @@ class Verbs(Asking):
         self._admit(exchange, "inverse")
         given, place = wire.decode(exchange, "z")
         asked = validate(DecodeRequest, given, place)
+        _require_room(codec, "x", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         z, context = self._rows(flow, "z", asked.z, asked.context, place)
-        found = yield from located(flow.decode(z, context), "z", place)
-        return wire.encode(codec, named(flow) | found._asdict(), "x", flow.features)
+        plan = flow.decode(z, context, round_trip=bool(asked.returns))
+        found = yield from located(plan, "z", place)
+        return wire.encode(codec, named(flow) | answered(found), "x", flow.features)
 
     def sample(self, exchange: Exchange) -> Plan[Reply]:
         """POST /sample. A body that holds one array is the context."""
@@ -135,6 +138,7 @@ class Verbs(Asking):
         self, exchange: Exchange, codec: Codec, given: Mapping[str, Any], place: Place, main: str
     ) -> Plan[Reply]:
         asked = validate(SampleRequest, given, place)
+        _require_room(codec, "x", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         value = asked.context
         if isinstance(value, Columns):
@@ -146,9 +150,27 @@ class Verbs(Asking):
         check_work(math.prod(lead), flow.width, 1, budget, (place, "n"))
         seed = secrets.randbits(DRAWN_SEED_BITS) if asked.seed is None else asked.seed
         drawn = {"seed": seed, "offset": asked.offset, "n": asked.n}
-        draw = Draw(flow, asked.n, seed, asked.offset, asked.temperature, context, asked.truncation, asked.method)
+        how = (asked.temperature, context, asked.truncation, asked.method, bool(asked.returns))
+        draw = Draw(flow, asked.n, seed, asked.offset, *how)
         if stream is not None:
             told = wire.told_beside(named(flow) | drawn)
             return (yield from located(streamed(stream, Form("x", flow.features), draw, lead, told), main, place))
         found = yield from located(draw.whole(), main, place)
-        return wire.encode(codec, named(flow) | drawn | found._asdict(), "x", flow.features)
+        return wire.encode(codec, named(flow) | drawn | answered(found), "x", flow.features)
+
+
+def _require_room(codec: Codec, main: str, place: Place, more: str | None) -> None:
+    """Refuse what an answer of one array has no room for.
+
+    Args:
+        codec: of the answer.
+        main: the array.
+        place: where the arguments stood.
+        more: the argument that asks for more than that; None where none does.
+
+    Raises:
+        InvalidArgument: the codec's type carries one array, and more is asked for.
+    """
+    if codec.single and more is not None:
+        detail = f"{codec.media_type} has room for {main} alone; accept another type"
+        raise InvalidArgument(detail, (Reason((place, more), detail),))

@@ -16,6 +16,7 @@ from service.api.fields import (
     Matrix,
     Request,
     Response,
+    Returns,
     Scores,
     Vector,
     either,
@@ -86,6 +87,7 @@ class SampleRequest(Request):
         Method, Field(description="independent rows, or Sobol's, which together are spread more evenly")
     ] = "random"
     context: Annotated[Any, either("conditioning row, [C]; or [K, C] for n rows of each", 1, 2)] = None
+    returns: Returns
 
 
 class InterpolateRequest(Request):
@@ -116,6 +118,7 @@ class EncodeRequest(Request):
 
     x: Annotated[Any, ROWS]
     context: Annotated[Any, CONTEXT] = None
+    returns: Returns
 
 
 class DecodeRequest(Request):
@@ -125,6 +128,7 @@ class DecodeRequest(Request):
 
     z: Annotated[Any, either("latents, [N, D]; a single [D] is one row", 2, 1)]
     context: Annotated[Any, CONTEXT] = None
+    returns: Returns
 
 
 class LogProbResponse(Response):
@@ -137,6 +141,7 @@ class LogProbResponse(Response):
     quantile: Vector = None
     typicality: Scores = None
     bits_per_dim: Scores = None
+    round_trip_error: Vector = None
     anomaly: Flags = None
 
 
@@ -148,6 +153,7 @@ class SampleResponse(Response):
     n: int
     x: Events
     log_prob: Densities
+    round_trip_error: Vector = None
 
 
 class InterpolateResponse(Response):
@@ -166,6 +172,7 @@ class EncodeResponse(Response):
     z: Matrix
     log_abs_det_jacobian: Vector
     log_prob: Densities
+    round_trip_error: Vector = None
 
 
 class DecodeResponse(Response):
@@ -174,6 +181,7 @@ class DecodeResponse(Response):
     x: Events
     log_abs_det_jacobian: Vector
     log_prob: Densities
+    round_trip_error: Vector = None
 
 
 class Flow(BaseModel):

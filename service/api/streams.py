@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, TypeVar
 
-from service.api.codecs.codec import Form, StreamCodec
+from service.api.codecs.codec import Form, StreamCodec, answered
 from service.api.exchange import Reply
 from service.engine.flow import Samples, ServedFlow
 from service.engine.noise import Method
@@ -35,6 +35,7 @@ class Draw(NamedTuple):
     context: Float32 | None
     truncation: float | None = None
     method: Method = "random"
+    round_trip: bool = False
 
     def check(self) -> None:
         """Refuse what a later piece would refuse.
@@ -61,8 +62,8 @@ class Draw(NamedTuple):
         return self._drawn(rows, start, context)
 
     def _drawn(self, rows: int, start: int, context: Float32 | None) -> Plan[Samples]:
-        offset = self.offset + start
-        return self.flow.sample(rows, self.seed, offset, self.temperature, context, self.truncation, self.method)
+        how = (self.temperature, context, self.truncation, self.method)
+        return self.flow.sample(rows, self.seed, self.offset + start, *how, round_trip=self.round_trip)
 
 
 def streamed(
@@ -81,7 +82,7 @@ def streamed(
     cuts = draw.cuts()
     found = yield from draw.piece(*next(cuts))
     return Reply(
-        stream.start(found._asdict(), form, lead),
+        stream.start(answered(found), form, lead),
         media_type=stream.media_type,
         headers=headers,
         rest=_rest(stream, form, draw, cuts),
@@ -91,7 +92,7 @@ def streamed(
 def _rest(stream: StreamCodec, form: Form, draw: Draw, cuts: Iterator[Cut]) -> Iterator[Plan[bytes]]:
     def written(cut: Cut) -> Plan[bytes]:
         found = yield from _admitted(draw.piece(*cut))
-        return stream.more(found._asdict(), form)
+        return stream.more(answered(found), form)
 
     def ended() -> Plan[bytes]:
         yield from ()

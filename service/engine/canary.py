@@ -15,6 +15,7 @@ from service.bundle.parity import TOLERANCE, relative_error
 from service.bundle.store import Bundle, Golden
 from service.engine.flow import ServedFlow
 from service.engine.plan import Float32, Outputs, Plan, Run
+from service.engine.round_trips import greatest
 from service.engine.runtime import Graph
 from service.errors import ParityFailed, Reason
 
@@ -93,6 +94,9 @@ def parity_table(bundle: Bundle, batches: tuple[int, ...] = (1, 7, 1000)) -> lis
 def _checked(flow: ServedFlow, golden: Golden, *, bounded: bool) -> Plan[None]:
     there = yield Run(flow.forward, golden.x, golden.context, bounded)
     back = yield Run(flow.inverse, golden.z.astype(np.float32), golden.context, bounded)
+    inside = np.isfinite(golden.log_prob)
+    if flow.round_trips is not None and inside.any():
+        flow.round_trips.observe("forward", greatest(back.value[inside], golden.x[inside]))
     failed = [row for row in _compare(golden, there, back, len(golden.x)) if not row.passed]
     if failed:
         raise ParityFailed(

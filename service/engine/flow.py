@@ -25,13 +25,16 @@ from service.engine.execution import Execution
 from service.engine.latents import words_needed
 from service.engine.noise import BaseNoise, Method
 from service.engine.plan import Float32, Lane, Outputs, Plan, Rows, Run
+from service.engine.round_trips import RoundTrips, came_back
 from service.engine.scores import HeldOut, bits_per_dim
 from service.engine.sobol import MAX_ROWS, MAX_WIDTH
-from service.errors import EngineFailed, InvalidArgument, NotFinite, Reason, WrongShape
+from service.errors import EngineFailed, InvalidArgument, NotFinite, PushforwardError, Reason, WrongShape
 
 __all__ = ["RETURNS", "Decoded", "Densities", "Encoded", "Return", "Samples", "ServedFlow"]
 
-Return = Literal["z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim"]
+Return = Literal[
+    "z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"
+]
 RETURNS: Final[tuple[Return, ...]] = get_args(Return)
 """What `ServedFlow.log_prob` can give beside log_prob."""
 
@@ -51,26 +54,38 @@ class Densities(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """The answer of `ServedFlow.sample`: x float32 ``[n, *event]`` and log_prob ``[n]``; with K contexts, K of each."""
+    """The answer of `ServedFlow.sample`: x float32 ``[n, *event]`` and log_prob ``[n]``; with K contexts, K of each.
+
+    round_trip_error is None where it was not asked for; in latent space, as `log_prob`.
+    """
 
     x: Float32
     log_prob: Float32
+    round_trip_error: Float32 | None = None
 
 
 class Encoded(NamedTuple):
-    """z float32 ``[N, D]``, log|det df/dx| ``[N]`` and log_prob ``[N]``, in nats."""
+    """z float32 ``[N, D]``, log|det df/dx| ``[N]`` and log_prob ``[N]``, in nats.
+
+    round_trip_error ``[N]``, the greatest abs(g(z) - x) over the coordinates, is None where it was not asked for.
+    """
 
     z: Float32
     log_abs_det_jacobian: Float32
     log_prob: Float32
+    round_trip_error: Float32 | None = None
 
 
 class Decoded(NamedTuple):
-    """x float32 ``[N, *event]``, log|det dg/dz| ``[N]`` and log_prob ``[N]`` at x, in nats."""
+    """x float32 ``[N, *event]``, log|det dg/dz| ``[N]`` and log_prob ``[N]`` at x, in nats.
+
+    round_trip_error ``[N]``, the greatest abs(f(x) - z) over the coordinates, is None where it was not asked for.
+    """
 
     x: Float32
     log_abs_det_jacobian: Float32
     log_prob: Float32
+    round_trip_error: Float32 | None = None
 
 
 class _Repeated:
@@ -97,16 +112,24 @@ class ServedFlow:
         forward: x -> z.
         inverse: z -> x.
         execution: how both are run; None where that is not known.
+        round_trips: where the errors of round trips are counted; None for nowhere.
     """
 
     def __init__(
-        self, manifest: Manifest, golden: Golden, forward: Lane, inverse: Lane, execution: Execution | None = None
+        self,
+        manifest: Manifest,
+        golden: Golden,
+        forward: Lane,
+        inverse: Lane,
+        execution: Execution | None = None,
+        round_trips: RoundTrips | None = None,
     ) -> None:
         self.manifest = manifest
         self.golden = golden
         self.forward = forward
         self.inverse = inverse
         self.execution = execution
+        self.round_trips = round_trips
         self.held_out = HeldOut(manifest.calibration)
         self.event_shape = tuple(manifest.event_shape)
         """The shape of one row of x."""
@@ -135,7 +158,8 @@ class ServedFlow:
                 quantile (the share of held-out rows with a lower log_prob), typicality (the distance of -log_prob
                 from the entropy on either side, in held-out standard deviations) and bits_per_dim (-log2 of the
                 density a dimension; for quantized data of the probability of the bin, taking the density as even over
-                it); `service.engine.scores` says more.
+                it), of which `service.engine.scores` says more; and round_trip_error (the greatest abs(g(f(x)) - x)
+                over the coordinates, by a run of g).
             alarm_rate: between 0 and 1; a row is an anomaly where at most this share of held-out rows has a log_prob
                 as low.
 
@@ -143,12 +167,16 @@ class ServedFlow:
             WrongShape: the context is missing, superfluous or of another number of rows.
             NotFinite: a row is so far out that the answer has no float32.
         """
-        outputs = yield Run(self.forward, x, self.context_for(context, len(x)), value="z" in returns)
+        each = self.context_for(context, len(x))
+        returned = "round_trip_error" in returns
+        outputs = yield Run(self.forward, x, each, value=returned or "z" in returns)
         check_outputs(outputs, "x", NotFinite)
         log_prob = outputs.log_prob
         if not returns and alarm_rate is None:
             return Densities(log_prob)
-        extras = {name: self._extra(name, outputs) for name in RETURNS if name in returns}
+        extras = {name: self._extra(name, outputs) for name in RETURNS[:-1] if name in returns}
+        if returned:
+            extras["round_trip_error"] = yield from self._x_came_back(outputs.value, x, each)
         anomaly = None if alarm_rate is None else self.held_out.anomaly(log_prob, alarm_rate)
         return Densities(log_prob, extras, anomaly)
 
@@ -161,6 +189,8 @@ class ServedFlow:
         context: Float32 | None = None,
         truncation: float | None = None,
         method: Method = "random",
+        *,
+        round_trip: bool = False,
     ) -> Plan[Samples]:
         """Draw rows; row i of a seed is one value, whatever n and offset.
 
@@ -174,6 +204,7 @@ class ServedFlow:
             truncation: where a normal base ends, on both sides of its mean, in its standard deviations, which
                 temperature scales; None for nowhere. log_prob stays the flow's own.
             method: independent rows, or Sobol's (`service.engine.sobol`): as a whole spread more evenly.
+            round_trip: whether to give round_trip_error, by a run of f.
 
         Raises:
             InvalidArgument: a temperature other than 1 or a truncation for a uniform base or a Student-t; for
@@ -187,30 +218,54 @@ class ServedFlow:
         each = None if context is None else context.reshape(contexts, context.shape[-1])
         self.require_context(each)
         noise = BaseNoise(base, self.width, seed, offset, n, temperature, contexts, truncation, method)
-        outputs = yield Run(self.inverse, noise, None if each is None else _Repeated(each, n))
-        check_outputs(outputs, "temperature", EngineFailed if temperature <= 1.0 else NotFinite)
+        repeated = None if each is None else _Repeated(each, n)
+        outputs = yield Run(self.inverse, noise, repeated)
+        unservable = EngineFailed if temperature <= 1.0 else NotFinite
+        check_outputs(outputs, "temperature", unservable)
         lead = (n,) if context is None else (*context.shape[:-1], n)
-        return Samples(outputs.value.reshape(*lead, *self.event_shape), outputs.log_prob.reshape(lead))
+        error = None
+        if round_trip:
+            found = yield from self._z_came_back(outputs.value, noise, repeated, "temperature", unservable)
+            error = found.reshape(lead)
+        return Samples(outputs.value.reshape(*lead, *self.event_shape), outputs.log_prob.reshape(lead), error)
 
-    def encode(self, x: Float32, context: Float32 | None = None) -> Plan[Encoded]:
-        """Normalize, z = f(x), with log|det df/dx| and log_prob; arguments and errors as in `log_prob`."""
-        outputs = yield Run(self.forward, x, self.context_for(context, len(x)))
+    def encode(self, x: Float32, context: Float32 | None = None, *, round_trip: bool = False) -> Plan[Encoded]:
+        """Normalize, z = f(x), with log|det df/dx| and log_prob; arguments and errors as in `log_prob`.
+
+        With `round_trip`, round_trip_error too, by a run of g.
+        """
+        each = self.context_for(context, len(x))
+        outputs = yield Run(self.forward, x, each)
         check_outputs(outputs, "x", NotFinite)
-        return Encoded(*outputs.arrays)
+        error = (yield from self._x_came_back(outputs.value, x, each)) if round_trip else None
+        return Encoded(*outputs.arrays, error)
 
-    def decode(self, z: Float32, context: Float32 | None = None) -> Plan[Decoded]:
+    def decode(self, z: Float32, context: Float32 | None = None, *, round_trip: bool = False) -> Plan[Decoded]:
         """Generate, x = g(z), with log|det dg/dz| and the log_prob at x.
 
         Args:
             z: ``[N, D]``.
             context: as in `log_prob`.
+            round_trip: whether to give round_trip_error, by a run of f.
 
         Raises:
             WrongShape, NotFinite: as in `log_prob`.
         """
-        outputs = yield Run(self.inverse, z, self.context_for(context, len(z)))
+        each = self.context_for(context, len(z))
+        outputs = yield Run(self.inverse, z, each)
         check_outputs(outputs, "z", NotFinite)
-        return Decoded(*outputs.arrays)
+        error = (yield from self._z_came_back(outputs.value, z, each, "z", NotFinite)) if round_trip else None
+        return Decoded(*outputs.arrays, error)
+
+    def _x_came_back(self, z: Float32, x: Float32, context: Rows | None) -> Plan[Float32]:
+        back = Run(self.inverse, z, context)
+        return came_back(back, x, "forward", self.round_trips, "x", NotFinite)
+
+    def _z_came_back(
+        self, x: Float32, z: Rows, context: Rows | None, argument: str, error: type[PushforwardError]
+    ) -> Plan[Float32]:
+        back = Run(self.forward, x, context)
+        return came_back(back, z, "inverse", self.round_trips, argument, error)
 
     def _extra(self, name: Return, outputs: Outputs) -> Float32:
         z, ladj, log_prob = outputs.arrays

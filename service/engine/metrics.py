@@ -5,17 +5,26 @@ Holds no rendering and knows no HTTP beyond the words that name a request. `serv
 
 from __future__ import annotations
 
+import threading
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from service.engine.plan import Float32
+from service.engine.scores import HeldOut
+from service.engine.signature import Direction
 from service.engine.tally import Cells, Region, Tallies
 
-__all__ = ["METRICS", "LaneMetrics", "Metric", "Metrics"]
+__all__ = ["METRICS", "UNSEEN", "LaneMetrics", "Metric", "Metrics", "Observed", "RoundTripMetrics"]
 
 _LANE: Final = ("flow", "version", "direction")
 _SECONDS: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
+_FEW: Final = 8
 _STATES: Final = ("loading", "ready", "failed")
 
 
@@ -51,6 +60,22 @@ QUEUE_SECONDS: Final = Metric(
 )
 ENGINE_SECONDS: Final = Metric(
     "histogram", "pushforward_engine_seconds", "How long a batch ran, in seconds.", _LANE, _SECONDS
+)
+LOG_PROB: Final = Metric(
+    "histogram",
+    "pushforward_log_prob_quantile",
+    "Rows by the share of held-out rows with a lower log_prob, canary rows included: even where rows are as the "
+    "held-out ones were.",
+    _LANE,
+    (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999),
+)
+ROUND_TRIP: Final = Metric(
+    "histogram",
+    "pushforward_round_trip_error",
+    "Rows by their round-trip error, where it was computed, canary rows included: in units of x for those that went "
+    "forward first, in those of z for the others.",
+    _LANE,
+    (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
 )
 FLOW_STATE: Final = Metric(
     "gauge",
@@ -89,6 +114,8 @@ METRICS: Final = (
     BATCH_ROWS,
     QUEUE_SECONDS,
     ENGINE_SECONDS,
+    LOG_PROB,
+    ROUND_TRIP,
     FLOW_STATE,
     FLOW_PROVIDER,
     CANARY_FAILED,
@@ -100,29 +127,77 @@ METRICS: Final = (
 """Every metric, in the order in which they are told."""
 
 
+class Observed(NamedTuple):
+    """Values that were sorted into buckets.
+
+    Args:
+        counts: bucket, and how many fell into it.
+        total: the sum of the values.
+    """
+
+    counts: Sequence[tuple[int, int]]
+    total: float
+
+
+_EDGES: Final = {metric.name: np.array(metric.bounds) for metric in (LOG_PROB, ROUND_TRIP)}
+
+UNSEEN: Final = Observed((), 0.0)
+"""No value."""
+
+
+def _observed(values: npt.NDArray[np.floating], metric: Metric) -> Observed:
+    places = _EDGES[metric.name].searchsorted(values)
+    return Observed(list(enumerate(np.bincount(places).tolist())), float(values.sum(dtype=np.float64)))
+
+
+def _add(cells: Cells, observed: Observed) -> None:
+    for bucket, count in observed.counts:
+        cells[bucket] += count
+    cells[-1] += observed.total
+
+
 class LaneMetrics:
     """What is counted of one direction of one flow. Made by `Metrics.lane`.
 
     Args:
         region: where.
         labels: flow, version and direction.
+        held_out: the scale of log_prob; None where that is not counted.
     """
 
-    __slots__ = ("_engine", "_queue", "_rows")
+    __slots__ = ("_engine", "_held_out", "_levels", "_queue", "_rows")
 
-    def __init__(self, region: Region, labels: tuple[str, str, str]) -> None:
+    def __init__(self, region: Region, labels: tuple[str, str, str], held_out: HeldOut | None) -> None:
+        self._held_out = held_out
+        self._levels = _histogram(region, LOG_PROB, labels)
         self._rows = _histogram(region, BATCH_ROWS, labels)
         self._queue = _histogram(region, QUEUE_SECONDS, labels)
         self._engine = _histogram(region, ENGINE_SECONDS, labels)
 
-    def batch(self, rows: int, waited: float, ran: float) -> None:
+    def weigh(self, log_prob: Float32) -> Observed:
+        """Sort the rows of a batch into buckets, for `batch`: done before the lock is taken.
+
+        Args:
+            log_prob: ``[N]``, in nats.
+        """
+        held_out = self._held_out
+        if held_out is None:
+            return UNSEEN
+        if len(log_prob) <= _FEW:  # NumPy takes longer to begin than this does in all
+            few = [held_out.level(value) for value in log_prob.tolist() if value == value]
+            return Observed([(bisect_left(LOG_PROB.bounds, level), 1) for level in few], sum(few))
+        return _observed(held_out.levels(log_prob[~np.isnan(log_prob)]), LOG_PROB)
+
+    def batch(self, rows: int, waited: float, ran: float, levels: Observed = UNSEEN) -> None:
         """Count a batch. Threads that share a lane must hold a lock around this.
 
         Args:
             rows: how many it had.
             waited: seconds from the arrival of its oldest row to its start.
             ran: seconds in the engine.
+            levels: from `weigh`.
         """
+        _add(self._levels, levels)
         cells = self._rows
         cells[bisect_left(_ROW_BOUNDS, rows)] += 1
         cells[-1] += rows
@@ -135,6 +210,27 @@ class LaneMetrics:
 
 
 _ROW_BOUNDS: Final = BATCH_ROWS.bounds
+
+
+class RoundTripMetrics:
+    """What is counted of a flow's round trips, from any thread. Made by `Metrics.round_trips`.
+
+    Args:
+        region: where.
+        flow: its name.
+        version: its version.
+    """
+
+    def __init__(self, region: Region, flow: str, version: str) -> None:
+        directions: tuple[Direction, ...] = ("forward", "inverse")
+        self._cells = {each: _histogram(region, ROUND_TRIP, (flow, version, each)) for each in directions}
+        self._lock = threading.Lock()
+
+    def observe(self, direction: Direction, errors: Float32) -> None:
+        """Count errors ``[N]``, finite, of rows that went in this direction first."""
+        observed = _observed(errors, ROUND_TRIP)
+        with self._lock:
+            _add(self._cells[direction], observed)
 
 
 class Metrics:
@@ -182,9 +278,20 @@ class Metrics:
             cells = self._rejections[code] = self._region.cells("counter", (REJECTIONS.name, code))
             cells[0] += 1
 
-    def lane(self, flow: str, version: int, direction: str) -> LaneMetrics:
-        """The counts of one direction of a flow; the same lane may be asked for again."""
-        return LaneMetrics(self._region, (flow, str(version), direction))
+    def lane(self, flow: str, version: int, direction: str, held_out: HeldOut | None = None) -> LaneMetrics:
+        """The counts of one direction of a flow; the same lane may be asked for again.
+
+        Args:
+            flow: its name.
+            version: its version.
+            direction: forward or inverse.
+            held_out: the scale of its log_prob; None where that is not counted.
+        """
+        return LaneMetrics(self._region, (flow, str(version), direction), held_out)
+
+    def round_trips(self, flow: str, version: int) -> RoundTripMetrics:
+        """The counts of a flow's round trips."""
+        return RoundTripMetrics(self._region, flow, str(version))
 
     def state(self, flow: str, version: int, state: str | None) -> None:
         """Say in which state a flow is: loading, ready or failed, or None where it is no longer there."""

@@ -24,6 +24,7 @@ from service.engine.metrics import LaneMetrics, Metrics
 from service.engine.plan import Float32, run_now
 from service.engine.queues import Limits
 from service.engine.runtime import Device, Graph, OnDevice, open_graphs
+from service.engine.scores import HeldOut
 from service.engine.workers import QueuedLane, Workers
 from service.errors import BundleError, FlowNotFound, NotReady, PushforwardError, VersionNotFound
 
@@ -92,11 +93,12 @@ def load_flow(
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         _log.exception("%s version %d fails on its golden rows", name, version)
         raise BundleError("the flow could not be run on its golden rows") from error
+    scale = HeldOut(bundle.manifest.calibration)
     lanes = (
-        _lane(workers, forward, limits, there, metrics.lane(name, version, "forward")),
-        _lane(workers, inverse, limits, back, metrics.lane(name, version, "inverse")),
+        _lane(workers, forward, limits, there, metrics.lane(name, version, "forward", scale)),
+        _lane(workers, inverse, limits, back, metrics.lane(name, version, "inverse", scale)),
     )
-    flow = ServedFlow(bundle.manifest, golden, *lanes, execution)
+    flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version))
     try:
         run_now(check_golden(flow))
     except BundleError:

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.bases import Base, UniformBase
-from service.engine.checks import check_finite, check_outputs
+from service.engine.checks import check_outputs
 from service.engine.flow import ServedFlow
 from service.engine.paths import ContextAlong, Path, PathKind, Spacing, context_at, default_path
 from service.engine.plan import Float32, Plan, Run
+from service.engine.round_trips import came_back
 from service.errors import NotFinite, OutOfSupport, Reason, WrongShape
 
 __all__ = ["Interpolation", "interpolate"]
@@ -93,10 +94,9 @@ def interpolate(
     along = None if contexts is None else ContextAlong(contexts, walk, count)
     outputs = yield Run(flow.inverse, walk, along)
     check_outputs(outputs, "points", NotFinite)
-    back = yield Run(flow.forward, outputs.value, along)
     z = walk[0 : len(walk)]
-    error = np.abs(back.value - z).max(axis=1)
-    check_finite(error[:, None], "points", NotFinite)
+    back = Run(flow.forward, outputs.value, along)
+    error = yield from came_back(back, z, "inverse", flow.round_trips, "points", NotFinite)
     rows = (*lead[:-1], len(walk) // math.prod(lead[:-1]))
     return Interpolation(
         walk.t,

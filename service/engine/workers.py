@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from service.engine.batching import Batcher
-from service.engine.metrics import LaneMetrics
+from service.engine.metrics import UNSEEN, LaneMetrics
 from service.engine.plan import Done, Float32, Outputs, Run
 from service.engine.queues import Answer, Batch, Limits, Queue, Request
 from service.errors import Draining, EngineFailed, PushforwardError
@@ -203,10 +203,12 @@ class Workers:
         lane = self._lanes[batch.queue]
         outputs = _outputs(lane.runner, batch)
         seconds = self.clock() - began
+        metrics = lane.metrics
+        levels = metrics.weigh(outputs.log_prob) if metrics is not None and isinstance(outputs, Outputs) else UNSEEN
         with self._wake:
             batch.queue.note(batch.size, seconds)
-            if lane.metrics is not None:
-                lane.metrics.batch(batch.size, began - batch.parts[0].request.arrived, seconds)
+            if metrics is not None:
+                metrics.batch(batch.size, began - batch.parts[0].request.arrived, seconds, levels)
             if isinstance(outputs, Outputs):
                 self._batcher.finish(batch, outputs)
             else:

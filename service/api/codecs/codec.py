@@ -14,7 +14,7 @@ import numpy.typing as npt
 from service.api.exchange import Body
 from service.errors import InvalidArgument, MalformedBody, NotAcceptable, Reason, WrongShape
 
-__all__ = ["Answer", "Array", "Codec", "Columns", "Form", "Part", "StreamCodec", "malformed", "parts"]
+__all__ = ["Answer", "Array", "Codec", "Columns", "Form", "Part", "StreamCodec", "answered", "malformed", "parts"]
 
 Answer: TypeAlias = Mapping[str, Any]
 """Names -> values in their order: what a verb answers."""
@@ -155,6 +155,14 @@ class Columns(ABC):
         """The columns at these places, in this order, as rows."""
 
 
+class SupportsAsDict(Protocol):
+    """A named tuple."""
+
+    def _asdict(self) -> dict[str, Any]:
+        """Name -> value."""
+        ...
+
+
 class Part(NamedTuple):
     """One array of an answer, row by row.
 
@@ -195,6 +203,11 @@ def parts(answer: Answer, form: Form) -> list[Part]:
             columns = [f"{name}{at}" for at in range(rows.shape[1])]
         found.append(Part(name, columns, rows, event))
     return found
+
+
+def answered(found: SupportsAsDict) -> dict[str, Any]:
+    """What a verb of the engine gave, as an answer: without what was not asked for."""
+    return {name: value for name, value in found._asdict().items() if value is not None}
 
 
 def malformed(reason: str, row: int | None = None) -> MalformedBody:

@@ -102,6 +102,20 @@ def test_ten_rows_are_five_and_the_next_five_in_every_type(client, media, noise)
     assert drawn(10, 7) == drawn(5, 7) + drawn(5, 12)
 
 
+@EVERY
+@pytest.mark.parametrize("n", [9, STREAM_VALUES // 5 + 9])
+def test_round_trips_are_a_column_and_npy_has_no_room(client, media, n):
+    query = {"n": n, "seed": 1, "return": "round_trip_error"}
+    answer = client.get("/models/coupling/sample", params=query, headers={"accept": media.name})
+    if media is NPY:
+        assert answer.status_code == 422
+        assert "room for x alone" in answer.json()["detail"]
+        return
+    errors = media.read(answer.content, "round_trip_error", ["round_trip_error"])
+    assert len(errors) == n
+    assert errors.max() < 1e-4
+
+
 def test_noise_by_body_is_that_by_query(client):
     arguments = {"n": 4, "seed": 3, "truncation": 0.7, "method": "sobol"}
     by_query = client.get("/models/coupling/sample", params=arguments).json()

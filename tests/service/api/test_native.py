@@ -21,11 +21,31 @@ def test_logprob(client, parts):
 
 
 def test_logprob_with_everything(client):
-    names = ["z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim"]
+    names = ["z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"]
     document = client.post("/logprob", json={"x": [[1, 2]], "return": names, "alarm_rate": 0.1}).json()
     assert list(document) == ["model", "version", "log_prob", *names, "anomaly"]
     assert np.shape(document["z"]) == (1, 2)
     assert document["anomaly"] == [document["quantile"][0] < 0.1]
+
+
+def test_every_verb_says_how_far_its_rows_come_back_where_asked(client):
+    ask = {"return": ["round_trip_error"]}
+    x, z = {"x": [[0.5, 0.25], [1, 2]]}, {"z": [[0.5, 0.25], [1, 2]]}
+    answers = [
+        client.post("/logprob", json=x | ask),
+        client.post("/encode", json=x | ask),
+        client.post("/decode", json=z | ask),
+        client.post("/sample", json={"n": 2, "seed": 1} | ask),
+        client.get("/sample", params={"n": 2, "seed": 1, "return": "round_trip_error"}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 200, answer.text
+        assert list(answer.json())[-1] == "round_trip_error"
+        assert 0 <= max(answer.json()["round_trip_error"]) < 1e-6
+    assert answers[0].json()["round_trip_error"] == answers[1].json()["round_trip_error"]
+    assert "round_trip_error" not in client.post("/encode", json=x).json()
+    unknown = client.post("/encode", json=x | {"return": ["z"]})
+    assert (unknown.status_code, unknown.json()["errors"][0]["loc"]) == (422, ["body", "return", 0])
 
 
 def test_a_single_event_is_one_row_and_the_answer_keeps_the_axis(client):

@@ -62,8 +62,59 @@ def test_everything_that_log_prob_can_return(flows, parts):
     np.testing.assert_allclose(
         extras["typicality"], np.abs(-log_prob - entropy) / manifest.calibration.standard_deviation, rtol=1e-5
     )
+    back = parts["image"].inverse(extras["z"].astype(np.float64), None)[0]
+    np.testing.assert_allclose(extras["round_trip_error"], np.abs(back - x).max(axis=(1, 2, 3)), atol=1e-6)
     in_bins = -(log_prob + 6 * math.log(0.5)) / (6 * math.log(2))
     np.testing.assert_allclose(extras["bits_per_dim"], in_bins, rtol=1e-5)
+
+
+class Off:
+    """An inverse of its own: g(z) = z + 1 where f(x) = x."""
+
+    width = 2
+
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, rows, context):
+        return Outputs(rows + np.float32(self.by), rows[:, 0] * 0, rows[:, 0] * 0, finite=True)
+
+
+def test_a_round_trip_is_as_long_as_it_is(flows, workers):
+    good, counted = flows["two-moons"], Counted()
+    lanes = workers.lane(Off(0), Limits()), workers.lane(Off(0.5), Limits())
+    flow = ServedFlow(good.manifest, good.golden, *lanes, round_trips=counted)
+    x = np.zeros((3, 2), np.float32)
+    assert run_now(flow.encode(x)).round_trip_error is None
+    assert run_now(flow.encode(x, round_trip=True)).round_trip_error.tolist() == [0.5] * 3
+    assert run_now(flow.decode(x, round_trip=True)).round_trip_error.tolist() == [0.5] * 3
+    drawn = run_now(flow.sample(3, 1, round_trip=True))
+    assert drawn.round_trip_error.tolist() == pytest.approx([0.5] * 3, abs=1e-6)
+    found = run_now(flow.log_prob(x, returns=["round_trip_error"]))
+    assert found.extras["round_trip_error"].tolist() == [0.5] * 3
+    assert run_now(interpolate(flow, x[:2], 3)).round_trip_error.tolist() == [0.5] * 3
+    assert [(direction, len(errors)) for direction, errors in counted.seen] == [
+        ("forward", 3),
+        ("inverse", 3),
+        ("inverse", 3),
+        ("forward", 3),
+        ("inverse", 3),
+    ]
+
+
+class Counted:
+    def __init__(self):
+        self.seen = []
+
+    def observe(self, direction, errors):
+        self.seen.append((direction, errors))
+
+
+def test_the_round_trips_of_samples_for_each_context(flows):
+    contexts = np.array([[0, 0], [1, 2]], np.float32)
+    drawn = run_now(flows["conditional"].sample(70, 3, context=contexts, round_trip=True))
+    assert drawn.round_trip_error.shape == (2, 70)
+    assert drawn.round_trip_error.max() < 1e-5
 
 
 def test_only_what_is_asked_for_is_returned(flows, parts):

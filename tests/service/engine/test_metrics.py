@@ -2,9 +2,20 @@ from __future__ import annotations
 
 import timeit
 
+import numpy as np
 import pytest
 
-from service.engine.metrics import BATCH_ROWS, ENGINE_SECONDS, METRICS, QUEUE_SECONDS, Metrics
+from service.bundle.calibration import calibrate
+from service.engine.metrics import (
+    BATCH_ROWS,
+    ENGINE_SECONDS,
+    LOG_PROB,
+    METRICS,
+    QUEUE_SECONDS,
+    ROUND_TRIP,
+    Metrics,
+)
+from service.engine.scores import HeldOut
 from service.engine.tally import Tallies
 
 
@@ -31,6 +42,37 @@ def test_a_bound_is_in_its_own_bucket(metric, argument):
     *buckets, total = metrics.tallies.read().cells[metric.name, "two-moons", "1", "forward"]
     assert buckets == [2.0] + [1.0] * len(metric.bounds)
     assert total == pytest.approx(below + sum(metric.bounds) + above)
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 500])
+def test_log_prob_is_counted_by_its_held_out_quantile(count):
+    held_out = np.linspace(-10, 0, 1000, dtype=np.float32)
+    metrics = Metrics()
+    lane = metrics.lane("two-moons", 1, "forward", HeldOut(calibrate(held_out)))
+    rows = np.random.default_rng(count).uniform(-12, 1, count).astype(np.float32)
+    rows[0] = -np.inf
+    lane.batch(count, 0.0, 0.0, lane.weigh(np.append(rows, np.float32("nan"))))
+    *buckets, total = metrics.tallies.read().cells[LOG_PROB.name, "two-moons", "1", "forward"]
+    levels = [(held_out < row).mean() for row in rows]
+    assert buckets == np.bincount(np.searchsorted(LOG_PROB.bounds, levels), minlength=12).tolist()
+    assert total == pytest.approx(sum(levels))
+
+
+def test_a_lane_without_a_scale_counts_no_log_prob():
+    metrics = Metrics()
+    lane = metrics.lane("two-moons", 1, "forward")
+    lane.batch(3, 0.0, 0.0, lane.weigh(np.zeros(3, np.float32)))
+    assert not any(metrics.tallies.read().cells[LOG_PROB.name, "two-moons", "1", "forward"])
+
+
+def test_round_trips_are_counted_by_direction():
+    metrics = Metrics()
+    trips = metrics.round_trips("two-moons", 1)
+    trips.observe("forward", np.float32([0, 5e-8, 3e-7, 9]))
+    trips.observe("inverse", np.float32([0.5]))
+    cells = metrics.tallies.read().cells
+    assert cells[ROUND_TRIP.name, "two-moons", "1", "forward"] == pytest.approx([1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 9])
+    assert cells[ROUND_TRIP.name, "two-moons", "1", "inverse"] == [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0.5]
 
 
 def test_a_flows_state_is_one_of_all():
