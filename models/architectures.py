@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -47,6 +48,7 @@ ARCHITECTURES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProx
 )
 """Name -> constructor, called as ``constructor(width, context_width, **options)``; image flows as `IMAGES` says."""
 
+_EVERYWHERE: Final = ("whiten", *(field.name for field in fields(BaseOptions)))  # options of any architecture
 _INITIAL_ROWS: Final = 512  # what sets the scales of an actnorm; more would only take longer
 
 
@@ -154,7 +156,7 @@ def _checked_options(
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     for name, value in options.items():
-        one_of(f"option of {architecture}", name, defaults)
+        one_of(f"option of {architecture}", name, [*defaults, *_EVERYWHERE])
         default = defaults[name]
         if isinstance(default, tuple):
             fits = isinstance(value, (list, tuple)) and all(_is_number(v, int) for v in value)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from models.bases import LearntBase
+from models.conditioners import check, one_of
 from models.flow import Bijection
-from models.recipe import nearest
 from service.bundle.bases import (
     MAX_COMPONENTS,
     MAX_DEGREES_OF_FREEDOM,
@@ -86,15 +86,15 @@ class BaseOptions:
         return chosen
 
     def __post_init__(self) -> None:
-        if self.base not in BASES:
-            raise DataError(f"there is no base {self.base!r}{nearest(str(self.base), list(BASES))}")
+        check("base", isinstance(self.base, str), self.base, "a name")
+        one_of("base", self.base, BASES)
         for name, least, most in (
             ("degrees_of_freedom", 1, MAX_DEGREES_OF_FREEDOM),
             ("components", 2, MAX_COMPONENTS),
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise DataError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            check(name, whole and least <= value <= most, value, f"a whole number from {least} to {most}")
 
     def build(self, width: int) -> tuple[list[Bijection], Base | LearntBase]:
         """What ends the chain, and the base; torch's global generator says where a mixture starts.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.flow import sample_base
+from models.analytic import ANALYTIC
+from models.bases import sample_base
 from models.gate import BATCHES, check_flow, check_graphs, reference
 from models.graph import OPSET, export_graph
 from models.invariance import check_invariance
@@ -31,8 +32,7 @@ SLOW = {
     "neural_spline_mixed, affine couplings, spline autoregression",
     *(name for name in FLOWS if name.endswith(", D = 2") and not name.startswith("real_nvp")),
     *(name for name in FLOWS if ", base " in name),  # tests/models/test_bases.py exports each base alone
-    "affine",
-    "rotation",
+    *(name for name in ANALYTIC if name != "square"),  # so does tests/models/test_analytic.py
     "image_real_nvp, two channels",
     "glow",
     "image_spline, two channels, conditional",

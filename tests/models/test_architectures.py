@@ -10,8 +10,10 @@ from torch import nn
 from models.adapters.zuko import Coupling
 from models.architectures import ARCHITECTURES, IMAGES, build_flow
 from models.conditioners import ACTIVATIONS
+from models.latent import BASES
 from models.preprocess import Flatten, Logit, Standardize, Whiten
-from service.bundle.manifest import NormalBase, Support
+from service.bundle.bases import NormalBase, UniformBase
+from service.bundle.manifest import Support
 from service.errors import DataError
 from tests.laws.table import randomize
 
@@ -73,6 +75,35 @@ def test_a_state_dict_is_all_that_a_checkpoint_needs() -> None:
     assert torch.equal(other.log_prob(ROWS, context), flow.log_prob(ROWS, context))
 
 
+@pytest.mark.parametrize("base", ["diagonal_normal", "mixture"])
+def test_a_learnt_base_is_in_the_state_dict_and_starts_from_the_seed(base: str) -> None:
+    flows = [build({"base": base}, seed=seed) for seed in (1, 1, 2)]
+    with torch.no_grad():
+        for parameter in flows[0].latent.parameters():
+            parameter.add_(torch.linspace(-1, 1, parameter.numel()).reshape(parameter.shape))
+    assert flows[1].base != flows[0].base
+    flows[2].load_state_dict(flows[0].state_dict())
+    assert flows[2].base == flows[0].base
+    assert torch.equal(flows[2].log_prob(ROWS), flows[0].log_prob(ROWS))
+    assert build({"base": base}, seed=1).base == flows[1].base
+
+
+def test_a_base_leaves_the_weights_of_the_couplings_as_they_were() -> None:
+    plain = build(seed=3).state_dict()
+    for base in BASES:
+        state = build({"base": base}, seed=3).state_dict()
+        assert all(torch.equal(state[name], value) for name, value in plain.items())
+
+
+def test_a_uniform_base_has_a_chain_that_ends_inside_its_box() -> None:
+    flow = build({"base": "uniform"})
+    assert flow.base == UniformBase(low=-1.0, high=1.0)
+    far = torch.cat((ROWS, 1e6 * ROWS))
+    z, _ = flow(far)
+    assert bool((z.abs() <= 1).all())
+    assert bool(torch.isfinite(flow.log_prob(far)).all())
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations(activation: str) -> None:
     flow = build({"activation": activation, "dropout": 0.5})
@@ -124,6 +155,10 @@ def test_far_outside_the_data_a_conditioner_says_what_it_says_at_its_reach() -> 
         ({"dropout": 1.0}, "dropout must be a number from 0"),
         ({"masks": "randon"}, "did you mean 'random'"),
         ({"whiten": 1}, "whiten must be true or false"),
+        ({"whitten": True}, "did you mean 'whiten'"),
+        ({"base": "mixtur"}, "did you mean 'mixture'"),
+        ({"base": "mixture", "component": 3}, "did you mean 'components'"),
+        ({"degrees_of_freedom": 3}, "an option of base = 'student_t'"),
     ],
 )
 def test_an_option_that_does_not_fit_is_named(options: dict[str, Any], message: str) -> None:

@@ -15,6 +15,7 @@ import torch
 from scipy import special, stats
 
 from models.bases import LearntBase, base_log_prob, in_float32, sample_base
+from models.checkpoint import Checkpoint
 from models.data import Split
 from models.export import export_flow
 from models.fit import fit, mean_log_prob
@@ -225,12 +226,18 @@ def test_a_fit_learns_the_base_and_the_bundle_has_what_it_learnt(tmp_path: Path)
         Split(rows[:800], rows[800:1000], rows[1000:]),
         FitRecipe(epochs=25, learning_rate=0.1, average=0.0),
         seed=0,
+        work=tmp_path / "work",
     )
+    kept = Checkpoint.load(tmp_path / "work")
+    assert kept is not None
+    assert {name: value.tolist() for name, value in kept.best.items() if name.startswith("latent.")} == {
+        f"latent.{name}": value.tolist() for name, value in start.named_parameters()
+    }
     truth = float(np.log(0.25) * 0.25 + np.log(0.75) * 0.75 - 2 * (np.log(0.5) + 0.5 * np.log(2 * np.pi * np.e)))
     after = mean_log_prob(flow, rows[1000:])
     assert before < truth - 1
     assert after == pytest.approx(truth, abs=0.15)
-    manifest = read_bundle(exported(flow, rows[1000:], tmp_path)).manifest
+    manifest = read_bundle(exported(flow, rows[1000:], tmp_path / "flows")).manifest
     assert isinstance(manifest.base, MixtureBase)
     assert manifest.base == flow.base
     assert sorted(manifest.base.weights) == pytest.approx([0.25, 0.75], abs=0.05)
