@@ -51,6 +51,7 @@ class Table:
         context: ``[N, C]`` float64, finite: what each row is conditioned on; None for nothing.
         context_features: its columns as the manifest names them; empty where the data does not name them.
         context_labels: what to call each of its columns in a sentence.
+        held_out: how many of the rows, the last ones, are to be held out; 0 where that is left to chance.
     """
 
     rows: FloatArray
@@ -64,11 +65,13 @@ class Table:
     context: FloatArray | None = None
     context_features: tuple[ContextFeature, ...] = ()
     context_labels: tuple[str, ...] = ()
+    held_out: int = 0
 
     @property
     def digest(self) -> str:
         """SHA-256 of the rows, their shape, the bins and the context: equal where a fit sees the same data."""
-        state = hashlib.sha256(repr((self.rows.shape, self.low, self.high)).encode())
+        facts = (self.rows.shape, self.low, self.high, *((self.held_out,) if self.held_out else ()))
+        state = hashlib.sha256(repr(facts).encode())
         state.update(np.ascontiguousarray(self.rows).tobytes())
         state.update(b"" if self.step is None else np.ascontiguousarray(self.step).tobytes())
         if self.context is not None:
@@ -139,7 +142,7 @@ def load_data(recipe: Recipe) -> Table:
         given, features = dataset.quantization, dataset.features
         source, words = _of_builtin(options.source, dataset.rows, features), dataset.data
     else:
-        source = read_source(Path(options.source), options.key, options.header)
+        source = read_source(Path(options.source), options.key, options.header, options.test_key)
         words = source.file + (f", array {options.key}" if options.key else "")
     kept, spent = kept_rows(source, options.where)
     given_by = context_columns(source, options.context)
@@ -163,10 +166,14 @@ def load_data(recipe: Recipe) -> Table:
         features = tuple(Feature(name=n, unit=units.get(n, known.get(n))) for n in names)
     elif any(name in units for name in names):
         features = tuple(Feature(name=f"column {n}", unit=units.get(n)) for n in names)
+    held_out = source.held_out if kept is None else int(kept[len(kept) - source.held_out :].sum())
+    if source.held_out and held_out < 2:
+        raise DataError(f"{source.file}: {held_out} rows of {options.test_key} are too few to report on; 2 are needed")
     where = f" where {' and '.join(options.where)}" if options.where else ""
     event = f"of {_counted(len(names), 'column')}" if names else f"of shape {list(rows.shape[1:])}"
     _check_names(source.file, features, context)
     condition = f", given {_counted(context.rows.shape[1], 'column')} of context" if context else ""
+    besides = f"; held out, {held_out} rows of {options.test_key}" if held_out else ""
     return Table(
         rows=rows,
         names=names,
@@ -174,16 +181,17 @@ def load_data(recipe: Recipe) -> Table:
         step=step,
         low=options.low,
         high=options.high,
-        words=f"{words}{where}: {len(rows)} rows {event}{condition}",
+        words=f"{words}{where}: {len(rows) - held_out} rows {event}{condition}{besides}",
         notes=sheet.notes(step) + (context.notes if context else ()),
         context=context.rows if context else None,
         context_features=context.features if context else (),
         context_labels=context.labels if context else (),
+        held_out=held_out,
     )
 
 
 def split(table: Table, options: DataRecipe, seed: int) -> Split:
-    """Cut a table into training, validation and held-out rows, at random by seed.
+    """Cut a table into training, validation and held-out rows, at random by seed, or as the table says.
 
     Args:
         table: the rows.
@@ -193,9 +201,12 @@ def split(table: Table, options: DataRecipe, seed: int) -> Split:
     Raises:
         DataError: where a column of the context is constant in the training rows, as a class of few rows may be.
     """
-    count = len(table.rows)
+    count = len(table.rows) - table.held_out
     validation, test = (max(2, round(count * part)) for part in (options.validation, options.test))
     order = torch.randperm(count, generator=torch.Generator().manual_seed(derived_seed(seed, "split")))
+    if table.held_out:
+        count, test = len(table.rows), table.held_out
+        order = torch.cat((torch.arange(count - test, count), order))
     rows = torch.from_numpy(table.rows).to(torch.float32)[order]
     parts = slice(test + validation, None), slice(test, test + validation), slice(0, test)
     if table.context is None:

@@ -156,6 +156,10 @@ class Evaluation:
         """
         return None if self.log_bins is None else -(score.mean + self.log_bins) / (self.width * math.log(2))
 
+    def bits_error(self, score: Score) -> float | None:
+        """The standard error of `bits_per_dim`; None where that is."""
+        return None if self.log_bins is None else score.standard_error / (self.width * math.log(2))
+
     def summary(self) -> dict[str, Any]:
         """The figures as plain JSON values."""
         rows = {"held_out": (self.flow, self.gaussian)}
@@ -168,13 +172,13 @@ class Evaluation:
         return figures
 
     def _figures(self, score: Score) -> dict[str, Any]:
-        bits = {} if score in (self.centres, self.centres_gaussian) else {"bits_per_dim": self.bits_per_dim(score)}
+        bits = {"bits_per_dim": self.bits_per_dim(score), "bits_per_dim_standard_error": self.bits_error(score)}
         return {
             "rows": len(score.log_prob),
             "mean": score.mean,
             "standard_error": score.standard_error,
             "mean_per_dimension": score.mean / self.width,
-            **bits,
+            **({} if score in (self.centres, self.centres_gaussian) else bits),
         }
 
 

@@ -31,7 +31,7 @@ __all__ = ["FitResult", "Perturbation", "fit", "log_prob", "mean_log_prob", "rep
 MAX_SKIPPED: Final = 20
 """More steps than this in a row without a finite gradient end a fit."""
 
-_SCORED_ROWS: Final = 4096
+_SCORED_ROWS, _SCORED_VALUES = 4096, 2**20  # at once; a network's hidden values are many times as many
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,8 +99,9 @@ def log_prob(flow: Flow, rows: Tensor, context: Tensor | None = None) -> Tensor:
     training = flow.training
     flow.eval()
     with torch.no_grad():
-        parts = torch.split(rows, _SCORED_ROWS)
-        contexts = [None] * len(parts) if context is None else torch.split(context, _SCORED_ROWS)
+        at_once = max(1, min(_SCORED_ROWS, _SCORED_VALUES // flow.width))
+        parts = torch.split(rows, at_once)
+        contexts = [None] * len(parts) if context is None else torch.split(context, at_once)
         scores = torch.cat([flow.log_prob(x, c) for x, c in zip(parts, contexts, strict=True)])
     flow.train(training)
     return scores

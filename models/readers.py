@@ -1,4 +1,4 @@
-"""Files of rows: CSV, .npy, .npz and Parquet, read into columns by libraries. Says where in the file a fault lies.
+"""Files of rows: CSV, .npy, .npz, Parquet and folders of PNGs, read by libraries. Says where in the file a fault lies.
 
 What the rows mean (which to keep, whether they can be fitted) is `models.data`'s business. Must not import torch.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from models.image_files import read_images
 from service.errors import DataError, Reason
 
 __all__ = ["FloatArray", "Source", "is_number", "read_source", "to_numbers"]
@@ -44,6 +45,7 @@ class Source:
         beside: name -> values ``[N]`` that can select rows but are not fitted.
         arrays: the other arrays of an .npz, of any shape.
         place: a row, counted from 0 -> where that is in the file, in words.
+        held_out: how many of the rows, the last ones, are to be held out; 0 where that is left to chance.
     """
 
     file: str
@@ -53,6 +55,7 @@ class Source:
     beside: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     place: Callable[[int], str] = _row
+    held_out: int = 0
 
     @property
     def rows(self) -> int:
@@ -60,31 +63,33 @@ class Source:
         return len(next(iter(self.columns.values()), ())) if self.array is None else len(self.array)
 
 
-def read_source(path: Path, key: str | None = None, header: bool | None = None) -> Source:
-    """Read a file of rows.
+def read_source(path: Path, key: str | None = None, header: bool | None = None, test_key: str | None = None) -> Source:
+    """Read a file of rows, or a folder of images.
 
     Args:
         path: its name's ending says what it is.
         key: the array to take from an .npz; None takes ``X``, ``x``, or the only one with rows and columns.
         header: whether a CSV's first line names the columns; None looks: it does where no cell of it is a number.
+        test_key: the array of an .npz that is to be held out; its rows come after those of the other.
 
     Raises:
         DataError: where there is no such file, it is not what its name says, or its rows have different lengths.
     """
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"there is no file {path}")
     readers: dict[str, Callable[[], Source]] = {
         ".csv": lambda: _read_csv(path, header),
         ".npy": lambda: _from_array(_load(path), path.name, "the array"),
-        ".npz": lambda: _read_npz(path, key),
+        ".npz": lambda: _read_npz(path, key, test_key),
         ".parquet": lambda: _read_parquet(path),
+        "folder": lambda: _read_folder(path),
     }
     aliases = {".tsv": ".csv", ".txt": ".csv", ".pq": ".parquet"}
-    suffix = path.suffix.lower()
+    suffix = "folder" if path.is_dir() else path.suffix.lower()
     reader = readers.get(aliases.get(suffix, suffix))
     if reader is None:
-        raise DataError(f"{path.name}: expected a file that ends in one of {', '.join(_SUFFIXES)}")
-    if key is not None and suffix != ".npz":
+        raise DataError(f"{path.name}: expected a file that ends in one of {', '.join(_SUFFIXES)}, or a folder of PNGs")
+    if (key is not None or test_key is not None) and suffix != ".npz":
         raise DataError(f"{path.name}: a key names an array of an .npz, and this is none")
     return reader()
 
@@ -186,7 +191,7 @@ def _load(path: Path) -> Any:  # noqa: ANN401  an array, or the archive of sever
         raise DataError(f"{path.name}: expected a plain NumPy file: {why}") from error
 
 
-def _read_npz(path: Path, key: str | None) -> Source:
+def _read_npz(path: Path, key: str | None, test_key: str | None) -> Source:
     archive = _load(path)
     try:
         with archive:
@@ -199,8 +204,14 @@ def _read_npz(path: Path, key: str | None) -> Source:
         key = next((name for name in ("X", "x") if name in arrays), wide[0] if len(wide) == 1 else None)
         if key is None:
             raise DataError(f"{path.name}: which array holds the rows? Give its key; there are {shapes}")
-    if key not in arrays:
-        raise DataError(f"{path.name}: there is no array {key!r}; there are {shapes}")
+    for name in (key, test_key):
+        if name is not None and name not in arrays:
+            raise DataError(f"{path.name}: there is no array {name!r}; there are {shapes}")
+    held_out = 0
+    place: Callable[[int], str] = _row
+    if test_key is not None:
+        held_out, place = len(arrays[test_key]), _place_in_two(len(arrays[key]), test_key)
+        arrays = _joined(path.name, arrays, key, test_key)
     source = _from_array(arrays[key], path.name, f"array {key}")
     count = len(arrays[key])
     others = {name: array for name, array in arrays.items() if name != key}
@@ -211,7 +222,49 @@ def _read_npz(path: Path, key: str | None) -> Source:
         array=source.array,
         beside=beside,
         arrays={name: array for name, array in others.items() if name not in beside},
+        place=place,
+        held_out=held_out,
     )
+
+
+def _joined(file: str, arrays: dict[str, npt.NDArray[Any]], key: str, test_key: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays with the held-out rows below the others, under the name of the others.
+
+    What lies beside the rows is joined alike, where the two names differ as the keys do: with the keys x_train and
+    x_test, y_test goes below y_train.
+    """
+    if key == test_key:
+        raise DataError(f"{file}: key and test_key name the same array, {key!r}")
+    rows, held_out = arrays[key], arrays[test_key]
+    if rows.ndim == 0 or rows.shape[1:] != held_out.shape[1:] or rows.dtype.kind != held_out.dtype.kind:
+        raise DataError(
+            f"{file}: {test_key} must hold rows as {key} does, and they are {held_out.dtype} {list(held_out.shape)} "
+            f"and {rows.dtype} {list(rows.shape)}"
+        )
+    start = _agreeing(key, test_key)
+    end = _agreeing(key[start:][::-1], test_key[start:][::-1])
+    ours, theirs = (name[start : len(name) - end] for name in (key, test_key))
+    joined, below = {}, {}
+    for name, array in arrays.items():
+        other = name.replace(ours, theirs) if ours else f"{name}{theirs}"
+        if other != name and other in arrays and (len(array), len(arrays[other])) == (len(rows), len(held_out)):
+            joined[name] = np.concatenate((array, arrays[other]))
+            below[other] = name
+    return {name: joined.get(name, array) for name, array in arrays.items() if name not in below}
+
+
+def _agreeing(one: str, other: str) -> int:
+    """How many characters two names begin with alike."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _place_in_two(count: int, test_key: str) -> Callable[[int], str]:
+    return lambda row: _row(row) if row < count else f"row {row - count} of {test_key}"
+
+
+def _read_folder(path: Path) -> Source:
+    array, names = read_images(path)
+    return replace(_from_array(array, path.name, "the folder"), place=lambda row: names[row])
 
 
 def _from_array(array: npt.NDArray[Any], file: str, what: str) -> Source:

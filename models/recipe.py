@@ -43,9 +43,12 @@ class DataRecipe(_Section):
     """What is fitted: where the rows are, which of them, which columns, and how they are split."""
 
     source: Annotated[str | None, Flag(None)] = Field(
-        None, description="a CSV, .npy, .npz or Parquet file, or a built-in data set"
+        None, description="a CSV, .npy, .npz or Parquet file, a folder of PNG images, or a built-in data set"
     )
     key: str | None = Field(None, description="the array of an .npz; else X, x, or the only one with rows and columns")
+    test_key: str | None = Field(
+        None, description="the array of the .npz that is held out for the report, whole; else rows of the other one"
+    )
     where: list[str] = Field(
         [], description="keep the rows where this holds, such as y=0 or age>=18; all must hold if there are several"
     )
@@ -73,7 +76,10 @@ class DataRecipe(_Section):
     )
     high: FiniteFloat | None = Field(None, description="the greatest value there can be")
     validation: Fraction = Field(0.1, description="the fraction of rows that early stopping watches")
-    test: Fraction = Field(0.1, description="the fraction of rows held out for the report")
+    test: Fraction = Field(0.1, description="the fraction of rows held out for the report; of no use beside test_key")
+    published: Annotated[dict[str, FiniteFloat], Flag(None)] = Field(
+        {}, description="bits per dimension that others have published for this data, by name, to stand in the report"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -81,6 +87,8 @@ class DataRecipe(_Section):
             raise ValueError("low and high bound the data together: give both or neither")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError(f"low must be below high, and they are {self.low} and {self.high}")
+        if self.published and not self.dequantize:
+            raise ValueError("published bits per dimension are those of whole numbers: give dequantize too")
         if self.validation + self.test > 0.9:
             raise ValueError(f"validation and test leave under a tenth to train on: {self.validation} + {self.test}")
         if self.columns and self.drop:
@@ -211,7 +219,7 @@ class Recipe(_Section):
             raise DataError(f"the recipe {path.name} is not TOML: {error}") from error
         recipe = cls.parse(values, path.name)
         source = recipe.data.source
-        if source is None or not (path.parent / source).is_file():
+        if source is None or not (path.parent / source).exists():
             return recipe  # a built-in data set, or a file that is yet to be missed
         return recipe.override({"data": {"source": str(path.parent / source)}})
 
@@ -241,7 +249,7 @@ class Recipe(_Section):
         values = self.published()
         for key in ("name", "description"):
             del values[key]
-        for key in ("source", "units"):
+        for key in ("source", "units", "published"):
             del values["data"][key]
         return {
             f"{section}.{key}" if isinstance(value, dict) else section: option

@@ -10,7 +10,7 @@ import html
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -63,6 +63,7 @@ class Findings:
         serve: the command that serves the flow.
         context: ``[M, C]`` the context of the held-out rows; None for a flow without.
         context_columns: its columns' names with their units.
+        published: bits per dimension that others have published for this data, by name.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Findings:
     serve: str
     context: Tensor | None = None
     context_columns: Sequence[str] = ()
+    published: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_report(findings: Findings, folder: Path) -> Path:
@@ -174,6 +176,7 @@ def _figures(findings: Findings) -> dict[str, Any]:
         "width": findings.evaluation.width,
         "context": list(findings.context_columns),
         **findings.evaluation.summary(),
+        **({"published_bits_per_dim": dict(findings.published)} if findings.published else {}),
         "fit": {
             "epochs": len(findings.history),
             "best_epoch": findings.best_epoch,
@@ -238,7 +241,7 @@ def _page(findings: Findings, drawn: Mapping[str, bytes], folder: Path) -> str:
     return template.substitute(
         {key: html.escape(value) for key, value in text.items()},
         notes="".join(f'<p class="note">{html.escape(note)}.</p>' for note in findings.notes),
-        table=_table(findings.evaluation),
+        table=_table(findings.evaluation, findings.published),
         files="".join(
             f"<p><code>{file.path.name}</code>: {html.escape(file.words)}, {file.mean:.3f} nats.</p>"
             f"<pre>{html.escape(file.command)}</pre>"
@@ -273,27 +276,31 @@ def _explanation(evaluation: Evaluation) -> str:
     return said
 
 
-def _table(evaluation: Evaluation) -> str:
-    bits = evaluation.log_bins is not None
+def _table(evaluation: Evaluation, published: Mapping[str, float]) -> str:
     gaussian = "Linear Gaussian, given the context" if evaluation.context_width else "Full-covariance Gaussian"
-    lines = [
-        ("flow", "The flow", evaluation.flow, evaluation.bits_per_dim(evaluation.flow)),
-        ("", gaussian, evaluation.gaussian, evaluation.bits_per_dim(evaluation.gaussian)),
-        ("", "Gain over the Gaussian", evaluation.gain, None),
+    lines: list[tuple[str, str, Score, bool]] = [
+        ("flow", "The flow", evaluation.flow, True),
+        ("", gaussian, evaluation.gaussian, True),
+        ("", "Gain over the Gaussian", evaluation.gain, False),
     ]
     if evaluation.centres is not None and evaluation.centres_gaussian is not None:
         lines += [
-            ("", "The flow, at the centres of the bins", evaluation.centres, None),
-            ("", "Gaussian, at the centres of the bins", evaluation.centres_gaussian, None),
+            ("", "The flow, at the centres of the bins", evaluation.centres, False),
+            ("", "Gaussian, at the centres of the bins", evaluation.centres_gaussian, False),
         ]
     head = "<tr><th></th><th>log-likelihood, nats</th><th>per dimension, nats</th>"
-    head += ("<th>bits per dimension</th>" if bits else "") + "</tr>"
-    rows = "".join(_line(*line, width=evaluation.width, bits_shown=bits) for line in lines)
+    head += ("<th>bits per dimension</th>" if evaluation.log_bins is not None else "") + "</tr>"
+    rows = "".join(_line(*line, evaluation) for line in lines)
+    rows += "".join(
+        f'<tr class=""><td>Published: {html.escape(name)}</td><td></td><td></td><td>{bits:g}</td></tr>'
+        for name, bits in published.items()
+    )
     return f"<table>{head}{rows}</table>"
 
 
-def _line(kind: str, label: str, score: Score, bits: float | None, *, width: int, bits_shown: bool) -> str:
-    cells = [label, f"{score.mean:.3f} ± {score.standard_error:.3f}", f"{score.mean / width:.4f}"]
-    if bits_shown:
-        cells.append("" if bits is None else f"{bits:.4f}")
+def _line(kind: str, label: str, score: Score, has_bits: bool, evaluation: Evaluation) -> str:
+    cells = [label, f"{score.mean:.3f} ± {score.standard_error:.3f}", f"{score.mean / evaluation.width:.4f}"]
+    bits, error = evaluation.bits_per_dim(score), evaluation.bits_error(score)
+    if bits is not None and error is not None:
+        cells.append(f"{bits:.4f} ± {error:.4f}" if has_bits else "")
     return f'<tr class="{kind}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

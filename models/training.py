@@ -289,6 +289,7 @@ def _findings(
         notes=table.notes,
         bundle=bundle,
         serve=serve_command(recipe),
+        published=recipe.data.published,
         context=parts.test_context,
         context_columns=_context_names(table),
     )

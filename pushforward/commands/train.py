@@ -213,6 +213,8 @@ def _conclude(recipe: Recipe, result: TrainingResult) -> None:
             f"  {name:<9}{score.mean:>10.3f} ± {score.standard_error:.3f}"
             f"   {score.mean / evaluation.width:.4f} per dimension" + ("" if bits is None else f", {bits:.4f} bits")
         )
+    for name, bits in recipe.data.published.items():
+        click.echo(f"  published, {name}: {bits:g} bits per dimension")
     if evaluation.centres is not None:
         score = evaluation.centres
         click.echo(f"  {'served':<9}{score.mean:>10.3f} ± {score.standard_error:.3f}   at the centres of the bins")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from models.checks import grid_step, is_on_grid
 from models.data import load_data, split
@@ -388,3 +389,87 @@ def _table(values: np.ndarray):
     from models.data import Table
 
     return Table(values, ("0",), (), None, None, None, "numbers")
+
+
+# --- images from a folder, and rows that are held out by name
+
+
+def write_images(folder: Path, count: int = 40) -> np.ndarray:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 4, 4)).astype(np.uint8)
+    folder.mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{number:03}.png")
+    return pixels[..., None]
+
+
+def test_a_folder_of_images(tmp_path):
+    pixels = write_images(tmp_path / "pictures")
+    table = load(tmp_path / "pictures", dequantize=True, low=0.0, high=255.0)
+    np.testing.assert_array_equal(table.rows, pixels)
+    assert table.words == "pictures: 40 rows of shape [4, 4, 1]"
+    row, *place = np.argwhere(pixels > 250)[0].tolist()
+    with pytest.raises(DataError, match=rf"{row:03}\.png, pixel \[{', '.join(map(str, place))}\] is 25[0-9]: expected"):
+        load(tmp_path / "pictures", dequantize=True, low=0.0, high=250.0)
+    with pytest.raises(DataError, match="a key names an array"):
+        load(tmp_path / "pictures", key="x")
+
+
+def two_parts(path: Path, **changes: np.ndarray) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    arrays = {
+        "x_train": random.normal(size=(60, 4, 4)),
+        "y_train": np.arange(60) % 3,
+        "x_test": random.normal(size=(12, 4, 4)),
+        "y_test": np.arange(12) % 3,
+        **changes,
+    }
+    np.savez(path, **arrays)
+    return arrays
+
+
+def test_an_array_can_be_held_out_whole(tmp_path):
+    arrays = two_parts(tmp_path / "t.npz")
+    table = load(tmp_path / "t.npz", key="x_train", test_key="x_test", context=["y_train"], one_hot=["y_train"])
+    assert table.words == (
+        "t.npz, array x_train: 60 rows of shape [4, 4, 1], given 3 columns of context; held out, 12 rows of x_test"
+    )
+    parts = split(table, DataRecipe(validation=0.25), seed=0)
+    np.testing.assert_array_equal(parts.test[..., 0], arrays["x_test"].astype(np.float32))
+    np.testing.assert_array_equal(parts.test_context.argmax(dim=1), arrays["y_test"])
+    assert (len(parts.train), len(parts.validation)) == (45, 15)
+    seen = torch.cat((parts.train, parts.validation))[..., 0].numpy()
+    np.testing.assert_array_equal(np.sort(seen, axis=0), np.sort(arrays["x_train"].astype(np.float32), axis=0))
+    assert table.digest != load(tmp_path / "t.npz", key="x_train").digest
+
+
+def test_conditions_hold_for_what_is_held_out_too(tmp_path):
+    arrays = two_parts(tmp_path / "t.npz")
+    table = load(tmp_path / "t.npz", key="x_train", test_key="x_test", where=["y_train!=2"])
+    parts = split(table, DataRecipe(), seed=0)
+    np.testing.assert_array_equal(parts.test[..., 0], arrays["x_test"][arrays["y_test"] != 2].astype(np.float32))
+    two_parts(tmp_path / "u.npz", y_test=np.full(12, 2))
+    with pytest.raises(DataError, match="0 rows of x_test are too few"):
+        load(tmp_path / "u.npz", key="x_train", test_key="x_test", where=["y_train!=2"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "changes", "words"),
+    [
+        (("x_train", "x_tset"), {}, r"there is no array 'x_tset'; there are x_train \[60, 4, 4\]"),
+        (("x_train", "x_train"), {}, "name the same array, 'x_train'"),
+        (
+            ("x_train", "x_test"),
+            {"x_test": np.zeros((12, 5, 4))},
+            r"x_test must hold rows as x_train does, and they are float64 \[12, 5, 4\] and float64 \[60, 4, 4\]",
+        ),
+        (
+            ("x_train", "x_test"),
+            {"x_test": np.full((12, 4, 4), np.nan)},
+            r"row 0 of x_test, pixel \[0, 0, 0\] is NaN",
+        ),
+    ],
+)
+def test_what_cannot_be_held_out(tmp_path, keys, changes, words):
+    two_parts(tmp_path / "t.npz", **changes)
+    with pytest.raises(DataError, match=words):
+        load(tmp_path / "t.npz", key=keys[0], test_key=keys[1])

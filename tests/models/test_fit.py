@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import models.fit
 from models.checkpoint import CHECKPOINT_FILE, Checkpoint, EpochRecord, Origin
 from models.data import Split
 from models.fit import MAX_SKIPPED, FitResult, Perturbation, fit, log_prob, mean_log_prob, reproducible
@@ -234,6 +235,18 @@ def test_log_prob_is_the_served_one_and_restores_the_mode():
     flow.train()
     assert torch.equal(log_prob(flow, split.test), log_prob(flow, split.test))
     assert flow.training
+
+
+def test_wide_rows_are_scored_a_few_at_a_time(monkeypatch):
+    """A convolution's hidden values are many times the row's: all rows at once would not fit into memory."""
+    split = gaussian_split(100)
+    flow = small_flow(split)
+    whole, width, seen = log_prob(flow, split.test), split.test.shape[1], []
+    monkeypatch.setattr(models.fit, "_SCORED_VALUES", 7 * width)
+    monkeypatch.setattr(flow, "log_prob", lambda x, c, true=flow.log_prob: seen.append(len(x)) or true(x, c))
+    torch.testing.assert_close(log_prob(flow, split.test), whole)
+    assert max(seen) == 7
+    assert sum(seen) == len(split.test)
 
 
 # --- resuming

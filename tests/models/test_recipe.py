@@ -49,6 +49,12 @@ def test_a_relative_source_starts_at_the_file(tmp_path):
     assert Recipe.read(tmp_path / "r.toml").data.source == str(tmp_path / "a.csv")
 
 
+def test_a_relative_folder_starts_at_the_file(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "r.toml").write_text('[data]\nsource = "pictures"\n')
+    assert Recipe.read(tmp_path / "r.toml").data.source == str(tmp_path / "pictures")
+
+
 def test_what_is_published_makes_the_same_recipe_and_holds_no_path(tmp_path):
     (tmp_path / "thyroid.npz").write_text("")
     (tmp_path / "r.toml").write_text(WHOLE)
@@ -83,6 +89,7 @@ def test_overrides_win_key_by_key():
         ({"data": {"low": 1.0, "high": 1.0}}, ("recipe", "data"), "low must be below high"),
         ({"data": {"validation": 0.5, "test": 0.5}}, ("recipe", "data"), "leave under a tenth"),
         ({"data": {"columns": ["a"], "drop": ["b"]}}, ("recipe", "data"), "give one of them"),
+        ({"data": {"published": {"RealNVP": 1.06}}}, ("recipe", "data"), "give dequantize too"),
         ({"name": "Two Moons"}, ("recipe",), "lower-case"),
         ({"seed": -1}, ("recipe", "seed"), "greater than or equal to 0"),
     ],
@@ -113,6 +120,8 @@ def test_only_what_decides_the_weights_ties_a_fit():
     one = Recipe.parse({"name": "a", "out": "o", "data": {"source": "x/t.csv", "units": {"c": "m"}}})
     other = Recipe.parse({"name": "b", "out": "p", "data": {"source": "y/s.csv"}, "description": "words"})
     assert one.fitted_by() == other.fitted_by()
+    referred = {"data": {"dequantize": True, "published": {"a": 1.0}}}
+    assert one.override(referred).fitted_by() == one.override({"data": {"dequantize": True}}).fitted_by()
     changed = one.override({"fit": {"clip": 1.0}, "flow": {"transforms": 3}}).fitted_by()
     assert {key for key in changed if changed[key] != one.fitted_by().get(key)} == {"fit.clip", "flow.transforms"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -82,11 +83,17 @@ def test_the_json_holds_the_same_figures_and_the_rows_give_them(tmp_path):
 
 
 def test_integers_are_reported_spread_and_at_their_centres(tmp_path):
-    found = findings(3, integers=True)
+    found = findings(3, integers=True, published={"RealNVP <2017>": 1.06})
     page = write_report(found, tmp_path).read_text()
-    assert f"{found.evaluation.bits_per_dim(found.evaluation.flow):.4f}" in page
+    score = found.evaluation.flow
+    bits, error = found.evaluation.bits_per_dim(score), found.evaluation.bits_error(score)
+    assert error == pytest.approx(score.standard_error / (3 * math.log(2)))
+    assert f"<td>{bits:.4f} ± {error:.4f}</td>" in page
+    assert "<td>Published: RealNVP &lt;2017&gt;</td><td></td><td></td><td>1.06</td>" in page
     assert f"{found.evaluation.centres.mean:.3f} ±" in page
     figures = json.loads((tmp_path / "report.json").read_text())
+    assert figures["published_bits_per_dim"] == {"RealNVP <2017>": 1.06}
+    assert figures["held_out"]["flow"]["bits_per_dim_standard_error"] == pytest.approx(error)
     for file, key in (("held_out.npy", "held_out_at_bin_centres"), ("held_out_scored.npy", "held_out")):
         rows = torch.from_numpy(np.load(tmp_path / file))
         assert float(found.flow.log_prob(rows).double().mean()) == pytest.approx(figures[key]["flow"]["mean"])

@@ -27,6 +27,9 @@ CONSTANTS = {
     "zero": np.array(0.0, np.float32),
     "two": np.array(2.0, np.float32),
     "axis": np.array([1]),
+    "one_plane": np.array([-1, 1, 2, 2]),
+    "first_two": np.array([0, 1]),
+    "first": np.array([0]),
 }
 
 
@@ -66,6 +69,22 @@ FOUR = "float[N, 4] y"
         ("a = Gather<axis: int = 1>(x, back) y = Gather<axis: int = 1>(a, odd)", PAIR, ["Gather"]),
         ("a = Gather<axis: int = 0>(x, odd) y = Gather<axis: int = 0>(a, last)", "float[M, 4] y", ["Gather", "Gather"]),
         # Gather of Concat
+        (
+            (
+                "p = Reshape(x, one_plane) e = Exp(p) c = Concat<axis: int = 1>(p, e, p) "
+                "y = Gather<axis: int = 1>(c, first_two)"
+            ),
+            "float[N, 2, 2, 2] y",
+            ["Reshape", "Exp", "Concat", "Gather"],  # two channels, though the planes are two pixels wide
+        ),
+        (
+            (
+                "p = Reshape(x, one_plane) e = Exp(p) c = Concat<axis: int = 1>(e, p) "
+                "d = Gather<axis: int = 1>(c, first) y = Neg(d)"
+            ),
+            "float[N, 1, 2, 2] y",
+            ["Reshape", "Exp", "Neg"],
+        ),
         (
             (
                 "a = Gather<axis: int = 1>(x, odd) b = Exp(a) c = Concat<axis: int = 1>(a, b) d = Gather<axis: int = 1>"
