@@ -46,6 +46,13 @@ def test_a_table(described):
         assert words in text
 
 
+def test_a_numeric_inverse_is_said(described):
+    assert re.search(r"inverse +closed form\n", described(bundles.affine()))
+    parts = bundles.affine(version=2)
+    manifest = parts.manifest.model_copy(update={"inverse": "numeric"})
+    assert re.search(r"inverse +numeric\n", described(dataclasses.replace(parts, manifest=manifest)))
+
+
 def test_an_image_says_how_integers_are_read(described):
     text = described(bundles.image())
     assert "a level is read as the centre of its bin" in text

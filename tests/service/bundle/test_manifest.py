@@ -39,6 +39,13 @@ def test_what_is_written_is_read_back(name, version, description, low, direction
     assert Manifest.from_json(manifest.to_json()) == manifest
 
 
+def test_an_inverse_has_a_closed_form_unless_the_manifest_says_otherwise():
+    written = json.loads(make_manifest().to_json())
+    del written["inverse"]
+    assert Manifest.from_json(json.dumps(written).encode()).inverse == "closed form"
+    assert Manifest.from_json(make_manifest(inverse="numeric").to_json()).inverse == "numeric"
+
+
 def test_an_image_counts_its_values():
     assert make_manifest(event_shape=[8, 8, 1], latent_width=64).event_width == 64
 
@@ -75,6 +82,7 @@ def test_the_standard_error_shrinks_with_the_root_of_the_rows():
         ({"context_width": 1, "context_features": [{"name": "k=1", "column": "k"}]}, "both a column and a category"),
         ({"event_shape": [1 << 11, 1 << 11], "latent_width": 2}, "at most"),
         ({"features": [{"name": "only one"}]}, "1 features"),
+        ({"inverse": "by hand"}, "inverse"),
         ({"base": {"family": "cauchy"}}, "base"),
         ({"base": {"family": "uniform", "low": 1.0, "high": 1.0}}, "low < high"),
         ({"directions": {"up": [1.0]}}, "direction 'up'"),
