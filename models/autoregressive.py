@@ -42,6 +42,11 @@ class Inverted(Bijection):
         x, ladj = self.bijection(y, context)
         return x, ladj
 
+    @property
+    def name(self) -> str:
+        """The name of what it turns round."""
+        return f"inverse {self.bijection.name}"
+
     def folded(self) -> Bijection:
         """The folded bijection, the other way round."""
         return Inverted(self.bijection.folded())

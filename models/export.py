@@ -25,6 +25,7 @@ from models.graph import OPSET, export_graph
 from models.invariance import check_invariance
 from models.probes import make_probes, outside_support
 from models.session import Graph
+from models.tracing import export_trace, trace_steps
 from service.bundle.calibration import calibrate
 from service.bundle.manifest import ContextFeature, Feature, Manifest, Provenance, Quantization
 from service.bundle.parity import BATCH_MULTIPLE
@@ -56,6 +57,7 @@ def export_flow(
     recipe: Mapping[str, Any] | None = None,
     seed: int | None = None,
     created: datetime | None = None,
+    trace: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Export a flow, hold the graphs against it in float64, and install the bundle.
@@ -79,6 +81,7 @@ def export_flow(
         recipe: what it was fitted by, as plain JSON values.
         seed: of the fit.
         created: the moment of export; None for now.
+        trace: whether the bundle holds trace.onnx, which shows the event after each step; it holds the weights again.
         progress: called with a few words before each step that takes seconds.
 
     Returns:
@@ -96,6 +99,7 @@ def export_flow(
     if (given is None) != (flow.context_width == 0):
         raise DataError(f"the flow takes {flow.context_width} columns of context; held_out came with another number")
     _check_inside(flow, rows)
+    names = flow.steps
     flow = copy.deepcopy(flow).cpu().float().eval().requires_grad_(requires_grad=False).freeze_base().fold()
     exact = reference(flow)
     probes = make_probes(rows, given, flow.support)
@@ -111,6 +115,10 @@ def export_flow(
     latents = sample_base(flow.base, probes.x.shape[0], flow.width, torch.Generator().manual_seed(0)).numpy()
     check_invariance(inverse, latents, probes.context)
     parity = parity.model_copy(update={"batch_multiple": BATCH_MULTIPLE})
+    files = {f"{direction}.onnx": graph for direction, graph in graphs.items()}
+    if trace:
+        say("exporting trace.onnx")
+        files["trace.onnx"] = export_trace(flow, exact, probes)
     log_prob = forward(rows, given, BATCHES[-1]).log_prob
     manifest = Manifest(
         name=name,
@@ -127,6 +135,7 @@ def export_flow(
         inverse="numeric" if flow.numeric_inverse else "closed form",
         opset=OPSET,
         files={},
+        trace=trace_steps(flow, names) if trace else [],
         calibration=calibrate(log_prob, gaussian_mean),
         parity=parity,
         provenance=Provenance(
@@ -137,7 +146,6 @@ def export_flow(
             created=(created or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
         ),
     )
-    files = {f"{direction}.onnx": graph for direction, graph in graphs.items()}
     golden = golden_rows(exact, rows, given, log_prob)
     whole = {**files, "golden.npz": golden.to_npz()}
     return repository.install_next(manifest, whole, pinned=version is not None)

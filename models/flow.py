@@ -7,7 +7,9 @@ parity) knows only the two classes of this module.
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -30,6 +32,11 @@ class Bijection(nn.Module, ABC):
 
     numeric_inverse: bool = False
     """Whether `inverse` searches for its answer, by a fixed number of steps, rather than having a formula."""
+
+    @property
+    def name(self) -> str:
+        """What this step of a chain is called: the words of its class's name, in small letters."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", type(self).__name__).lower()
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -149,13 +156,40 @@ class Flow(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Normalize: x ``[N, *event]`` -> z ``[N, D]`` and log|det df/dx| ``[N]``."""
+        values, terms = self.trace(x, context)
+        return values[-1], _sum(terms)
+
+    def trace(self, x: Tensor, context: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
+        """Normalize, and keep what lies between: the event after each step of the chain, from x to z.
+
+        Args:
+            x: ``[N, *event]``.
+            context: ``[N, C]``, or None.
+
+        Returns:
+            The event after each bijection, ``[N, ...]``, z last; and each one's log-determinant ``[N]`` in nats. The
+            sum of these is log|det df/dx|.
+        """
         y = self._clamp(x)
         context = self._scaled(context)
-        terms = []
+        values, terms = [], []
         for bijection in self.bijections:
             y, ladj = bijection(y, context)
+            values.append(y)
             terms.append(ladj)
-        return y, _sum(terms)
+        return values, terms
+
+    @property
+    def steps(self) -> list[str]:
+        """The names of the chain's steps, from data to latent: ``["standardize", "coupling 1", "coupling 2"]``."""
+        names = [bijection.name for bijection in self._steps()]
+        several = Counter(names)
+        before: Counter[str] = Counter()
+        numbered = []
+        for name in names:
+            before[name] += 1
+            numbered.append(f"{name} {before[name]}" if several[name] > 1 else name)
+        return numbered
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Generate: z ``[N, D]`` -> x ``[N, *event]`` and log|det dg/dz| ``[N]``.

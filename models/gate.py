@@ -24,7 +24,7 @@ from service.bundle.manifest import Parity
 from service.bundle.parity import TOLERANCE, relative_error
 from service.errors import ParityFailed
 
-__all__ = ["BATCHES", "LATENT_TOLERANCE", "ROUND_TRIP_TOLERANCE", "check_flow", "check_graphs", "reference"]
+__all__ = ["BATCHES", "LATENT_TOLERANCE", "ROUND_TRIP_TOLERANCE", "check_flow", "check_graphs", "compare", "reference"]
 
 BATCHES: Final = (1, 7, 1000)
 """The batch sizes that every probe goes through the graphs in."""
@@ -80,7 +80,7 @@ def check_flow(exact: Flow, probes: Probes, seed: int = 0) -> None:
         ("log_abs_det_jacobian of the inverse, negated,", -inverse_ladj.numpy(), ladj[held_out]),
         ("log_prob of the inverse", inverse_log_prob.numpy(), log_prob[held_out]),
     ):
-        _compare(what, "in float64", actual, expected, _EXACT, probes)
+        compare(what, "in float64", actual, expected, _EXACT, probes)
     _check_jacobian(exact, x, context, ladj[held_out], probes, seed)
 
 
@@ -113,17 +113,17 @@ def check_graphs(exact: Flow, forward: Graph, inverse: Graph, probes: Probes, se
             label = probes if graph is forward else None
             size = 1.0 + np.abs(answers.value).reshape(rows.shape[0], -1).max(axis=1)
             size = size.reshape(-1, *(1 for _ in answers.value.shape[1:]))
-            _compare(graph.output, where, actual.value, answers.value, LATENT_TOLERANCE, label, size)
+            compare(graph.output, where, actual.value, answers.value, LATENT_TOLERANCE, label, size)
             worst[graph.output] = max(worst[graph.output], relative_error(actual.value, answers.value))
             for name in ("log_abs_det_jacobian", "log_prob"):
-                error = _compare(name, where, getattr(actual, name), getattr(answers, name), TOLERANCE, label)
+                error = compare(name, where, getattr(actual, name), getattr(answers, name), TOLERANCE, label)
                 worst[name] = max(worst[name], error)
     held_out = probes.held_out
     context = None if probes.context is None else probes.context[held_out]
     latent = forward(probes.x[held_out], context, BATCHES[-1]).value.astype(np.float32)
     back = inverse(latent, context, BATCHES[-1])
     where = "after forward.onnx and inverse.onnx"
-    round_trip = _compare("x", where, back.value, probes.x[held_out].astype(np.float64), ROUND_TRIP_TOLERANCE, probes)
+    round_trip = compare("x", where, back.value, probes.x[held_out].astype(np.float64), ROUND_TRIP_TOLERANCE, probes)
     return Parity(
         tolerance=TOLERANCE,
         batches=list(BATCHES),
@@ -165,10 +165,10 @@ def _check_jacobian(exact: Flow, x: Tensor, context: Tensor | None, ladj: Float6
         jacobian: Any = torch.autograd.functional.jacobian(single, x[row])  # type: ignore[no-untyped-call]
         by_differentiation[position] = torch.linalg.slogdet(jacobian.reshape(exact.width, exact.width))[1]
     what = "log_abs_det_jacobian, against the Jacobian by differentiation,"
-    _compare(what, "in float64", ladj[chosen], by_differentiation, _EXACT, probes)
+    compare(what, "in float64", ladj[chosen], by_differentiation, _EXACT, probes)
 
 
-def _compare(
+def compare(
     what: str,
     where: str,
     actual: Float64,

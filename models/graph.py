@@ -1,4 +1,4 @@
-"""A flow's two directions as ONNX graphs: torch.export, clean-up, bytes.
+"""A flow's two directions, and its trace, as ONNX graphs: torch.export, clean-up, bytes.
 
 The bytes depend on the weights and the library versions alone: names of files and stack traces, which the exporter
 leaves in every node, are taken out.
@@ -21,6 +21,7 @@ from models.flow import Flow
 from models.loops import build_loops
 from models.reductions import merge_column_sums
 from models.rewrites import simplify
+from models.session import IN_AND_OUT
 from service.bundle.operators import check_graph
 from service.errors import ForbiddenGraph
 
@@ -29,7 +30,7 @@ __all__ = ["OPSET", "Direction", "export_graph"]
 OPSET: Final = 18
 """The ONNX opset of every graph: the one that torch's exporter writes itself, so that nothing is converted."""
 
-Direction = Literal["forward", "inverse"]
+Direction = Literal["forward", "inverse", "trace"]
 
 _FOLDED_VALUES: Final = 1 << 24
 """What depends on no row is computed at export, up to so many values: the exporter itself stops at a masked weight."""
@@ -60,12 +61,32 @@ class _Inverse(nn.Module):
         return self.flow.inverse_log_prob(z, context)
 
 
+class _Trace(nn.Module):
+    """x[, context] -> the event after each step, flat, their log-determinants, and log_prob."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        values, terms = self.flow.trace(x, context)
+        ladjs = torch.stack(terms, dim=1)
+        ladj = terms[0]
+        for term in terms[1:]:
+            ladj = ladj + term
+        log_prob = self.flow.masked(x, self.flow.base_log_prob(values[-1]) + ladj)
+        return torch.stack([value.flatten(1) for value in values], dim=1), ladjs, log_prob
+
+
+_MODULES: Final = {"forward": _Forward, "inverse": _Inverse, "trace": _Trace}
+
+
 def export_graph(flow: Flow, direction: Direction) -> bytes:
     """Write one direction of a flow as an ONNX file.
 
     Args:
         flow: in float32, on the CPU, in evaluation mode.
-        direction: "forward": x -> z; "inverse": z -> x.
+        direction: "forward": x -> z; "inverse": z -> x; "trace": x -> the event after each step.
 
     Returns:
         The bytes of the file, with inputs and outputs as CONTRACT says and N dynamic. The same weights give the
@@ -75,13 +96,13 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
         ForbiddenGraph: where the flow needs an operator outside the allow-list, or cannot be traced at all: it
             looks at the values of its rows, or fixes their number.
     """
-    forward = direction == "forward"
-    event = torch.zeros(_EXAMPLE_ROWS, *(flow.event_shape if forward else (flow.width,)))
-    inputs = {"x" if forward else "z": event}
+    signature = IN_AND_OUT[direction]
+    event = torch.zeros(_EXAMPLE_ROWS, *(flow.event_shape if signature.given == "x" else (flow.width,)))
+    inputs = {signature.given: event}
     if flow.context_width:
         inputs["context"] = torch.zeros(_EXAMPLE_ROWS, flow.context_width)
     rows = torch.export.Dim("N", min=1)
-    module = (_Forward(flow) if forward else _Inverse(flow)).eval()
+    module = _MODULES[direction](flow).eval()
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -90,7 +111,7 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
                 dynamo=True,
                 dynamic_shapes={name: {0: rows} for name in inputs},
                 input_names=list(inputs),
-                output_names=["z" if forward else "x", "log_abs_det_jacobian", "log_prob"],
+                output_names=list(signature.outputs),
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,

@@ -7,21 +7,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from service.errors import DataError, ParityFailed
 
-__all__ = ["Answers", "Graph"]
+__all__ = ["IN_AND_OUT", "Answers", "Graph", "InAndOut"]
+
+_NUMBERS: Final = frozenset({"log_abs_det_jacobian", "log_prob"})
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
+class InAndOut(NamedTuple):
+    """The names of a graph's input, beside the context, and of its outputs."""
+
+    given: str
+    outputs: tuple[str, str, str]
+
+
+IN_AND_OUT: Final[Mapping[str, InAndOut]] = MappingProxyType(
+    {
+        "forward": InAndOut("x", ("z", "log_abs_det_jacobian", "log_prob")),
+        "inverse": InAndOut("z", ("x", "log_abs_det_jacobian", "log_prob")),
+        "trace": InAndOut("x", ("values", "log_abs_det_jacobians", "log_prob")),
+    }
+)
+"""Direction -> what goes in and comes out."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """Three outputs of one direction: the value (z or x), log_abs_det_jacobian and log_prob; float64, by row."""
+    """Three outputs of one direction, float64, by row.
+
+    Args:
+        value: z or x; of a trace the event after each step, ``[N, S, D]``.
+        log_abs_det_jacobian: ``[N]``; of a trace each step's, ``[N, S]``.
+        log_prob: ``[N]``.
+    """
 
     value: Float64
     log_abs_det_jacobian: Float64
@@ -33,7 +60,7 @@ class Graph:
 
     Args:
         data: the bytes of the ONNX file.
-        direction: "forward" or "inverse".
+        direction: of `IN_AND_OUT`.
 
     Raises:
         DataError: where ONNX Runtime is not installed.
@@ -46,7 +73,8 @@ class Graph:
         except ImportError as error:
             raise DataError("exporting needs ONNX Runtime: install the extra `cpu` or `gpu` of pushforward") from error
         self.direction = direction
-        self.input, self.output = ("x", "z") if direction == "forward" else ("z", "x")
+        self.input, self._outputs = IN_AND_OUT[direction]
+        self.output = self._outputs[0]
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
@@ -70,13 +98,13 @@ class Graph:
 
     def _run(self, rows: Float32, context: Float32 | None, batch: int) -> list[Float32]:
         feed: Mapping[str, Float32] = {self.input: rows} | ({} if context is None else {"context": context})
-        names = (self.output, "log_abs_det_jacobian", "log_prob")
+        names = self._outputs
         try:
             outputs: list[Float32] = self._session.run(names, feed)
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             raise ParityFailed(f"{self.direction}.onnx fails on a batch of {batch}: {_first_line(error)}") from error
         for name, output in zip(names, outputs, strict=True):
-            fits = output.shape[:1] == (batch,) and (name == self.output or output.ndim == 1)
+            fits = output.shape[:1] == (batch,) and (output.ndim == 1 or name not in _NUMBERS)
             if not fits:
                 raise ParityFailed(
                     f"{self.direction}.onnx gives {name} of shape {list(output.shape)} for a batch of {batch}"

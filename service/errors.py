@@ -9,6 +9,7 @@
     │   ├── WrongShape              wrong_shape             rows or context of another width
     │   ├── NotFinite               not_finite              NaN or infinity among the numbers
     │   ├── OutOfSupport            out_of_support          a row where the density is zero has no latent
+    │   ├── NotTraceable            not_traceable           the bundle holds no trace of its chain
     │   ├── OverWorkBudget          over_work_budget        rows * width * steps above the cap
     │   ├── FlowNotFound            flow_not_found          no flow of that name
     │   ├── VersionNotFound         version_not_found       the flow has no such version
@@ -62,6 +63,7 @@ __all__ = [
     "NotAcceptable",
     "NotFinite",
     "NotReady",
+    "NotTraceable",
     "OutOfSupport",
     "OverWorkBudget",
     "ParityFailed",
@@ -131,6 +133,12 @@ class MalformedBody(RequestError):
     """The body is not what its media type says: not JSON, ragged rows, a broken frame."""
 
     code: ClassVar[str] = "malformed_body"
+
+
+class NotTraceable(RequestError):
+    """The flow was exported without its chain: there is no trace.onnx in its bundle."""
+
+    code: ClassVar[str] = "not_traceable"
 
 
 class InvalidArgument(RequestError):

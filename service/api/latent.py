@@ -1,4 +1,4 @@
-"""The native verbs that look into latent space: edits and importance weights. Each is one function, bytes to bytes."""
+"""The native verbs that look into a flow: trace, edits, importance weights. Each is one function, bytes to bytes."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from service.api import wire
 from service.api.arrays import event_rows
 from service.api.asking import Asking, Place, located, named, optional_context
 from service.api.codecs.codec import Columns
+from service.api.codecs.json import Json
 from service.api.exchange import Exchange, Reply
 from service.api.fields import validate
 from service.api.guard import check_work
-from service.api.latent_schemas import EditRequest, WeightsRequest
+from service.api.latent_schemas import EditRequest, TraceRequest, WeightsRequest
 from service.api.query import to_number
 from service.api.targets import log_target_rows
+from service.engine.checks import check_inside
 from service.engine.edits import Between, Direction, edit
 from service.engine.flow import Densities, Samples, ServedFlow
 from service.engine.importance import Importance, importance
 from service.engine.plan import Float32, Plan
+from service.engine.traces import trace
 from service.errors import InvalidArgument, PushforwardError, Reason, WrongShape
 
 __all__ = ["LatentVerbs"]
 
+_JSON: Final = Json()
 _TARGET: Final = ("log_target",)
 
 
 class LatentVerbs(Asking):
-    """The verbs of one server that look into latent space."""
+    """The verbs of one server that look into a flow."""
 
     def edit(self, exchange: Exchange) -> Plan[Reply]:
         """POST /edit."""
@@ -44,6 +48,32 @@ class LatentVerbs(Asking):
         found = yield from located(plan, "x", place)
         return wire.encode(codec, named(flow) | found._asdict(), "x", flow.features)
 
+    def trace(self, exchange: Exchange) -> Plan[Reply]:
+        """POST /trace. JSON holds a list of steps; any other type one array of them all, ``[N, S, D]``."""
+        codec = wire.accepted(exchange)
+        given, place = wire.decode(exchange, "x")
+        asked = validate(TraceRequest, given, place)
+        flow = self._find(exchange, asked, place)
+        _check_one_of(asked, ("x", "z", "n"), place)
+        steps = ("x" if asked.x is not None else "z", len(flow.manifest.trace) + 1)
+        if asked.n is not None:
+            plan = self._drawn(flow, asked.n, asked, place, steps=steps[1])
+            x = (yield from located(plan, "", place)).x
+            context = _one_context(flow, asked.context, place)
+        elif asked.z is not None:
+            z, context = self._rows(flow, "z", asked.z, asked.context, place, steps)
+            x = yield from located(_decoded(flow, z, context), "z", place)
+        else:
+            x, context = self._rows(flow, "x", asked.x, asked.context, place, steps)
+        found = yield from located(trace(flow, x, context), "x", place)
+        if codec.media_type == _JSON.media_type:
+            answer = {"steps": [step._asdict() for step in found.steps], "log_prob": found.log_prob}
+            return Reply(_JSON.encode(named(flow) | answer))
+        values = np.stack([step.value.reshape(len(x), flow.width) for step in found.steps], axis=1)
+        terms = np.stack([step.log_abs_det_jacobian for step in found.steps], axis=1)
+        whole = {"values": values, "log_abs_det_jacobians": terms, "log_prob": found.log_prob}
+        return wire.encode(codec, named(flow) | whole, "values", flow.features)
+
     def weights(self, exchange: Exchange) -> Plan[Reply]:
         """POST /weights. A body that holds one array is x; or the target, where `n` and `seed` say which rows."""
         codec = wire.accepted(exchange)
@@ -51,7 +81,7 @@ class LatentVerbs(Asking):
         given, place = wire.decode(exchange, "log_target" if drawn else "x")
         asked = validate(WeightsRequest, given, place)
         flow = self._find(exchange, asked, place)
-        _check_one_of(asked, place)
+        _check_one_of(asked, ("x", "n"), place)
         target: Any = asked.log_target
         plan: Plan[Densities] | Plan[Samples]
         if asked.n is None:
@@ -68,29 +98,47 @@ class LatentVerbs(Asking):
         found = yield from located(_weighed(plan, log_target_rows(target, count, (place, "log_target"))), "x", place)
         return wire.encode(codec, named(flow) | found._asdict(), "weights", flow.features)
 
-    def _drawn(self, flow: ServedFlow, n: int, asked: WeightsRequest, place: Place) -> Plan[Samples]:
+    def _drawn(
+        self, flow: ServedFlow, n: int, asked: WeightsRequest | TraceRequest, place: Place, steps: int = 1
+    ) -> Plan[Samples]:
         """The rows that /sample draws."""
         if asked.seed is None:
-            raise _refused("seed", "this argument is needed: log_target was computed at the rows of one seed", place)
-        check_work(n, flow.width, 1, self._max_work, (place, "n"))
-        context = optional_context(flow, asked.context, place)
-        if context is not None and context.ndim > 1:
-            if len(context) > 1:
-                reason = f"rows that are drawn take one row of context, and there are {len(context)}"
-                raise _refused("context", reason, place, WrongShape)
-            context = context[0]
-        return flow.sample(n, asked.seed, asked.offset, context=context)
+            raise _refused("seed", "this argument is needed: it says which rows are drawn", place)
+        check_work(n, flow.width, steps, self._max_work, (place, "n"))
+        context = _one_context(flow, asked.context, place)
+        return flow.sample(n, asked.seed, asked.offset, context=None if context is None else context[0])
+
+
+def _one_context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None:  # noqa: ANN401  as a codec gave it
+    """The context ``[1, C]`` of rows that are drawn."""
+    context = optional_context(flow, value, place)
+    if context is not None and context.ndim > 1 and len(context) > 1:
+        reason = f"rows that are drawn take one row of context, and there are {len(context)}"
+        raise _refused("context", reason, place, WrongShape)
+    return None if context is None else context.reshape(1, -1)
 
 
 def _weighed(plan: Plan[Densities] | Plan[Samples], log_target: npt.NDArray[np.float64]) -> Plan[Importance]:
     return importance(log_target, (yield from plan).log_prob.astype(np.float64))
 
 
-def _check_one_of(asked: WeightsRequest, place: Place) -> None:
-    if (asked.x is None) == (asked.n is None):
-        raise _refused("x", "expected either x, or n and seed", place)
-    if asked.n is None and (asked.seed is not None or asked.offset):
-        raise _refused("seed" if asked.seed is not None else "offset", "it belongs to n, and the rows are x", place)
+def _decoded(flow: ServedFlow, z: Float32, context: Float32 | None) -> Plan[Float32]:
+    decoded = yield from flow.decode(z, context)
+    check_inside(decoded.log_prob, "z")
+    return decoded.x
+
+
+def _check_one_of(asked: WeightsRequest | TraceRequest, names: Sequence[str], place: Place) -> None:
+    """Hold against each other the arguments that say which rows are meant."""
+    given = [name for name in names if getattr(asked, name) is not None]
+    if len(given) != 1:
+        *rows, drawn = names
+        found = " and ".join(given) or "none of them"
+        reason = f"expected {' or '.join(rows)}, or {drawn} and seed, and found {found}"
+        raise _refused(given[-1] if given else names[0], reason, place)
+    if given != ["n"] and (asked.seed is not None or asked.offset):
+        stray = "seed" if asked.seed is not None else "offset"
+        raise _refused(stray, f"it belongs to n, and the rows are {given[0]}", place)
 
 
 def _direction(

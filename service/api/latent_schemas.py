@@ -1,16 +1,17 @@
-"""The arguments and answers of the calls that look into latent space: /edit and /weights."""
+"""The arguments and answers of the calls that look into a flow: /trace, /edit and /weights."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from pydantic import ConfigDict, Field, FiniteFloat, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, WithJsonSchema
 
 from service.api.fields import (
     CONTEXT,
     MAX_OFFSET,
     NULLABLE,
     ROWS,
+    Densities,
     Request,
     Response,
     array_of,
@@ -18,7 +19,15 @@ from service.api.fields import (
 )
 from service.engine.noise import MAX_SEED
 
-__all__ = ["EditRequest", "EditResponse", "WeightsRequest", "WeightsResponse"]
+__all__ = [
+    "EditRequest",
+    "EditResponse",
+    "TraceRequest",
+    "TraceResponse",
+    "TracedStep",
+    "WeightsRequest",
+    "WeightsResponse",
+]
 
 _ROW: Final = either("a row of data", 1, 3).json_schema or {}
 _DIRECTION: Final = WithJsonSchema(
@@ -37,6 +46,34 @@ _DIRECTION: Final = WithJsonSchema(
         "to, of which strength 1 takes the first to the second",
     }
 )
+
+
+class TraceRequest(Request):
+    """Rows to follow through the chain: data, x; or latents, z; or those that /sample draws for n and seed."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"x": [[0.5, 0.25]]}})
+
+    x: Annotated[Any, ROWS] = None
+    z: Annotated[Any, either("latents, [N, D]; a single [D] is one row", 2, 1)] = None
+    n: Annotated[int | None, Field(ge=1, description="how many rows to draw, where there is neither x nor z")] = None
+    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED, description="of those rows")] = None
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the row of the seed that comes first")] = 0
+    context: Annotated[Any, CONTEXT] = None
+
+
+class TracedStep(BaseModel):
+    """What comes out of one step of the chain."""
+
+    name: Annotated[str, Field(description="of the step; x for what goes in")]
+    value: Annotated[Any, either("the event after it, [N, ...]", 2, 4)]
+    log_abs_det_jacobian: Annotated[Any, array_of(1, "its own, [N], in nats; 0 for what goes in")]
+
+
+class TraceResponse(Response):
+    """The event after each step of the chain, from x to z."""
+
+    steps: list[TracedStep]
+    log_prob: Densities
 
 
 class EditRequest(Request):

@@ -151,6 +151,7 @@ class Operations:
             shown = thinned(manifest.calibration, _SHOWN_QUANTILES)
             document = manifest.model_copy(update={"calibration": shown}).model_dump()
             described |= {key: document[key] for key in _BRIEF} | {"directions": sorted(manifest.directions)}
+            described["trace"] = [step.name for step in manifest.trace]
             described |= {"manifest": document, "calibration": document["calibration"]} if whole else {}
         return described
 

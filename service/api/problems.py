@@ -48,6 +48,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "wrong_shape": Problem(422, "An array has another shape than the flow's"),
     "not_finite": Problem(422, "A number is not finite, or does not fit into float32"),
     "out_of_support": Problem(422, "A row lies where the density is zero"),
+    "not_traceable": Problem(422, "The flow's bundle holds no trace"),
     "over_work_budget": Problem(422, "The request is over the work budget"),
     "header_too_large": Problem(431, "The header is too large"),
     "internal_error": Problem(500, "The server failed"),

@@ -202,6 +202,7 @@ class Flow(BaseModel):
     base: dict[str, Any] | None = None
     support: dict[str, Any] | None = None
     directions: list[str] = []
+    trace: Annotated[list[str], Field(description="the steps of the chain, where /trace can show them")] = []
     manifest: Annotated[dict[str, Any] | None, Field(description="of a flow asked for by name")] = None
     calibration: Annotated[dict[str, Any] | None, Field(description="of a flow asked for by name")] = None
 

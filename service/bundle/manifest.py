@@ -29,6 +29,7 @@ __all__ = [
     "Provenance",
     "Quantization",
     "Recalibration",
+    "Step",
     "Support",
     "UniformBase",
     "is_flow_name",
@@ -224,6 +225,18 @@ class Provenance(Part):
     recalibration: Recalibration | None = None
 
 
+class Step(Part):
+    """One step of the chain from x to z, as trace.onnx shows it.
+
+    Args:
+        name: what it is, such as ``"standardize"`` or ``"coupling 2"``.
+        shape: of the event after it.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
+
+
 class Manifest(Part):
     """The content of flow.json.
 
@@ -246,6 +259,7 @@ class Manifest(Part):
         files: file name -> SHA-256, for every other file of the bundle.
         calibration: log_prob on held-out rows.
         directions: name -> direction in latent space, ``[D]``.
+        trace: the steps of the chain, where the bundle holds trace.onnx; else empty.
         parity: what the exporter's gate measured.
         provenance: where the flow came from.
 
@@ -270,6 +284,7 @@ class Manifest(Part):
     files: dict[str, Annotated[str, Field(pattern=_DIGEST_PATTERN)]]
     calibration: Calibration
     directions: dict[str, list[FiniteFloat]] = Field(default_factory=dict)
+    trace: list[Step] = Field(default_factory=list)
     parity: Parity
     provenance: Provenance
 
@@ -301,6 +316,9 @@ class Manifest(Part):
         both = next((feature.name for feature in self.features if feature.name in names), None)
         if both is not None:
             raise ValueError(f"{both!r} names both a column of the event and one of the context")
+        for step in self.trace:
+            if math.prod(step.shape) != self.latent_width:
+                raise ValueError(f"a bijection keeps the width: step {step.name!r} has shape {step.shape}")
         for name, direction in self.directions.items():
             if len(direction) != self.latent_width:
                 raise ValueError(f"direction {name!r} has {len(direction)} values, not {self.latent_width}")

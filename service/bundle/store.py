@@ -172,6 +172,11 @@ def read_bundle(folder: Path) -> Bundle:
             "flow.json must name the files of a bundle",
             (Reason(("flow.json", "files"), f"expected {sorted(REQUIRED_FILES)}, and found {sorted(named)}"),),
         )
+    if bool(manifest.trace) != ("trace.onnx" in named):
+        raise ManifestInvalid(
+            "flow.json must name the steps of trace.onnx where there is one, and only there",
+            (Reason(("flow.json", "trace"), f"it names {len(manifest.trace)} steps"),),
+        )
     if present != named | {MANIFEST_FILE}:
         missing, extra = sorted(named - present), sorted(present - named - {MANIFEST_FILE})
         raise UnexpectedFile(

@@ -17,9 +17,9 @@ from service.engine.flow import ServedFlow
 from service.engine.plan import Float32, Outputs, Plan, Run
 from service.engine.round_trips import greatest
 from service.engine.runtime import Graph
-from service.errors import ParityFailed, Reason
+from service.errors import BundleError, ParityFailed, Reason
 
-__all__ = ["ROUND_TRIP_TOLERANCE", "ParityRow", "check_golden", "parity_table", "probe"]
+__all__ = ["ROUND_TRIP_TOLERANCE", "ParityRow", "check_golden", "check_traced", "parity_table", "probe"]
 
 ROUND_TRIP_TOLERANCE: Final = 1e-3
 """The bound on |g(z) - x| / (1 + |x|): z comes from float64 and g runs in float32, so that both roundings count."""
@@ -81,6 +81,7 @@ def parity_table(bundle: Bundle, batches: tuple[int, ...] = (1, 7, 1000)) -> lis
         BundleError: where a graph cannot be loaded.
     """
     forward, inverse = Graph(bundle, "forward"), Graph(bundle, "inverse")
+    traced = Graph(bundle, "trace") if bundle.manifest.trace else None
     rows = []
     for batch in batches:
         count = len(bundle.golden.x)
@@ -88,7 +89,28 @@ def parity_table(bundle: Bundle, batches: tuple[int, ...] = (1, 7, 1000)) -> lis
         there = _in_batches(forward, tiled.x, tiled.context, batch)
         back = _in_batches(inverse, tiled.z.astype(np.float32), tiled.context, batch)
         rows += _compare(tiled, there, back, batch)
+        if traced is not None:
+            rows += _compare_trace(tiled, _in_batches(traced, tiled.x, tiled.context, batch), batch)
     return rows
+
+
+def check_traced(bundle: Bundle) -> None:
+    """Run every golden row through trace.onnx.
+
+    Args:
+        bundle: with a trace.
+
+    Raises:
+        ParityFailed: it does not end where the golden rows do; each quantity that is off is named.
+        BundleError: the graph cannot be loaded or run, or is not that of the manifest.
+    """
+    golden = bundle.golden
+    graph = Graph(bundle, "trace")
+    try:
+        traced = graph(golden.x, golden.context)
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+        raise BundleError("trace.onnx could not be run on the golden rows") from error
+    _require(_compare_trace(golden, traced, len(golden.x)))
 
 
 def _checked(flow: ServedFlow, golden: Golden, *, bounded: bool) -> Plan[None]:
@@ -97,7 +119,11 @@ def _checked(flow: ServedFlow, golden: Golden, *, bounded: bool) -> Plan[None]:
     inside = np.isfinite(golden.log_prob)
     if flow.round_trips is not None and inside.any():
         flow.round_trips.observe("forward", greatest(back.value[inside], golden.x[inside]))
-    failed = [row for row in _compare(golden, there, back, len(golden.x)) if not row.passed]
+    _require(_compare(golden, there, back, len(golden.x)))
+
+
+def _require(found: list[ParityRow]) -> None:
+    failed = [row for row in found if not row.passed]
     if failed:
         raise ParityFailed(
             "the graphs do not give the answers of the golden rows",
@@ -123,6 +149,16 @@ def _compare(golden: Golden, there: Outputs, back: Outputs, batch: int) -> list[
             relative_error(back.log_prob[inside], golden.log_prob[inside]),
             ROUND_TRIP_TOLERANCE,
         ),
+    ]
+
+
+def _compare_trace(golden: Golden, traced: Outputs, batch: int) -> list[ParityRow]:
+    """The last step is z, and the steps' log-determinants sum to the whole."""
+    whole = traced.log_abs_det_jacobian.sum(axis=1, dtype=np.float64)
+    return [
+        ParityRow("trace z", batch, relative_error(traced.value[:, -1], golden.z), TOLERANCE),
+        ParityRow("trace log_abs_det_jacobian", batch, relative_error(whole, golden.log_abs_det_jacobian), TOLERANCE),
+        ParityRow("trace log_prob", batch, relative_error(traced.log_prob, golden.log_prob), TOLERANCE),
     ]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from service.engine.plan import Float32, Outputs
-from service.errors import PushforwardError, Reason
+from service.errors import OutOfSupport, PushforwardError, Reason
 
-__all__ = ["check_finite", "check_outputs"]
+__all__ = ["check_finite", "check_inside", "check_outputs"]
 
 
 def check_outputs(outputs: Outputs, argument: str, error: type[PushforwardError], period: int | None = None) -> None:
@@ -25,7 +25,7 @@ def check_outputs(outputs: Outputs, argument: str, error: type[PushforwardError]
     if value.size:
         check_finite(value.reshape(len(value), -1), argument, error, period)
     check_finite(np.where(np.isneginf(log_prob), np.float32(0), log_prob)[:, None], argument, error, period)
-    check_finite(ladj[:, None], argument, error, period)
+    check_finite(ladj.reshape(len(ladj), -1), argument, error, period)
 
 
 def check_finite(values: Float32, argument: str, error: type[PushforwardError], period: int | None = None) -> None:
@@ -40,3 +40,21 @@ def check_finite(values: Float32, argument: str, error: type[PushforwardError], 
         f"row {rows[0]}: {reason}",
         tuple(Reason((argument,), reason, int(row)) for row in rows[: PushforwardError.MAX_REASONS]),
     )
+
+
+def check_inside(log_prob: Float32, argument: str) -> None:
+    """Let no row ``[N]`` pass where the density is zero; each such row is named, up to a number.
+
+    Raises:
+        OutOfSupport: x has no latent there, or z no data.
+    """
+    outside = np.flatnonzero(np.isneginf(log_prob))
+    if outside.size:
+        other = "data" if argument == "z" else "latent"
+        raise OutOfSupport(
+            f"{argument}, row {outside[0]} lies where the density is zero, so that it has no {other}",
+            tuple(
+                Reason((argument,), "the density is zero here", int(row))
+                for row in outside[: PushforwardError.MAX_REASONS]
+            ),
+        )

@@ -13,10 +13,10 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from service.engine.checks import check_outputs
+from service.engine.checks import check_inside, check_outputs
 from service.engine.flow import ServedFlow
 from service.engine.plan import Float32, Plan, Rows, Run
-from service.errors import InvalidArgument, NotFinite, OutOfSupport, PushforwardError, Reason, WrongShape
+from service.errors import InvalidArgument, NotFinite, Reason, WrongShape
 
 __all__ = ["Between", "Direction", "Edited", "edit", "named_direction"]
 
@@ -160,11 +160,5 @@ def edit(
 def _latents(flow: ServedFlow, x: Float32, context: Float32 | None, argument: str) -> Plan[Float32]:
     outputs = yield Run(flow.forward, x, flow.context_for(context, len(x)))
     check_outputs(outputs, argument, NotFinite)
-    outside = np.flatnonzero(np.isneginf(outputs.log_prob))
-    if outside.size:
-        named = tuple(
-            Reason((argument,), "the density is zero here", int(row)) for row in outside[: PushforwardError.MAX_REASONS]
-        )
-        where = f"{argument}, row {outside[0]}"
-        raise OutOfSupport(f"{where} lies where the density is zero, so that it has no latent", named)
+    check_inside(outputs.log_prob, argument)
     return outputs.value

@@ -113,6 +113,7 @@ class ServedFlow:
         inverse: z -> x.
         execution: how both are run; None where that is not known.
         round_trips: where the errors of round trips are counted; None for nowhere.
+        tracer: x -> the event after each step (`service.engine.traces`); None for a bundle without trace.onnx.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class ServedFlow:
         inverse: Lane,
         execution: Execution | None = None,
         round_trips: RoundTrips | None = None,
+        tracer: Lane | None = None,
     ) -> None:
         self.manifest = manifest
         self.golden = golden
@@ -130,6 +132,7 @@ class ServedFlow:
         self.inverse = inverse
         self.execution = execution
         self.round_trips = round_trips
+        self.tracer = tracer
         self.held_out = HeldOut(manifest.calibration)
         self.event_shape = tuple(manifest.event_shape)
         """The shape of one row of x."""

@@ -16,7 +16,7 @@ import numpy as np
 from service.bundle.manifest import Manifest
 from service.bundle.place import require_place
 from service.bundle.store import Bundle, Repository, read_bundle
-from service.engine.canary import check_golden
+from service.engine.canary import check_golden, check_traced
 from service.engine.chunks import Timing, best_chunk, time_batches
 from service.engine.cpu import usable_cpus
 from service.engine.flow import ServedFlow
@@ -25,6 +25,7 @@ from service.engine.plan import Float32, run_now
 from service.engine.queues import Limits
 from service.engine.runtime import Device, Graph, OnDevice, open_graphs
 from service.engine.scores import HeldOut
+from service.engine.traces import Tracer
 from service.engine.workers import QueuedLane, Workers
 from service.errors import BundleError, FlowNotFound, NotReady, PushforwardError, VersionNotFound
 
@@ -98,7 +99,8 @@ def load_flow(
         _lane(workers, forward, limits, there, metrics.lane(name, version, "forward", scale)),
         _lane(workers, inverse, limits, back, metrics.lane(name, version, "inverse", scale)),
     )
-    flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version))
+    tracer = _tracer(bundle, workers, limits, metrics) if bundle.manifest.trace else None
+    flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version), tracer)
     try:
         run_now(check_golden(flow))
     except BundleError:
@@ -131,6 +133,19 @@ def _lane(
     for timing in (chunk, timings[0]):
         lane.queue.note(timing.rows, timing.seconds)
     return lane
+
+
+def _tracer(bundle: Bundle, workers: Workers, limits: Limits, metrics: Metrics) -> QueuedLane:
+    """A lane for the trace, which is tried now and opened again when it is first asked for.
+
+    Raises:
+        BundleError: as `load_flow`.
+    """
+    check_traced(bundle)
+    tracer = Tracer(bundle)
+    chunk = min(tracer.chunk_rows, limits.chunk_rows or tracer.chunk_rows)
+    counted = metrics.lane(bundle.manifest.name, bundle.manifest.version, "trace")
+    return workers.lane(tracer, replace(limits, chunk_rows=chunk), counted)
 
 
 class Registry:

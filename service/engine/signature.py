@@ -10,17 +10,18 @@ from service.errors import BundleError
 
 __all__ = ["Direction", "Signature"]
 
-Direction = Literal["forward", "inverse"]
+Direction = Literal["forward", "inverse", "trace"]
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The inputs and outputs of one direction of a flow, all float32.
+    """The inputs and outputs of one direction of a flow, or of its trace, all float32.
 
     Args:
         file: the graph's, in its bundle.
         inputs: name -> shape of one row; first that of the rows, then that of the context, if there is one.
-        outputs: the same: the value, log_abs_det_jacobian and log_prob.
+        outputs: the same: the value, log_abs_det_jacobian and log_prob; of a trace values and log_abs_det_jacobians,
+            those of each step.
     """
 
     file: str
@@ -31,9 +32,12 @@ class Signature:
     def of(cls, manifest: Manifest, direction: Direction) -> Signature:
         """What a manifest says of a direction."""
         x, z = ("x", tuple(manifest.event_shape)), ("z", (manifest.latent_width,))
-        given, value = (x, z) if direction == "forward" else (z, x)
+        given, value = (z, x) if direction == "inverse" else (x, z)
         context = {"context": (manifest.context_width,)} if manifest.context_width else {}
         outputs: dict[str, tuple[int, ...]] = {value[0]: value[1], "log_abs_det_jacobian": (), "log_prob": ()}
+        if direction == "trace":
+            steps = len(manifest.trace)
+            outputs = {"values": (steps, manifest.latent_width), "log_abs_det_jacobians": (steps,), "log_prob": ()}
         return cls(f"{direction}.onnx", {given[0]: given[1], **context}, outputs)
 
     def check(self, session: Any) -> None:  # noqa: ANN401  onnxruntime has no types

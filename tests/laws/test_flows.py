@@ -48,9 +48,12 @@ def test_log_determinants_of_the_chain_add_up(case: FlowCase) -> None:
     flow = case.build()
     context = case.context if flow.context_scaling is None else flow.context_scaling(case.context)[0]
     y, total = case.x, torch.zeros(case.x.shape[0], dtype=torch.float64)
-    for bijection in flow.bijections:
+    values, terms = flow.trace(case.x, case.context)
+    for bijection, value, term in zip(flow.bijections, values, terms, strict=True):
         y, ladj = bijection(y, context)
+        torch.testing.assert_close((value, term), (y, ladj), **EXACT)
         total = total + ladj
+    assert len(set(flow.steps)) == len(values)
     z, whole = flow(case.x, case.context)
     torch.testing.assert_close((y, total), (z, whole), **EXACT)
     torch.testing.assert_close(flow.log_prob(case.x, case.context), flow.base_log_prob(z) + whole, **EXACT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from service.bundle.manifest import (
     Parity,
     Provenance,
     Quantization,
+    Step,
     Support,
     UniformBase,
 )
 from service.bundle.store import Bundle, Golden, Repository, read_bundle
 
-__all__ = ["Parts", "affine", "coupling", "image", "install", "square"]
+__all__ = ["Parts", "affine", "coupling", "image", "install", "square", "traced"]
 
 OPSET = 18
 Array = NDArray[np.float64]
@@ -52,17 +53,18 @@ class Parts:
 class _Graph:
     """A graph under construction: `op` adds a node and names its output."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def const(self, value: Any, dtype: Any = np.float32) -> str:
-        name = f"c{len(self.constants)}"
+        name = f"{self._prefix}c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
     def op(self, kind: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
-        name = out or f"t{len(self.nodes)}"
+        name = out or f"{self._prefix}t{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
         return name
 
@@ -334,6 +336,35 @@ def coupling(name: str = "coupling", version: int = 1, width: int = 2, hidden: i
     graphs = {"forward.onnx": graph("x", "z", False), "inverse.onnx": graph("z", "x", True)}
     x, _ = inverse(generator.normal(size=(9, width)), None)
     return _parts(draft, graphs, forward, inverse, x, None)
+
+
+def traced(parts: Parts) -> Parts:
+    """The same bundle of `affine` or `image` with its chain in two steps: "centre" and "scale"."""
+    manifest = parts.manifest
+    width = manifest.latent_width
+    model = onnx.load_from_string(parts.files["forward.onnx"])
+    (centred,) = (node.output[0] for node in model.graph.node if node.op_type == "Sub" and node.input[0] == "t0")
+    built = _Graph("trace ")
+    alone, column = built.const([-1, 1, width], np.int64), built.const([-1, 1], np.int64)
+    values = [built.op("Reshape", step, alone) for step in (centred, "z")]
+    built.op("Concat", *values, out="values", axis=1)
+    term = built.op("Reshape", "log_abs_det_jacobian", column)
+    nothing = built.op("Mul", term, built.const(0.0))
+    built.op("Concat", nothing, term, out="log_abs_det_jacobians", axis=1)
+    model.graph.node.extend(built.nodes)
+    model.graph.initializer.extend(built.constants)
+    kept = [output for output in model.graph.output if output.name == "log_prob"]
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("values", TensorProto.FLOAT, ["N", 2, width]))
+    model.graph.output.append(helper.make_tensor_value_info("log_abs_det_jacobians", TensorProto.FLOAT, ["N", 2]))
+    model.graph.output.extend(kept)
+    onnx.checker.check_model(model)
+    steps = [Step(name="centre", shape=manifest.event_shape), Step(name="scale", shape=[width])]
+    return replace(
+        parts,
+        manifest=manifest.model_copy(update={"trace": steps}),
+        files={**parts.files, "trace.onnx": model.SerializeToString()},
+    )
 
 
 def install(root: Path, *parts: Parts) -> Repository:

@@ -13,19 +13,21 @@ from service.engine.queues import Limits
 from service.engine.registry import load_flow
 from service.engine.workers import Workers
 from service.settings import Settings
-from tests.service.bundles import Parts, affine, bundle, coupling, image, install, square
+from tests.service.bundles import Parts, affine, bundle, coupling, image, install, square, traced
 from tests.service.inprocess import InProcess
 
 EVERY_FLOW: dict[str, Parts] = {
-    "two-moons": affine("two-moons"),
-    "conditional": affine(
-        "conditional",
-        1,
-        (3,),
-        2,
-        context_features=[ContextFeature(name="dose"), ContextFeature(name="kind=b", column="kind", category="b")],
+    "two-moons": traced(affine("two-moons")),
+    "conditional": traced(
+        affine(
+            "conditional",
+            1,
+            (3,),
+            2,
+            context_features=[ContextFeature(name="dose"), ContextFeature(name="kind=b", column="kind", category="b")],
+        )
     ),
-    "image": image(),
+    "image": traced(image()),
     "square": square(),
     "coupling": coupling(width=5),
 }
@@ -41,7 +43,7 @@ def parts() -> dict[str, Parts]:
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of small flows; the default is called as the shipped one, so that the examples of OpenAPI run."""
     root = tmp_path_factory.mktemp("repository")
-    install(root, *EVERY_FLOW.values(), affine("two-moons", 2))
+    install(root, *EVERY_FLOW.values(), traced(affine("two-moons", 2)))
     return root
 
 

@@ -63,16 +63,32 @@ class Json:
         log_prob = answer.get("log_prob")
         if isinstance(log_prob, np.ndarray) and _holds_zero(log_prob):
             answer = {**answer, "in_support": log_prob != -math.inf}
-        if all(not isinstance(value, np.ndarray) or value.size <= self._PIECE for value in answer.values()):
+        if all(map(self._small, answer.values())):
             return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
         pieces: list[bytes] = []
-        for name, value in answer.items():
-            pieces += (b"," if pieces else b"{", orjson.dumps(name), b":")
-            self._write(value, pieces)
-        return b"".join([*pieces, b"}"])
+        self._write(answer, pieces)
+        return b"".join(pieces)
+
+    def _small(self, value: Any) -> bool:  # noqa: ANN401  whatever an answer holds
+        """Whether a value is soon written: a list of objects, which a trace is, never passes for one."""
+        if isinstance(value, np.ndarray):
+            return value.size <= self._PIECE
+        return not (isinstance(value, list) and value and isinstance(value[0], dict))
 
     def _write(self, value: Any, pieces: list[bytes]) -> None:  # noqa: ANN401  whatever an answer holds
         """Append the text of a value; a large array in many pieces, of which only the whole is ever joined."""
+        if isinstance(value, Mapping):
+            for at, (name, item) in enumerate(value.items()):
+                pieces += (b"," if at else b"{", orjson.dumps(name), b":")
+                self._write(item, pieces)
+            pieces.append(b"}")
+            return
+        if isinstance(value, list) and not self._small(value):
+            for at, item in enumerate(value):
+                pieces.append(b"," if at else b"[")
+                self._write(item, pieces)
+            pieces.append(b"]")
+            return
         if not isinstance(value, np.ndarray) or value.size <= self._PIECE or value.ndim == 0:
             pieces.append(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
             return
