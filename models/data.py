@@ -140,7 +140,7 @@ def load_data(recipe: Recipe) -> Table:
     if options.source in datasets.BUILTIN:
         dataset = datasets.load(options.source)
         given, features = dataset.quantization, dataset.features
-        source, words = _of_builtin(options.source, dataset.rows, features), dataset.data
+        source, words = _of_builtin(options.source, dataset), dataset.data
     else:
         source = read_source(Path(options.source), options.key, options.header, options.test_key)
         words = source.file + (f", array {options.key}" if options.key else "")
@@ -233,11 +233,12 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _of_builtin(name: str, rows: npt.NDArray[np.float64], features: Sequence[Feature]) -> Source:
+def _of_builtin(name: str, dataset: datasets.Dataset) -> Source:
+    rows, features = dataset.rows, dataset.features
     if rows.ndim > 2:
-        return Source(name, array=rows)
+        return Source(name, array=rows, beside=dataset.beside)
     names = [feature.name for feature in features] or [str(i) for i in range(rows.shape[1])]
-    return Source(name, {n: rows[:, i] for i, n in enumerate(names)}, named=bool(features))
+    return Source(name, {n: rows[:, i] for i, n in enumerate(names)}, named=bool(features), beside=dataset.beside)
 
 
 def _sheet(source: Source, names: Sequence[str], rows: FloatArray, kept: npt.NDArray[np.bool_] | None) -> Sheet:

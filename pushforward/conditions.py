@@ -66,6 +66,13 @@ class Given:
     rows: Float32Array | None
     beside: Layout | None
 
+    @property
+    def width(self) -> int:
+        """How many numbers a row brings with it; 0 where all rows have one context, or none."""
+        if self.beside is not None:
+            return self.beside.width
+        return 0 if self.rows is None or self.rows.ndim == 1 else self.rows.shape[1]
+
     def of(self, block: Block, name: str) -> Float32Array | None:
         """The context of a block of the input `name`: ``[C]``, or ``[n, C]``.
 

@@ -125,13 +125,35 @@ class Requests:
         """``GET /sample``, or ``POST /sample`` for several contexts; offsets of one seed for a large n."""
         name, version = self._flow(model, version)
         contexts = None if context is None else to_float32(context, "context")
+        more = {**noise.said(), **({"return": _ROUND_TRIP} if round_trip else {})}
+        if contexts is None or contexts.ndim != 2:
+            return (yield from self._samples(n, seed, offset, more, contexts, name, version))
+        each = max(1, self.max_values // max(contexts.shape[1], min(n, _FIRST_ROWS)))
+        parts: list[Samples] = []
+        for start in range(0, len(contexts), each):
+            group = contexts[start : start + each]
+            part = yield from self._samples(n, seed, offset, more, group, name, version)
+            parts.append(part)
+            name, version, seed = part.model, part.version, part.seed
+        return join(parts)
+
+    def _samples(
+        self,
+        n: int,
+        seed: int | None,
+        offset: int,
+        more: Mapping[str, Any],
+        contexts: Float32Array | None,
+        name: str | None,
+        version: int | None,
+    ) -> Steps[Samples]:
+        """Rows of no context, of one, or of a few, in as many requests as n needs."""
         axis = 0 if contexts is None or contexts.ndim == 1 else 1
         rows = _FIRST_ROWS
-        more = {"return": _ROUND_TRIP} if round_trip else {}
         parts: list[Samples] = []
         while not parts or (parts[-1].offset - offset) + parts[-1].x.shape[axis] < n:
             done = sum(part.x.shape[axis] for part in parts)
-            of_it = {"n": min(rows, n - done), "seed": seed, "offset": offset + done, **noise.said(), **more}
+            of_it = {"n": min(rows, n - done), "seed": seed, "offset": offset + done, **more}
             request = _sample_request(name, version, {k: v for k, v in of_it.items() if v is not None}, contexts)
             part = Samples.read((yield from self._ask(request)))
             parts.append(part)
@@ -220,12 +242,12 @@ class Requests:
             contexts = to_float32(context, "context")
             for_all = contexts.ndim < 2 or len(contexts) == 1
             (fixed if for_all else along)["context"] = contexts
-        if rows.size <= self.max_values or rows.ndim < 2:
+        if sum(array.size for array in along.values()) <= self.max_values or rows.ndim < 2:
             yield {**along, **fixed}
             return
         if any(len(array) != len(rows) for array in along.values()):
             raise InvalidInput(f"context has {len(along['context'])} rows, and {key} has {len(rows)}")
-        step = max(1, self.max_values // (rows.size // len(rows)))
+        step = max(1, self.max_values // sum(array[0].size for array in along.values()))
         for start in range(0, len(rows), step):
             yield {**{name: array[start : start + step] for name, array in along.items()}, **fixed}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -41,34 +41,39 @@ class Dataset:
         features: one for each column of a table; empty for images.
         data: where the rows come from, in words.
         quantization: for integer-valued data; else None.
+        beside: name -> values ``[N]`` that are no part of a row, but can select rows and condition a flow.
     """
 
     rows: npt.NDArray[np.float64]
     features: tuple[Feature, ...]
     data: str
     quantization: Quantization | None = None
+    beside: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
 
 
 def two_moons() -> Dataset:
     """Two interleaved half circles of radius 1, with normal noise of standard deviation 0.07 on both coordinates."""
     from sklearn.datasets import make_moons
 
-    rows, _ = make_moons(n_samples=MOON_ROWS, noise=MOON_NOISE, random_state=20260101)
+    rows, moon = make_moons(n_samples=MOON_ROWS, noise=MOON_NOISE, random_state=20260101)
     data = f"scikit-learn's make_moons: {MOON_ROWS} points, noise {MOON_NOISE}, random_state 20260101"
-    return Dataset(np.asarray(rows, np.float64), (Feature(name="x"), Feature(name="y")), data)
+    features = (Feature(name="x"), Feature(name="y"))
+    return Dataset(np.asarray(rows, np.float64), features, data, beside={"moon": np.asarray(moon, np.int64)})
 
 
 def digits() -> Dataset:
     """Handwritten digits, 8 x 8 pixels, each a whole number from 0 (paper) to 16 (ink)."""
     from sklearn.datasets import load_digits
 
-    images = np.asarray(load_digits().images, np.float64)[..., np.newaxis]
+    scans = load_digits()
+    images = np.asarray(scans.images, np.float64)[..., np.newaxis]
     reading = (
         "A pixel k in 0, 1, ..., 16 stands for the bin [k - 1/2, k + 1/2): the flow was fitted to integers plus noise "
         "U(-1/2, 1/2). An integer row is read as the centre of its bin, so send integers as they are."
     )
     data = "scikit-learn's load_digits: 1797 images of the test part of UCI's optical recognition of handwritten digits"
-    return Dataset(images, (), data, Quantization(low=0.0, high=16.0, step=1.0, reading=reading))
+    quantization = Quantization(low=0.0, high=16.0, step=1.0, reading=reading)
+    return Dataset(images, (), data, quantization, {"digit": np.asarray(scans.target, np.int64)})
 
 
 def wine() -> Dataset:
@@ -78,7 +83,8 @@ def wine() -> Dataset:
     table = load_wine()
     features = tuple(Feature(name=name, unit=_WINE_UNITS.get(name)) for name in table.feature_names)
     data = "scikit-learn's load_wine: UCI's wine recognition data, 178 wines of three cultivars, the cultivar left out"
-    return Dataset(np.asarray(table.data, np.float64), features, data)
+    cultivar = {"cultivar": np.asarray(table.target, np.int64)}
+    return Dataset(np.asarray(table.data, np.float64), features, data, beside=cultivar)
 
 
 BUILTIN: Final[Mapping[str, Callable[[], Dataset]]] = MappingProxyType(

@@ -71,7 +71,7 @@ def command(
     layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
     features = [feature.model_dump() for feature in manifest.context_features]
     given = given_context(context, context_columns, context_layout(manifest.context_width, features))
-    with open_rows(data, layout, block_rows(layout.width), delimiter, given.beside) as rows:
+    with open_rows(data, layout, block_rows(layout.width + given.width), delimiter, given.beside) as rows:
         held_out = rows.whole()
     given.require_used(len(held_out.values), rows.name)
     contexts = given.of(held_out, rows.name)

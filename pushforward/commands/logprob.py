@@ -50,7 +50,7 @@ def command(
         given = given_context(context, context_columns, source.conditions)
         layout = source.layout
         with (
-            open_rows(file, layout, block_rows(layout.width), delimiter, given.beside) as rows,
+            open_rows(file, layout, block_rows(layout.width + given.width), delimiter, given.beside) as rows,
             open_table(out, form, ["log_prob"]) as table,
             progress(rows.total) as done,
         ):

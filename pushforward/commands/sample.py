@@ -75,7 +75,7 @@ def command(
         several = contexts is not None and contexts.ndim > 1
         named = source.conditions.names if several and source.conditions is not None else ()
         layout = source.layout
-        size = block_rows(layout.width)
+        size = block_rows(layout.width + len(named))
         noise = Noise(temperature, truncation, method)
         drawn_by_us = seed is None
         total = count * (len(contexts) if several and contexts is not None else 1)

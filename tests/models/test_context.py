@@ -16,6 +16,7 @@ from service.errors import DataError
 GENERATOR = np.random.default_rng(0)
 ROWS, COUNT = GENERATOR.normal(size=(60, 3)), 60
 LABELS = np.arange(COUNT) % 3
+ROWS_AND_LABELS = list(zip(ROWS.tolist(), LABELS.tolist(), strict=True))
 
 
 def load(source: Path, **options) -> Table:
@@ -26,10 +27,7 @@ def load(source: Path, **options) -> Table:
 def csv(tmp_path: Path) -> Path:
     """Columns a, b, age, label (0 to 2) and kind (red or white)."""
     lines = ["a,b,age,label,kind"]
-    lines += [
-        f"{r[0]!r},{r[1]!r},{r[2]!r},{y},{'red' if y == 1 else 'white'}"
-        for r, y in zip(ROWS.tolist(), LABELS, strict=True)
-    ]
+    lines += [f"{a!r},{b!r},{age!r},{y},{'red' if y == 1 else 'white'}" for (a, b, age), y in ROWS_AND_LABELS]
     path = tmp_path / "t.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -134,6 +132,21 @@ def test_another_context_is_other_data(csv):
     digests |= {load(edited(csv, 7, ",1,white", ",1,white"), **options, context=["age"]).digest}
     assert len(digests) == 2
     assert load(edited(csv, 2, "0.64", "0.65"), columns=["b"], context=["age"]).digest not in digests
+
+
+@pytest.mark.parametrize(("name", "label", "classes"), [("digits", "digit", 10), ("wine", "cultivar", 3)])
+def test_a_built_in_data_set_has_its_labels_beside_it(name, label, classes):
+    table = load(name, context=[label], one_hot=[label], dequantize=name == "digits")
+    assert [f.name for f in table.context_features] == [f"{label}={number}" for number in range(classes)]
+    assert len(table.context) == len(table.rows)
+    one = load(name, where=[f"{label}=1"], dequantize=name == "digits")
+    np.testing.assert_array_equal(one.rows, table.rows[table.context[:, 1] == 1])
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("a,k=1,k\n" + "".join(f"{a!r},{b!r},{y}\n" for (a, b, _), y in ROWS_AND_LABELS))
+    with pytest.raises(DataError, match="two columns would be called 'k=1'"):
+        load(tmp_path / "t.csv", context=["k"], one_hot=["k"])
 
 
 # --- what is refused

@@ -41,7 +41,7 @@ class Flow:
         x = x.reshape(-1, *self.event)
         flat = x.reshape(len(x), -1)
         if "context" in arguments:
-            flat = flat + np.array(arguments["context"], np.float32).reshape(-1, 1)
+            flat = flat + np.atleast_2d(np.array(arguments["context"], np.float32))[:, :1]
         out = {"encode": "z", "decode": "x"}.get(request.path)
         arrays = {"log_prob": flat.sum(1), "log_abs_det_jacobian": flat[:, 0]}
         return self.reply(given, **arrays, **({out: flat * 2} if out else {"z": flat * 2}))
@@ -79,7 +79,7 @@ def test_pieces_joined_are_the_whole(rows, bound, event, with_context):
         for name in ("log_prob", "z", "x"):
             if getattr(whole, name, None) is not None:
                 assert getattr(cut, name).tobytes() == getattr(whole, name).tobytes()
-        width = int(np.prod(event))
+        width = int(np.prod(event)) + with_context
         assert len(flow.asked) == -(-rows // max(1, bound // width)) if rows * width > bound else len(flow.asked) == 1
 
 
@@ -96,6 +96,27 @@ def test_samples_in_pieces_are_the_whole(n, offset, bound, seed):
     assert sum(counts) == n
     assert starts == [offset + sum(counts[:i]) for i in range(len(counts))]
     assert all(count * 2 <= bound or count == 1 for count in counts[1:])
+
+
+def test_a_wide_context_counts_in_the_size_of_a_request():
+    flow = Flow()
+    context = np.zeros((10, 98), np.float32)
+    drive(requests(max_values=300).log_prob(np.ones((10, 2)), context, None, None), flow)
+    assert [len(asked["x"]) for asked in flow.asked] == [3, 3, 3, 1]
+    assert [len(asked["context"]) for asked in flow.asked] == [3, 3, 3, 1]
+
+
+def test_samples_of_many_contexts_travel_in_pieces():
+    flow = Flow()
+    context = np.arange(50, dtype=np.float32).reshape(50, 1)
+    drawn = drive(requests(max_values=64).sample(3, None, 2, Noise(), context, None, None), flow)
+    assert [len(asked["context"]) for asked in flow.asked] == [21, 21, 8]
+    assert [asked.get("seed") for asked in flow.asked] == [None, 11, 11]
+    assert [asked.get("version") for asked in flow.asked] == [None, 3, 3]
+    assert drawn.x.shape == (50, 3, 2)
+    expected = np.stack([flow.row(11, i) for i in (2, 3, 4)]) + context[:, None]
+    np.testing.assert_array_equal(drawn.x, expected)
+    assert (drawn.seed, drawn.offset) == (11, 2)
 
 
 def test_samples_of_several_contexts_are_joined_along_their_rows():

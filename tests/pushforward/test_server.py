@@ -145,6 +145,25 @@ def test_context(client, local):
     each = client.sample(3, seed=2, context=context[:2], model="conditional")
     assert each.x.shape == (2, 3, 2)
     assert bits(each.x[1]) == bits(client.sample(3, seed=2, context=context[1], model="conditional").x)
+    encoded = client.encode(x, context=context, model="conditional")
+    assert np.allclose(client.decode(encoded.z, context=context, model="conditional").x, x, atol=1e-5)
+    assert bits(encoded.z[2:3]) == bits(client.encode(x[2:3], context=context[2], model="conditional").z)
+    walk = client.interpolate(x[:2], context=context[0], steps=3, model="conditional")
+    assert np.allclose(walk.x[[0, -1]], x[:2], atol=1e-5)
+
+
+@pytest.mark.parametrize("verb", ["log_prob", "encode", "decode", "interpolate", "sample"])
+def test_a_context_of_another_width(client, verb):
+    given = {} if verb == "sample" else {{"decode": "z", "interpolate": "points"}.get(verb, "x"): rows(6, 2)}
+    with pytest.raises(errors.InvalidRequest, match=r"\[2\], and found \[3\]"):
+        getattr(client, verb)(**given, context=[1.0, 2.0, 3.0], model="conditional")
+    with pytest.raises(errors.InvalidRequest, match="a context of 2 columns is needed, and there is none"):
+        getattr(client, verb)(**given, model="conditional")
+    with pytest.raises(errors.InvalidRequest, match="takes no context"):
+        getattr(client, verb)(**given, context=[1.0], model="affine")
+    if verb != "sample":
+        with pytest.raises(errors.InvalidRequest, match="context"):
+            getattr(client, verb)(**given, context=rows(4, 2), model="conditional")
 
 
 def test_the_clients_own_flow(connect, server):
