@@ -125,7 +125,12 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
         if program is None:
             raise RuntimeError("torch.onnx.export gave no program")
         model = program.model
-        fold_constants(model, input_size_limit=_FOLDED_VALUES, output_size_limit=_FOLDED_VALUES)
+        fold_constants(
+            model,
+            input_size_limit=_FOLDED_VALUES,
+            output_size_limit=_FOLDED_VALUES,
+            should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,  # by default it is kept
+        )
     simplify(model)
     merge_column_sums(model)
     build_loops(model)

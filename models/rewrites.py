@@ -131,12 +131,28 @@ def _add_of_expand(graph: ir.Graph, node: ir.Node) -> bool:
     return False
 
 
+def _clip_of_clip(_: ir.Graph, node: ir.Node) -> bool:
+    """Clip(Clip(x, a, b), c, d) = Clip(x, c, d) where [c, d] lies in [a, b]."""
+    inner = _producer(node, 0)
+    if node.op_type != "Clip" or inner is None or inner.op_type != "Clip":
+        return False
+    bounds = [_value(_input(clip, position)) for clip in (inner, node) for position in (1, 2)]
+    if any(bound is None for bound in bounds):
+        return False
+    a, b, c, d = (float(bound.reshape(())) for bound in bounds if bound is not None)
+    if not a <= c <= d <= b:
+        return False
+    node.replace_input_with(0, inner.inputs[0])
+    return True
+
+
 _RULES: Final[tuple[Callable[[ir.Graph, ir.Node], bool], ...]] = (
     _gather_of_gather,
     _gather_of_concat,
     _unpack_parameters,
     _reshape_to_itself,
     _add_of_expand,
+    _clip_of_clip,
 )
 
 

@@ -36,8 +36,8 @@ ALLOWED_OPERATORS: Final[frozenset[str]] = frozenset(
 
 MAX_PASSES: Final = 4096
 """The most passes of a Loop: as many as an autoregressive step may have columns."""
-MAX_LOOPS: Final = 64
-"""The most Loops of a graph: one for each autoregressive step."""
+MAX_LOOPS: Final = 512
+"""The most Loops of a graph: one or two for each autoregressive step."""
 
 _BYTES, _STRING, _INT64, _INT32 = 12, 9, 3, 5  # FieldDescriptorProto.Type
 _OPTIONAL, _REPEATED = 1, 3  # FieldDescriptorProto.Label

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
+from service.bundle.operators import check_graph
 from service.engine.devices import CUDA_PROVIDER, Gpu
 from service.engine.plan import Float32, Outputs
 from service.engine.signature import Signature
@@ -137,10 +138,14 @@ class _Rung:
 
 
 def _opened(data: bytes, signature: Signature, gpu: Gpu) -> tuple[Any, bool]:
-    """A session on the device, and whether it records its runs: it does where every node has a kernel there."""
+    """A session on the device, and whether it records its runs: it does where every node has a kernel there.
+
+    How often a Loop goes round is decided by the rows, so that its run cannot be recorded.
+    """
     name = gpu.options.name
+    recorded = not check_graph(data, signature.file).passes
     try:
-        session, recorded = gpu.open(data, capture=True), True
+        session = gpu.open(data, capture=recorded)
     except PushforwardError:
         raise
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes

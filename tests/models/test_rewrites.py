@@ -25,7 +25,9 @@ CONSTANTS = {
     "as_it_is": np.array([-1, 4]),
     "in_two": np.array([-1, 2]),
     "zero": np.array(0.0, np.float32),
+    "one": np.array(1.0, np.float32),
     "two": np.array(2.0, np.float32),
+    "minus": np.array(-1.0, np.float32),
     "axis": np.array([1]),
     "one_plane": np.array([-1, 1, 2, 2]),
     "first_two": np.array([0, 1]),
@@ -123,6 +125,11 @@ FOUR = "float[N, 4] y"
         # Reshape to what it is
         ("a = Exp(x) b = Reshape(a, as_it_is) y = Exp(b)", FOUR, ["Exp", "Exp"]),
         ("a = Exp(x) b = Reshape(a, in_two) y = Exp(b)", "float[M, 2] y", ["Exp", "Reshape", "Exp"]),
+        # a clip within another
+        ("a = Clip(x, minus, two) y = Clip(a, zero, one)", FOUR, ["Clip"]),
+        ("a = Clip(x, zero, one) y = Clip(a, minus, two)", FOUR, ["Clip", "Clip"]),
+        ("a = Clip(x, zero, two) y = Clip(a, minus, one)", FOUR, ["Clip", "Clip"]),
+        ("a = Clip(x, minus) y = Clip(a, zero, one)", FOUR, ["Clip", "Clip"]),
         # sums with an expanded constant
         (
             "a = ReduceSum<keepdims: int = 0>(x, axis) s = Shape(a) e = Expand(two, s) y = Add(a, e)",

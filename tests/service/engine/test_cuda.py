@@ -5,6 +5,7 @@ import logging
 import threading
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -68,6 +69,32 @@ def test_a_graph_that_cannot_be_recorded_runs_all_the_same(flow):
     gpu = CpuGpu(captures=False)
     there = OnDevice(flow, "forward", Device(gpu), 64)
     assert gpu.opened == [True, False]
+    assert bits(there(rows_of(9), None)) == bits(Graph(flow, "forward")(rows_of(9), None))
+
+
+def with_a_loop(data):
+    """The same graph with its z carried once round a Loop."""
+    model = onnx.load_from_string(data)
+    (last,) = [node for node in model.graph.node if "z" in node.output]
+    last.output[list(last.output).index("z")] = "z_before"
+    value, copy = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    body = onnx.helper.make_graph(
+        [copy("Identity", ["go_in"], ["go_out"]), copy("Identity", ["z_in"], ["z_out"])],
+        "body",
+        [value("number", 7, []), value("go_in", 9, []), value("z_in", 1, ["N", 3])],
+        [value("go_out", 9, []), value("z_out", 1, ["N", 3])],
+    )
+    for name, array in (("passes", np.array(2)), ("go", np.array(True))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    model.graph.node.append(onnx.helper.make_node("Loop", ["passes", "go", "z_before"], ["z"], body=body))
+    return model.SerializeToString()
+
+
+def test_a_graph_with_a_loop_is_never_recorded(flow):
+    looped = dataclasses.replace(flow, graphs={**flow.graphs, "forward.onnx": with_a_loop(flow.graphs["forward.onnx"])})
+    gpu = CpuGpu()
+    there = OnDevice(looped, "forward", Device(gpu), 64)
+    assert gpu.opened == [False]
     assert bits(there(rows_of(9), None)) == bits(Graph(flow, "forward")(rows_of(9), None))
 
 
