@@ -80,7 +80,7 @@ def _kinds(annotation: Any) -> set[Any]:  # noqa: ANN401  an annotation may be a
     "--flow-option",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the architecture, such as transforms=8 or hidden=[64,64].",
+    help="An option of the architecture or of its base, such as transforms=8, hidden=[64,64] or base=mixture.",
 )
 @click.option("--resume", is_flag=True, help="Go on with an unfinished fit, where there is one.")
 @click.option("--restart", is_flag=True, help="Throw an unfinished fit away.")

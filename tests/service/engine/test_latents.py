@@ -97,6 +97,12 @@ def test_the_extreme_words_of_the_generator_give_finite_noise(monkeypatch, freed
         assert np.isfinite(BaseNoise(MIXTURE, 2, 0, 0, 1)[0:1]).all()
 
 
+def test_a_product_of_the_least_uniform_numbers_does_not_underflow():
+    z = latents(StudentTBase(degrees_of_freedom=100), 1, np.full((1, 51), 2.0**-53))
+    squares = -2 * 50 * math.log(2.0**-53)
+    assert z[0, 0] == pytest.approx(stats.norm.ppf(2.0**-53) / math.sqrt(squares / 100), rel=1e-6)
+
+
 def test_a_row_that_no_float32_holds_is_infinite_and_raises_nothing():
     z = latents(DIAGONAL, 2, np.full((1, 2), 0.75), np.array([[1e300]]))
     assert math.isinf(z[0, 0])
