@@ -20,7 +20,18 @@ from torch import Tensor, nn
 
 from service.errors import DataError
 
-__all__ = ["ACTIVATIONS", "Conditioner", "check", "check_slope", "check_transforms", "halves", "one_of", "orders"]
+__all__ = [
+    "ACTIVATIONS",
+    "Conditioner",
+    "check",
+    "check_network",
+    "check_slope",
+    "check_transforms",
+    "halves",
+    "nonlinearity",
+    "one_of",
+    "orders",
+]
 
 ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = MappingProxyType(
     {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -56,16 +67,14 @@ class Conditioner:
             list(self.hidden),
             f"1 to {_MAX_LAYERS} layer widths from 1 to {_MAX_HIDDEN}",
         )
-        check("reach", 0 < self.reach < math.inf, self.reach, "a number above zero")
-        check("dropout", 0 <= self.dropout < 1, self.dropout, "a number from 0, and below 1")
-        one_of("activation", self.activation, ACTIVATIONS)
+        check_network(self.activation, self.reach, self.dropout)
 
     @property
     def layers(self) -> dict[str, Any]:
         """The arguments by which zuko makes a network."""
         return {
             "hidden_features": tuple(self.hidden),
-            "activation": partial(_activation, self.activation, self.dropout),
+            "activation": partial(nonlinearity, self.activation, self.dropout),
         }
 
     def tame(self, network: nn.Sequential) -> None:
@@ -75,7 +84,8 @@ class Conditioner:
         network.insert(0, nn.Hardtanh(-self.reach, self.reach))
 
 
-def _activation(name: str, dropout: float) -> nn.Module:
+def nonlinearity(name: str, dropout: float) -> nn.Module:
+    """One of `ACTIVATIONS`, followed by dropout where there is any."""
     activation = ACTIVATIONS[name]()
     return nn.Sequential(activation, nn.Dropout(dropout)) if dropout > 0 else activation
 
@@ -123,6 +133,13 @@ def orders(width: int, transforms: int, kind: str) -> Iterator[Tensor]:
 def check_transforms(transforms: int) -> None:
     """Hold the number of steps against its range."""
     check("transforms", 1 <= transforms <= _MAX_TRANSFORMS, transforms, f"a number from 1 to {_MAX_TRANSFORMS}")
+
+
+def check_network(activation: str, reach: float, dropout: float) -> None:
+    """Hold the options that all conditioners share against their ranges."""
+    check("reach", 0 < reach < math.inf, reach, "a number above zero")
+    check("dropout", 0 <= dropout < 1, dropout, "a number from 0, and below 1")
+    one_of("activation", activation, ACTIVATIONS)
 
 
 def check_slope(slope: float) -> None:

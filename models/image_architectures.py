@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.conditioners import ACTIVATIONS, check, one_of
+from models.conditioners import check, check_network, check_slope, check_transforms, nonlinearity
 from models.flow import Bijection
 from models.image import ActNorm, ChannelsFirst, InvertibleConvolution, MultiScale, Squeeze
 from models.image_couplings import AffineCoupling, Convolutions, SplineCoupling, channel_halves, checkerboard
@@ -20,7 +20,7 @@ from service.errors import DataError
 
 __all__ = ["glow", "image_real_nvp", "image_spline"]
 
-_MAX_STEPS, _MAX_BLOCKS, _MAX_HIDDEN, _MAX_BINS = 256, 32, 4096, 256
+_MAX_BLOCKS, _MAX_HIDDEN, _MAX_BINS = 32, 4096, 256
 
 
 def image_real_nvp(
@@ -63,9 +63,9 @@ def image_real_nvp(
     References:
         Dinh et al., 2017, https://arxiv.org/abs/1605.08803.
     """
-    check("slope", 0 < slope < 1, slope, "a number between 0 and 1")
+    check_slope(slope)
     conditioner = _conditioner(context_width, hidden, blocks, activation, reach, dropout)
-    check("transforms", 1 <= transforms <= _MAX_STEPS, transforms, f"a number from 1 to {_MAX_STEPS}")
+    check_transforms(transforms)
 
     def level(channels: int, size: tuple[int, int]) -> list[Bijection]:
         steps: list[Bijection] = []
@@ -116,7 +116,7 @@ def glow(
     References:
         Kingma and Dhariwal, 2018, https://arxiv.org/abs/1807.03039.
     """
-    check("slope", 0 < slope < 1, slope, "a number between 0 and 1")
+    check_slope(slope)
     conditioner = _conditioner(context_width, hidden, blocks, activation, reach, dropout)
 
     def coupling(mask: Tensor, size: tuple[int, int]) -> Bijection:
@@ -167,7 +167,7 @@ def image_spline(
     """
     check("bins", 2 <= bins <= _MAX_BINS, bins, f"a number from 2 to {_MAX_BINS}")
     check("box", 0 < box < math.inf, box, "a number above zero")
-    check("slope", 0 < slope < 1, slope, "a number between 0 and 1")
+    check_slope(slope)
     conditioner = _conditioner(context_width, hidden, blocks, activation, reach, dropout)
 
     def coupling(mask: Tensor, size: tuple[int, int]) -> Bijection:
@@ -180,7 +180,7 @@ def _steps_of_flow(
     event_shape: Sequence[int], levels: int, transforms: int, coupling: Callable[[Tensor, tuple[int, int]], Bijection]
 ) -> list[Bijection]:
     """Actnorm, 1x1 convolution, coupling: what Glow calls a step of flow."""
-    check("transforms", 1 <= transforms <= _MAX_STEPS, transforms, f"a number from 1 to {_MAX_STEPS}")
+    check_transforms(transforms)
 
     def level(channels: int, size: tuple[int, int]) -> list[Bijection]:
         steps: list[Bijection] = []
@@ -225,17 +225,17 @@ def _conditioner(
     """Makes a conditioner from the image's size and its numbers of channels (in, out)."""
     check("hidden", 1 <= hidden <= _MAX_HIDDEN, hidden, f"a number from 1 to {_MAX_HIDDEN}")
     check("blocks", 0 <= blocks <= _MAX_BLOCKS, blocks, f"a number from 0 to {_MAX_BLOCKS}")
-    check("reach", 0 < reach < math.inf, reach, "a number above zero")
-    check("dropout", 0 <= dropout < 1, dropout, "a number from 0, and below 1")
-    one_of("activation", activation, ACTIVATIONS)
-
-    def nonlinearity() -> nn.Module:
-        made = ACTIVATIONS[activation]()
-        return nn.Sequential(made, nn.Dropout(dropout)) if dropout > 0 else made
+    check_network(activation, reach, dropout)
 
     def make(size: tuple[int, int], channels: tuple[int, int]) -> Convolutions:
         return Convolutions(
-            channels, size, context_width, hidden=hidden, blocks=blocks, activation=nonlinearity, reach=reach
+            channels,
+            size,
+            context_width,
+            hidden=hidden,
+            blocks=blocks,
+            activation=partial(nonlinearity, activation, dropout),
+            reach=reach,
         )
 
     return make
