@@ -103,6 +103,17 @@ def test_arrays_of_an_npz_are_the_context_of_its_images(npz):
     assert table.notes == ()
 
 
+def test_a_test_set_of_its_own_brings_its_own_context(tmp_path):
+    images = GENERATOR.normal(size=(COUNT, 4, 5))
+    held_out = np.array([2, 0, 1, 1, 0])
+    np.savez(tmp_path / "t.npz", x_train=images, y_train=LABELS, x_test=images[:5] + 9, y_test=held_out)
+    options = {"key": "x_train", "test_key": "x_test", "context": ["y_train"], "one_hot": ["y_train"]}
+    parts = split(load(tmp_path / "t.npz", **options), DataRecipe(test_key="x_test"), 0)
+    np.testing.assert_array_equal(parts.test.numpy()[..., 0], np.float32(images[:5] + 9))
+    np.testing.assert_array_equal(parts.test_context.numpy().argmax(axis=1), held_out)
+    assert parts.train_context.shape == (54, 3)
+
+
 def test_whole_numbers_that_may_be_classes_are_noted(npz):
     (note,) = load(npz, context=["y"]).notes
     assert note.startswith("context 'y' holds 3 whole numbers, and the flow takes them as a quantity.")
