@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from random import Random
 from types import TracebackType
 from typing import Literal, Self, TypeVar, overload
@@ -124,6 +124,27 @@ class AsyncClient(Connection):
         noise = Noise(temperature, truncation, method)
         steps = self._requests.sample(n, seed, offset, noise, context, model, version, round_trip=round_trip)
         return await self._run(steps)
+
+    async def stream_sample(
+        self,
+        n: int = 1,
+        *,
+        seed: int | None = None,
+        offset: int = 0,
+        temperature: float = 1.0,
+        truncation: float | None = None,
+        method: Method = "random",
+        round_trip: bool = False,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> AsyncIterator[Samples]:
+        """As `Client.stream_sample`."""
+        noise = Noise(temperature, truncation, method)
+        blocks = self._requests.blocks(n, seed, offset, noise, context, model, version, round_trip=round_trip)
+        yield await self._run(blocks.following())
+        while blocks.left:
+            yield await self._run(blocks.following())
 
     async def interpolate(
         self,

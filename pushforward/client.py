@@ -7,7 +7,7 @@ again, and what is left is to send bytes over httpx and to wait.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from types import TracebackType
 from typing import Literal, Self, TypeVar, overload
@@ -184,6 +184,50 @@ class Client(Connection):
         noise = Noise(temperature, truncation, method)
         steps = self._requests.sample(n, seed, offset, noise, context, model, version, round_trip=round_trip)
         return self._run(steps)
+
+    def stream_sample(
+        self,
+        n: int = 1,
+        *,
+        seed: int | None = None,
+        offset: int = 0,
+        temperature: float = 1.0,
+        truncation: float | None = None,
+        method: Method = "random",
+        round_trip: bool = False,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Iterator[Samples]:
+        """The rows of `sample` in consecutive blocks of about `max_values` numbers, with no more of them in memory.
+
+        A block whose answer breaks off is asked for again, as any request is, and row i of a seed is one value from
+        any replica: the blocks are, bit for bit, the rows of one unbroken answer. Whoever stops goes on later with the
+        `seed` of a block, and ``offset=block.offset + len(block.x)``.
+
+        Args:
+            n: how many rows in all; the rest as for `sample`.
+            seed: see there.
+            offset: see there.
+            temperature: see there.
+            truncation: see there.
+            method: see there.
+            round_trip: see there.
+            context: see there.
+            model: see there.
+            version: see there.
+
+        Yields:
+            `Samples`, each with its own offset; all of one seed.
+
+        Raises:
+            As `sample`.
+        """
+        noise = Noise(temperature, truncation, method)
+        blocks = self._requests.blocks(n, seed, offset, noise, context, model, version, round_trip=round_trip)
+        yield self._run(blocks.following())
+        while blocks.left:
+            yield self._run(blocks.following())
 
     def interpolate(
         self,

@@ -20,7 +20,7 @@ from pushforward.arrays import Float32Array, number_text, sendable, to_float32
 from pushforward.delivery import Delivery, Request, Steps
 from pushforward.errors import ConnectionFailed, InvalidInput, TimedOut, Unavailable, UnexpectedAnswer
 
-__all__ = ["MAX_VALUES", "Method", "Noise", "Requests", "Score"]
+__all__ = ["MAX_VALUES", "Blocks", "Method", "Noise", "Requests", "Score"]
 
 Score = Literal[
     "z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"
@@ -123,43 +123,38 @@ class Requests:
         round_trip: bool = False,
     ) -> Steps[Samples]:
         """``GET /sample``, or ``POST /sample`` for several contexts; offsets of one seed for a large n."""
-        name, version = self._flow(model, version)
         contexts = None if context is None else to_float32(context, "context")
-        more = {**noise.said(), **({"return": _ROUND_TRIP} if round_trip else {})}
-        if contexts is None or contexts.ndim != 2:
-            return (yield from self._samples(n, seed, offset, more, contexts, name, version))
-        each = max(1, self.max_values // max(contexts.shape[1], min(n, _FIRST_ROWS)))
-        parts: list[Samples] = []
-        for start in range(0, len(contexts), each):
-            group = contexts[start : start + each]
-            part = yield from self._samples(n, seed, offset, more, group, name, version)
-            parts.append(part)
-            name, version, seed = part.model, part.version, part.seed
-        return join(parts)
+        name, version = self._flow(model, version)
+        groups: list[Float32Array | None] = [contexts]
+        if contexts is not None and contexts.ndim == 2:
+            each = max(1, self.max_values // max(contexts.shape[1], min(n, _FIRST_ROWS)))
+            groups = [contexts[start : start + each] for start in range(0, len(contexts), each)]
+        whole: list[Samples] = []
+        for group in groups:
+            blocks = Blocks(self, n, seed, offset, noise, group, name, version, round_trip=round_trip)
+            parts = [(yield from blocks.following())]
+            while blocks.left:
+                parts.append((yield from blocks.following()))
+            whole.append(join(parts, blocks.axis))
+            name, version, seed = whole[0].model, whole[0].version, whole[0].seed
+        return join(whole)
 
-    def _samples(
+    def blocks(
         self,
         n: int,
         seed: int | None,
         offset: int,
-        more: Mapping[str, Any],
-        contexts: Float32Array | None,
-        name: str | None,
+        noise: Noise,
+        context: npt.ArrayLike | None,
+        model: str | None,
         version: int | None,
-    ) -> Steps[Samples]:
-        """Rows of no context, of one, or of a few, in as many requests as n needs."""
-        axis = 0 if contexts is None or contexts.ndim == 1 else 1
-        rows = _FIRST_ROWS
-        parts: list[Samples] = []
-        while not parts or (parts[-1].offset - offset) + parts[-1].x.shape[axis] < n:
-            done = sum(part.x.shape[axis] for part in parts)
-            of_it = {"n": min(rows, n - done), "seed": seed, "offset": offset + done, **more}
-            request = _sample_request(name, version, {k: v for k, v in of_it.items() if v is not None}, contexts)
-            part = Samples.read((yield from self._ask(request)))
-            parts.append(part)
-            name, version, seed = part.model, part.version, part.seed
-            rows = max(1, self.max_values // max(1, part.x.size // part.x.shape[axis]))
-        return join(parts, axis)
+        *,
+        round_trip: bool = False,
+    ) -> Blocks:
+        """The same, block by block, each for all contexts."""
+        contexts = None if context is None else to_float32(context, "context")
+        name, version = self._flow(model, version)
+        return Blocks(self, n, seed, offset, noise, contexts, name, version, round_trip=round_trip)
 
     def interpolate(
         self,
@@ -181,22 +176,22 @@ class Requests:
             body["spacing"] = spacing
         if context is not None:
             body["context"] = to_float32(context, "context")
-        return Path.read((yield from self._ask(_post(name, version, "interpolate", body))))
+        return Path.read((yield from self.ask(_post(name, version, "interpolate", body))))
 
     def models(self) -> Steps[list[ModelInfo]]:
         """``GET /models``."""
-        return _flows((yield from self._ask(Request("GET", "models"))))
+        return _flows((yield from self.ask(Request("GET", "models"))))
 
     def described(self, name: str | None, version: int | None) -> Steps[ModelInfo]:
         """``GET /models/{name}`` or ``GET /models/{name}/versions/{v}``; without a name, of the server's default."""
         name, version = self._flow(name, version)
         if name is None:
-            listed = yield from self._ask(Request("GET", "models"))
+            listed = yield from self.ask(Request("GET", "models"))
             name = listed.get("default")
             if not isinstance(name, str):
                 raise InvalidInput(f"the server has no default flow: name one of {[f.name for f in _flows(listed)]}")
         path = f"models/{quote(name, safe='')}" + ("" if version is None else f"/versions/{version}")
-        return ModelInfo.read((yield from self._ask(Request("GET", path))))
+        return ModelInfo.read((yield from self.ask(Request("GET", path))))
 
     def health(self, probe: Literal["live", "ready"]) -> Steps[bool]:
         """``GET /health/live`` or ``GET /health/ready``, once."""
@@ -227,7 +222,7 @@ class Requests:
         name, version = self._flow(model, version)
         parts: list[AnswerT] = []
         for piece in self._pieces(key, values, context):
-            part = read((yield from self._ask(_post(name, version, verb, {**piece, **more}))))
+            part = read((yield from self.ask(_post(name, version, verb, {**piece, **more}))))
             parts.append(part)
             name, version = part.model, part.version
         return join(parts)
@@ -251,7 +246,8 @@ class Requests:
         for start in range(0, len(rows), step):
             yield {**{name: array[start : start + step] for name, array in along.items()}, **fixed}
 
-    def _ask(self, request: Request) -> Steps[Mapping[str, Any]]:
+    def ask(self, request: Request) -> Steps[Mapping[str, Any]]:
+        """Send a request until it is answered, and read the answer's JSON object."""
         answer = yield from self.delivery.deliver(request)
         try:
             payload = orjson.loads(answer.content)
@@ -260,6 +256,63 @@ class Requests:
         if not isinstance(payload, dict):
             raise UnexpectedAnswer("the answer is not a JSON object: this is not a Pushforward server")
         return payload
+
+
+class Blocks:
+    """Samples in consecutive blocks, of which each is one request; the first answer fixes flow and seed for the rest.
+
+    Row i of a seed is one value whatever it is asked with, so that a block whose answer broke off is asked for again.
+
+    Args:
+        requests: how they are sent.
+        n: how many rows; for each context where there are several.
+        seed: None for one that the server draws.
+        offset: the row of the seed that comes first.
+        noise: its distribution.
+        contexts: ``[C]`` or ``[K, C]``; None for a flow without.
+        name: of the flow; None for the server's default.
+        version: of it; None for the newest.
+        round_trip: whether to ask for round_trip_error.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        n: int,
+        seed: int | None,
+        offset: int,
+        noise: Noise,
+        contexts: Float32Array | None,
+        name: str | None,
+        version: int | None,
+        *,
+        round_trip: bool,
+    ) -> None:
+        self.left = n
+        """The rows that are still to come."""
+        self.axis = 0 if contexts is None or contexts.ndim == 1 else 1
+        """Where the rows are."""
+        self._requests = requests
+        self._offset = offset
+        self._contexts = contexts
+        self._flow = name, version
+        self._rows = _FIRST_ROWS
+        self._said: dict[str, Any] = {} if seed is None else {"seed": seed}
+        self._said |= noise.said() | ({"return": _ROUND_TRIP} if round_trip else {})
+
+    def following(self) -> Steps[Samples]:
+        """The next block; also of no rows, for the server to refuse."""
+        arguments = {"n": min(self._rows, self.left), "offset": self._offset, **self._said}
+        part = Samples.read((yield from self._requests.ask(_sample_request(*self._flow, arguments, self._contexts))))
+        rows = part.x.shape[self.axis]
+        if rows < 1:
+            raise UnexpectedAnswer("the answer has no rows")
+        self.left -= rows
+        self._offset += rows
+        self._flow = part.model, part.version
+        self._said["seed"] = part.seed
+        self._rows = max(1, self._requests.max_values // max(1, part.x.size // rows))
+        return part
 
 
 def _flows(payload: Mapping[str, Any]) -> list[ModelInfo]:

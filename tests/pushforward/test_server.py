@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from random import Random
 
+import httpx
 import numpy as np
 import pytest
 
+import pushforward
 from pushforward import errors
 from service.bundle.store import Repository, read_bundle
 from service.engine.plan import run_now
@@ -236,3 +240,76 @@ def test_a_refusal_names_the_row(client):
     with pytest.raises(errors.InvalidRequest) as caught:
         client.log_prob([[1, 2], [3e38, 3e38], [1, 2]])
     assert caught.value.errors[0].row == 1
+
+
+class Breaks(httpx.HTTPTransport):
+    """A network that breaks off, somewhere in the answer, every other request at random."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.random = Random(seed)
+        self.broken = 0
+
+    def handle_request(self, request):
+        response = super().handle_request(request)
+        if self.random.random() < 0.5:
+            self.broken += 1
+            return httpx.Response(200, stream=Cut(response, self.random.random()))
+        return response
+
+
+class Cut(httpx.SyncByteStream):
+    def __init__(self, response, share):
+        self.response, self.share = response, share
+
+    def __iter__(self):
+        body = self.response.read()
+        yield body[: int(self.share * len(body))]
+        raise httpx.ReadError("the connection was lost")
+
+    def close(self):
+        self.response.close()
+
+
+@pytest.mark.parametrize("noise", [{}, {"temperature": 0.5, "method": "sobol"}])
+def test_a_stream_that_breaks_off_and_goes_on_is_the_unbroken_one(server, noise):
+    transport = Breaks(1)
+    with pushforward.Client(server) as client:
+        whole = client.sample(3000, seed=5, offset=2, **noise)
+    with pushforward.Client(server, transport=transport, max_values=512, sleep=lambda _: None, retries=20) as client:
+        blocks = list(client.stream_sample(3000, seed=5, offset=2, **noise))
+    assert transport.broken > 3
+    assert [block.offset for block in blocks] == [2 + 256 * at for at in range(12)]
+    assert bits(np.concatenate([block.x for block in blocks])) == bits(whole.x)
+    assert bits(np.concatenate([block.log_prob for block in blocks])) == bits(whole.log_prob)
+
+
+def test_a_stream_that_is_given_up_goes_on_later(server):
+    with pushforward.Client(server, max_values=512) as client:
+        first = next(iter(client.stream_sample(1000, round_trip=True)))
+        rest = client.sample(1000 - len(first.x), seed=first.seed, offset=first.offset + len(first.x))
+        whole = client.sample(1000, seed=first.seed)
+    assert bits(np.concatenate([first.x, rest.x])) == bits(whole.x)
+    assert first.round_trip_error.shape == (256,)
+
+
+def test_the_asynchronous_stream_is_the_same(server):
+    async def blocks():
+        async with pushforward.AsyncClient(server, max_values=512) as client:
+            return [block.x async for block in client.stream_sample(700, seed=5)]
+
+    with pushforward.Client(server) as client:
+        whole = client.sample(700, seed=5)
+    assert bits(np.concatenate(asyncio.run(blocks()))) == bits(whole.x)
+
+
+def test_round_trips_come_with_what_is_asked(client):
+    x = rows(4, 2)
+    encoded = client.encode(x, round_trip=True)
+    decoded = client.decode(encoded.z, round_trip=True)
+    scores = client.log_prob(x, returns=["round_trip_error"])
+    drawn = client.sample(4, seed=1, round_trip=True)
+    for answer in (encoded, decoded, scores, drawn):
+        assert answer.round_trip_error.shape == (4,)
+        assert answer.round_trip_error.max() < 1e-5
+    assert client.encode(x).round_trip_error is None
