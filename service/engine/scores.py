@@ -15,8 +15,7 @@ quantile and anomaly look at the low one alone.
 from __future__ import annotations
 
 import math
-from array import array
-from bisect import bisect_left
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -50,22 +49,15 @@ class HeldOut:
         else:
             ranks = np.asarray(calibration.ranks, np.float64)
         self._ranks: Float64 = np.append(ranks, calibration.rows)  # past the greatest value lie all rows
-        # What NumPy takes microseconds for, a single value is told in a fraction of one.
-        self._few_values = array("d", self._values.tolist())
-        self._few_ranks = array("d", self._ranks.tolist())
 
-    def level(self, log_prob: float) -> float:
-        """The share of held-out rows with a lower log_prob, of one row; not interpolated between values kept of more.
+    def ends(self, levels: Sequence[float]) -> Float32:
+        """The greatest log_prob whose quantile is at most each of these levels: float32 ``[L]``, in nats.
 
         Args:
-            log_prob: as for `quantile`.
+            levels: from 0 to below 1.
         """
-        return self._few_ranks[bisect_left(self._few_values, log_prob)] / self._rows
-
-    def levels(self, log_prob: Float32) -> Float64:
-        """The same of many rows, float64 ``[N]``."""
-        shares: Float64 = self._ranks[self._values.searchsorted(log_prob)] / self._rows
-        return shares
+        ranks = np.floor(np.asarray(levels) * self._rows + 1e-9)  # 0.29 * 100 is a little below 29
+        return self._values[np.searchsorted(self._ranks, ranks)]
 
     def quantile(self, log_prob: Float32) -> Float32:
         """The share of held-out rows with a lower log_prob, float32 ``[N]`` in [0, 1].

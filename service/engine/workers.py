@@ -204,7 +204,7 @@ class Workers:
         outputs = _outputs(lane.runner, batch)
         seconds = self.clock() - began
         metrics = lane.metrics
-        levels = metrics.weigh(outputs.log_prob) if metrics is not None and isinstance(outputs, Outputs) else UNSEEN
+        levels = metrics.weigh(outputs) if metrics is not None and isinstance(outputs, Outputs) else UNSEEN
         with self._wake:
             batch.queue.note(batch.size, seconds)
             if metrics is not None:
