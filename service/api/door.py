@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
 from fastapi import Request, Response
@@ -201,6 +201,31 @@ class _Streamed(StreamingResponse):
 
 
 async def _pieces(reply: Reply, helpers: Helpers) -> AsyncIterator[bytes]:
-    yield reply.body
-    for plan in reply.rest:
-        yield await drive(plan, helpers)
+    """The bytes of a reply, piece by piece: while one is sent the engine has the next, and never more than that."""
+    plans = iter(reply.rest)
+    ahead = _driven(plans, helpers)
+    try:
+        yield reply.body
+        while ahead is not None:
+            piece = await ahead
+            ahead = _driven(plans, helpers)
+            yield piece
+    finally:
+        if ahead is not None:
+            ahead.cancel()
+
+
+def _driven(plans: Iterator[Plan[bytes]], helpers: Helpers) -> asyncio.Task[bytes] | None:
+    """The next of the plans on its way; None after the last."""
+    plan = next(plans, None)
+    if plan is None:
+        return None
+    task = asyncio.ensure_future(drive(plan, helpers))
+    task.add_done_callback(_seen)
+    return task
+
+
+def _seen(task: asyncio.Task[bytes]) -> None:
+    """Look at a task's error, so that nobody complains where the client had gone before it came."""
+    if not task.cancelled():
+        task.exception()

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from service.api.door import LARGE_BODY, LARGE_RUN, drive
+from service.api.door import LARGE_BODY, LARGE_RUN, drive, respond
+from service.api.exchange import Reply
 from service.api.helpers import Helpers
 from service.engine.plan import Outputs, Run
 from service.errors import EngineFailed, QueueFull
@@ -103,3 +104,41 @@ def test_a_cancelled_call_closes_its_plan_and_a_late_answer_harms_nobody():
     assert closed == [True]
     assert tickets[0].abandoned, "nobody waits for its rows"
     dones[0](OUTPUTS)  # the loop is closed by now
+
+
+def test_while_a_piece_is_sent_the_next_one_is_computed_and_no_more():
+    begun = []
+
+    def piece(number):
+        begun.append(number)
+        yield Run(Lane(OUTPUTS), np.zeros((1, 1), np.float32))
+        return b"%d" % number
+
+    async def read(helpers):
+        reply = Reply(b"first", rest=(piece(number) for number in range(4)))
+        response = respond(reply, helpers)
+        body = aiter(response.body_iterator)
+        seen = []
+        async for part in body:
+            for _ in range(50):  # what has been begun has had its time
+                await asyncio.sleep(0)
+            seen.append((part, len(begun)))
+        return seen
+
+    assert run(read) == [(b"first", 1), (b"0", 2), (b"1", 3), (b"2", 4), (b"3", 4)]
+
+
+def test_a_piece_that_nobody_waits_for_is_given_up():
+    async def leave(helpers):
+        lane = Lane(None)
+        tickets = []
+        submit = lane.submit
+        lane.submit = lambda *given: tickets.append(submit(*given)) or tickets[-1]
+        body = respond(Reply(b"first", rest=iter([plan(lane)])), helpers).body_iterator
+        assert await anext(body) == b"first"
+        await asyncio.sleep(0)
+        await body.aclose()
+        await asyncio.sleep(0)
+        return [ticket.abandoned for ticket in tickets]
+
+    assert run(leave) == [True]
