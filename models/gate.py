@@ -21,7 +21,7 @@ from models.flow import Flow
 from models.probes import Probes
 from models.session import Answers, Graph
 from service.bundle.manifest import Parity
-from service.bundle.parity import TOLERANCE, relative_error
+from service.bundle.parity import TOLERANCE, log_det_unit, relative_error
 from service.errors import ParityFailed
 
 __all__ = ["BATCHES", "LATENT_TOLERANCE", "ROUND_TRIP_TOLERANCE", "check_flow", "check_graphs", "compare", "reference"]
@@ -115,8 +115,8 @@ def check_graphs(exact: Flow, forward: Graph, inverse: Graph, probes: Probes, se
             size = size.reshape(-1, *(1 for _ in answers.value.shape[1:]))
             compare(graph.output, where, actual.value, answers.value, LATENT_TOLERANCE, label, size)
             worst[graph.output] = max(worst[graph.output], relative_error(actual.value, answers.value))
-            for name in ("log_abs_det_jacobian", "log_prob"):
-                error = compare(name, where, getattr(actual, name), getattr(answers, name), TOLERANCE, label)
+            for name, unit in (("log_abs_det_jacobian", log_det_unit(answers.log_prob)), ("log_prob", 1.0)):
+                error = compare(name, where, getattr(actual, name), getattr(answers, name), TOLERANCE, label, unit)
                 worst[name] = max(worst[name], error)
     held_out = probes.held_out
     context = None if probes.context is None else probes.context[held_out]

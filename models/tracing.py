@@ -15,7 +15,7 @@ from models.invariance import check_invariance
 from models.probes import Probes
 from models.session import Graph
 from service.bundle.manifest import Step
-from service.bundle.parity import TOLERANCE
+from service.bundle.parity import TOLERANCE, log_det_unit
 
 __all__ = ["check_trace", "export_trace", "trace_steps"]
 
@@ -76,14 +76,15 @@ def check_trace(exact: Flow, graph: Graph, probes: Probes) -> None:
         log_prob = exact.masked(rows, exact.base_log_prob(values[-1]) + ladj).numpy()
     value = torch.stack([y.flatten(1) for y in values], dim=1).numpy()
     size = 1.0 + np.abs(value).max(axis=2, keepdims=True)
+    unit = log_det_unit(log_prob)
     for batch in BATCHES:
         actual = graph(probes.x, probes.context, batch)
         where = f"of trace.onnx in batches of {batch}"
         compare("values", where, actual.value, value, LATENT_TOLERANCE, probes, size)
         each = torch.stack(terms, dim=1).numpy()
-        compare("log_abs_det_jacobians", where, actual.log_abs_det_jacobian, each, TOLERANCE, probes)
+        compare("log_abs_det_jacobians", where, actual.log_abs_det_jacobian, each, TOLERANCE, probes, unit[:, None])
         whole = actual.log_abs_det_jacobian.sum(axis=1)
-        compare("the sum of log_abs_det_jacobians", where, whole, ladj.numpy(), TOLERANCE, probes)
+        compare("the sum of log_abs_det_jacobians", where, whole, ladj.numpy(), TOLERANCE, probes, unit)
         compare("log_prob", where, actual.log_prob, log_prob, TOLERANCE, probes)
     tried = max(1, _TRIED_VALUES // value[0].size)
     check_invariance(graph, probes.x[:tried], None if probes.context is None else probes.context[:tried])

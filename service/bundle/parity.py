@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BATCH_MULTIPLE", "TOLERANCE", "relative_error"]
+__all__ = ["BATCH_MULTIPLE", "TOLERANCE", "log_det_unit", "relative_error"]
 
 TOLERANCE = 1e-4
 """The bound on the relative error of log_prob, for the gate, for `check` and for the canary."""
@@ -16,6 +16,26 @@ TOLERANCE = 1e-4
 BATCH_MULTIPLE = 4
 """A row's answer is bitwise the same in every batch of a multiple of so many rows: the server pads to it, and the
 exporter's gate shows it of each graph."""
+
+
+def log_det_unit(log_prob: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """What log-determinants are divided by before their `relative_error`: one plus the size of the log_prob.
+
+    Large terms of both signs, as those of a logit and of a scale for each of a thousand pixels, can leave hardly
+    anything, with float32's rounding of what they were. All that a log-determinant is for is its part in log_prob.
+
+    Args:
+        log_prob: ``[N]`` as expected, in nats; -inf outside the support, where the unit is 1.
+
+    Returns:
+        ``[N]``.
+
+    Example:
+        >>> log_det_unit([-9.0, -np.inf]).tolist()
+        [10.0, 1.0]
+    """
+    values = np.abs(np.asarray(log_prob, np.float64))
+    return 1.0 + np.where(np.isfinite(values), values, 0.0)
 
 
 def relative_error(actual: npt.ArrayLike, expected: npt.ArrayLike) -> float:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.bundle.parity import relative_error
+from service.bundle.parity import log_det_unit, relative_error
 
 arrays = hnp.arrays(np.float64, st.integers(1, 20), elements=st.floats(-1e12, 1e12) | st.just(-np.inf))
 
@@ -36,3 +36,15 @@ def test_shapes_must_match():
 
 def test_nothing_is_no_error():
     assert relative_error([], []) == 0.0
+
+
+def test_a_log_determinant_is_measured_beside_the_log_prob_that_it_is_a_part_of():
+    """What is left of large terms of both signs has their rounding errors, and goes into log_prob alone."""
+    unit = log_det_unit([-600.0, -600.0, -np.inf])
+    np.testing.assert_array_equal(unit, [601.0, 601.0, 1.0])
+    expected = np.array([0.5, -500.0, 2.0])
+    assert relative_error((expected + np.array([0.03, 0.0, 0.0])) / unit, expected / unit) == pytest.approx(
+        0.03 / 601.5
+    )
+    assert relative_error((expected + np.array([0.0, 0.0, 0.03])) / unit, expected / unit) == pytest.approx(0.01)
+    assert relative_error(-expected / unit, expected / unit) > 0.5, "a wrong sign is seen"
