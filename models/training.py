@@ -231,9 +231,10 @@ def _build(recipe: Recipe, table: Table, parts: Split) -> tuple[Flow, Perturbati
         if table.step is not None:
             support = quantized_support(table.low, table.high, float(table.step.max()))
     seen = perturbation.dequantized(parts.train, _generator(recipe.seed, "statistics"))
+    whiten = seen.ndim == 2 if recipe.flow.whiten is None else recipe.flow.whiten
     flow = build_flow(
         recipe.flow.architecture,
-        recipe.flow.options,
+        {**recipe.flow.options, "whiten": whiten},
         rows=seen,
         context=parts.train_context,
         support=support,

@@ -17,7 +17,6 @@ from pushforward.arrays import Float32Array
 from pushforward.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
 from pushforward.delivery import Answer, Done, Pause, Send, Steps, advance
 from pushforward.errors import ClientError
-from pushforward.latent_calls import AsyncLatentCalls
 from pushforward.requests import MAX_VALUES, Method, Noise, Score
 
 __all__ = ["AsyncClient"]
@@ -25,7 +24,7 @@ __all__ = ["AsyncClient"]
 T = TypeVar("T")
 
 
-class AsyncClient(Connection, AsyncLatentCalls):
+class AsyncClient(Connection):
     """A Pushforward server, from asynchronous code.
 
     Args:

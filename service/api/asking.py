@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 
 from service.api.arrays import context_rows, event_rows
-from service.api.codecs.codec import Codec, Columns
+from service.api.codecs.codec import Columns
 from service.api.exchange import Exchange, Reply
 from service.api.fields import Request
 from service.api.guard import check_work
@@ -19,17 +19,7 @@ from service.engine.plan import Float32, Plan
 from service.engine.registry import Registry
 from service.errors import InvalidArgument, PushforwardError, Reason, VersionNotFound
 
-__all__ = [
-    "Asking",
-    "Place",
-    "Verb",
-    "context_names",
-    "located",
-    "named",
-    "optional_context",
-    "path_version",
-    "require_room",
-]
+__all__ = ["Asking", "Place", "Verb", "context_names", "located", "named", "optional_context", "path_version"]
 
 T = TypeVar("T")
 Place = Literal["body", "query"]
@@ -176,20 +166,3 @@ def located(plan: Plan[T], argument: str, place: Place) -> Plan[T]:
             for reason in error.errors
         )
         raise type(error)(error.detail, located) from error
-
-
-def require_room(codec: Codec, main: str, place: Place, more: str | None) -> None:
-    """Refuse what an answer of one array has no room for.
-
-    Args:
-        codec: of the answer.
-        main: the array.
-        place: where the arguments stood.
-        more: the argument that asks for more than that; None where none does.
-
-    Raises:
-        InvalidArgument: the codec's type carries one array, and more is asked for.
-    """
-    if codec.single and more is not None:
-        detail = f"{codec.media_type} has room for {main} alone; accept another type"
-        raise InvalidArgument(detail, (Reason((place, more), detail),))

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from service.api import wire
 from service.api.arrays import event_rows
-from service.api.asking import Asking, Place, located, named, optional_context, require_room
-from service.api.codecs.codec import Columns, answered
+from service.api.asking import Asking, Place, located, named, optional_context
+from service.api.codecs.codec import Columns
 from service.api.codecs.json import Json
 from service.api.exchange import Exchange, Reply
 from service.api.fields import validate
@@ -41,14 +41,12 @@ class LatentVerbs(Asking):
         codec = wire.accepted(exchange)
         given, place = wire.decode(exchange, "x")
         asked = validate(EditRequest, given, place)
-        require_room(codec, "x", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         steps = ("strength", len(asked.strength))
         x, context = self._rows(flow, "x", asked.x, asked.context, place, steps)
-        direction = _direction(flow, asked.direction, place)
-        plan = edit(flow, x, direction, asked.strength, context, round_trip=bool(asked.returns))
+        plan = edit(flow, x, _direction(flow, asked.direction, place), asked.strength, context)
         found = yield from located(plan, "x", place)
-        return wire.encode(codec, named(flow) | answered(found), "x", flow.features)
+        return wire.encode(codec, named(flow) | found._asdict(), "x", flow.features)
 
     def trace(self, exchange: Exchange) -> Plan[Reply]:
         """POST /trace. JSON holds a list of steps; any other type one array of them all, ``[N, S, D]``."""

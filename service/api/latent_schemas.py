@@ -14,7 +14,6 @@ from service.api.fields import (
     Densities,
     Request,
     Response,
-    Returns,
     array_of,
     either,
 )
@@ -91,7 +90,6 @@ class EditRequest(Request):
         Field(min_length=1, description="[S]: z + strength * direction, for each of them; 0 is the round trip"),
     ]
     context: Annotated[Any, CONTEXT] = None
-    returns: Returns
 
 
 class EditResponse(Response):
@@ -100,7 +98,6 @@ class EditResponse(Response):
     x: Annotated[Any, either("[S, N, *event]", 3, 5)]
     z: Annotated[Any, array_of(3, "[S, N, D]")]
     log_prob: Annotated[Any, array_of(2, "log p(x) in nats, [S, N]; null where the density is zero", NULLABLE)]
-    round_trip_error: Annotated[Any, array_of(2, "[S, N]")] = None
 
 
 class WeightsRequest(Request):

@@ -15,7 +15,7 @@ import numpy as np
 
 from service.api import wire
 from service.api.arrays import walks_of
-from service.api.asking import Asking, Place, Verb, context_names, located, named, optional_context, require_room
+from service.api.asking import Asking, Place, Verb, context_names, located, named, optional_context
 from service.api.codecs.codec import Codec, Columns, Form, answered
 from service.api.exchange import Exchange, Reply
 from service.api.fields import validate
@@ -32,6 +32,7 @@ from service.api.streams import STREAM_VALUES, Draw, streamed
 from service.engine.plan import Plan
 from service.engine.registry import Registry
 from service.engine.walks import interpolate
+from service.errors import InvalidArgument, Reason
 
 __all__ = ["DRAWN_SEED_BITS", "Verbs"]
 
@@ -68,7 +69,7 @@ class Verbs(Asking):
         given, place = wire.decode(exchange, "x")
         asked = validate(LogProbRequest, given, place)
         more = "return" if asked.returns else None if asked.alarm_rate is None else "alarm_rate"
-        require_room(codec, "log_prob", place, more)
+        _require_room(codec, "log_prob", place, more)
         flow = self._find(exchange, asked, place)
         x, context = self._rows(flow, "x", asked.x, asked.context, place)
         found = yield from located(flow.log_prob(x, context, asked.returns, asked.alarm_rate), "x", place)
@@ -84,7 +85,7 @@ class Verbs(Asking):
         self._admit(exchange, "forward")
         given, place = wire.decode(exchange, "x")
         asked = validate(EncodeRequest, given, place)
-        require_room(codec, "z", place, "return" if asked.returns else None)
+        _require_room(codec, "z", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         x, context = self._rows(flow, "x", asked.x, asked.context, place)
         plan = flow.encode(x, context, round_trip=bool(asked.returns))
@@ -97,7 +98,7 @@ class Verbs(Asking):
         self._admit(exchange, "inverse")
         given, place = wire.decode(exchange, "z")
         asked = validate(DecodeRequest, given, place)
-        require_room(codec, "x", place, "return" if asked.returns else None)
+        _require_room(codec, "x", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         z, context = self._rows(flow, "z", asked.z, asked.context, place)
         plan = flow.decode(z, context, round_trip=bool(asked.returns))
@@ -137,7 +138,7 @@ class Verbs(Asking):
         self, exchange: Exchange, codec: Codec, given: Mapping[str, Any], place: Place, main: str
     ) -> Plan[Reply]:
         asked = validate(SampleRequest, given, place)
-        require_room(codec, "x", place, "return" if asked.returns else None)
+        _require_room(codec, "x", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         value = asked.context
         if isinstance(value, Columns):
@@ -156,3 +157,20 @@ class Verbs(Asking):
             return (yield from located(streamed(stream, Form("x", flow.features), draw, lead, told), main, place))
         found = yield from located(draw.whole(), main, place)
         return wire.encode(codec, named(flow) | drawn | answered(found), "x", flow.features)
+
+
+def _require_room(codec: Codec, main: str, place: Place, more: str | None) -> None:
+    """Refuse what an answer of one array has no room for.
+
+    Args:
+        codec: of the answer.
+        main: the array.
+        place: where the arguments stood.
+        more: the argument that asks for more than that; None where none does.
+
+    Raises:
+        InvalidArgument: the codec's type carries one array, and more is asked for.
+    """
+    if codec.single and more is not None:
+        detail = f"{codec.media_type} has room for {main} alone; accept another type"
+        raise InvalidArgument(detail, (Reason((place, more), detail),))

@@ -15,7 +15,7 @@ from torch import Tensor
 import models.fit
 from models.checkpoint import CHECKPOINT_FILE, Checkpoint, EpochRecord, Origin
 from models.data import Split
-from models.fit import MAX_SKIPPED, FitResult, Perturbation, fit, log_prob, mean_log_prob, reproducible
+from models.fit import MAX_SKIPPED, FitResult, Perturbation, fit, log_prob, mean_log_prob, reproducible, usual_noise
 from models.flow import Bijection, Flow
 from models.preprocess import Standardize
 from models.recipe import FitRecipe
@@ -215,6 +215,25 @@ def test_noise_is_fresh_and_in_each_columns_own_units():
     bounded = Perturbation.of(train, None, 0.1, bounded=True)
     assert torch.equal(bounded(train, generator), train)
     assert torch.equal(Perturbation()(train, generator), train)
+
+
+def test_noise_is_little_where_values_are_not_repeated_and_a_kernels_where_they_are():
+    continuous = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+    assert usual_noise(continuous) == 0.02
+    repeated = (4 * continuous).round()
+    assert usual_noise(repeated) == pytest.approx(0.3 * 1000 ** (-1 / 7))
+    assert usual_noise(torch.cat((continuous, repeated[:, :1]), dim=1)) == 0.02  # fewer than half of the values
+    assert usual_noise(torch.cat((continuous[:, :1], repeated), dim=1)) == pytest.approx(0.3 * 1000 ** (-1 / 8))
+
+
+def test_the_usual_noise_is_that_of_the_columns_that_get_any():
+    continuous = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
+    train = torch.cat((continuous, (4 * continuous).round()), dim=1)
+    step = torch.tensor([0.0, 1.0])
+    found = Perturbation.of(train, step, None, bounded=False).deviation
+    torch.testing.assert_close(found, torch.tensor([0.02 * float(continuous.std(correction=0)), 0.0]))
+    assert Perturbation.of(train, None, None, bounded=True).deviation is None
+    assert Perturbation.of(train, torch.ones(2), None, bounded=False).deviation is None
 
 
 def test_repeated_values_do_not_draw_the_density_to_infinity():

@@ -109,6 +109,14 @@ def test_standardization_is_of_training_rows_only(recipe, exported):
     assert not torch.allclose(mean, torch.from_numpy(table.rows).mean(dim=0).float(), atol=1e-5)
 
 
+@pytest.mark.parametrize(("whiten", "starts"), [(None, 1), (True, 1), (False, 0)])
+def test_a_table_is_whitened_unless_it_is_said_otherwise(recipe, exported, whiten, starts):
+    said = {} if whiten is None else {"flow": {"whiten": whiten}}
+    train(recipe.override({**said, "fit": {"epochs": 1}}))
+    found = [key for key in exported[0]["flow"] if key.endswith("inverse_matrix")]
+    assert len(found) == starts
+
+
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_broken_fit_resumes_to_the_same_weights(recipe, exported, tmp_path, epoch):
     train(recipe.override({"out": str(tmp_path / "whole")}))

@@ -5,9 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pushforward.answers import Decoded, Encoded, ModelInfo, Path, Samples, Scores
+from pushforward.answers import Decoded, Encoded, ModelInfo, Path, Samples, Scores, join
 from pushforward.errors import UnexpectedAnswer
-from pushforward.payload import join
 
 WHO = {"model": "square", "version": 2}
 

@@ -40,7 +40,8 @@ def test_a_table_becomes_a_bundle_and_a_report(tmp_path, run):
     manifest = bundle.manifest
     assert [(f.name, f.unit) for f in manifest.features] == [("height", "m"), ("weight", None)]
     assert manifest.provenance.recipe["fit"]["epochs"] == 3  # the flag wins over the file
-    assert manifest.provenance.recipe["flow"] == {"architecture": "real_nvp", "transforms": 2, "hidden": [8]}
+    default = {"architecture": "neural_spline_coupling", "whiten": None}
+    assert manifest.provenance.recipe["flow"] == {**default, "transforms": 2, "hidden": [8]}
     assert str(tmp_path) not in manifest.to_json().decode()
     figures = json.loads((out / "people" / "report-1" / "report.json").read_text())
     assert figures["held_out"]["flow"]["mean"] == pytest.approx(manifest.calibration.mean, abs=1e-4)
