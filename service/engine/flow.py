@@ -220,7 +220,7 @@ class ServedFlow:
         contexts = 1 if context is None else math.prod(context.shape[:-1])
         each = None if context is None else context.reshape(contexts, context.shape[-1])
         self.require_context(each)
-        noise = BaseNoise(base, self.width, seed, offset, n, temperature, contexts, truncation, method)
+        noise = BaseNoise(base, self.width, seed, offset, n, temperature, contexts, truncation, method).ahead()
         repeated = None if each is None else _Repeated(each, n)
         outputs = yield Run(self.inverse, noise, repeated)
         unservable = EngineFailed if temperature <= 1.0 else NotFinite

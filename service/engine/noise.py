@@ -10,6 +10,7 @@ every slice.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -19,10 +20,10 @@ import numpy.typing as npt
 
 from service.bundle.bases import Base
 from service.engine.latents import Truncation, latents, words_needed
-from service.engine.plan import Float32
+from service.engine.plan import Float32, Rows
 from service.engine.sobol import sobol_words
 
-__all__ = ["MAX_SEED", "BaseNoise", "Method", "uniforms"]
+__all__ = ["MAX_SEED", "BaseNoise", "Method", "NoiseAhead", "uniforms"]
 
 Float64 = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
@@ -30,6 +31,10 @@ Method = Literal["random", "sobol"]
 
 MAX_SEED: Final = (1 << 64) - 1
 """The greatest seed: the generator's key has so many bits."""
+
+_AHEAD_VALUES: Final = 1 << 14
+_NARROW: Final = 8
+"""A thousand rows of more values are numbers enough for NumPy."""
 
 _WORDS = 4  # 64-bit words in a block of Philox4x64
 
@@ -112,6 +117,10 @@ class BaseNoise:
     def __len__(self) -> int:
         return self.count * self.repeats
 
+    def ahead(self) -> Rows:
+        """The same rows, for a run that may be cut into chunks."""
+        return NoiseAhead(self) if len(self) * self.width > _AHEAD_VALUES and self.width <= _NARROW else self
+
     def __getitem__(self, index: slice, /) -> Float32:
         return self.computed([(self, index.start, index.stop)])
 
@@ -143,3 +152,44 @@ class BaseNoise:
             start += length
             if start >= stop:
                 return
+
+
+class NoiseAhead:
+    """Noise that is computed some thousands of rows at a time, for chunks that are taken one after the other.
+
+    NumPy takes as long to begin with two thousand numbers as to get through them, and noise takes a hundred steps.
+
+    Args:
+        noise: whose rows these are, bit for bit.
+    """
+
+    def __init__(self, noise: BaseNoise) -> None:
+        self._noise = noise
+        self._rows = max(1, _AHEAD_VALUES // noise.width)
+        self._blocks: dict[int, Float32] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._noise)
+
+    def __getitem__(self, index: slice, /) -> Float32:
+        numbers = range(index.start // self._rows, (index.stop - 1) // self._rows + 1)
+        starts = [number * self._rows for number in numbers]
+        pieces = [
+            self._block(number)[max(0, index.start - start) : index.stop - start]
+            for number, start in zip(numbers, starts, strict=True)
+        ]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _block(self, number: int) -> Float32:
+        found = self._blocks.get(number)
+        if found is not None:
+            return found
+        with self._lock:  # whoever comes next waits for it: to compute it twice would take as long
+            found = self._blocks.get(number)
+            if found is None:
+                start = number * self._rows
+                found = self._noise[start : min(start + self._rows, len(self._noise))]
+                before = self._blocks.get(number - 1)  # another thread may still be at its last rows
+                self._blocks = {number: found} if before is None else {number - 1: before, number: found}
+            return found

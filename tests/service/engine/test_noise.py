@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from scipy import stats
 
 from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
 from service.engine.latents import Truncation, latents
-from service.engine.noise import MAX_SEED, BaseNoise, uniforms
+from service.engine.noise import MAX_SEED, BaseNoise, NoiseAhead, uniforms
 
 seeds = st.integers(0, MAX_SEED)
 WIDTHS = st.integers(1, 9)
@@ -206,3 +208,30 @@ def test_truncated_and_sobol_rows_computed_together_have_the_bits_that_they_have
     ]
     alone = np.concatenate([noise[start:stop] for noise, start, stop in pieces])
     assert BaseNoise.computed(pieces).tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize(("width", "count", "repeats"), [(1, 40_000, 1), (2, 9_000, 2), (3, 20_001, 1), (8, 5_000, 1)])
+def test_rows_computed_ahead_have_the_bits_that_they_have_alone(width, count, repeats):
+    noise = BaseNoise(NormalBase(), width, 5, 3, count, 0.5, repeats)
+    ahead = noise.ahead()
+    assert isinstance(ahead, NoiseAhead)
+    assert len(ahead) == len(noise)
+    whole = noise[0 : len(noise)]
+    assert ahead[0 : len(ahead)].tobytes() == whole.tobytes()
+    for start in [*range(0, len(noise), 1009), 0]:
+        stop = min(start + 1009, len(noise))
+        assert ahead[start:stop].tobytes() == whole[start:stop].tobytes()
+
+
+def test_rows_computed_ahead_by_several_threads():
+    noise = BaseNoise(NormalBase(), 2, 5, 3, 60_000)
+    ahead, whole = noise.ahead(), noise[0:60_000]
+    with ThreadPoolExecutor(4) as pool:
+        parts = pool.map(lambda start: ahead[start : start + 1000].tobytes(), range(0, 60_000, 1000))
+        assert b"".join(parts) == whole.tobytes()
+
+
+@pytest.mark.parametrize(("width", "count"), [(2, 8_192), (2, 1), (9, 100_000)])
+def test_few_rows_and_wide_ones_are_not_computed_ahead(width, count):
+    noise = BaseNoise(NormalBase(), width, 5, 3, count)
+    assert noise.ahead() is noise
