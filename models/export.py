@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from models.gate import BATCHES, check_flow, check_graphs, reference
 from models.graph import OPSET, export_graph
 from models.invariance import check_invariance
 from models.probes import make_probes, outside_support
+from models.resolvable import resolvable
 from models.session import Graph
 from models.tracing import export_trace, trace_steps
 from service.bundle.calibration import calibrate
@@ -58,6 +59,7 @@ def export_flow(
     seed: int | None = None,
     created: datetime | None = None,
     trace: bool = True,
+    far_rows: Literal["all", "resolvable"] = "all",
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Export a flow, hold the graphs against it in float64, and install the bundle.
@@ -82,6 +84,8 @@ def export_flow(
         seed: of the fit.
         created: the moment of export; None for now.
         trace: whether the bundle holds trace.onnx, which shows the event after each step; it holds the weights again.
+        far_rows: which rows far outside the data the gate tries: "resolvable" leaves out those that torch itself
+            cannot answer in float32, as there are in flows whose scales have no bound.
         progress: called with a few words before each step that takes seconds.
 
     Returns:
@@ -103,6 +107,8 @@ def export_flow(
     flow = copy.deepcopy(flow).cpu().float().eval().requires_grad_(requires_grad=False).freeze_base().fold()
     exact = reference(flow)
     probes = make_probes(rows, given, flow.support)
+    if far_rows == "resolvable":
+        probes = resolvable(flow, exact, probes)
     check_flow(exact, probes)
     graphs = {}
     for direction in ("forward", "inverse"):

@@ -7,6 +7,7 @@ nor `pushforward --help` for the server.
 from __future__ import annotations
 
 import importlib
+import keyword
 import sys
 from typing import Final
 
@@ -19,10 +20,10 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS: Final[dict[str, str]] = {
     "serve": "Serve a repository of flows over HTTP.",
     "train": "Fit a flow to a table or to images, and export it as a bundle.",
+    "import": "Make a bundle of a flow of zuko, nflows, normflows or FrEIA.",
     "check": "Verify a bundle and print its parity table.",
     "inspect": "Say what a bundle is.",
     "calibrate": "Measure a bundle's scale of log-densities anew, as a new version.",
-    "direction": "Add a direction of latent space to a bundle, from labelled rows.",
     "logprob": "Log-densities of rows, from a server or straight from a bundle.",
     "sample": "Draw rows, from a server or straight from a bundle.",
     "interpolate": "Walk between rows through latent space.",
@@ -38,7 +39,9 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"pushforward.commands.{cmd_name}").command
+        # a module cannot be called `import`: PEP 8 adds an underscore
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = importlib.import_module(f"pushforward.commands.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -22,12 +22,12 @@ __all__ = ["ALLOWED_OPERATORS", "MAX_LOOPS", "MAX_PASSES", "GraphSummary", "chec
 
 ALLOWED_OPERATORS: Final[frozenset[str]] = frozenset(
     """
-    Abs Add And ArgMax ArgMin Cast Ceil Clip Concat Constant ConstantOfShape Conv Cos CumSum DepthToSpace Div Elu
-    Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm Greater GreaterOrEqual HardSigmoid
-    Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max Min Mod Mul Neg Not Or Pad Pow Reciprocal
-    ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Round
-    ScatterElements ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum
-    Tan Tanh Transpose Unsqueeze Where Xor
+    Abs Add And ArgMax ArgMin Atan Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos CumSum
+    DepthToSpace Div Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm Greater
+    GreaterOrEqual HardSigmoid Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max Min Mod
+    Mul Neg Not Or Pad Pow Reciprocal ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+    ReduceSumSquare Relu Reshape Round ScatterElements ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus
+    SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh Transpose Unsqueeze Where Xor
     """.split()  # noqa: SIM905  a hundred quoted names in a column are harder to read
 )
 """Operators of the default domain: elementwise, linear, shape and selection. No control flow, nothing random.

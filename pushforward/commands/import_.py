@@ -1,0 +1,133 @@
+"""`pushforward import`: a flow of another library as a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from pushforward.arrays import Float32Array
+from pushforward.errors import InvalidInput
+from pushforward.layout import Layout
+from pushforward.options import block_rows, input_options
+from pushforward.rows import open_rows
+
+if TYPE_CHECKING:
+    from models.adapters.take import Imported
+    from models.importing import Rows
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("spec")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="REPOSITORY", help="Where to write.")
+@click.option("--name", required=True, help="What the flow is called there.")
+@click.option("--data", metavar="FILE", help="Held-out rows, CSV or .npy, in your units; else rows of the flow's own.")
+@input_options
+@click.option("--context-data", metavar="FILE", help="The context of the rows of --data, a row for each.")
+@click.option("--context", type=click.IntRange(min=0), help="The number of columns of context, if it is not found.")
+@click.option("--event-shape", metavar="D|H,W,C", help="The shape of a row, if the flow does not say it.")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="A safetensors file to load first.")
+@click.option("--version", type=click.IntRange(min=1), help="The version.  [default: one more than the newest]")
+@click.option("--description", default="", help="A sentence for whoever meets the flow in a list.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+def command(
+    spec: str,
+    out: Path,
+    name: str,
+    data: str | None,
+    delimiter: str,
+    context_data: str | None,
+    context: int | None,
+    event_shape: str | None,
+    weights: Path | None,
+    version: int | None,
+    description: str,
+    quiet: bool,
+) -> None:
+    """Make a bundle of the flow that SPEC returns.
+
+    SPEC is MODULE:FUNCTION, a callable of your own code, in the current directory or installed, that returns a flow of
+    zuko, nflows, normflows or FrEIA, or any torch module with forward(x, context) and inverse(z, context) that return
+    a tensor and its log-determinant. Its library's own log_prob is held against the bundle's in float64; what cannot be
+    exported, or is not a flow, is refused before anything is written.
+
+    \b
+      pushforward import my_flows:make_flow --out repository --name wine --data held_out.npy
+      pushforward import my_flows:make_flow --out repository --name wine --weights wine.safetensors
+    """  # noqa: D301  \b keeps click from joining the lines
+    from service.bundle.manifest import NAME_PATTERN, is_flow_name
+    from service.bundle.store import Repository
+
+    if not is_flow_name(name):
+        raise InvalidInput(f"--name must match {NAME_PATTERN}, and is {name!r}")
+    if out.exists() and not out.is_dir():
+        raise InvalidInput(f"--out must be a folder, and {out} is a file")
+    if context_data is not None and data is None:
+        raise InvalidInput("--context-data goes with --data: it has a row for each of its rows")
+    # torch takes seconds to import: a wrong flag is told before.
+    from models.adapters.take import take
+    from models.importing import drawn_rows, event_shape_of, export_imported, load_flow, load_weights
+
+    flow = load_flow(spec)
+    if weights is not None:
+        load_weights(flow, weights)
+    shape = None if event_shape is None else event_shape_of(event_shape)
+    imported = take(flow, event_shape=shape or _shape_of(data, flow), context_width=context)
+    rows = drawn_rows(imported) if data is None else _rows(imported, data, context_data, delimiter)
+    folder = export_imported(
+        imported,
+        rows,
+        repository=Repository(out),
+        name=name,
+        source=spec,
+        version=version,
+        description=description,
+        progress=None if quiet else click.echo,
+    )
+    if not quiet:
+        for note in imported.notes:
+            click.echo(f"Note:   {note}")
+        click.echo(f"Rows:   {rows.words}")
+        click.echo(f"Bundle: {folder}")
+        click.echo(f"Next:   pushforward serve --repository {out}")
+
+
+def _shape_of(data: str | None, flow: object) -> tuple[int, ...] | None:
+    """The event shape that a .npy file of rows has, for a flow that does not say its own."""
+    from models.adapters.take import says_shape
+
+    if data is None or says_shape(flow):
+        return None
+    try:
+        return tuple(np.load(data, mmap_mode="r", allow_pickle=False).shape[1:]) or None
+    except (ValueError, OSError):
+        return None
+
+
+def _rows(imported: Imported, data: str, context_data: str | None, delimiter: str) -> Rows:
+    from models.importing import Rows
+
+    flow = imported.flow
+    x = _read(data, Layout.of(flow.event_shape), delimiter)
+    if len(x) < 2:
+        raise InvalidInput(f"{data} holds one row; at least two are needed")
+    if (context_data is None) != (flow.context_width == 0):
+        given = "without" if context_data is None else "with"
+        raise InvalidInput(
+            f"the flow takes {flow.context_width} columns of context; --data came {given} --context-data"
+        )
+    context = None
+    if context_data is not None:
+        context = _read(context_data, Layout.of((flow.context_width,), letter="c"), delimiter)
+        if len(context) != len(x):
+            raise InvalidInput(f"{context_data} has {len(context)} rows, and {data} has {len(x)}")
+    return Rows(x, context, f"calibrated on the {len(x)} rows of {Path(data).name}")
+
+
+def _read(path: str, layout: Layout, delimiter: str) -> Float32Array:
+    with open_rows(path, layout, block_rows(layout.width), delimiter) as rows:
+        return rows.whole().values

@@ -1,0 +1,106 @@
+"""`pushforward import`: what the command adds to `models.importing`; its errors are told in one line."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from pushforward.cli import COMMANDS, cli
+from pushforward.errors import InvalidInput
+from service.bundle.store import read_bundle
+from service.errors import DataError
+from tests.models.test_importing import CODE
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "user_flows.py").write_text(
+        CODE
+        + """
+def conditional():
+    import zuko
+    torch.manual_seed(0)
+    return zuko.flows.MAF(2, 3, transforms=1, hidden_features=(8,))
+"""
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("user_flows", None)
+    return tmp_path
+
+
+def test_a_keyword_can_be_a_command():
+    assert "import" in COMMANDS
+    assert cli.get_command(None, "import") is not None
+    assert cli.get_command(None, "import_") is None
+
+
+def test_a_flow_becomes_a_bundle_calibrated_on_the_user_s_rows(run, here):
+    np.save("held_out.npy", np.random.default_rng(0).normal(size=(40, 2)))
+    result = run("import", "user_flows:make", "--out", "flows", "--name", "scale", "--data", "held_out.npy")
+    assert result.exit_code == 0
+    manifest = read_bundle(here / "flows" / "scale" / "1").manifest
+    assert manifest.event_shape == [2]
+    assert manifest.calibration.rows == 40
+    assert manifest.provenance.data.endswith("calibrated on the 40 rows of held_out.npy")
+    assert "Note:   the module has no base: a standard normal was taken" in result.stdout
+    assert "Rows:   calibrated on the 40 rows of held_out.npy" in result.stdout
+    assert result.stdout.endswith("Next:   pushforward serve --repository flows\n")
+    assert run("check", here / "flows" / "scale" / "1").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        (["--name", "No Name"], InvalidInput, "--name must match"),
+        (["--out", "user_flows.py"], InvalidInput, "--out must be a folder, and user_flows.py is a file"),
+        (["--context-data", "c.npy"], InvalidInput, "--context-data goes with --data"),
+        (["--event-shape", "2x"], DataError, "--event-shape: expected numbers with commas"),
+        (["--weights", "none.safetensors"], DataError, "none.safetensors cannot be read"),
+        (["--data", "none.npy"], InvalidInput, "none.npy cannot be read"),
+        (["--data", "wide.npy"], InvalidInput, r"wide.npy must have the shape \['N', 2\], and has \[5, 3\]"),
+        (["--data", "nan.npy"], InvalidInput, r"nan.npy, row 3, column 2 \(x1\): nan is not finite"),
+        (["--data", "nan.csv"], InvalidInput, r"nan.csv, line 3, column 1"),
+        (["--data", "one.npy"], InvalidInput, "one.npy holds one row; at least two are needed"),
+        (
+            ["--data", "good.npy", "--context-data", "c.npy"],
+            InvalidInput,
+            "the flow takes 0 columns of context; --data ",
+        ),
+    ],
+)
+def test_bad_arguments_are_told_before_anything_is_written(run, here, more, error, message):
+    rows = np.ones((5, 2))
+    np.save("good.npy", rows)
+    np.save("wide.npy", np.ones((5, 3)))
+    np.save("one.npy", rows[:1])
+    np.save("c.npy", rows)
+    rows[3, 1] = np.nan
+    np.save("nan.npy", rows)
+    (here / "nan.csv").write_text("a,b\n1,2\nnan,3\n")
+    given = ["--out", "flows", "--name", "flow", "--event-shape", "2", *more]
+    with pytest.raises(error, match=message):
+        run("import", "user_flows:make", *given)
+    assert not (here / "flows").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "the flow takes 3 columns of context; --data came without --context-data"),
+        (["--context-data", "wide.npy"], r"wide.npy must have the shape \['N', 3\]"),
+        (["--context-data", "short.npy"], "short.npy has 4 rows, and rows.npy has 5"),
+        (["--context-data", "nan.npy"], r"nan.npy, row 1, column 3 \(c2\): nan is not finite"),
+    ],
+)
+def test_context_that_does_not_go_with_the_rows(run, here, more, message):
+    np.save("rows.npy", np.ones((5, 2)))
+    np.save("wide.npy", np.ones((5, 2)))
+    np.save("short.npy", np.ones((4, 3)))
+    context = np.ones((5, 3))
+    context[1, 2] = np.nan
+    np.save("nan.npy", context)
+    with pytest.raises(InvalidInput, match=message):
+        run("import", "user_flows:conditional", "--out", "flows", "--name", "flow", "--data", "rows.npy", *more)
