@@ -22,6 +22,7 @@ from models.zoo.build import NAMES, ZOO
 from service.bundle.manifest import NormalBase
 from service.bundle.parity import TOLERANCE, relative_error
 from service.bundle.store import Bundle, Repository, read_bundle
+from service.engine.scores import HeldOut
 
 SAMPLES = 20_000
 MAX_BYTES = 4 << 20
@@ -227,6 +228,22 @@ def test_samples_of_square_follow_its_distribution() -> None:
     """Kolmogorov and Smirnov: P(x <= t) = sqrt(t) / 2."""
     x, _ = shipped("square").samples()
     assert stats.kstest(x[:, 0].astype(np.float64), lambda t: np.sqrt(np.clip(t, 0, 4)) / 2).pvalue > 1e-4
+
+
+@every_flow
+def test_every_held_out_log_prob_is_kept_so_that_a_quantile_is_exact(name: str) -> None:
+    calibration = shipped(name).bundle.manifest.calibration
+    assert len(calibration.quantiles) == calibration.rows
+    alarms = [HeldOut(calibration).anomaly(np.float32(calibration.quantiles), rate).sum() for rate in (0.01, 0.05, 0.5)]
+    assert alarms == [math.floor(rate * calibration.rows) for rate in (0.01, 0.05, 0.5)]
+
+
+def test_quantiles_of_rows_like_the_held_out_ones_are_uniform() -> None:
+    flow = shipped("square")
+    scale = HeldOut(flow.bundle.manifest.calibration)
+    x, _ = flow.samples(2000)
+    assert stats.kstest(scale.quantile(np.float32(flow.log_prob(x))), "uniform").pvalue > 0.01
+    assert stats.kstest(scale.quantile(np.float32(flow.log_prob(np.sqrt(x)))), "uniform").pvalue < 0.01
 
 
 def test_digits_say_how_an_integer_is_read() -> None:
