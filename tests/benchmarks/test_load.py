@@ -211,8 +211,8 @@ def test_arrivals_are_a_poisson_process_of_the_rate_and_the_seed(generator: Gene
 
         def arrivals(seed: int) -> int:
             (phase,) = generator.open(server.port, plan(8), [(1.0, 400)], seed=seed, threads=2)
-            assert counts(phase) == {}
-            assert phase.ok == phase.arrivals
+            assert counts(phase).keys() <= {"unsent"}  # what a busy machine had not sent when time was over
+            assert phase.ok + phase.unsent == phase.arrivals
             return phase.arrivals
 
         found = [arrivals(seed) for seed in (1, 1, 2, 3)]
