@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "check": "Verify a bundle and print its parity table.",
     "inspect": "Say what a bundle is.",
     "calibrate": "Measure a bundle's scale of log-densities anew, as a new version.",
+    "direction": "Add a direction of latent space to a bundle, from labelled rows.",
     "logprob": "Log-densities of rows, from a server or straight from a bundle.",
     "sample": "Draw rows, from a server or straight from a bundle.",
     "interpolate": "Walk between rows through latent space.",

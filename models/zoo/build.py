@@ -18,6 +18,8 @@ from models.export import export_flow
 from models.flow import sample_base
 from models.recipe import Recipe
 from models.training import train
+from models.zoo.datasets import load
+from models.zoo.directions import CLASSES, with_directions
 from service.bundle.manifest import Manifest
 from service.bundle.store import Repository, read_bundle
 from service.errors import DataError
@@ -83,8 +85,11 @@ def build(
     recipe = Recipe.read(ZOO / name / "recipe.toml").override({"name": name, "out": str(repository.root)})
     if recipe.flow.architecture in ANALYTIC:
         return read_bundle(_build_analytic(recipe, name, repository, say)).manifest
+    classes = CLASSES.get(name)
     with tempfile.TemporaryDirectory() as folder, tqdm(total=recipe.fit.epochs, unit=" epochs", disable=None) as bar:
         scratch = Path(folder)
+        if classes is not None:  # a version never changes: its directions are added before it is installed
+            recipe = recipe.override({"out": str(scratch / "repository")})
         result = train(
             recipe,
             work=scratch / "work",
@@ -92,7 +97,11 @@ def build(
             observe=lambda _: _advance(bar),
             say=say,
         )
-    return read_bundle(result.bundle).manifest
+        made = read_bundle(result.bundle)
+    if classes is None:
+        return made.manifest
+    manifest = with_directions(made, load(name), classes).model_copy(update={"version": repository.next_version(name)})
+    return read_bundle(repository.install_next(manifest, made.files())).manifest
 
 
 def _build_analytic(recipe: Recipe, name: str, repository: Repository, say: Callable[[str], None] | None) -> Path:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
 from pushforward.arrays import Float32Array
+from pushforward.commands._versions import next_manifest, repository_of
 from pushforward.conditions import context_layout, context_options, given_context
 from pushforward.errors import InvalidInput
 from pushforward.layout import Block, Layout
 from pushforward.options import block_rows, input_options, place_named
 from pushforward.rows import open_rows
 from pushforward.sources import bundle_folder
-
-if TYPE_CHECKING:
-    from service.bundle.manifest import Manifest
 
 __all__ = ["command"]
 
@@ -57,17 +54,14 @@ def command(
     """  # noqa: D301  \b keeps click from joining the lines
     from service.bundle.calibration import calibrate
     from service.bundle.manifest import Recalibration
-    from service.bundle.place import place_of
-    from service.bundle.store import Repository, read_bundle
+    from service.bundle.store import read_bundle
     from service.engine.plan import run_now
     from service.engine.registry import load_flow
 
     folder = bundle_folder(bundle)
     checked = read_bundle(folder)
     manifest = checked.manifest
-    if out is None and place_of(folder) != (manifest.name, manifest.version):
-        raise InvalidInput(f"the bundle does not lie at REPOSITORY/{manifest.name}/VERSION: say --out REPOSITORY")
-    repository = Repository(out or folder.absolute().parent.parent)
+    repository = repository_of(folder, manifest, out)
     layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
     features = [feature.model_dump() for feature in manifest.context_features]
     given = given_context(context, context_columns, context_layout(manifest.context_width, features))
@@ -87,7 +81,7 @@ def command(
         version=manifest.version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    anew = _anew(manifest, repository.next_version(manifest.name)).model_copy(
+    anew = next_manifest(manifest, repository).model_copy(
         update={
             "calibration": calibrate(log_prob),
             "provenance": manifest.provenance.model_copy(update={"recalibration": source}),
@@ -97,13 +91,6 @@ def command(
     before, after = manifest.calibration, anew.calibration
     click.echo(f"{manifest.name} version {where.name}: {after.rows} rows, {_said(after.mean, after.standard_error)}")
     click.echo(f"version {manifest.version}: {before.rows} rows, {_said(before.mean, before.standard_error)}")
-
-
-def _anew(manifest: Manifest, version: int) -> Manifest:
-    """The manifest of the next version, in the format that is written now."""
-    from service.bundle.manifest import FORMAT
-
-    return manifest.model_copy(update={"format": FORMAT, "version": version})
 
 
 def _require_finite(log_prob: Float32Array, block: Block, name: str) -> None:

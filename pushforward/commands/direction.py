@@ -1,0 +1,120 @@
+"""`pushforward direction`: a direction of latent space from labelled rows, kept in a bundle by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+import numpy as np
+
+from pushforward.arrays import Float32Array
+from pushforward.commands._versions import next_manifest, repository_of
+from pushforward.conditions import context_layout, context_options, given_context
+from pushforward.errors import InvalidInput
+from pushforward.layout import Layout
+from pushforward.options import block_rows, input_options, place_named
+from pushforward.rows import open_rows
+from pushforward.sources import bundle_folder
+
+if TYPE_CHECKING:
+    from service.engine.flow import ServedFlow
+
+__all__ = ["command"]
+
+_LONGEST_NAME = 64
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--positive", required=True, metavar="FILE", help="Rows that it leads to (CSV or .npy).")
+@click.option("--negative", required=True, metavar="FILE", help="Rows that it leads away from.")
+@click.option("--name", required=True, help="What it is called.")
+@click.option(
+    "--method",
+    type=click.Choice(["difference", "logistic"]),
+    default="difference",
+    show_default=True,
+    help="The difference of the mean latents; or the direction along which a logistic regression tells them apart.",
+)
+@input_options
+@context_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="REPOSITORY",
+    help="Where to write the new version; the bundle's own repository by default.",
+)
+def command(
+    bundle: Path,
+    positive: str,
+    negative: str,
+    name: str,
+    method: Literal["difference", "logistic"],
+    delimiter: str,
+    context: str | None,
+    context_columns: str | None,
+    out: Path | None,
+) -> None:
+    """Add a direction of latent space to BUNDLE, as a new version of its flow: what POST /edit moves rows along.
+
+    BUNDLE is a bundle's folder, or REPOSITORY/NAME for the newest version. Strength 1 moves a row by as much as the
+    two kinds of rows lie apart in the mean. Graphs, golden rows and calibration stay as they are.
+
+    \b
+      pushforward direction repository/faces --positive smiling.npy --negative others.npy --name smile
+      pushforward direction repository/wine --positive red.csv --negative white.csv --name red --method logistic
+    """  # noqa: D301  \b keeps click from joining the lines
+    from service.bundle.directions import logistic_direction, mean_direction, separation
+    from service.bundle.store import read_bundle
+    from service.engine.registry import load_flow
+
+    if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable() or "," in name:
+        expected = f"1 to {_LONGEST_NAME} printable characters without a comma"
+        raise InvalidInput(f"--name must be {expected}, not {name[:80]!r}")
+    folder = bundle_folder(bundle)
+    checked = read_bundle(folder)
+    manifest = checked.manifest
+    repository = repository_of(folder, manifest, out)
+    flow = load_flow(checked)
+    towards, away = (_latents(flow, file, delimiter, context, context_columns) for file in (positive, negative))
+    found = (mean_direction if method == "difference" else logistic_direction)(towards, away)
+    if not found.any():
+        raise InvalidInput("the two kinds of rows have the same mean latent: there is no direction between them")
+    known = dict(manifest.directions)
+    kept = "replaced" if name in known else "added"
+    anew = next_manifest(manifest, repository).model_copy(update={"directions": {**known, name: found.tolist()}})
+    where = repository.install_next(anew, checked.files())
+    click.echo(
+        f"{manifest.name} version {where.name}: {name!r} {kept}, of length {np.linalg.norm(found):.3f}, "
+        f"from {len(towards)} and {len(away)} rows"
+    )
+    share = separation(found, towards, away)
+    click.echo(f"a positive row lies further along it than a negative one in {share:.1%} of pairs")
+
+
+def _latents(
+    flow: ServedFlow, file: str, delimiter: str, context: str | None, context_columns: str | None
+) -> Float32Array:
+    """The latents ``[N, D]`` of a file's rows.
+
+    Raises:
+        InvalidInput: a row has none, since the density is zero there; its place is named.
+    """
+    from service.engine.plan import run_now
+
+    manifest = flow.manifest
+    layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
+    features = [feature.model_dump() for feature in manifest.context_features]
+    given = given_context(context, context_columns, context_layout(manifest.context_width, features))
+    with open_rows(file, layout, block_rows(layout.width + given.width), delimiter, given.beside) as rows:
+        block = rows.whole()
+    given.require_used(len(block.values), rows.name)
+    contexts = given.of(block, rows.name)
+    with place_named(rows.name, block):
+        encoded = run_now(flow.encode(block.values, None if contexts is None else np.atleast_2d(contexts)))
+    outside = np.flatnonzero(np.isneginf(encoded.log_prob))
+    if outside.size:
+        where = block.where(int(outside[0]))
+        raise InvalidInput(f"{rows.name}, {where}: the density is zero here, so that the row has no latent")
+    return encoded.z
