@@ -9,10 +9,12 @@ ends it at once.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import uvicorn
@@ -102,6 +104,7 @@ class _Server(uvicorn.Server):
         # What is loaded stays: without this, each full collection would walk all of it, tens of milliseconds at a time.
         gc.collect()
         gc.freeze()
+        _give_back_freed_memory()
         if self.started:
             self._when_started(standing(self._application.state.registry))
 
@@ -126,3 +129,9 @@ class _Server(uvicorn.Server):
         left = max(0.0, end - loop.time())
         self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]  # a float is as good to wait_for
         await super().shutdown(sockets)
+
+
+def _give_back_freed_memory() -> None:
+    """Return to the system what loading has freed: glibc would keep it, 10 MB with the shipped flows."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library has no such call, or another system none
+        ctypes.CDLL(None).malloc_trim(0)
