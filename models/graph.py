@@ -6,10 +6,11 @@ leaves in every node, are taken out.
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Final, Literal
 
 import onnx_ir as ir
@@ -35,6 +36,14 @@ Direction = Literal["forward", "inverse", "trace"]
 _FOLDED_VALUES: Final = 1 << 24
 """What depends on no row is computed at export, up to so many values: the exporter itself stops at a masked weight."""
 
+_LOGGERS: Final = (
+    "torch.onnx",
+    "torch.export",
+    "torch.export._trace",
+    "torch.fx.experimental.symbolic_shapes",
+    "onnx_ir",
+    "onnxscript",
+)
 _EXAMPLE_ROWS = 3  # neither 0 nor 1, which torch.export would take for constants
 
 
@@ -175,12 +184,14 @@ def _strip_graph(graph: ir.Graph, name: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's remarks to itself: missing torchvision, deprecations within torch."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
+    # where it fails it also prints the graph as far as it came
+    said = io.StringIO()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(said), redirect_stderr(said):
             warnings.simplefilter("ignore")
             yield
     finally:

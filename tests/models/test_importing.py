@@ -190,6 +190,25 @@ def test_a_layer_that_no_graph_can_hold_is_named_and_nothing_is_written(tmp_path
     assert {p.dtype for p in imported.flow.buffers()} <= {torch.float64}
 
 
+class Asks(Masks):
+    """The same, and asks whether any row is large: torch's exporter itself gives up, and prints how far it came."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return super().forward(-x if (x > 1e9).any() else x, context)
+
+
+def test_a_layer_that_the_exporter_gives_up_on_is_told_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    imported = take(Asks(), event_shape=(2,))
+    with pytest.raises(Unsupported, match=r"Asks, step 1 of 1 .* It looks at the values of its rows") as raised:
+        export_imported(
+            imported, drawn_rows(imported, 60), repository=Repository(tmp_path / "flows"), name="asks", source="test"
+        )
+    assert "\n" not in raised.value.detail
+    assert capfd.readouterr() == ("", "")
+
+
 class Wrong(Masks):
     def log_prob(self, x: Tensor) -> Tensor:
         return -(x**2).sum(dim=1)
