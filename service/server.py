@@ -30,6 +30,7 @@ from service.settings import Settings
 __all__ = ["run", "serve", "standing"]
 
 _LAME_DUCK_SECONDS: Final = 1.0
+_M_ARENA_MAX: Final = -8  # of malloc.h
 
 
 def serve(settings: Settings, announce: Callable[[str, Standing], None]) -> None:
@@ -58,6 +59,7 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
         metrics: where to count.
         started: is called once, when the socket listens.
     """
+    _allocate_in_one_place()
     app = create_app(settings, metrics)
     config = uvicorn.Config(
         app,
@@ -131,7 +133,18 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _allocate_in_one_place() -> None:
+    """Let all threads share glibc's one heap: one for each would keep what flows were loaded with, some 8 MB."""
+    with _where_glibc_is():
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
 def _give_back_freed_memory() -> None:
     """Return to the system what loading has freed: glibc would keep it, 10 MB with the shipped flows."""
-    with suppress(AttributeError, OSError, TypeError):  # another C library has no such call, or another system none
+    with _where_glibc_is():
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _where_glibc_is() -> suppress:
+    """Pass over a call that another C library does not have; on another system there is none to ask."""
+    return suppress(AttributeError, OSError, TypeError)
