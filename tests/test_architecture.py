@@ -18,7 +18,8 @@ ALLOWED = {
     "service.bundle": {"service.errors"},
     "service.settings": {"service.bundle", "service.errors"},
     "service.engine": {"service.bundle", "service.errors"},
-    "service.api": {"service.engine", "service.bundle", "service.errors", "service.settings"},
+    "service.pictures": {"service.engine", "service.bundle", "service.errors"},
+    "service.api": {"service.pictures", "service.engine", "service.bundle", "service.errors", "service.settings"},
     "service.app": {"service.api", "service.engine", "service.bundle", "service.errors", "service.settings"},
     "service.protocol": {"service.api", "service.errors"},
     "service.preflight": {"service.bundle", "service.errors", "service.settings"},
@@ -50,7 +51,7 @@ ALLOWED = {
     },
     "service": set(),
     "models": {"service.bundle", "service.errors"},
-    "pushforward.sources": {"pushforward", "service.engine", "service.bundle", "service.errors"},
+    "pushforward.sources": {"pushforward", "service.pictures", "service.engine", "service.bundle", "service.errors"},
     "pushforward.options": {"pushforward", "pushforward.sources", "service.errors"},
     "pushforward.commands": {
         "pushforward",

@@ -19,7 +19,17 @@ from service.engine.plan import Float32, Plan
 from service.engine.registry import Registry
 from service.errors import InvalidArgument, PushforwardError, Reason, VersionNotFound
 
-__all__ = ["Asking", "Place", "Verb", "context_names", "located", "named", "optional_context", "path_version"]
+__all__ = [
+    "Asking",
+    "Place",
+    "Verb",
+    "context_names",
+    "located",
+    "named",
+    "optional_context",
+    "path_version",
+    "relocated",
+]
 
 T = TypeVar("T")
 Place = Literal["body", "query"]
@@ -161,8 +171,13 @@ def located(plan: Plan[T], argument: str, place: Place) -> Plan[T]:
     except PushforwardError as error:
         if not error.errors:
             raise
-        located = tuple(
-            dataclasses.replace(reason, loc=("body" if reason.loc[:1] == (argument,) else place, *reason.loc))
-            for reason in error.errors
-        )
-        raise type(error)(error.detail, located) from error
+        raise relocated(error, argument, place) from error
+
+
+def relocated(error: PushforwardError, argument: str, place: Place) -> PushforwardError:
+    """An error whose reasons name arguments, with the place of each put before it, as `located` has it."""
+    reasons = tuple(
+        dataclasses.replace(reason, loc=("body" if reason.loc[:1] == (argument,) else place, *reason.loc))
+        for reason in error.errors
+    )
+    return type(error)(error.detail, reasons)

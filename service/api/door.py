@@ -25,7 +25,7 @@ from service.api.problems import problem
 from service.engine.plan import Finished, Outputs, Plan, Run, advance
 from service.errors import Draining, PushforwardError, UnsupportedMediaType
 
-__all__ = ["LARGE_BODY", "LARGE_RUN", "Door", "drive", "respond"]
+__all__ = ["LARGE_BODY", "LARGE_RUN", "Door", "drive", "may_be_picture", "respond"]
 
 T = TypeVar("T")
 
@@ -39,7 +39,13 @@ _log = logging.getLogger(__name__)
 
 
 async def drive(
-    plan: Plan[T], helpers: Helpers, *, deadline: float = math.inf, size: int = 0, step: Run | None = None
+    plan: Plan[T],
+    helpers: Helpers,
+    *,
+    deadline: float = math.inf,
+    size: int = 0,
+    step: Run | None = None,
+    aside: bool = False,
 ) -> T:
     """Drive a plan to its end. Where the waiting task is cancelled, what has not run yet is abandoned.
 
@@ -49,6 +55,7 @@ async def drive(
         deadline: on `time.monotonic`, in seconds.
         size: of what its first step works on, in bytes; a large one goes to a helper.
         step: what a plan that has been started already wishes for.
+        aside: whether a helper goes on after each run, however small: the plan draws.
 
     Raises:
         QueueFull: the helpers have too much to do.
@@ -72,7 +79,7 @@ async def drive(
                 value: T = now.value
                 return value
             values = len(now.rows) * now.lane.width
-            size = LARGE_BODY + 4 * values if values > LARGE_RUN else 0
+            size = LARGE_BODY + 4 * values if aside or values > LARGE_RUN else 0
             message = await _outputs(now, deadline)
     finally:
         if not lent:  # a helper that has it still will find nobody waiting
@@ -101,6 +108,11 @@ async def _outputs(run: Run, deadline: float) -> Outputs | Exception:
         ticket.abandoned = True  # of no meaning once it has been answered
 
 
+def may_be_picture(accept: str | None) -> bool:
+    """Whether an Accept header names pictures at all."""
+    return accept is not None and "image/" in accept.lower()
+
+
 class Door:
     """How requests of the application come to the verbs.
 
@@ -123,7 +135,13 @@ class Door:
                 exchange = await self._exchange(request)
                 plan = verb(exchange)
                 driven = asyncio.ensure_future(
-                    drive(plan, self.helpers, deadline=exchange.deadline, size=len(exchange.body))
+                    drive(
+                        plan,
+                        self.helpers,
+                        deadline=exchange.deadline,
+                        size=len(exchange.body),
+                        aside=may_be_picture(exchange.accept),
+                    )
                 )
                 reply = await _unless_gone(driven, request)
                 return respond(reply, self.helpers)

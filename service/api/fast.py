@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from service.api.asking import Verb
-from service.api.door import LARGE_BODY, LARGE_RUN, drive
+from service.api.door import LARGE_BODY, LARGE_RUN, drive, may_be_picture
 from service.api.exchange import Body, Exchange, Reply
 from service.api.guard import deadline
 from service.api.helpers import Helpers
@@ -179,8 +179,9 @@ class FastDoor:
             return None
 
     def may_stream(self, call: Call, fields: Fields) -> bool:
-        """Whether the answer may come in pieces: the application writes it, as fast as the client reads."""
-        return call.verb == self._streaming and fields.accept not in _WHOLE
+        """Whether the application answers: in pieces, as fast as the client reads, or with a picture, off the loop."""
+        accept = fields.accept
+        return accept not in _WHOLE and (call.verb == self._streaming or may_be_picture(accept))
 
     def remember(self, head: bytes, call: Call, fields: Fields) -> None:
         """Keep what the parser made of a request's head, for requests with the same one.

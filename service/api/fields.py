@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from service.api.query import as_declared
 from service.bundle.manifest import NAME_PATTERN
 from service.errors import InvalidArgument, PushforwardError, Reason
+from service.pictures.look import MAX_PIXELS, MAX_SIZE
 
 __all__ = [
     "CONTEXT",
@@ -26,6 +27,7 @@ __all__ = [
     "Events",
     "Flags",
     "Matrix",
+    "PicturedRequest",
     "Request",
     "Response",
     "Returns",
@@ -83,6 +85,25 @@ class Request(BaseModel):
         str | None, Field(pattern=NAME_PATTERN, description="the flow; the server's default where none is named")
     ] = None
     version: Annotated[int | None, Field(ge=1, description="of the flow; the newest that is ready")] = None
+
+
+class PicturedRequest(Request):
+    """What every call may say whose answer can be a picture."""
+
+    columns: Annotated[
+        int | None,
+        Field(
+            ge=1, le=MAX_PIXELS, description="of a picture: images in a row of a grid, or columns of a table to show"
+        ),
+    ] = None
+    size: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_SIZE,
+            description="of a picture, in pixels: the longer side of each image, or the side of the picture of a table",
+        ),
+    ] = None
 
 
 class Response(BaseModel):

@@ -17,6 +17,7 @@ from service.api.exchange import Exchange, Reply
 from service.api.fields import validate
 from service.api.guard import check_work
 from service.api.latent_schemas import EditRequest, TraceRequest, WeightsRequest
+from service.api.pictures import check_picture, look_of, pictured
 from service.api.query import to_number
 from service.api.targets import log_target_rows
 from service.engine.checks import check_inside
@@ -26,6 +27,7 @@ from service.engine.importance import Importance, importance
 from service.engine.plan import Float32, Plan
 from service.engine.traces import trace
 from service.errors import InvalidArgument, PushforwardError, Reason, WrongShape
+from service.pictures import views
 
 __all__ = ["LatentVerbs"]
 
@@ -38,14 +40,24 @@ class LatentVerbs(Asking):
 
     def edit(self, exchange: Exchange) -> Plan[Reply]:
         """POST /edit."""
-        codec = wire.accepted(exchange)
+        codec = wire.accepted(exchange, pictures=True)
         given, place = wire.decode(exchange, "x")
         asked = validate(EditRequest, given, place)
+        look = look_of(codec, asked, place)
         flow = self._find(exchange, asked, place)
         steps = ("strength", len(asked.strength))
         x, context = self._rows(flow, "x", asked.x, asked.context, place, steps)
-        plan = edit(flow, x, _direction(flow, asked.direction, place), asked.strength, context)
+        direction = _direction(flow, asked.direction, place)
+        if look is not None:
+            rows = len(x) * steps[1]
+            check_picture(flow, look, rows, "x", "x", place, across=steps[1])
+            check_work(rows + views.extra_rows(flow), flow.width, 1, self._max_work, (place, "strength"))
+        plan = edit(flow, x, direction, asked.strength, context)
         found = yield from located(plan, "x", place)
+        if look is not None:
+            strengths = np.asarray(asked.strength, np.float64)
+            walk = views.Walk(found.x.swapaxes(0, 1), found.log_prob.T, strengths, "strength", len(strengths))
+            return pictured(flow, (yield from views.of_walks(flow, walk, look, context)))
         return wire.encode(codec, named(flow) | found._asdict(), "x", flow.features)
 
     def trace(self, exchange: Exchange) -> Plan[Reply]:

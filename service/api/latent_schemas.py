@@ -12,6 +12,7 @@ from service.api.fields import (
     NULLABLE,
     ROWS,
     Densities,
+    PicturedRequest,
     Request,
     Response,
     array_of,
@@ -76,7 +77,7 @@ class TraceResponse(Response):
     log_prob: Densities
 
 
-class EditRequest(Request):
+class EditRequest(PicturedRequest):
     """Rows to move along a direction of latent space, and how far."""
 
     model_config = ConfigDict(

@@ -20,6 +20,7 @@ from service.api.codecs.codec import Codec, Columns, Form, answered
 from service.api.exchange import Exchange, Reply
 from service.api.fields import validate
 from service.api.guard import check_work
+from service.api.pictures import check_picture, look_of, pictured
 from service.api.query import query_arguments
 from service.api.schemas import (
     DecodeRequest,
@@ -33,6 +34,7 @@ from service.engine.plan import Plan
 from service.engine.registry import Registry
 from service.engine.walks import interpolate
 from service.errors import InvalidArgument, Reason
+from service.pictures import views
 
 __all__ = ["DRAWN_SEED_BITS", "Verbs"]
 
@@ -64,15 +66,21 @@ class Verbs(Asking):
 
     def log_prob(self, exchange: Exchange) -> Plan[Reply]:
         """POST /logprob."""
-        codec = wire.accepted(exchange)
+        codec = wire.accepted(exchange, pictures=True)
         self._admit(exchange, "forward")
         given, place = wire.decode(exchange, "x")
         asked = validate(LogProbRequest, given, place)
+        look = look_of(codec, asked, place)
         more = "return" if asked.returns else None if asked.alarm_rate is None else "alarm_rate"
         _require_room(codec, "log_prob", place, more)
         flow = self._find(exchange, asked, place)
         x, context = self._rows(flow, "x", asked.x, asked.context, place)
+        if look is not None:
+            check_picture(flow, look, len(x), "x", "x", place)
+            check_work(len(x) + views.extra_rows(flow), flow.width, 1, self._max_work, ("body", "x"))
         found = yield from located(flow.log_prob(x, context, asked.returns, asked.alarm_rate), "x", place)
+        if look is not None:
+            return pictured(flow, (yield from views.of_densities(flow, x, found.log_prob, look, context)))
         extras: Mapping[Any, Any] = found.extras
         answer = {**named(flow), "log_prob": found.log_prob, **extras}
         if found.anomaly is not None:
@@ -94,33 +102,39 @@ class Verbs(Asking):
 
     def decode(self, exchange: Exchange) -> Plan[Reply]:
         """POST /decode."""
-        codec = wire.accepted(exchange)
+        codec = wire.accepted(exchange, pictures=True)
         self._admit(exchange, "inverse")
         given, place = wire.decode(exchange, "z")
         asked = validate(DecodeRequest, given, place)
+        look = look_of(codec, asked, place)
         _require_room(codec, "x", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         z, context = self._rows(flow, "z", asked.z, asked.context, place)
+        if look is not None:
+            check_picture(flow, look, len(z), "z", "z", place)
         plan = flow.decode(z, context, round_trip=bool(asked.returns))
         found = yield from located(plan, "z", place)
+        if look is not None:
+            return pictured(flow, views.of_rows(flow, found.x, found.log_prob, look))
         return wire.encode(codec, named(flow) | answered(found), "x", flow.features)
 
     def sample(self, exchange: Exchange) -> Plan[Reply]:
         """POST /sample. A body that holds one array is the context."""
-        codec = wire.accepted(exchange)
+        codec = wire.accepted(exchange, pictures=True)
         given, place = wire.decode(exchange, "context")
         return (yield from self._sample(exchange, codec, given, place, "context"))
 
     def sample_by_query(self, exchange: Exchange) -> Plan[Reply]:
         """GET /sample: the same arguments as query parameters, the context as a list with commas."""
-        codec = wire.accepted(exchange)
+        codec = wire.accepted(exchange, pictures=True)
         return (yield from self._sample(exchange, codec, query_arguments(exchange.query), "query", ""))
 
     def interpolate(self, exchange: Exchange) -> Plan[Reply]:
         """POST /interpolate."""
-        codec = wire.accepted(exchange)
+        codec = wire.accepted(exchange, pictures=True)
         given, place = wire.decode(exchange, "points")
         asked = validate(InterpolateRequest, given, place)
+        look = look_of(codec, asked, place)
         flow = self._find(exchange, asked, place)
         value, walks = walks_of(asked.points, (flow.width,) if asked.space == "z" else flow.event_shape)
         points, context = self._rows(
@@ -128,8 +142,17 @@ class Verbs(Asking):
         )
         if walks is not None:
             points = points.reshape(walks, -1, *points.shape[1:])
+        if look is not None:
+            lead = points.shape[: 1 if walks is None else 2]
+            rows = math.prod(lead[:-1]) * (lead[-1] - 1) * asked.steps
+            check_picture(flow, look, rows, "points", "steps", place, across=asked.steps)
+            check_work(rows + views.extra_rows(flow), flow.width, 1, self._max_work, (place, "steps"))
         plan = interpolate(flow, points, asked.steps, asked.path, asked.space, context, asked.spacing)
         found = yield from located(plan, "points", place)
+        if look is not None:
+            x, log_prob = (found.x[None], found.log_prob[None]) if walks is None else (found.x, found.log_prob)
+            walk = views.Walk(x, log_prob, found.t, "t", asked.steps)
+            return pictured(flow, (yield from views.of_walks(flow, walk, look, context)))
         if wire.streaming(codec) is not None:  # a table has a t in each row
             found = found._replace(t=np.broadcast_to(found.t, found.log_prob.shape))
         return wire.encode(codec, named(flow) | found._asdict(), "x", flow.features)
@@ -138,6 +161,7 @@ class Verbs(Asking):
         self, exchange: Exchange, codec: Codec, given: Mapping[str, Any], place: Place, main: str
     ) -> Plan[Reply]:
         asked = validate(SampleRequest, given, place)
+        look = look_of(codec, asked, place)
         _require_room(codec, "x", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         value = asked.context
@@ -148,6 +172,10 @@ class Verbs(Asking):
         stream = wire.streaming(codec) if math.prod(lead) * flow.width > STREAM_VALUES else None
         budget = self._max_work if stream is None else self._max_stream_work
         check_work(math.prod(lead), flow.width, 1, budget, (place, "n"))
+        if look is not None:
+            if look.columns is None and len(lead) > 1 and len(flow.event_shape) > 1:
+                look = look._replace(columns=asked.n)
+            check_picture(flow, look, math.prod(lead), main, "n", place)
         seed = secrets.randbits(DRAWN_SEED_BITS) if asked.seed is None else asked.seed
         drawn = {"seed": seed, "offset": asked.offset, "n": asked.n}
         how = (asked.temperature, context, asked.truncation, asked.method, bool(asked.returns))
@@ -156,6 +184,8 @@ class Verbs(Asking):
             told = wire.told_beside(named(flow) | drawn)
             return (yield from located(streamed(stream, Form("x", flow.features), draw, lead, told), main, place))
         found = yield from located(draw.whole(), main, place)
+        if look is not None:
+            return pictured(flow, views.of_rows(flow, found.x, found.log_prob, look), **drawn)
         return wire.encode(codec, named(flow) | drawn | answered(found), "x", flow.features)
 
 

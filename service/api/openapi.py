@@ -19,7 +19,7 @@ __all__ = ["described", "install", "path_parameters", "query_parameters"]
 _EXAMPLES: Final[dict[str, Any]] = {"name": "two-moons", "version": 1, "n": 3, "seed": 7}
 
 
-_JSON, *_TABLES = wire.CODECS
+_JSON, *_TABLES = (name for name in wire.CODECS if name != wire.PICTURE.media_type)
 _TEXTS: Final = {"text/csv": ("{}\n", ","), "application/x-ndjson": ("[{}]\n", ", ")}
 """Media types whose bodies are texts: how a line is written, and what stands between its numbers."""
 
@@ -29,6 +29,8 @@ def described(
     body: type[BaseModel] | None = None,
     parameters: Iterable[dict[str, Any]] = (),
     main: str | None = None,
+    *,
+    drawn: bool = False,
 ) -> dict[str, Any]:
     """What OpenAPI says of one route.
 
@@ -37,10 +39,14 @@ def described(
         body: the model of its body, if it takes one.
         parameters: in path and query.
         main: of a verb, the argument that a body is which is not JSON; empty for a verb without a body.
+        drawn: whether there is a picture of the answer.
     """
+    content = _content(answer) | ({} if main is None else _tables())
+    if drawn:
+        content[wire.PICTURE.media_type] = {"schema": {"type": "string", "format": "binary"}}
     said: dict[str, Any] = {
         "responses": {
-            "200": {"description": "The answer", "content": _content(answer) | ({} if main is None else _tables())},
+            "200": {"description": "The answer", "content": content},
             "default": {
                 "description": "An error (RFC 9457)",
                 "content": {problems.MEDIA_TYPE: {"schema": _reference(ProblemDocument)}},

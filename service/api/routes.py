@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
-from service.api import fields, latent_schemas, schemas
+from service.api import fields, latent_schemas, schemas, wire
 from service.api.asking import Verb
 from service.api.door import Door, respond
 from service.api.latent import LatentVerbs
@@ -129,6 +129,7 @@ def add_routes(app: FastAPI, verbs: Verbs, latent: LatentVerbs, operations: Oper
                     body=call.asked if call.main else None,
                     parameters=path_parameters(prefix) + query_parameters(call.asked, prefix, call.main),
                     main=call.main,
+                    drawn=issubclass(call.asked, fields.PicturedRequest),
                 ),
                 response_class=Response,
                 responses={200: {"description": "as asked"}},
@@ -137,10 +138,12 @@ def add_routes(app: FastAPI, verbs: Verbs, latent: LatentVerbs, operations: Oper
 
 
 def _add_operations(app: FastAPI, operations: Operations) -> None:
-    async def models(_: Request) -> Response:
+    async def models(request: Request) -> Response:
+        wire.require_json(request.headers.get("accept"))
         return respond(operations.models())
 
     async def model(request: Request) -> Response:
+        wire.require_json(request.headers.get("accept"))
         return respond(operations.model(request.path_params["name"], request.path_params.get("version")))
 
     async def live(_: Request) -> Response:

@@ -14,6 +14,7 @@ from service.api.fields import (
     Events,
     Flags,
     Matrix,
+    PicturedRequest,
     Request,
     Response,
     Returns,
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 
-class LogProbRequest(Request):
+class LogProbRequest(PicturedRequest):
     """Rows to give log-densities of."""
 
     model_config = ConfigDict(
@@ -65,7 +66,7 @@ class LogProbRequest(Request):
     ] = None
 
 
-class SampleRequest(Request):
+class SampleRequest(PicturedRequest):
     """How many rows to draw, and which."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"n": 3, "seed": 7}})
@@ -90,7 +91,7 @@ class SampleRequest(Request):
     returns: Returns
 
 
-class InterpolateRequest(Request):
+class InterpolateRequest(PicturedRequest):
     """Points to walk through."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"points": [[-0.5, 0.5], [1.5, 0.0]], "steps": 5}})
@@ -121,7 +122,7 @@ class EncodeRequest(Request):
     returns: Returns
 
 
-class DecodeRequest(Request):
+class DecodeRequest(PicturedRequest):
     """Latents to bring to data space."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"z": [[0.0, 0.0]]}})

@@ -12,16 +12,20 @@ from service.api.codecs.csv import Csv
 from service.api.codecs.json import Json
 from service.api.codecs.ndjson import Ndjson
 from service.api.codecs.npy import Npy
+from service.api.codecs.png import Png
 from service.api.exchange import Exchange, Reply
 from service.api.query import query_arguments
 from service.errors import InvalidArgument, NotAcceptable, Reason, UnsupportedMediaType
 
-__all__ = ["CODECS", "Arguments", "accepted", "decode", "encode", "streaming", "told_beside"]
+__all__ = ["CODECS", "PICTURE", "Arguments", "accepted", "decode", "encode", "require_json", "streaming", "told_beside"]
 
 _JSON: Final = Json()
 _STREAMS: Final[Mapping[str, StreamCodec]] = {codec.media_type: codec for codec in (Npy(), Arrow(), Ndjson(), Csv())}
 
-CODECS: Final[Mapping[str, Codec]] = {_JSON.media_type: _JSON, **_STREAMS}
+PICTURE: Final[Codec] = Png()
+"""A picture of an answer, which only some calls have."""
+
+CODECS: Final[Mapping[str, Codec]] = {_JSON.media_type: _JSON, **_STREAMS, PICTURE.media_type: PICTURE}
 """Media type -> codec; the first is written for whoever accepts anything."""
 
 _FORM = "application/x-www-form-urlencoded"
@@ -80,13 +84,26 @@ def _without_parameters(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def accepted(exchange: Exchange) -> Codec:
+def accepted(exchange: Exchange, *, pictures: bool = False) -> Codec:
     """The codec for the answer, by Accept: the first of the types with the greatest weight that can be written.
+
+    Args:
+        exchange: with its Accept.
+        pictures: whether there is a picture of the answer.
 
     Raises:
         NotAcceptable: none of them can.
     """
-    return CODECS[_chosen(exchange.accept or "*/*")]
+    return CODECS[_chosen(exchange.accept or "*/*", tuple(CODECS) if pictures else _BOTH_WAYS)]
+
+
+def require_json(accept: str | None) -> None:
+    """Hold an Accept header against an answer that is JSON whatever is asked.
+
+    Raises:
+        NotAcceptable: it asks for something else.
+    """
+    _chosen(accept or "*/*", (_JSON.media_type,))
 
 
 def streaming(codec: Codec) -> StreamCodec | None:
@@ -95,17 +112,17 @@ def streaming(codec: Codec) -> StreamCodec | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _chosen(accept: str) -> str:
-    """The media type of `CODECS` that an Accept header asks for."""
+def _chosen(accept: str, offered: tuple[str, ...]) -> str:
+    """The media type of those that are offered that an Accept header asks for."""
     wanted = sorted(_weighted(accept if accept.strip() else "*/*"), key=lambda pair: -pair[1])
     refused = {media_type for media_type, weight in wanted if weight <= 0}
     for media_type, weight in wanted:
         kind = media_type.removesuffix("*") if media_type != "*/*" else ""
-        for name in CODECS:
+        for name in offered:
             matches = name == media_type or (media_type.endswith("/*") and name.startswith(kind))
             if weight > 0 and matches and name not in refused:
                 return name
-    raise NotAcceptable(f"an answer of type {accept[:100]!r} cannot be written; accept {_LISTED}")
+    raise NotAcceptable(f"an answer of type {accept[:100]!r} cannot be written; accept {' or '.join(offered)}")
 
 
 def _weighted(accept: str) -> list[tuple[str, float]]:
@@ -121,7 +138,8 @@ def _weighted(accept: str) -> list[tuple[str, float]]:
     return pairs
 
 
-_LISTED: Final = " or ".join(CODECS)
+_BOTH_WAYS: Final = tuple(name for name in CODECS if name != PICTURE.media_type)
+_LISTED: Final = " or ".join(_BOTH_WAYS)
 
 
 def encode(codec: Codec, answer: Answer, main: str, features: Sequence[str]) -> Reply:

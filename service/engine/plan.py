@@ -139,6 +139,7 @@ class Run(NamedTuple):
         bounded: whether the bounds on what may wait hold; a canary passes them by.
         value: whether z or x themselves are wanted, and not only what is known of each row. Where they are not,
             `Outputs.value` may be empty, ``[N, 0]``: a million rows then need no memory for them.
+        counted: whether their log_prob is counted among what was served; of points that nobody sent or gets, not.
     """
 
     lane: Lane
@@ -146,6 +147,7 @@ class Run(NamedTuple):
     context: Rows | None = None
     bounded: bool = True
     value: bool = True
+    counted: bool = True
 
 
 Plan = Generator[Run, Outputs, T]

@@ -58,6 +58,7 @@ class Request:
         "answered",
         "arrived",
         "context",
+        "counted",
         "deadline",
         "done",
         "given",
@@ -72,6 +73,7 @@ class Request:
         self.rows = run.rows
         self.context = run.context
         self.value = run.value
+        self.counted = run.counted
         self.done = done
         self.arrived = arrived
         self.deadline = deadline
@@ -105,6 +107,11 @@ class Batch:
         self.queue = queue
         self.parts = parts
         self.size = sum([part.stop - part.start for part in parts])
+
+    @property
+    def counted(self) -> bool:
+        """Whether its log_prob counts: as its first request says. What does not count is long, and shares no batch."""
+        return self.parts[0].request.counted
 
     def rows(self) -> Float32:
         """The rows, ``[size, ...]``. May compute them: call it outside any lock."""

@@ -204,7 +204,9 @@ class Workers:
         outputs = _outputs(lane.runner, batch)
         seconds = self.clock() - began
         metrics = lane.metrics
-        levels = metrics.weigh(outputs) if metrics is not None and isinstance(outputs, Outputs) else UNSEEN
+        levels = UNSEEN
+        if metrics is not None and batch.counted and isinstance(outputs, Outputs):
+            levels = metrics.weigh(outputs)
         with self._wake:
             batch.queue.note(batch.size, seconds)
             if metrics is not None:

@@ -235,6 +235,20 @@ def test_a_large_body_and_a_large_answer_pass(client):
     assert len(client.get("/sample?n=20000&seed=1").json()["x"]) == 20000
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("logprob", {"x": [[0.5, 0.2]]}), ("decode", {"z": [[0.5, 0.2]]}), ("sample", {"n": 9, "seed": 1})],
+)
+def test_a_picture_is_the_same_through_either_door(client, path, body):
+    headers = {"accept": "image/png"}
+    hot = [client.post(f"/{path}", json=body, headers=headers) for _ in range(2)]
+    cold = client.post(f"/{path}", json=body, headers={**headers, "content-encoding": "identity"})
+    for answer in (*hot, cold):
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+        assert "transfer-encoding" not in answer.headers
+    assert {answer.content for answer in hot} == {cold.content}
+
+
 def test_a_client_that_reads_nothing_is_not_written_to_for_ever(server):
     sent = b"GET /sample?n=4000&seed=1 HTTP/1.1\r\nHost: x\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=2) as connection:

@@ -1,0 +1,38 @@
+"""`image/png`: a picture of the rows, which `service.pictures` has drawn. It is written and never read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.api.codecs.codec import Answer, Form
+from service.api.exchange import Body
+from service.errors import NotAcceptable, UnsupportedMediaType
+
+__all__ = ["Png"]
+
+
+class Png:
+    """One picture, out only: the main value is the file, and the rest of the answer stands in the header."""
+
+    media_type = "image/png"
+    single = True
+
+    def decode(self, _: Body, main: str) -> Mapping[str, Any]:
+        """Refuse: a picture is no exact copy of the rows in it.
+
+        Raises:
+            UnsupportedMediaType: always.
+        """
+        raise UnsupportedMediaType(f"a body of type image/png is never read; send {main} itself, as numbers")
+
+    def encode(self, answer: Answer, form: Form) -> bytes:
+        """The picture.
+
+        Raises:
+            NotAcceptable: nobody has drawn one.
+        """
+        picture = answer.get(form.main)
+        if not isinstance(picture, bytes):
+            raise NotAcceptable("there is no picture of this answer; accept application/json")
+        return picture
