@@ -53,6 +53,8 @@ class Connection:
     def _built(self, http: httpx.Client | httpx.AsyncClient, send: Send) -> httpx.Request:
         request = send.request
         headers = {} if request.body is None else {"Content-Type": "application/json"}
+        if request.accept is not None:
+            headers["Accept"] = request.accept
         return http.build_request(
             request.method,
             request.path,

@@ -33,6 +33,7 @@ class Request:
         body: the JSON text; None for none.
         patient: whether it may be sent again. Every call of the native API only reads, so that all may but a probe,
             which asks how things are at this moment.
+        accept: the media type of the answer; None for the server's own, JSON.
     """
 
     method: str
@@ -40,6 +41,7 @@ class Request:
     query: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
     patient: bool = True
+    accept: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Imports neither httpx nor the server.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ from pushforward.arrays import Float32Array, number_text, sendable, to_float32
 from pushforward.delivery import Delivery, Request, Steps
 from pushforward.errors import ConnectionFailed, InvalidInput, TimedOut, Unavailable, UnexpectedAnswer
 
-__all__ = ["MAX_VALUES", "Blocks", "Method", "Noise", "Requests", "Score"]
+__all__ = ["MAX_VALUES", "Blocks", "Method", "Noise", "Pictured", "Requests", "Score"]
 
 Score = Literal[
     "z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"
@@ -29,6 +29,12 @@ Score = Literal[
 
 Method = Literal["random", "sobol"]
 """How the rows of a seed are spread."""
+
+Pictured = Literal["logprob", "sample", "decode", "interpolate", "edit"]
+"""The verbs of whose answer there is a picture, as the API calls them."""
+
+_ROWS: Final = frozenset({"x", "z", "points", "context"})
+_PNG: Final = b"\x89PNG"
 
 MAX_VALUES: Final = 1 << 18
 """A request, or its answer, holds about so many numbers at most: 3 MB of JSON, well below a server's caps."""
@@ -177,6 +183,27 @@ class Requests:
         if context is not None:
             body["context"] = to_float32(context, "context")
         return Path.read((yield from self.ask(_post(name, version, "interpolate", body))))
+
+    def picture(
+        self,
+        verb: Pictured,
+        arguments: Mapping[str, Any],
+        columns: int | None,
+        size: int | None,
+        model: str | None,
+        version: int | None,
+    ) -> Steps[bytes]:
+        """Any verb that has a picture, with ``Accept: image/png``, in one request."""
+        name, version = self._flow(model, version)
+        said = {"columns": columns, "size": size, **arguments}
+        body = {
+            key: to_float32(value, key) if key in _ROWS else value for key, value in said.items() if value is not None
+        }
+        request = replace(_post(name, version, verb, body), accept="image/png")
+        answer = yield from self.delivery.deliver(request)
+        if not answer.content.startswith(_PNG):
+            raise UnexpectedAnswer("the answer is no picture: this is not a Pushforward server, or an older one")
+        return answer.content
 
     def models(self) -> Steps[list[ModelInfo]]:
         """``GET /models``."""

@@ -20,19 +20,31 @@ from pushforward.arrays import Float32Array
 from pushforward.conditions import context_layout
 from pushforward.errors import InvalidInput
 from pushforward.layout import Layout
-from pushforward.requests import Noise
+from pushforward.requests import Noise, Pictured
 
 if TYPE_CHECKING:
     from pushforward.client import Client
     from service.engine.flow import ServedFlow
 
-__all__ = ["Drawn", "PathKind", "Source", "SourceOptions", "Space", "Spacing", "Walk", "bundle_folder", "open_source"]
+__all__ = [
+    "DRAWN_SEED_BITS",
+    "Drawn",
+    "PathKind",
+    "Source",
+    "SourceOptions",
+    "Space",
+    "Spacing",
+    "Walk",
+    "bundle_folder",
+    "open_source",
+]
 
 Space = Literal["x", "z"]
 PathKind = Literal["slerp", "linear"]
 Spacing = Literal["parameter", "arc_length"]
 
-_DRAWN_SEED_BITS: Final = 53  # as a server's: every reader of JSON and CSV keeps it exact
+DRAWN_SEED_BITS: Final = 53
+"""A seed that is drawn here has as many bits as a server's: every reader of JSON and CSV keeps it exact."""
 
 
 class Drawn(NamedTuple):
@@ -86,6 +98,10 @@ class Source(Protocol):
         context: Float32Array | None,
     ) -> Walk:
         """The walk through points ``[K, *event]``, or ``[K, D]``."""
+        ...
+
+    def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+        """The answer of logprob, sample or interpolate as a PNG file; its arguments as the HTTP API calls them."""
         ...
 
 
@@ -186,7 +202,7 @@ class _Local:
     def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> Drawn:
         from service.engine.plan import run_now
 
-        seed = secrets.randbits(_DRAWN_SEED_BITS) if seed is None else seed
+        seed = secrets.randbits(DRAWN_SEED_BITS) if seed is None else seed
         temperature, truncation, method = noise
         samples = run_now(self._flow.sample(n, seed, offset, temperature, context, truncation, method))
         return Drawn(samples.x, samples.log_prob, seed)
@@ -205,6 +221,19 @@ class _Local:
 
         walk = run_now(interpolate(self._flow, points, steps, path, space, context, spacing))
         return Walk(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
+
+    def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+        from service.engine.plan import run_now
+        from service.pictures import drawn
+        from service.pictures.look import Look
+
+        look = Look(columns, size)
+        if verb == "logprob":
+            context = _rows_of(arguments.pop("context"))
+            return run_now(drawn.drawn_densities(self._flow, look, context=context, **arguments))
+        if verb == "sample":
+            return run_now(drawn.drawn_sample(self._flow, look, **arguments))
+        return run_now(drawn.drawn_walk(self._flow, look, **arguments))
 
 
 class _Served:
@@ -235,6 +264,9 @@ class _Served:
         how: dict[str, Any] = {"space": space, "steps": steps, "path": path, "spacing": spacing}
         walk = self._client.interpolate(points, context=context, **how)
         return Walk(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
+
+    def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+        return self._client.picture(verb, columns=columns, size=size, **arguments)
 
 
 def _rows_of(context: Float32Array | None) -> Float32Array | None:

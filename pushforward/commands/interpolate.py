@@ -10,6 +10,7 @@ from pushforward.conditions import context_rows
 from pushforward.errors import InvalidInput
 from pushforward.layout import Layout
 from pushforward.options import block_rows, input_options, output_options, place_named, source_options
+from pushforward.preview import Wanted, picture_options
 from pushforward.rows import open_rows
 from pushforward.sources import PathKind, SourceOptions, Space, Spacing, open_source
 from pushforward.tables import Format, open_table
@@ -43,6 +44,7 @@ __all__ = ["command"]
 )
 @source_options
 @output_options
+@picture_options
 def command(
     points: str,
     delimiter: str,
@@ -53,6 +55,7 @@ def command(
     context: str | None,
     out: str,
     form: Format | None,
+    picture: Wanted | None,
     **where: Any,  # noqa: ANN401  the options of a source
 ) -> None:
     """Walk through latent space from each row of POINTS to the next (CSV or .npy; - for standard input).
@@ -66,6 +69,16 @@ def command(
         one = context_rows(context, source.conditions)
         layout = source.layout
         given = layout if space == "x" else Layout.of((layout.width,), letter="z")
+        if picture is not None:
+            with open_rows(points, given, block_rows(layout.width), delimiter) as rows:
+                block = rows.whole()
+                if len(block.values) < 2:
+                    raise InvalidInput(f"a path needs at least two points, and {rows.name} has one")
+                how: dict[str, Any] = {"space": space, "steps": steps, "path": path, "spacing": spacing, "context": one}
+                with place_named(rows.name, block):
+                    drawn = source.picture("interpolate", **picture.look, points=block.values, **how)
+            picture.show(drawn)
+            return
         header = ["t", *layout.names, "log_prob", "round_trip_error"]
         with (
             open_rows(points, given, block_rows(layout.width), delimiter) as rows,

@@ -15,6 +15,7 @@ from pushforward.options import (
     progress,
     source_options,
 )
+from pushforward.preview import Wanted, picture_options
 from pushforward.rows import open_rows
 from pushforward.sources import SourceOptions, open_source
 from pushforward.tables import Format, open_table
@@ -28,6 +29,7 @@ __all__ = ["command"]
 @context_options
 @source_options
 @output_options
+@picture_options
 def command(
     file: str,
     delimiter: str,
@@ -35,6 +37,7 @@ def command(
     context_columns: str | None,
     out: str,
     form: Format | None,
+    picture: Wanted | None,
     **where: Any,  # noqa: ANN401
 ) -> None:
     """Log-densities of the rows of FILE (CSV or .npy; - for standard input), in nats.
@@ -49,6 +52,15 @@ def command(
     with open_source(SourceOptions(**where)) as source:
         given = given_context(context, context_columns, source.conditions)
         layout = source.layout
+        if picture is not None:
+            with open_rows(file, layout, block_rows(layout.width + given.width), delimiter, given.beside) as rows:
+                block = rows.whole()
+                with place_named(rows.name, block):
+                    context_rows = given.of(block, rows.name)
+                    drawn = source.picture("logprob", **picture.look, x=block.values, context=context_rows)
+                given.require_used(len(block.values), rows.name)
+            picture.show(drawn)
+            return
         with (
             open_rows(file, layout, block_rows(layout.width + given.width), delimiter, given.beside) as rows,
             open_table(out, form, ["log_prob"]) as table,

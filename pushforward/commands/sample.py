@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 from pushforward.arrays import Float32Array
 from pushforward.conditions import context_rows
 from pushforward.options import block_rows, output_options, progress, source_options
+from pushforward.preview import Wanted, picture_options
 from pushforward.requests import Method, Noise
-from pushforward.sources import SourceOptions, open_source
+from pushforward.sources import DRAWN_SEED_BITS, SourceOptions, open_source
 from pushforward.tables import Format, open_table
 
 __all__ = ["command"]
@@ -49,6 +51,7 @@ _MAX_SEED = (1 << 64) - 1
 )
 @source_options
 @output_options
+@picture_options
 def command(
     count: int,
     seed: int | None,
@@ -59,6 +62,7 @@ def command(
     context: str | None,
     out: str,
     form: Format | None,
+    picture: Wanted | None,
     **where: Any,  # noqa: ANN401  the options of a source
 ) -> None:
     """Draw rows, with their log-densities in nats.
@@ -69,9 +73,22 @@ def command(
     \b
       pushforward sample -n 1000 --seed 7 --model wine > wine.csv
       pushforward sample -n 1000 --seed 7 --bundle models/zoo/digits/1 --out digits.npy
+      pushforward sample -n 64 --seed 7 --bundle models/zoo/digits/1 --png digits.png
     """  # noqa: D301  \b keeps click from joining the lines
     with open_source(SourceOptions(**where)) as source:
         contexts = context_rows(context, source.conditions)
+        if picture is not None:
+            chosen = secrets.randbits(DRAWN_SEED_BITS) if seed is None else seed
+            how: dict[str, Any] = {
+                "temperature": temperature,
+                "truncation": truncation,
+                "method": method,
+                "context": contexts,
+            }
+            picture.show(source.picture("sample", **picture.look, n=count, seed=chosen, offset=offset, **how))
+            if seed is None:
+                click.echo(f"seed {chosen}", err=True)
+            return
         several = contexts is not None and contexts.ndim > 1
         named = source.conditions.names if several and source.conditions is not None else ()
         layout = source.layout

@@ -8,8 +8,11 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from service.engine.checks import check_outputs
 from service.engine.flow import ServedFlow
+from service.engine.noise import BaseNoise
 from service.engine.plan import Float32, Plan, Run
+from service.errors import EngineFailed
 
 __all__ = ["DRAWN", "SIDES", "Surroundings", "surroundings", "work"]
 
@@ -68,9 +71,16 @@ def surroundings(flow: ServedFlow, x: Float32, context: Float32 | None = None) -
         flow: of one or two columns.
         x: ``[N, D]``, finite.
         context: ``[C]``, whose density is meant; None for a flow without.
+
+    Raises:
+        WrongShape: the context is missing or superfluous.
+        EngineFailed: a row that was drawn has no float32.
     """
-    drawn = yield from flow.sample(DRAWN, 0, context=context)
-    ends = [np.quantile(drawn.x, share, axis=0).astype(np.float64) for share in _TRIMMED]
+    flow.require_context(None if context is None else context[None])
+    noise = BaseNoise(flow.manifest.base, flow.width, 0, 0, DRAWN, 1.0, 1, None, "random")
+    drawn = yield Run(flow.inverse, noise, _everywhere(context, DRAWN), counted=False)
+    check_outputs(drawn, "x", EngineFailed)
+    ends = [np.quantile(drawn.value, share, axis=0).astype(np.float64) for share in _TRIMMED]
     low = np.minimum(ends[0], x.min(axis=0))
     high = np.maximum(ends[1], x.max(axis=0))
     scale = np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
@@ -79,7 +89,10 @@ def surroundings(flow: ServedFlow, x: Float32, context: Float32 | None = None) -
     low, high = np.maximum(low - space, -largest), np.minimum(high + space, largest)
     side = SIDES[flow.width]
     lattice = _Lattice(low, high, side)
-    each = None if context is None else np.broadcast_to(context, (len(lattice), len(context)))
-    outputs = yield Run(flow.forward, lattice, each, value=False, counted=False)
+    outputs = yield Run(flow.forward, lattice, _everywhere(context, len(lattice)), value=False, counted=False)
     log_prob = np.where(np.isnan(outputs.log_prob), -math.inf, outputs.log_prob)
     return Surroundings(low, high, log_prob.reshape((side,) * flow.width))
+
+
+def _everywhere(context: Float32 | None, count: int) -> Float32 | None:
+    return None if context is None else np.broadcast_to(context, (count, len(context)))

@@ -24,7 +24,8 @@ class Png:
         Raises:
             UnsupportedMediaType: always.
         """
-        raise UnsupportedMediaType(f"a body of type image/png is never read; send {main} itself, as numbers")
+        detail = f"a body of type 'image/png' is never read; send application/json, or another type that holds {main}"
+        raise UnsupportedMediaType(detail)
 
     def encode(self, answer: Answer, form: Form) -> bytes:
         """The picture.

@@ -12,6 +12,7 @@ from service.api.codecs.png import Png
 from service.errors import UnsupportedMediaType
 from service.pictures.colours import DARK, PALE
 from service.pictures.look import GAP, MAX_ROWS
+from tests.service.scraped import Scraped
 
 PNG = {"accept": "image/png"}
 INSIDE = np.linspace(0.1, 0.9, 12).reshape(2, 2, 3, 1).tolist()
@@ -220,3 +221,20 @@ def test_a_map_counts_in_the_work_budget(serving):
 
 def test_the_map_is_darkest_outside_the_support():
     assert sum(DARK) < min(68 + 1 + 84, 100)
+
+
+def test_the_points_of_a_map_are_not_counted_as_served(serving):
+    fresh = serving()
+    name = "pushforward_log_prob_quantile_count"
+
+    def counted():
+        scraped = Scraped(fresh.get("/metrics").text)
+        return [
+            scraped.total(name, flow="two-moons", version=2, direction=direction)
+            for direction in ("forward", "inverse")
+        ]
+
+    assert fresh.get("/health/ready").status_code == 200
+    before = counted()
+    picture(fresh.post("/logprob", json={"x": [[0.5, 0.2]]}, headers=PNG))
+    assert counted() == [before[0] + 1, before[1]]
