@@ -70,7 +70,7 @@ ALLOWED = {
 }
 
 
-UNWANTED = {"torch", "models", "zuko", "onnx", "scipy"}
+UNWANTED = {"torch", "models", "zuko", "onnx", "scipy", "matplotlib", "PIL"}
 
 
 def modules() -> dict[str, Path]:

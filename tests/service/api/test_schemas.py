@@ -23,7 +23,7 @@ def test_an_unknown_argument_is_named_with_the_nearest_known_one():
     error = refused(LogProbRequest, {"x": [[1]], "retrun": ["z"]})
     assert error.detail == "retrun: unknown argument; did you mean return?"
     assert error.errors[0].loc == ("body", "retrun")
-    assert "the arguments are model, version, n, seed" in refused(SampleRequest, {"zzzzzz": 1}).detail
+    assert "the arguments are model, version, columns, size, n, seed" in refused(SampleRequest, {"zzzzzz": 1}).detail
 
 
 def test_the_field_behind_an_alias_is_no_argument():
