@@ -6,44 +6,35 @@ neither httpx nor the server.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from pushforward.arrays import Float32Array, read_array, read_numbers
+from pushforward.arrays import Float32Array, read_numbers
 from pushforward.errors import UnexpectedAnswer
+from pushforward.latent_answers import Edited, Importance, Trace, TracedStep, Weights
+from pushforward.payload import Payload, Record, array_of, in_support_of, integer_of, log_prob_of, optional_of, who_of
 
-__all__ = ["Decoded", "Encoded", "ModelInfo", "Path", "Samples", "Scores", "join"]
-
-Payload = Mapping[str, Any]
-"""An answer's JSON object."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Answer:
-    """An answer that stands for one array where NumPy wants one."""
-
-    _main: ClassVar[str]
-
-    model: str
-    version: int
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        main: Float32Array = getattr(self, self._main)
-        return np.array(main, dtype=dtype, copy=copy)
-
-    def __len__(self) -> int:
-        main: Float32Array = getattr(self, self._main)
-        return len(main)
+__all__ = [
+    "Decoded",
+    "Edited",
+    "Encoded",
+    "Importance",
+    "ModelInfo",
+    "Path",
+    "Samples",
+    "Scores",
+    "Trace",
+    "TracedStep",
+    "Weights",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scores(_Answer):
+class Scores(Record):
     """Log-densities of rows, with what else was asked for.
 
     Args:
@@ -81,24 +72,24 @@ class Scores(_Answer):
     @classmethod
     def read(cls, payload: Payload) -> Self:
         """Read the answer of ``POST /logprob``."""
-        log_prob = _log_prob(payload)
+        log_prob = log_prob_of(payload)
         return cls(
-            **_who(payload),
+            **who_of(payload),
             log_prob=log_prob,
-            in_support=_in_support(payload, log_prob),
-            z=_optional(payload, "z"),
-            log_abs_det_jacobian=_optional(payload, "log_abs_det_jacobian"),
-            base_log_prob=_optional(payload, "base_log_prob", null=-math.inf),
-            quantile=_optional(payload, "quantile"),
-            typicality=_optional(payload, "typicality", null=math.inf),
-            bits_per_dim=_optional(payload, "bits_per_dim", null=math.inf),
-            round_trip_error=_optional(payload, "round_trip_error"),
+            in_support=in_support_of(payload, log_prob),
+            z=optional_of(payload, "z"),
+            log_abs_det_jacobian=optional_of(payload, "log_abs_det_jacobian"),
+            base_log_prob=optional_of(payload, "base_log_prob", null=-math.inf),
+            quantile=optional_of(payload, "quantile"),
+            typicality=optional_of(payload, "typicality", null=math.inf),
+            bits_per_dim=optional_of(payload, "bits_per_dim", null=math.inf),
+            round_trip_error=optional_of(payload, "round_trip_error"),
             anomaly=np.asarray(payload["anomaly"], np.bool_) if "anomaly" in payload else None,
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Samples(_Answer):
+class Samples(Record):
     """Rows drawn from a flow, and their log-densities.
 
     Args:
@@ -124,17 +115,17 @@ class Samples(_Answer):
     def read(cls, payload: Payload) -> Self:
         """Read the answer of ``GET /sample`` or ``POST /sample``."""
         return cls(
-            **_who(payload),
-            x=_array(payload, "x"),
-            log_prob=_log_prob(payload),
-            seed=_integer(payload, "seed"),
-            offset=_integer(payload, "offset"),
-            round_trip_error=_optional(payload, "round_trip_error"),
+            **who_of(payload),
+            x=array_of(payload, "x"),
+            log_prob=log_prob_of(payload),
+            seed=integer_of(payload, "seed"),
+            offset=integer_of(payload, "offset"),
+            round_trip_error=optional_of(payload, "round_trip_error"),
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Path(_Answer):
+class Path(Record):
     """A walk through latent space that passes through every point given; or B of them, with one axis more before T.
 
     Args:
@@ -160,17 +151,17 @@ class Path(_Answer):
     def read(cls, payload: Payload) -> Self:
         """Read the answer of ``POST /interpolate``."""
         return cls(
-            **_who(payload),
+            **who_of(payload),
             t=read_numbers(payload.get("t"), "t"),
-            z=_array(payload, "z"),
-            x=_array(payload, "x"),
-            log_prob=_log_prob(payload),
-            round_trip_error=_array(payload, "round_trip_error"),
+            z=array_of(payload, "z"),
+            x=array_of(payload, "x"),
+            log_prob=log_prob_of(payload),
+            round_trip_error=array_of(payload, "round_trip_error"),
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Encoded(_Answer):
+class Encoded(Record):
     """Latents of rows: z = f(x).
 
     Args:
@@ -193,16 +184,16 @@ class Encoded(_Answer):
     def read(cls, payload: Payload) -> Self:
         """Read the answer of ``POST /encode``."""
         return cls(
-            **_who(payload),
-            z=_array(payload, "z"),
-            log_abs_det_jacobian=_array(payload, "log_abs_det_jacobian"),
-            log_prob=_log_prob(payload),
-            round_trip_error=_optional(payload, "round_trip_error"),
+            **who_of(payload),
+            z=array_of(payload, "z"),
+            log_abs_det_jacobian=array_of(payload, "log_abs_det_jacobian"),
+            log_prob=log_prob_of(payload),
+            round_trip_error=optional_of(payload, "round_trip_error"),
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decoded(_Answer):
+class Decoded(Record):
     """Data of latents: x = g(z).
 
     Args:
@@ -225,11 +216,11 @@ class Decoded(_Answer):
     def read(cls, payload: Payload) -> Self:
         """Read the answer of ``POST /decode``."""
         return cls(
-            **_who(payload),
-            x=_array(payload, "x"),
-            log_abs_det_jacobian=_array(payload, "log_abs_det_jacobian"),
-            log_prob=_log_prob(payload),
-            round_trip_error=_optional(payload, "round_trip_error"),
+            **who_of(payload),
+            x=array_of(payload, "x"),
+            log_abs_det_jacobian=array_of(payload, "log_abs_det_jacobian"),
+            log_prob=log_prob_of(payload),
+            round_trip_error=optional_of(payload, "round_trip_error"),
         )
 
 
@@ -280,6 +271,16 @@ class ModelInfo:
         """The names of the context's columns; empty where they have none."""
         return tuple(feature["name"] for feature in self._said("context_features"))
 
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """The names of its directions, for `Client.edit`."""
+        return tuple(self._said("directions"))
+
+    @property
+    def trace(self) -> tuple[str, ...]:
+        """The steps of its chain; empty where the server cannot show them, and `Client.trace` is refused."""
+        return tuple(self._said("trace"))
+
     def _said(self, name: str) -> Any:  # noqa: ANN401  a value of JSON
         if name not in self.payload:
             raise UnexpectedAnswer(
@@ -302,59 +303,3 @@ class ModelInfo:
             )
         except (KeyError, TypeError) as error:
             raise UnexpectedAnswer("the answer does not describe a flow") from error
-
-
-AnswerT = TypeVar("AnswerT", bound=_Answer)
-
-
-def join(parts: Sequence[AnswerT], axis: int = 0) -> AnswerT:
-    """Put the answers to consecutive pieces of one input together.
-
-    Args:
-        parts: at least one, in order.
-        axis: where the rows are.
-
-    Returns:
-        One answer: arrays joined along `axis`, everything else from the first part.
-    """
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    arrays: dict[str, Any] = {
-        field.name: np.concatenate([getattr(part, field.name) for part in parts], axis=axis)
-        for field in dataclasses.fields(first)
-        if isinstance(getattr(first, field.name), np.ndarray)
-    }
-    return dataclasses.replace(first, **arrays)
-
-
-def _who(payload: Payload) -> dict[str, Any]:
-    model = payload.get("model")
-    if not isinstance(model, str):
-        raise UnexpectedAnswer("the answer does not say which model gave it")
-    return {"model": model, "version": _integer(payload, "version")}
-
-
-def _integer(payload: Payload, name: str) -> int:
-    value = payload.get(name)
-    if not isinstance(value, int):
-        raise UnexpectedAnswer(f"the answer has no integer {name!r}")
-    return value
-
-
-def _array(payload: Payload, name: str) -> Float32Array:
-    return read_array(payload.get(name), name)
-
-
-def _optional(payload: Payload, name: str, null: float | None = None) -> Float32Array | None:
-    return read_array(payload[name], name, null=null) if name in payload else None
-
-
-def _log_prob(payload: Payload) -> Float32Array:
-    return read_array(payload.get("log_prob"), "log_prob", null=-math.inf)
-
-
-def _in_support(payload: Payload, log_prob: Float32Array) -> npt.NDArray[np.bool_]:
-    """The server's own word where it gives one: it does whenever one row is outside."""
-    said = payload.get("in_support")
-    return ~np.isneginf(log_prob) if said is None else np.asarray(said, np.bool_)

@@ -17,6 +17,7 @@ from pushforward.arrays import Float32Array
 from pushforward.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
 from pushforward.delivery import Answer, Done, Pause, Send, Steps, advance
 from pushforward.errors import ClientError
+from pushforward.latent_calls import AsyncLatentCalls
 from pushforward.picture_calls import AsyncPictureCalls
 from pushforward.requests import MAX_VALUES, Method, Noise, Score
 
@@ -25,7 +26,7 @@ __all__ = ["AsyncClient"]
 T = TypeVar("T")
 
 
-class AsyncClient(Connection, AsyncPictureCalls):
+class AsyncClient(Connection, AsyncLatentCalls, AsyncPictureCalls):
     """A Pushforward server, from asynchronous code.
 
     Args:

@@ -21,6 +21,7 @@ from pushforward.async_client import AsyncClient
 from pushforward.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
 from pushforward.delivery import Answer, Done, Pause, Send, Steps, advance
 from pushforward.errors import ClientError
+from pushforward.latent_calls import LatentCalls
 from pushforward.picture_calls import PictureCalls
 from pushforward.requests import MAX_VALUES, Method, Noise, Score
 
@@ -29,7 +30,7 @@ __all__ = ["AsyncClient", "Client"]
 T = TypeVar("T")
 
 
-class Client(Connection, PictureCalls):
+class Client(Connection, LatentCalls, PictureCalls):
     """A Pushforward server, from code that blocks.
 
     Arrays go in and come out as float32, bit for bit; float64 that is handed in is rounded to it. Inputs of more than

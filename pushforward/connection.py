@@ -10,7 +10,7 @@ import httpx
 
 from pushforward.delivery import Answer, Delivery, Send
 from pushforward.errors import ClientError, ConnectionFailed, InvalidInput, TimedOut
-from pushforward.requests import Requests
+from pushforward.latent_requests import LatentRequests
 
 __all__ = ["DEFAULT_TIMEOUT", "DEFAULT_URL", "Connection"]
 
@@ -43,7 +43,7 @@ class Connection:
             raise InvalidInput(f"base_url must start with http:// or https://, and is {base_url!r}")
         self.base_url = base_url
         self._clock = clock
-        self._requests = Requests(
+        self._requests = LatentRequests(
             Delivery(timeout, retries, clock=clock, random=random or Random()),  # noqa: S311  jitter, not a secret
             model,
             version,

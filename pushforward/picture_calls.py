@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from typing import Any, TypeVar
 
 from pushforward.delivery import Steps
-from pushforward.requests import Pictured, Requests
+from pushforward.latent_requests import LatentRequests
+from pushforward.requests import Pictured
 
 __all__ = ["AsyncPictureCalls", "PictureCalls"]
 
@@ -16,7 +17,7 @@ T = TypeVar("T")
 class PictureCalls(ABC):
     """What `pushforward.Client` can ask for as a picture."""
 
-    _requests: Requests
+    _requests: LatentRequests
 
     @abstractmethod
     def _run(self, steps: Steps[T]) -> T: ...
@@ -59,7 +60,7 @@ class PictureCalls(ABC):
 class AsyncPictureCalls(ABC):
     """What `pushforward.AsyncClient` can ask for as a picture."""
 
-    _requests: Requests
+    _requests: LatentRequests
 
     @abstractmethod
     async def _run(self, steps: Steps[T]) -> T: ...

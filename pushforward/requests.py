@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from pushforward.answers import AnswerT, Decoded, Encoded, ModelInfo, Path, Samples, Scores, join
+from pushforward.answers import Decoded, Encoded, ModelInfo, Path, Samples, Scores
 from pushforward.arrays import Float32Array, number_text, sendable, to_float32
 from pushforward.delivery import Delivery, Request, Steps
 from pushforward.errors import ConnectionFailed, InvalidInput, TimedOut, Unavailable, UnexpectedAnswer
+from pushforward.payload import AnswerT, join
 
-__all__ = ["MAX_VALUES", "Blocks", "Method", "Noise", "Pictured", "Requests", "Score"]
+__all__ = ["MAX_VALUES", "Blocks", "Method", "Noise", "Pictured", "Requests", "Score", "post"]
 
 Score = Literal[
     "z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"
@@ -182,7 +183,7 @@ class Requests:
             body["spacing"] = spacing
         if context is not None:
             body["context"] = to_float32(context, "context")
-        return Path.read((yield from self.ask(_post(name, version, "interpolate", body))))
+        return Path.read((yield from self.ask(post(name, version, "interpolate", body))))
 
     def picture(
         self,
@@ -199,7 +200,7 @@ class Requests:
         body = {
             key: to_float32(value, key) if key in _ROWS else value for key, value in said.items() if value is not None
         }
-        request = replace(_post(name, version, verb, body), accept="image/png")
+        request = replace(post(name, version, verb, body), accept="image/png")
         answer = yield from self.delivery.deliver(request)
         if not answer.content.startswith(_PNG):
             raise UnexpectedAnswer("the answer is no picture: this is not a Pushforward server, or an older one")
@@ -244,18 +245,23 @@ class Requests:
         model: str | None,
         version: int | None,
         more: Mapping[str, Any],
+        times: int = 1,
+        axis: int = 0,
     ) -> Steps[AnswerT]:
-        """Ask a verb that takes rows, in pieces that fit; the first answer fixes flow and version for the rest."""
+        """Ask a verb that takes rows, in pieces that fit; the first answer fixes flow and version for the rest.
+
+        `times` is how often each row comes back, and `axis` where the answer has its rows.
+        """
         name, version = self._flow(model, version)
         parts: list[AnswerT] = []
-        for piece in self._pieces(key, values, context):
-            part = read((yield from self.ask(_post(name, version, verb, {**piece, **more}))))
+        for piece in self._pieces(key, values, context, times):
+            part = read((yield from self.ask(post(name, version, verb, {**piece, **more}))))
             parts.append(part)
             name, version = part.model, part.version
-        return join(parts)
+        return join(parts, axis)
 
     def _pieces(
-        self, key: str, values: npt.ArrayLike, context: npt.ArrayLike | None
+        self, key: str, values: npt.ArrayLike, context: npt.ArrayLike | None, times: int = 1
     ) -> Iterator[dict[str, Float32Array]]:
         rows = to_float32(values, key)
         fixed: dict[str, Float32Array] = {}
@@ -264,12 +270,12 @@ class Requests:
             contexts = to_float32(context, "context")
             for_all = contexts.ndim < 2 or len(contexts) == 1
             (fixed if for_all else along)["context"] = contexts
-        if sum(array.size for array in along.values()) <= self.max_values or rows.ndim < 2:
+        if times * sum(array.size for array in along.values()) <= self.max_values or rows.ndim < 2:
             yield {**along, **fixed}
             return
         if any(len(array) != len(rows) for array in along.values()):
             raise InvalidInput(f"context has {len(along['context'])} rows, and {key} has {len(rows)}")
-        step = max(1, self.max_values // sum(array[0].size for array in along.values()))
+        step = max(1, self.max_values // (times * sum(array[0].size for array in along.values())))
         for start in range(0, len(rows), step):
             yield {**{name: array[start : start + step] for name, array in along.items()}, **fixed}
 
@@ -349,7 +355,8 @@ def _flows(payload: Mapping[str, Any]) -> list[ModelInfo]:
     return [ModelInfo.read(flow) for flow in flows]
 
 
-def _post(name: str | None, version: int | None, verb: str, body: Mapping[str, Any]) -> Request:
+def post(name: str | None, version: int | None, verb: str, body: Mapping[str, Any]) -> Request:
+    """The request of a verb that takes a body."""
     return Request("POST", verb, body=_json({**_flow_of(name, version), **body}))
 
 
@@ -357,7 +364,7 @@ def _sample_request(
     name: str | None, version: int | None, arguments: Mapping[str, Any], contexts: Float32Array | None
 ) -> Request:
     if contexts is not None and contexts.ndim > 1:
-        return _post(name, version, "sample", {**arguments, "context": contexts})
+        return post(name, version, "sample", {**arguments, "context": contexts})
     said = {**_flow_of(name, version), **arguments}
     query = {key: ",".join(value) if isinstance(value, list) else str(value) for key, value in said.items()}
     if contexts is not None:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 
 from service.api.arrays import context_rows, event_rows
-from service.api.codecs.codec import Columns
+from service.api.codecs.codec import Codec, Columns
 from service.api.exchange import Exchange, Reply
 from service.api.fields import Request
 from service.api.guard import check_work
@@ -29,6 +29,7 @@ __all__ = [
     "optional_context",
     "path_version",
     "relocated",
+    "require_room",
 ]
 
 T = TypeVar("T")
@@ -181,3 +182,20 @@ def relocated(error: PushforwardError, argument: str, place: Place) -> Pushforwa
         for reason in error.errors
     )
     return type(error)(error.detail, reasons)
+
+
+def require_room(codec: Codec, main: str, place: Place, more: str | None) -> None:
+    """Refuse what an answer of one array has no room for.
+
+    Args:
+        codec: of the answer.
+        main: the array.
+        place: where the arguments stood.
+        more: the argument that asks for more than that; None where none does.
+
+    Raises:
+        InvalidArgument: the codec's type carries one array, and more is asked for.
+    """
+    if codec.single and more is not None:
+        detail = f"{codec.media_type} has room for {main} alone; accept another type"
+        raise InvalidArgument(detail, (Reason((place, more), detail),))

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from service.api import wire
 from service.api.arrays import event_rows
-from service.api.asking import Asking, Place, located, named, optional_context
-from service.api.codecs.codec import Columns
+from service.api.asking import Asking, Place, located, named, optional_context, require_room
+from service.api.codecs.codec import Columns, answered
 from service.api.codecs.json import Json
 from service.api.exchange import Exchange, Reply
 from service.api.fields import validate
@@ -44,6 +44,7 @@ class LatentVerbs(Asking):
         given, place = wire.decode(exchange, "x")
         asked = validate(EditRequest, given, place)
         look = look_of(codec, asked, place)
+        require_room(codec, "x", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         steps = ("strength", len(asked.strength))
         x, context = self._rows(flow, "x", asked.x, asked.context, place, steps)
@@ -52,13 +53,13 @@ class LatentVerbs(Asking):
             rows = len(x) * steps[1]
             check_picture(flow, look, rows, "x", "x", place, across=steps[1])
             check_work(rows + views.extra_rows(flow), flow.width, 1, self._max_work, (place, "strength"))
-        plan = edit(flow, x, direction, asked.strength, context)
+        plan = edit(flow, x, direction, asked.strength, context, round_trip=bool(asked.returns))
         found = yield from located(plan, "x", place)
         if look is not None:
             strengths = np.asarray(asked.strength, np.float64)
             walk = views.Walk(found.x.swapaxes(0, 1), found.log_prob.T, strengths, "strength", len(strengths))
             return pictured(flow, (yield from views.of_walks(flow, walk, look, context)))
-        return wire.encode(codec, named(flow) | found._asdict(), "x", flow.features)
+        return wire.encode(codec, named(flow) | answered(found), "x", flow.features)
 
     def trace(self, exchange: Exchange) -> Plan[Reply]:
         """POST /trace. JSON holds a list of steps; any other type one array of them all, ``[N, S, D]``."""

@@ -15,6 +15,7 @@ from service.api.fields import (
     PicturedRequest,
     Request,
     Response,
+    Returns,
     array_of,
     either,
 )
@@ -91,6 +92,7 @@ class EditRequest(PicturedRequest):
         Field(min_length=1, description="[S]: z + strength * direction, for each of them; 0 is the round trip"),
     ]
     context: Annotated[Any, CONTEXT] = None
+    returns: Returns
 
 
 class EditResponse(Response):
@@ -99,6 +101,7 @@ class EditResponse(Response):
     x: Annotated[Any, either("[S, N, *event]", 3, 5)]
     z: Annotated[Any, array_of(3, "[S, N, D]")]
     log_prob: Annotated[Any, array_of(2, "log p(x) in nats, [S, N]; null where the density is zero", NULLABLE)]
+    round_trip_error: Annotated[Any, array_of(2, "[S, N]")] = None
 
 
 class WeightsRequest(Request):

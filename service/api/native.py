@@ -15,7 +15,7 @@ import numpy as np
 
 from service.api import wire
 from service.api.arrays import walks_of
-from service.api.asking import Asking, Place, Verb, context_names, located, named, optional_context
+from service.api.asking import Asking, Place, Verb, context_names, located, named, optional_context, require_room
 from service.api.codecs.codec import Codec, Columns, Form, answered
 from service.api.exchange import Exchange, Reply
 from service.api.fields import validate
@@ -33,7 +33,6 @@ from service.api.streams import STREAM_VALUES, Draw, streamed
 from service.engine.plan import Plan
 from service.engine.registry import Registry
 from service.engine.walks import interpolate
-from service.errors import InvalidArgument, Reason
 from service.pictures import views
 
 __all__ = ["DRAWN_SEED_BITS", "Verbs"]
@@ -72,7 +71,7 @@ class Verbs(Asking):
         asked = validate(LogProbRequest, given, place)
         look = look_of(codec, asked, place)
         more = "return" if asked.returns else None if asked.alarm_rate is None else "alarm_rate"
-        _require_room(codec, "log_prob", place, more)
+        require_room(codec, "log_prob", place, more)
         flow = self._find(exchange, asked, place)
         x, context = self._rows(flow, "x", asked.x, asked.context, place)
         if look is not None:
@@ -93,7 +92,7 @@ class Verbs(Asking):
         self._admit(exchange, "forward")
         given, place = wire.decode(exchange, "x")
         asked = validate(EncodeRequest, given, place)
-        _require_room(codec, "z", place, "return" if asked.returns else None)
+        require_room(codec, "z", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         x, context = self._rows(flow, "x", asked.x, asked.context, place)
         plan = flow.encode(x, context, round_trip=bool(asked.returns))
@@ -107,7 +106,7 @@ class Verbs(Asking):
         given, place = wire.decode(exchange, "z")
         asked = validate(DecodeRequest, given, place)
         look = look_of(codec, asked, place)
-        _require_room(codec, "x", place, "return" if asked.returns else None)
+        require_room(codec, "x", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         z, context = self._rows(flow, "z", asked.z, asked.context, place)
         if look is not None:
@@ -162,7 +161,7 @@ class Verbs(Asking):
     ) -> Plan[Reply]:
         asked = validate(SampleRequest, given, place)
         look = look_of(codec, asked, place)
-        _require_room(codec, "x", place, "return" if asked.returns else None)
+        require_room(codec, "x", place, "return" if asked.returns else None)
         flow = self._find(exchange, asked, place)
         value = asked.context
         if isinstance(value, Columns):
@@ -187,20 +186,3 @@ class Verbs(Asking):
         if look is not None:
             return pictured(flow, views.of_rows(flow, found.x, found.log_prob, look), **drawn)
         return wire.encode(codec, named(flow) | drawn | answered(found), "x", flow.features)
-
-
-def _require_room(codec: Codec, main: str, place: Place, more: str | None) -> None:
-    """Refuse what an answer of one array has no room for.
-
-    Args:
-        codec: of the answer.
-        main: the array.
-        place: where the arguments stood.
-        more: the argument that asks for more than that; None where none does.
-
-    Raises:
-        InvalidArgument: the codec's type carries one array, and more is asked for.
-    """
-    if codec.single and more is not None:
-        detail = f"{codec.media_type} has room for {main} alone; accept another type"
-        raise InvalidArgument(detail, (Reason((place, more), detail),))

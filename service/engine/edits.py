@@ -16,6 +16,7 @@ import numpy.typing as npt
 from service.engine.checks import check_inside, check_outputs
 from service.engine.flow import ServedFlow
 from service.engine.plan import Float32, Plan, Rows, Run
+from service.engine.round_trips import came_back
 from service.errors import InvalidArgument, NotFinite, Reason, WrongShape
 
 __all__ = ["Between", "Direction", "Edited", "edit", "named_direction"]
@@ -27,11 +28,15 @@ _LISTED: Final = 20
 
 
 class Edited(NamedTuple):
-    """The answer of `edit`: x float32 ``[S, N, *event]``, z ``[S, N, D]`` and log_prob ``[S, N]`` at x, in nats."""
+    """The answer of `edit`: x float32 ``[S, N, *event]``, z ``[S, N, D]`` and log_prob ``[S, N]`` at x, in nats.
+
+    round_trip_error ``[S, N]``, the greatest abs(f(x) - z) over the coordinates, is None where it was not asked for.
+    """
 
     x: Float32
     z: Float32
     log_prob: Float32
+    round_trip_error: Float32 | None = None
 
 
 class Between(NamedTuple):
@@ -105,6 +110,8 @@ def edit(
     direction: Direction,
     strengths: Sequence[float],
     context: Float32 | None = None,
+    *,
+    round_trip: bool = False,
 ) -> Plan[Edited]:
     """Move rows along a direction: z = f(x), then z + s * direction, then g.
 
@@ -114,6 +121,7 @@ def edit(
         direction: where to.
         strengths: s, at least one, finite; 0 is the round trip.
         context: ``[N, C]`` or ``[1, C]`` for all rows; None for a flow without. The way between two rows takes one.
+        round_trip: whether to give round_trip_error, by a run of f.
 
     Raises:
         InvalidArgument: there is no direction of that name, or it is zero throughout.
@@ -147,13 +155,20 @@ def edit(
         raise NotFinite(f"strength: {reason}", (Reason(("strength",), reason),))
     moved = _Moved(z, along, scale)
     given = flow.context_for(context, len(x))
-    outputs = yield Run(flow.inverse, moved, None if given is None else _Again(given, len(scale)))
+    again = None if given is None else _Again(given, len(scale))
+    outputs = yield Run(flow.inverse, moved, again)
     check_outputs(outputs, "x", NotFinite, period=len(x))
     lead = (len(scale), len(x))
+    error = None
+    if round_trip:
+        back = Run(flow.forward, outputs.value, again)
+        found = yield from came_back(back, moved, "inverse", flow.round_trips, "x", NotFinite, period=len(x))
+        error = found.reshape(lead)
     return Edited(
         outputs.value.reshape(*lead, *flow.event_shape),
         moved[0 : len(moved)].reshape(*lead, flow.width),
         outputs.log_prob.reshape(lead),
+        error,
     )
 
 

@@ -27,7 +27,13 @@ class RoundTrips(Protocol):
 
 
 def came_back(
-    run: Run, rows: Rows, direction: Direction, counted: RoundTrips | None, argument: str, error: type[PushforwardError]
+    run: Run,
+    rows: Rows,
+    direction: Direction,
+    counted: RoundTrips | None,
+    argument: str,
+    error: type[PushforwardError],
+    period: int | None = None,
 ) -> Plan[Float32]:
     """Bring rows back, and say how far from where they were that ends.
 
@@ -38,13 +44,14 @@ def came_back(
         counted: where the errors are counted; None for nowhere.
         argument: at fault where a row does not come back to a float32.
         error: to raise then.
+        period: as for `service.engine.checks.check_finite`.
 
     Returns:
         float32 ``[N]``.
     """
     outputs = yield run
     errors = greatest(outputs.value, rows[0 : len(rows)])
-    check_finite(errors[:, None], argument, error)
+    check_finite(errors[:, None], argument, error, period)
     if counted is not None:
         counted.observe(direction, errors)
     return errors

@@ -135,7 +135,9 @@ def test_a_matrix_that_is_no_bijection_is_refused(matrix: Any, shift: Any, messa
         Affine(matrix, shift)
 
 
-@pytest.mark.parametrize("name", ["affine", "rotation", "tanh_box", "chain"])
+@pytest.mark.parametrize(
+    "name", ["affine", "chain", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rotation", "tanh_box"))]
+)  # the chain holds those two
 def test_a_closed_form_passes_the_gate(name: str, tmp_path: Path) -> None:
     flow = ANALYTIC[name]()
     held_out = flow.inverse(sample_base(flow.base, 200, flow.width, torch.Generator().manual_seed(0)))[0]

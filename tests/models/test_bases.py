@@ -198,7 +198,12 @@ def exported(flow: Flow, held_out: Any, folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     "base",
-    [DIAGONAL, StudentTBase(degrees_of_freedom=1), StudentTBase(degrees_of_freedom=6), MIXTURE],
+    [
+        DIAGONAL,
+        StudentTBase(degrees_of_freedom=1),
+        pytest.param(StudentTBase(degrees_of_freedom=6), marks=pytest.mark.slow),  # the same graph, other constants
+        MIXTURE,
+    ],
     ids=["diagonal", "Cauchy", "student_t", "mixture"],
 )
 def test_through_the_gate_into_the_manifest(base: Base, tmp_path: Path) -> None:

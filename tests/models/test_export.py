@@ -16,6 +16,7 @@ from models.architectures import build_flow
 from models.export import export_flow, golden_rows
 from models.flow import Bijection, Flow
 from models.gate import reference
+from models.linear import LULinear, Scaling
 from models.preprocess import quantized_support
 from models.session import Graph
 from service.bundle.manifest import Feature, Manifest, NormalBase, Quantization, Support
@@ -239,3 +240,14 @@ class Doubled(Bijection):
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return y / 2, torch.full_like(y[:, 0], -2 * math.log(2))
+
+
+def test_a_copy_is_folded_and_a_search_for_the_inverse_is_said(tmp_path: Path) -> None:
+    """A graph has no operator that solves a triangular system: unfolded, the matrix could not be exported."""
+    matrix, scaling = LULinear(2), Scaling(2)
+    randomize(matrix)
+    scaling.numeric_inverse = True
+    flow = Flow((2,), [matrix, scaling], NormalBase()).float()
+    path = export_flow(flow, repository=Repository(tmp_path), name="mixed", held_out=torch.randn(20, 2), data="none")
+    assert read_bundle(path).manifest.inverse == "numeric"
+    assert flow.bijections[0] is matrix

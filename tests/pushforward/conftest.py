@@ -101,6 +101,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bundles.affine("classes", context_width=3, context_features=CONTEXT),
         bundles.square(),
         bundles.image(),
+        bundles.traced(bundles.affine("traced", directions={"right": [1.0, 0.0]})),
     )
     return root
 

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pushforward.answers import Decoded, Encoded, ModelInfo, Path, Samples, Scores, join
+from pushforward.answers import Decoded, Encoded, ModelInfo, Path, Samples, Scores
 from pushforward.errors import UnexpectedAnswer
+from pushforward.payload import join
 
 WHO = {"model": "square", "version": 2}
 

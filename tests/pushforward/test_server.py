@@ -185,10 +185,11 @@ def test_what_is_served(client):
         ("conditional", 1),
         ("image", 1),
         ("square", 1),
+        ("traced", 1),
     ]
     listed = {flow.name: flow for flow in client.models()}
-    assert [listed[name].event_shape for name in listed] == [(2,), (2,), (2,), (2, 3, 1), (1,)]
-    assert [listed[name].context_width for name in listed] == [0, 3, 2, 0, 0]
+    assert [listed[name].event_shape for name in listed] == [(2,), (2,), (2,), (2, 3, 1), (1,), (2,)]
+    assert [listed[name].context_width for name in listed] == [0, 3, 2, 0, 0, 0]
     assert listed["classes"].context_features == ("dose", "kind=red", "kind=7")
     assert listed["conditional"].context_features == ()
     assert listed["affine"].features == ("column 0", "column 1")

@@ -35,13 +35,14 @@ def test_every_verb_says_how_far_its_rows_come_back_where_asked(client):
         client.post("/logprob", json=x | ask),
         client.post("/encode", json=x | ask),
         client.post("/decode", json=z | ask),
+        client.post("/edit", json=x | {"direction": [1, 0], "strength": [0.5]} | ask),
         client.post("/sample", json={"n": 2, "seed": 1} | ask),
         client.get("/sample", params={"n": 2, "seed": 1, "return": "round_trip_error"}),
     ]
     for answer in answers:
         assert answer.status_code == 200, answer.text
         assert list(answer.json())[-1] == "round_trip_error"
-        assert 0 <= max(answer.json()["round_trip_error"]) < 1e-6
+        assert 0 <= np.max(answer.json()["round_trip_error"]) < 1e-6
     assert answers[0].json()["round_trip_error"] == answers[1].json()["round_trip_error"]
     assert "round_trip_error" not in client.post("/encode", json=x).json()
     unknown = client.post("/encode", json=x | {"return": ["z"]})
