@@ -211,11 +211,11 @@ def pair_plot(
             below = across if row == count - 1 else None
             figure.frame(box, below, up if column == 0 and row > 0 else None, ticks=most)
             if row == 0 and column == 0:
-                figure.note(box.left - 46, (box.top + box.bottom) // 2, up.name, upright=True)
+                figure.name_up(box, up)
     right = size - _TOP
     _scale(figure, Box(right - 62, _TOP + 16, right - 50, _TOP + max(side, 80)), reach)
     if more:
-        figure.note(right - 80 - side // 2, _TOP + side // 2, f"and {more} more columns")
+        figure.note(f"and {more} more columns")
     return figure.pixels()
 
 

@@ -19,7 +19,8 @@ __all__ = ["Box", "Figure", "png"]
 
 _FINE: Final = 2
 _FONT: Final = 12.0
-_LONGEST_NAME: Final = 24
+_LETTER: Final = 7
+"""The width of a letter, about, in pixels."""
 
 Float64 = npt.NDArray[np.float64]
 
@@ -138,13 +139,15 @@ class Figure:
                 at = round(box.left + float(across.share(value)) * box.width)
                 fine[bottom : bottom + 4 * _FINE, at * _FINE : at * _FINE + _FINE] = GREY
                 self._texts.append(_Text((at, box.bottom + 6), text, "ma"))
-            self._texts.append(_Text(((box.left + box.right) // 2, box.bottom + 22), _short(across.name), "ma"))
+            self._texts.append(
+                _Text(((box.left + box.right) // 2, box.bottom + 22), _short(across.name, box.width), "ma")
+            )
         if up is not None:
             for value, text in up.ticks(ticks[1]):
                 at = round(box.bottom - float(up.share(value)) * box.height)
                 fine[at * _FINE - _FINE : at * _FINE, left - 4 * _FINE : left] = GREY
                 self._texts.append(_Text((box.left - 7, at), text, "rm"))
-            self._texts.append(_Text((box.left - 46, (box.top + box.bottom) // 2), _short(up.name), "mm", upright=True))
+            self.name_up(box, up)
 
     def scale(self, box: Box, axis: Axis, pixels: Bytes) -> None:
         """A bar of colours, with its numbers on the right and its name above.
@@ -161,9 +164,14 @@ class Figure:
             self._texts.append(_Text((box.right + 6, at), text, "lm"))
         self._texts.append(_Text((box.right + 34, box.top - 6), axis.name, "rs"))
 
-    def note(self, x: int, y: int, text: str, *, upright: bool = False) -> None:
-        """A short text, centred at a place."""
-        self._texts.append(_Text((x, y), _short(text), "mm", upright))
+    def note(self, text: str) -> None:
+        """A short text in the upper right corner."""
+        self._texts.append(_Text((self._fine.shape[1] // _FINE - 8, 8), text, "rm"))
+
+    def name_up(self, box: Box, axis: Axis) -> None:
+        """The name of an axis, upright on the left of a panel."""
+        middle = box.left - 46, (box.top + box.bottom) // 2
+        self._texts.append(_Text(middle, _short(axis.name, box.height), "mm", upright=True))
 
     def pixels(self) -> Bytes:
         """The figure as it is seen, uint8 ``[height, width, 3]``."""
@@ -199,5 +207,7 @@ def png(pixels: Bytes) -> bytes:
     return out.getvalue()
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+def _short(name: str, room: int) -> str:
+    """A name, cut to the letters that fit so many pixels."""
+    most = max(2, room // _LETTER)
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -24,6 +24,9 @@ GAP: Final = 2
 """Pixels between the images of a grid, and around them."""
 
 _LEAST_TABLE: Final = 240
+_LEAST_PAIR: Final = 100
+"""Pixels that a column of a pair plot needs for its labels to be read."""
+
 _USUAL_CELL: Final = 64
 
 
@@ -86,9 +89,15 @@ def check_look(
         return
     if count > MAX_ROWS:
         raise _refused(argument, f"a picture shows at most {MAX_ROWS} rows, and these are {count}")
-    if look.size is not None and look.size < _LEAST_TABLE:
-        raise _refused("size", f"a picture of a table is {_LEAST_TABLE} to {MAX_SIZE} pixels wide, and not {look.size}")
     most = min(MAX_PAIRS, event_shape[0])
+    shown = look.columns or most
+    least = _LEAST_TABLE if event_shape[0] < 3 else max(_LEAST_TABLE, 80 + _LEAST_PAIR * shown)
+    if look.size is not None and look.size < least:
+        raise _refused(
+            "size",
+            f"a picture of {shown} {'columns' if shown > 1 else 'column'} of a table is {least} to {MAX_SIZE} pixels "
+            f"wide, and not {look.size}",
+        )
     if look.columns is not None and (event_shape[0] < 3 or not 2 <= look.columns <= most):
         reason = (
             f"the picture of a table of {event_shape[0]} has no columns to choose"

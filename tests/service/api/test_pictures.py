@@ -117,8 +117,8 @@ def test_a_table_of_several_columns_is_a_pair_plot(client):
     x = np.random.default_rng(0).normal(size=(40, 5)).tolist()
     pixels = picture(client.post("/models/coupling/logprob", json={"x": x}, headers=PNG))
     assert pixels.shape == (900, 900, 3)
-    fewer = picture(client.post("/models/coupling/logprob", json={"x": x, "columns": 3, "size": 300}, headers=PNG))
-    assert fewer.shape == (300, 300, 3)
+    fewer = picture(client.post("/models/coupling/logprob", json={"x": x, "columns": 3, "size": 400}, headers=PNG))
+    assert fewer.shape == (400, 400, 3)
     walk = {"points": x[:3], "steps": 4, "columns": 2}
     assert picture(client.post("/models/coupling/interpolate", json=walk, headers=PNG)).shape == (480, 480, 3)
 
@@ -184,6 +184,7 @@ def test_a_picture_is_never_read(client):
         ("/models/image/sample", {"columns": 0}, ["query", "columns"], "greater than"),
         ("/sample", {"n": MAX_ROWS + 1}, ["query", "n"], f"at most {MAX_ROWS} rows"),
         ("/sample", {"size": 20}, ["query", "size"], "240 to 2048"),
+        ("/models/coupling/sample", {"size": 300}, ["query", "size"], "5 columns of a table is 580 to 2048"),
         ("/sample", {"columns": 2}, ["query", "columns"], "no columns to choose"),
         ("/models/coupling/sample", {"columns": 6}, ["query", "columns"], "2 to 5 columns"),
         ("/sample", {"return": "round_trip_error"}, ["query", "return"], "image/png has room"),
