@@ -8,13 +8,36 @@ import torch
 
 from models.architectures import build_flow
 from models.export import export_flow
+from models.flow import Flow
 from service.bundle.store import Repository
+
+TRANSFORMS = 8
+
+
+def make_flow(width: int) -> Flow:
+    """The flow, and behind its `Standardize` couplings that move every row: a fit would start from the identity."""
+    generator = torch.Generator().manual_seed(0)
+    flow = build_flow("real_nvp", {"transforms": TRANSFORMS, "hidden": [128, 128]}, rows=make_rows(width), seed=0)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
+    return flow
+
+
+def make_rows(width: int) -> torch.Tensor:
+    """Rows that it might have been fitted to: ``[2000, width]``."""
+    return torch.randn(2000, width, generator=torch.Generator().manual_seed(0))
 
 
 def make_bundle(folder: Path, width: int) -> Path:
     """Export the flow into a new repository in `folder`; the bundle's folder."""
     repository = Repository(folder)
-    name = f"coupling-{width}"
-    rows = torch.randn(2000, width, generator=torch.Generator().manual_seed(0))
-    flow = build_flow("real_nvp", {"transforms": 8, "hidden": [128, 128]}, rows=rows, seed=0)
-    return export_flow(flow, repository=repository, name=name, held_out=rows[:1000], data="normal noise", seed=0)
+    held_out = make_rows(width)[:1000]
+    return export_flow(
+        make_flow(width),
+        repository=repository,
+        name=f"coupling-{width}",
+        held_out=held_out,
+        data="normal noise",
+        seed=0,
+    )

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass, DeduplicateInitializersPass
 from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
@@ -143,6 +144,10 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
     simplify(model)
     merge_column_sums(model)
     build_loops(model)
+    DeduplicateInitializersPass()(model)
+    CommonSubexpressionEliminationPass()(
+        model
+    )  # last: two Loops that start alike keep a mark each until they are built
     _strip(model, f"flow_{direction}")
     data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     check_graph(data, f"{direction}.onnx")

@@ -30,7 +30,8 @@ class _Sum:
 def merge_column_sums(model: ir.Model) -> None:
     """Replace every ReduceSum over the columns of a row, with the additions that join them, by one MatMul.
 
-    a + Σ_j u[:, j] - Σ_j v[:, j]  becomes  a + concat(u, v) @ (1, ..., 1, -1, ..., -1).
+    a + Σ_j u[:, j] - Σ_j v[:, j]  becomes  a + concat(u, v) @ (1, ..., 1, -1, ..., -1); where there is a constant
+    to be added, one Gemm adds it as well.
 
     Args:
         model: changed in place. Inputs, outputs and their names stay.
@@ -105,8 +106,16 @@ def _rebuild(graph: ir.Graph, node: ir.Node, terms: _Sum) -> None:
 
     sources = [value for value, _ in terms.columns]
     rows = sources[0] if len(sources) == 1 else add("Concat", sources, {"axis": 1})
-    total = add("Squeeze", [add("MatMul", [rows, vector]), axis])
+    shift = sum(weight * number for value, weight in terms.others if (number := _number(value)) is not None)
+    if shift:
+        bias = ir.Value(name=f"{name}_bias", const_value=ir.tensor(np.array([shift], np.float32), name=f"{name}_bias"))
+        graph.register_initializer(bias)
+        total = add("Squeeze", [add("Gemm", [rows, vector, bias]), axis])
+    else:
+        total = add("Squeeze", [add("MatMul", [rows, vector]), axis])
     for value, weight in terms.others:
+        if _number(value) is not None:
+            continue
         scaled = value
         if abs(weight) != 1.0:
             factor = ir.Value(
@@ -121,6 +130,12 @@ def _rebuild(graph: ir.Graph, node: ir.Node, terms: _Sum) -> None:
         graph.outputs[graph.outputs.index(output)] = total
         output.name, total.name = f"{name}_before", name
     output.replace_all_uses_with(total)
+
+
+def _number(value: ir.Value) -> float | None:
+    """What a constant adds to every row; None for anything that depends on the rows."""
+    constant = value.const_value
+    return float(constant.numpy().reshape(())) if constant is not None and constant.size == 1 else None
 
 
 def _width(node: ir.Node) -> int | None:

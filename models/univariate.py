@@ -66,7 +66,8 @@ class RationalQuadratic(OnePass):
 
     In a bin of width w and height h, of mean slope s = h / w, with slopes d0 and d1 at its ends and
     u = (x - x0) / w:  y = y0 + h (s u^2 + d0 u (1 - u)) / (s + (d0 + d1 - 2 s) u (1 - u)). Back, u is the root of a
-    quadratic. Zeros for all parameters give y = x.
+    quadratic. Zeros for all parameters give y = x. With v = 1 - u, a = s u + d0 v and b = s v + d1 u the formula is
+    y = y0 + h u a / (u a + v b), and dy/dx = s^2 (v a + u b) / (u a + v b)^2: no term is ever negative.
 
     Args:
         sizes: ``[*, 2, K]``, of any size: the bins are as wide, and as high, as their softmax, bounded softly.
@@ -82,7 +83,9 @@ class RationalQuadratic(OnePass):
         super().__init__()
         self.bound = bound
         bins, log_slope = sizes.shape[-1], math.log(slope)
-        extents = F.softmax(_bounded(sizes, log_slope / 2), dim=-1) * (2 * bound)
+        # a softmax times 2 B; what is bounded cannot overflow
+        shares = _bounded(sizes, log_slope / 2).exp()
+        extents = shares / (shares @ shares.new_full((bins, bins), 0.5 / bound))
         # products with constants rather than cumsum and pad: few nodes of a graph, none of which asks for a shape
         corners = extents @ torch.ones(bins, bins, dtype=sizes.dtype, device=sizes.device).triu(1) - bound
         inner = torch.eye(bins - 1, dtype=sizes.dtype, device=sizes.device)
@@ -96,10 +99,8 @@ class RationalQuadratic(OnePass):
         found = self._bin(0, inner)
         u = ((inner - found.x) / found.width).clamp(0.0, 1.0)
         s = found.height / found.width
-        v = 1 - u
-        bottom = s + (found.left + found.right - 2 * s) * (u * v)
-        y = found.y + found.height * (u * (s * u + found.left * v)) / bottom
-        return self._joined(x, y, self._log_slope(found, s, u, v, bottom))
+        top, bottom, rise = self._parts(found, s, u)
+        return self._joined(x, found.y + found.height * top / bottom, self._log_slope(s, bottom, rise))
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Y ``[*]`` -> x and log dx/dy."""
@@ -113,8 +114,8 @@ class RationalQuadratic(OnePass):
         b = found.height * found.left - bend
         c = s * above
         u = (2 * c / (b + (b * b + 4 * a * c).clamp(min=0.0).sqrt())).clamp(0.0, 1.0)
-        v = 1 - u
-        return self._joined(y, found.x + u * found.width, -self._log_slope(found, s, u, v, s + curve * (u * v)))
+        _, bottom, rise = self._parts(found, s, u)
+        return self._joined(y, found.x + u * found.width, -self._log_slope(s, bottom, rise))
 
     def _bin(self, axis: int, values: Tensor) -> _Bin:
         """The bin whose corner is the last one at or below each value ``[*, 1, 1]``, along x (0) or y (1)."""
@@ -129,12 +130,19 @@ class RationalQuadratic(OnePass):
     def _joined(self, given: Tensor, answer: Tensor, ladj: Tensor) -> tuple[Tensor, Tensor]:
         """The answer within the bounds, and what was given, unmoved, outside."""
         inside = given.abs() < self.bound
-        return torch.where(inside, answer[..., 0, 0], given), torch.where(inside, ladj[..., 0, 0], 0.0)
+        return torch.where(inside, answer.flatten(-3), given), torch.where(inside, ladj.flatten(-3), 0.0)
 
     @staticmethod
-    def _log_slope(found: _Bin, s: Tensor, u: Tensor, v: Tensor, bottom: Tensor) -> Tensor:
-        """Log dy/dx = log(s^2 (2 s u v + d0 v^2 + d1 u^2) / bottom^2)."""
-        rise = 2 * s * (u * v) + found.left * (v * v) + found.right * (u * u)
+    def _parts(found: _Bin, s: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """U a, u a + v b and v a + u b: what y and dy/dx are made of."""
+        v = 1 - u
+        a, b = s * u + found.left * v, s * v + found.right * u
+        top = u * a
+        return top, top + v * b, v * a + u * b
+
+    @staticmethod
+    def _log_slope(s: Tensor, bottom: Tensor, rise: Tensor) -> Tensor:
+        """Log dy/dx = log(s^2 (v a + u b) / (u a + v b)^2)."""
         return 2 * (s / bottom).log() + rise.log()
 
 

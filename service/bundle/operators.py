@@ -27,7 +27,7 @@ ALLOWED_OPERATORS: Final[frozenset[str]] = frozenset(
     GreaterOrEqual HardSigmoid Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max Min Mod
     Mul Neg Not Or Pad Pow Reciprocal ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
     ReduceSumSquare Relu Reshape Round ScatterElements ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus
-    SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh Transpose Unsqueeze Where Xor
+    Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh Transpose Unsqueeze Where Xor
     """.split()  # noqa: SIM905  a hundred quoted names in a column are harder to read
 )
 """Operators of the default domain: elementwise, linear, shape and selection. No control flow, nothing random.

@@ -33,6 +33,15 @@ class Sorts(Bijection):
     inverse = forward
 
 
+class Doubled(Bijection):
+    """y = x, by way of twice the same."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x + x.exp() - x.exp(), torch.zeros_like(x[:, 0])
+
+    inverse = forward
+
+
 def flow_of(bijection: Bijection) -> Flow:
     return Flow((2,), [bijection], NormalBase())
 
@@ -96,6 +105,15 @@ def test_an_operator_outside_the_allow_list_is_refused() -> None:
 def test_the_exporter_s_loggers_are_left_as_they_were(forward: bytes) -> None:
     assert logging.getLogger("torch.onnx").level == logging.NOTSET
     assert logging.getLogger("onnx_ir").level == logging.NOTSET
+
+
+def test_nothing_is_held_or_computed_twice() -> None:
+    half = Standardize(torch.zeros(2), torch.full((2,), 2.0))
+    twice = Flow((2,), [half, Standardize(torch.zeros(2), torch.full((2,), 2.0)), Doubled()], NormalBase())
+    graph = onnx.load_from_string(export_graph(twice, "forward")).graph
+    constants = [(tensor.data_type, tuple(tensor.dims), tensor.raw_data) for tensor in graph.initializer]
+    assert len(set(constants)) == len(constants)
+    assert [node.op_type for node in graph.node].count("Exp") == 1
 
 
 def test_the_graph_runs_as_the_flow(flow: Flow, forward: bytes) -> None:

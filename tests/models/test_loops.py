@@ -122,13 +122,19 @@ def restless(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "rounding"), [("affine", 1e-6), ("affine, conditional, in blocks", 1e-6), ("spline, conditional", 1e-5)]
+    ("name", "apart", "rounding"),
+    [
+        ("affine", TOLERANCE, 1e-6),
+        ("affine, conditional, in blocks", TOLERANCE, 1e-6),
+        # float32 leaves the sequential answer 1.7e-6 from the exact one, and so the two graphs from each other
+        ("spline, conditional", 2 * TOLERANCE, 1e-5),
+    ],
 )
-def test_a_loop_gives_the_sequential_answer(name: str, rounding: float) -> None:
+def test_a_loop_gives_the_sequential_answer(name: str, apart: float, rounding: float) -> None:
     flow, data = built(name)
     z, context = rows(name, 200)
     answers, sequential = Graph(data, "inverse")(z, context, 200), Graph(restless(data), "inverse")(z, context, 200)
-    np.testing.assert_allclose(answers.value, sequential.value, rtol=TOLERANCE, atol=TOLERANCE)
+    np.testing.assert_allclose(answers.value, sequential.value, rtol=apart, atol=apart)
     np.testing.assert_allclose(answers.log_prob, sequential.log_prob, rtol=TOLERANCE, atol=10 * TOLERANCE)
     feed = {"z": z} if context is None else {"z": z, "context": context}
     assert max(passes_of(data, feed)) < WIDTH - 1, "the rows should rest before the last pass, or this shows nothing"

@@ -45,7 +45,12 @@ def run(graph: ir.Model, rows: np.ndarray) -> list[np.ndarray]:
         ("y = ReduceSum<keepdims: int = 0>(x, axis)", "float[N] y", ["MatMul", "Squeeze"]),
         (TWO_SUMS + "y = Add(a, b)", "float[N] y", ["Exp", "Concat", "MatMul", "Squeeze"]),
         (TWO_SUMS + "c = Neg(b) y = Sub(c, a)", "float[N] y", ["Exp", "Concat", "MatMul", "Squeeze"]),
-        (TWO_SUMS + "c = Sub(shift, b) y = Add(c, a)", "float[N] y", ["Exp", "Concat", "MatMul", "Squeeze", "Add"]),
+        (TWO_SUMS + "c = Sub(shift, b) y = Add(c, a)", "float[N] y", ["Exp", "Concat", "Gemm", "Squeeze"]),
+        (
+            TWO_SUMS + "c = Sub(b, shift) d = Add(c, shift) y = Add(a, d)",
+            "float[N] y",
+            ["Exp", "Concat", "MatMul", "Squeeze"],
+        ),
         (TWO_SUMS + "c = Mul(b, half) y = Sub(a, c)", "float[N] y", ["Exp", "Concat", "MatMul", "Squeeze"]),
         # a sum that is an output, and part of another
         (

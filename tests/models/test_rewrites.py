@@ -32,6 +32,15 @@ CONSTANTS = {
     "one_plane": np.array([-1, 1, 2, 2]),
     "first_two": np.array([0, 1]),
     "first": np.array([0]),
+    "limit": np.array(-2.5, np.float32),
+    "limits": np.array([-2.5, 2.5, 2.0], np.float32),
+    "halves": np.array([3, 3]),
+    "two_and_one": np.array([2, 1]),
+    "two_triples": np.array([-1, 2, 3]),
+    "two_pairs": np.array([-1, 2, 2]),
+    "fours": np.array([-1, 4, 1]),
+    "pairs": np.array([-1, 2, 1]),
+    "matrix": WEIGHT[:4],
 }
 
 
@@ -62,6 +71,10 @@ def simplified(text: str, outputs: str) -> list[str]:
 
 PAIR = "float[N, 2] y"
 FOUR = "float[N, 4] y"
+BOUNDED = (
+    "h = Gemm<transB: int = 1>(x, weight, bias) s, t = Split<axis: int = 1>(h, halves) "
+    "a = Div(t, {limit}) b = Abs(a) c = Add(b, {one}) d = Div(t, c) y = Add(s, d)"
+)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +135,63 @@ FOUR = "float[N, 4] y"
             "float[N, 3] y, float[N, 6] z",
             ["Gemm", "Reshape", "Split", "Squeeze", "Squeeze", "Exp", "Add", "Identity"],
         ),
+        (
+            (
+                "h = Gemm<transB: int = 1>(x, weight) r = Reshape(h, three_pairs) "
+                "s, t = Split<axis: int = 2>(r, ones) "
+                "u = Squeeze(s, last) v = Squeeze(t, last) w = Exp(v) y = Add(u, w)"
+            ),
+            "float[N, 3] y",
+            ["Gemm", "Split", "Exp", "Add"],
+        ),
+        (
+            (
+                "h = Gemm<transB: int = 1>(x, weight, bias) r = Reshape(h, two_triples) "
+                "s, t = Split<axis: int = 2>(r, two_and_one) u = Reshape(s, two_pairs) v = Squeeze(t, last) "
+                "w = Unsqueeze(v, last) y = Add(u, w)"
+            ),
+            "float[N, 2, 2] y",
+            ["Gemm", "Split", "Reshape", "Unsqueeze", "Add"],
+        ),
+        (
+            (
+                "h = Gemm<transB: int = 1>(x, weight, bias) r = Reshape(h, two_triples) "
+                "s, t = Split<axis: int = 2>(r, two_and_one) u = Exp(s) v = Squeeze(t, last) "
+                "w = Unsqueeze(v, last) y = Add(u, w)"
+            ),
+            "float[N, 2, 2] y",
+            ["Gemm", "Reshape", "Split", "Exp", "Squeeze", "Unsqueeze", "Add"],  # a slice is read as it is
+        ),
+        # the soft bound of a conditioner's output
+        (BOUNDED.format(limit="limit", one="one"), "float[N, 3] y", ["Gemm", "Split", "Softsign", "Mul", "Add"]),
+        (
+            BOUNDED.format(limit="limit", one="two"),
+            "float[N, 3] y",
+            ["Gemm", "Split", "Div", "Abs", "Add", "Div", "Add"],
+        ),
+        (
+            BOUNDED.format(limit="limits", one="one"),
+            "float[N, 3] y",
+            ["Gemm", "Split", "Div", "Abs", "Add", "Div", "Add"],
+        ),
+        (
+            BOUNDED.format(limit="limit", one="one") + " z = Exp(t)",
+            "float[N, 3] y, float[N, 3] z",
+            ["Gemm", "Split", "Div", "Softsign", "Mul", "Add", "Exp"],  # its weight is another's, too
+        ),
+        ("a = Div(x, limit) b = Abs(a) c = Add(one, b) y = Div(x, c)", FOUR, ["Div", "Softsign", "Mul"]),
+        (
+            "e = Exp(x) a = Div(e, limit) b = Abs(a) c = Add(b, one) y = Div(x, c)",
+            FOUR,
+            ["Exp", "Div", "Abs", "Add", "Div"],
+        ),
+        # a multiple within a product
+        ("a = Mul(x, two) y = MatMul(a, matrix)", FOUR, ["MatMul"]),
+        ("a = Mul(x, two) b = MatMul(a, matrix) y = Add(a, b)", FOUR, ["Mul", "MatMul", "Add"]),
+        ("a = Mul(x, x) y = MatMul(a, matrix)", FOUR, ["Mul", "MatMul"]),
+        # Squeeze of Reshape
+        ("a = Reshape(x, fours) y = Squeeze(a, last)", FOUR, ["Reshape"]),
+        ("a = Reshape(x, pairs) b = Squeeze(a, last) y = Exp(b)", "float[M, 2] y", ["Reshape", "Exp"]),
         # Reshape to what it is
         ("a = Exp(x) b = Reshape(a, as_it_is) y = Exp(b)", FOUR, ["Exp", "Exp"]),
         ("a = Exp(x) b = Reshape(a, in_two) y = Exp(b)", "float[M, 2] y", ["Exp", "Reshape", "Exp"]),

@@ -1,0 +1,36 @@
+"""The graphs by hand are the same flow, and a graph of another flow is told apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from benchmarks.flow import TRANSFORMS, make_flow
+from benchmarks.graphs import ByHand, compare, measure
+from benchmarks.measure import MeasurementFailed
+from benchmarks.table import Table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_both_graphs_are_measured(direction):
+    table = Table()
+    measure(table, make_flow(2).eval().requires_grad_(requires_grad=False), direction, rounds=1)
+    assert [line.failure for line in table.lines] == [None] * 4
+    ratio = table.lines[0].values[0]
+    assert 0.5 < ratio <= 1.05, "the exported graph has nodes that nobody would write"
+
+
+def test_another_answer_is_told_apart():
+    one = [np.zeros(3, np.float32)]
+    compare(one, [np.full(3, 5e-6, np.float32)])
+    for other in (np.full(3, 5e-5, np.float32), np.full(3, np.nan, np.float32)):
+        with pytest.raises(MeasurementFailed, match="differ by"):
+            compare(one, [other])
+
+
+def test_a_graph_by_hand_has_a_product_for_each_layer():
+    flow = make_flow(2).eval().requires_grad_(requires_grad=False)
+    nodes = onnx.load_from_string(ByHand(flow, "forward").graph()).graph.node
+    assert [node.op_type for node in nodes].count("Gemm") == 3 * TRANSFORMS
