@@ -7,6 +7,7 @@ is no work for a model class. Their JSON schema is given beside them.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -141,6 +142,7 @@ def validate(schema: type[R], arguments: Mapping[str, Any], place: Literal["body
         InvalidArgument: each argument that is unknown, missing, or of another type or range is named; an unknown
             one with the nearest known name.
     """
+    arguments = _without_the_rest(schema, arguments)
     read = as_declared(schema, arguments) if place == "query" else arguments
     try:
         return schema.model_validate(read, strict=True)
@@ -149,6 +151,16 @@ def validate(schema: type[R], arguments: Mapping[str, Any], place: Literal["body
         reasons = tuple(_reason(schema, fault, place) for fault in found[: PushforwardError.MAX_REASONS])
         first = reasons[0]
         raise InvalidArgument(f"{'.'.join(map(str, first.loc[1:]))}: {first.reason}", reasons) from None
+
+
+def _without_the_rest(schema: type[Request], arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out unknown arguments beyond those that are told: pydantic makes an error of each before it gives any."""
+    if len(arguments) <= PushforwardError.MAX_REASONS:
+        return arguments
+    known = {field.alias or name for name, field in schema.model_fields.items()}
+    unknown = itertools.islice((name for name in arguments if name not in known), PushforwardError.MAX_REASONS)
+    kept = known.union(unknown)
+    return {name: value for name, value in arguments.items() if name in kept}
 
 
 def _reason(schema: type[Request], fault: Mapping[str, Any], place: str) -> Reason:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat, WithJsonSchema
 
 from service.api.fields import (
     CONTEXT,
@@ -89,6 +89,7 @@ class EditRequest(PicturedRequest):
     direction: Annotated[Any, _DIRECTION]
     strength: Annotated[
         list[FiniteFloat],
+        FailFast(),  # a body holds millions of them, and an error for each would take minutes
         Field(min_length=1, description="[S]: z + strength * direction, for each of them; 0 is the round trip"),
     ]
     context: Annotated[Any, CONTEXT] = None

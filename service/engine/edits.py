@@ -25,6 +25,7 @@ Float64 = npt.NDArray[np.float64]
 
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _LISTED: Final = 20
+_COMPARED: Final = 256
 
 
 class Edited(NamedTuple):
@@ -96,7 +97,7 @@ def named_direction(flow: ServedFlow, name: str) -> Float64:
     known = flow.manifest.directions
     if name in known:
         return np.asarray(known[name], np.float64)
-    near = difflib.get_close_matches(name, known, 1)
+    near = difflib.get_close_matches(name[:_COMPARED], known, 1)  # comparing texts takes longer than they are long
     listed = ", ".join(sorted(known)[:_LISTED]) + (" and more" if len(known) > _LISTED else "")
     hint = f"did you mean {near[0]!r}? " if near else ""
     offered = f"it has {listed}" if known else "it has none: give the direction itself, or two rows"

@@ -25,6 +25,8 @@ Float64 = npt.NDArray[np.float64]
 
 _SMALLEST_TAIL: Final = 5
 _HIGHEST_GOOD: Final = 0.7
+_LEAST: Final = 1e-300
+"""An exceedance that is smaller, beside the largest ratio, is none: the fit divides by it."""
 _ROUNDING: Final = float(np.finfo(np.float32).eps)
 _PRIOR_K, _PRIOR_WEIGHT = 0.5, 10  # a weak prior on k: the paper's equation (5), worth ten exceedances
 
@@ -78,7 +80,8 @@ def importance(log_target: Float64, log_prob: Float64) -> Importance:
         raise OutOfSupport(f"x, row {missed[0]}: {reason}", named)
     proposed = np.where(wanted, log_prob, 0.0)
     log_ratios = np.where(wanted, log_target - proposed, -np.inf)
-    log_ratios -= log_ratios.max()
+    with np.errstate(over="ignore"):  # a difference beyond float64 is a weight of zero
+        log_ratios -= log_ratios.max()
     ratios = np.exp(log_ratios)
     total = float(ratios.sum())
     count = len(ratios)
@@ -120,7 +123,7 @@ def pareto_k(log_ratios: Float64) -> float | None:
         return None
     ratios = np.exp(np.sort(log_ratios)[-tail - 1 :] - log_ratios.max())
     exceedances = ratios[1:] - ratios[0]
-    exceedances = exceedances[exceedances > 0]
+    exceedances = exceedances[exceedances > _LEAST]
     return _shape(exceedances) if len(exceedances) >= _SMALLEST_TAIL else None
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from service.api.fields import validate
+from service.api.latent_schemas import EditRequest
 from service.api.schemas import InterpolateRequest, LogProbRequest, SampleRequest
 from service.errors import InvalidArgument
 
@@ -34,6 +36,20 @@ def test_several_faults_are_all_named():
     error = refused(SampleRequest, {"n": 0, "seed": -1, "offset": 2**53, "temperature": -0.5})
     assert [reason.loc[1] for reason in error.errors] == ["n", "seed", "offset", "temperature"]
     assert "is 0" in error.errors[0].reason
+
+
+@pytest.mark.parametrize(
+    ("schema", "arguments", "most"),
+    [
+        (EditRequest, {"x": 1, "direction": "a", "strength": [None] * 1000}, 1),
+        (LogProbRequest, {"x": 1, **{f"a{at}": 1 for at in range(1000)}, "return": 1}, 21),
+        (LogProbRequest, {"x": 1, "return": [1] * 1000}, 1),
+    ],
+)
+def test_of_countless_faults_a_few_are_looked_at(schema, arguments, most):
+    error = refused(schema, arguments)
+    assert isinstance(error.__context__, ValidationError)
+    assert error.__context__.error_count() == most
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import difflib
+
 import numpy as np
 import pytest
 
@@ -131,3 +133,12 @@ def test_the_way_between_two_rows_takes_one_context(flows, parts):
     x, context = some_rows(parts["conditional"], 2)
     with pytest.raises(WrongShape, match="the way between two rows takes one row of context, and there are 2"):
         run_now(edit(flows["conditional"], x, Between(x[:1], x[1:]), [1.0], context))
+
+
+def test_a_name_is_not_compared_at_length(flows, monkeypatch):
+    compared = []
+    matches = difflib.get_close_matches
+    monkeypatch.setattr(difflib, "get_close_matches", lambda name, *rest: compared.append(name) or matches(name, *rest))
+    with pytest.raises(InvalidArgument, match="has no direction 'rrr.*'; it has right$"):
+        named_direction(with_directions(flows["two-moons"], right=[1.0, 0.0]), "r" * 100_000)
+    assert [len(name) for name in compared] == [256]

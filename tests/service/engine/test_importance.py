@@ -95,6 +95,18 @@ def test_densities_far_from_one_do_not_overflow():
     np.testing.assert_allclose(far.weights, near.weights, rtol=1e-9)
 
 
+def test_ratios_that_float64_hardly_holds_are_no_tail():
+    tail = np.r_[0.0, -720.0 - 0.01 * np.arange(200)]
+    assert pareto_k(tail) is None
+    assert importance(tail, np.zeros(201)).verdict.startswith("unknown: ")
+
+
+def test_a_target_that_spans_all_of_float64():
+    found = importance(np.array([1e308, 0.0, -1e308]), np.zeros(3))
+    assert found.weights.tolist() == [1.0, 0.0, 0.0]
+    assert found.log_weights[2] == -np.inf
+
+
 @pytest.mark.parametrize(
     ("k", "count", "verdict"),
     [
