@@ -51,7 +51,7 @@ class LatentVerbs(Asking):
         direction = _direction(flow, asked.direction, place)
         if look is not None:
             rows = len(x) * steps[1]
-            check_picture(flow, look, rows, "x", "x", place, across=steps[1])
+            check_picture(flow, look, rows, "x", "x", place, across=steps[1], walks=len(x))
             check_work(rows + views.extra_rows(flow), flow.width, 1, self._max_work, (place, "strength"))
         plan = edit(flow, x, direction, asked.strength, context, round_trip=bool(asked.returns))
         found = yield from located(plan, "x", place)

@@ -144,7 +144,7 @@ class Verbs(Asking):
         if look is not None:
             lead = points.shape[: 1 if walks is None else 2]
             rows = math.prod(lead[:-1]) * (lead[-1] - 1) * asked.steps
-            check_picture(flow, look, rows, "points", "steps", place, across=asked.steps)
+            check_picture(flow, look, rows, "points", "steps", place, across=asked.steps, walks=walks or 1)
             check_work(rows + views.extra_rows(flow), flow.width, 1, self._max_work, (place, "steps"))
         plan = interpolate(flow, points, asked.steps, asked.path, asked.space, context, asked.spacing)
         found = yield from located(plan, "points", place)

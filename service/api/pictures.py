@@ -33,7 +33,14 @@ def look_of(codec: Codec, asked: PicturedRequest, place: Place) -> Look | None:
 
 
 def check_picture(
-    flow: ServedFlow, look: Look, count: int, main: str, argument: str, place: Place, across: int | None = None
+    flow: ServedFlow,
+    look: Look,
+    count: int,
+    main: str,
+    argument: str,
+    place: Place,
+    across: int | None = None,
+    walks: int = 1,
 ) -> None:
     """Hold a picture against its limits, as `service.pictures.look.check_look`, which has the rest.
 
@@ -45,9 +52,10 @@ def check_picture(
         argument: the one that says how many rows.
         place: of the other arguments.
         across: see there.
+        walks: how many the main argument asks for.
     """
     try:
-        check_look(flow.event_shape, look, count, argument, across=across)
+        check_look(flow.event_shape, look, count, argument, across=across, walks=(main, walks))
     except PushforwardError as error:
         raise relocated(error, main, place) from error
 

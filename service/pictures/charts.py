@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -92,11 +92,8 @@ def plane_chart(
     outside = np.isneginf(log_prob)
     radius = _radius(len(x))
     if walks is not None:
-        for walk in walks.x:
-            line = across.share(walk[:, 0]), up.share(walk[:, 1])
-            if around is not None:
-                figure.line(box, *line, INK, 3.5)
-            figure.line(box, *line, GREY if around is None else PAPER)
+        strokes = [(GREY, 1.5)] if around is None else [(INK, 3.5), (PAPER, 1.5)]
+        figure.lines(box, _lines(walks, (across, 0), (up, 1)), strokes)
     if around is None:
         order = np.argsort(log_prob, kind="stable")
         shades = _shades(log_prob, reach)
@@ -163,9 +160,8 @@ def walk_chart(walks: Walked, name: str, size: int) -> Bytes:
     figure = Figure(size, size)
     box = Box(_LEFT, _TOP, size - _RIGHT, size - _BOTTOM)
     across, up = spanning(walks.name, walks.along), spanning(name, walks.x)
-    for along, walk in zip(walks.along, walks.x[..., 0], strict=True):
-        figure.line(box, across.share(along), up.share(walk), (49, 104, 142))
-        figure.dots(box, across.share(along), up.share(walk), INK, _radius(walks.along.size))
+    figure.lines(box, zip(across.share(walks.along), up.share(walks.x[..., 0]), strict=True), [((49, 104, 142), 1.5)])
+    figure.dots(box, across.share(walks.along.ravel()), up.share(walks.x.ravel()), INK, _radius(walks.along.size))
     figure.frame(box, across, up, ticks=(max(2, box.width // 70), max(2, box.height // 50)))
     return figure.pixels()
 
@@ -205,8 +201,7 @@ def pair_plot(
                 figure.bars(box, across.share(edges), counts / (1.05 * max(1, counts.max())), (157, 178, 199))
             else:
                 if walks is not None:
-                    for walk in walks.x:
-                        figure.line(box, across.share(walk[:, column]), up.share(walk[:, row]), GREY)
+                    figure.lines(box, _lines(walks, (across, column), (up, row)), [(GREY, 1.5)])
                 figure.dots(box, across.share(x[order, column]), up.share(x[order, row]), shades, radius)
             below = across if row == count - 1 else None
             figure.frame(box, below, up if column == 0 and row > 0 else None, ticks=most)
@@ -217,6 +212,12 @@ def pair_plot(
     if more:
         figure.note(f"and {more} more columns")
     return figure.pixels()
+
+
+def _lines(walks: Walked, across: tuple[Axis, int], up: tuple[Axis, int]) -> Iterator[tuple[Float64, Float64]]:
+    """Each walk as shares of a panel, whose axes stand for these columns."""
+    xs, ys = (axis.share(walks.x[..., column]) for axis, column in (across, up))
+    return zip(xs, ys, strict=True)
 
 
 def _scale(figure: Figure, box: Box, reach: Axis | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -109,14 +110,29 @@ class Figure:
 
     def line(self, box: Box, x: Float64, y: Float64, colour: Colour, width: float = 1.5) -> None:
         """A line through points, as shares of a box; it is cut at its sides."""
+        self.lines(box, [(x, y)], [(colour, width)])
+
+    def lines(
+        self, box: Box, lines: Iterable[tuple[Float64, Float64]], strokes: Sequence[tuple[Colour, float]]
+    ) -> None:
+        """Lines within a box, the later over the earlier: the panel is taken up once for all of them.
+
+        Args:
+            box: of the panel.
+            lines: x and y of each, shares of its width and height; cut at its sides.
+            strokes: colour and width, in pixels, of each time that a line is drawn.
+        """
         from PIL import Image
 
         top, left = box.top * _FINE, box.left * _FINE
         height, wide = box.height * _FINE, box.width * _FINE
         image = Image.fromarray(np.ascontiguousarray(self._fine[top : top + height, left : left + wide]))
-        points = np.stack([x * wide, (1 - y) * height], axis=1)
-        within = [(float(a), float(b)) for a, b in np.clip(points, -1e6, 1e6)]
-        _draw(image).line(within, fill=colour, width=round(width * _FINE), joint="curve")
+        draw = _draw(image)
+        for x, y in lines:
+            points = np.stack([x * wide, (1 - y) * height], axis=1)
+            within = np.clip(points, -1e6, 1e6).ravel().tolist()
+            for colour, width in strokes:
+                draw.line(within, fill=colour, width=round(width * _FINE), joint="curve")
         self._fine[top : top + height, left : left + wide] = np.asarray(image)
 
     def frame(self, box: Box, across: Axis | None, up: Axis | None, *, ticks: tuple[int, int] = (5, 5)) -> None:

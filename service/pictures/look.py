@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from service.errors import InvalidArgument, NotAcceptable, PushforwardError, Reason
 
-__all__ = ["MAX_PAIRS", "MAX_PIXELS", "MAX_ROWS", "MAX_SIZE", "Look", "check_look", "is_image"]
+__all__ = ["MAX_PAIRS", "MAX_PIXELS", "MAX_ROWS", "MAX_SIZE", "MAX_WALKS", "Look", "check_look", "is_image"]
 
 MAX_PIXELS: Final = 1 << 22
 """A picture has no more pixels: 12 MB before it is packed."""
@@ -16,6 +16,9 @@ MAX_SIZE: Final = 2048
 
 MAX_ROWS: Final = 100_000
 """So many rows of a table fit a picture."""
+
+MAX_WALKS: Final = 4096
+"""So many walks of a table fit a picture: a line each, in each of its panels."""
 
 MAX_PAIRS: Final = 6
 """So many columns of a table fit a pair plot."""
@@ -58,7 +61,13 @@ def is_image(event_shape: tuple[int, ...]) -> bool:
 
 
 def check_look(
-    event_shape: tuple[int, ...], look: Look, count: int, argument: str, *, across: int | None = None
+    event_shape: tuple[int, ...],
+    look: Look,
+    count: int,
+    argument: str,
+    *,
+    across: int | None = None,
+    walks: tuple[str, int] = ("", 1),
 ) -> None:
     """Hold a picture that is asked for against its limits, before anything is computed.
 
@@ -68,6 +77,7 @@ def check_look(
         count: how many rows it is to show.
         argument: the one that says how many rows.
         across: of a strip, how many images stand in a row; None for a grid.
+        walks: the argument that says how many walks the rows make, and how many.
 
     Raises:
         InvalidArgument: it would be too large, or has no columns to choose.
@@ -89,6 +99,8 @@ def check_look(
         return
     if count > MAX_ROWS:
         raise _refused(argument, f"a picture shows at most {MAX_ROWS} rows, and these are {count}")
+    if walks[1] > MAX_WALKS:
+        raise _refused(walks[0], f"a picture of a table shows at most {MAX_WALKS} walks, and these are {walks[1]}")
     most = min(MAX_PAIRS, event_shape[0])
     shown = look.columns or most
     least = _LEAST_TABLE if event_shape[0] < 3 else max(_LEAST_TABLE, 80 + _LEAST_PAIR * shown)

@@ -11,7 +11,7 @@ from PIL import Image
 from service.api.codecs.png import Png
 from service.errors import UnsupportedMediaType
 from service.pictures.colours import DARK, PALE
-from service.pictures.look import GAP, MAX_ROWS
+from service.pictures.look import GAP, MAX_ROWS, MAX_WALKS
 from tests.service.scraped import Scraped
 
 PNG = {"accept": "image/png"}
@@ -194,6 +194,19 @@ def test_a_picture_has_its_limits(client, path, given, loc, said):
     _, detail, errors = problem(client.get(path, params=given, headers=PNG))
     assert said in detail
     assert errors[0]["loc"] == loc
+
+
+@pytest.mark.parametrize(
+    ("path", "main", "body"),
+    [
+        ("/edit", "x", {"x": [[0.0, 0.5]] * (MAX_WALKS + 1), "direction": [1.0, 0.0], "strength": [0.0]}),
+        ("/interpolate", "points", {"points": [[[0.0, 0.5], [1.0, 0.0]]] * (MAX_WALKS + 1), "steps": 2}),
+    ],
+)
+def test_walks_of_a_table_have_their_limit(client, path, main, body):
+    _, detail, errors = problem(client.post(path, json=body, headers=PNG))
+    assert f"at most {MAX_WALKS} walks, and these are {MAX_WALKS + 1}" in detail
+    assert errors[0]["loc"] == ["body", main]
 
 
 def test_columns_of_a_strip_are_its_steps(client):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.pictures.axes import Axis, spanning
 from service.pictures.charts import Around, Walked, curve_chart, pair_plot, plane_chart, walk_chart
@@ -44,6 +45,18 @@ def test_any_finite_rows_can_be_drawn(count, scale):
     walks = Walked(x[None], np.arange(count, dtype=np.float64)[None], "t")
     assert walk_chart(walks._replace(x=x[None, :, :1]), "a", 300).shape == (300, 300, 3)
     assert pair_plot(x, np.zeros(count), NAMES, 300, walks=walks).shape == (300, 300, 3)
+
+
+def test_a_panel_is_taken_up_once_for_all_its_walks(monkeypatch):
+    taken = []
+    fromarray = Image.fromarray
+    monkeypatch.setattr(Image, "fromarray", lambda pixels: taken.append(pixels.shape) or fromarray(pixels))
+    x = np.random.default_rng(0).normal(size=(40, 2, 2))
+    walks = Walked(x, np.broadcast_to([0.0, 1.0], (40, 2)), "t")
+    plane_chart(x.reshape(-1, 2), np.zeros(80), NAMES[:2], 300, None, walks)
+    walk_chart(walks._replace(x=x[..., :1]), "a", 300)
+    pair_plot(x.reshape(-1, 2), np.zeros(80), NAMES[:2], 300, walks=walks)
+    assert len(taken) == 2 * 3  # the panel, and the whole picture at its end
 
 
 def test_dots_are_coloured_by_their_density():

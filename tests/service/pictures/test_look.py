@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service.errors import InvalidArgument, NotAcceptable
-from service.pictures.look import MAX_PIXELS, MAX_ROWS, Look, cell_shape, check_look, grid_shape, is_image
+from service.pictures.look import MAX_PIXELS, MAX_ROWS, MAX_WALKS, Look, cell_shape, check_look, grid_shape, is_image
 
 
 @pytest.mark.parametrize(("count", "across"), [(1, 1), (2, 2), (4, 2), (5, 3), (9, 3), (10, 4), (100, 10)])
@@ -40,3 +40,10 @@ def test_the_most_rows_of_a_table_are_the_limit():
     check_look((2,), Look(), MAX_ROWS, "x")
     with pytest.raises(InvalidArgument, match="at most 100000 rows"):
         check_look((2,), Look(), MAX_ROWS + 1, "x")
+
+
+def test_the_most_walks_of_a_table_are_the_limit():
+    check_look((2,), Look(), MAX_ROWS, "x", across=2, walks=("x", MAX_WALKS))
+    with pytest.raises(InvalidArgument, match="at most 4096 walks") as caught:
+        check_look((2,), Look(), MAX_ROWS, "steps", across=2, walks=("points", MAX_WALKS + 1))
+    assert caught.value.errors[0].loc == ("points",)
