@@ -156,7 +156,9 @@ def _checked_options(
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     for name, value in options.items():
-        one_of(f"option of {architecture}", name, [*defaults, *_EVERYWHERE])
+        if name not in defaults:  # "architecture" stands in the same table of a recipe, and is misspelt as well
+            one_of(f"option of {architecture}", name, [*defaults, *_EVERYWHERE, "architecture"])
+            raise DataError(f"{name} is no option of {architecture}: it is given by itself")
         default = defaults[name]
         if isinstance(default, tuple):
             fits = isinstance(value, (list, tuple)) and all(_is_number(v, int) for v in value)

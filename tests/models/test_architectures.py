@@ -140,6 +140,8 @@ def test_far_outside_the_data_a_conditioner_says_what_it_says_at_its_reach() -> 
     [
         ({"transform": 2}, "did you mean 'transforms'"),
         ({"depth": 2}, "known: transforms, hidden"),
+        ({"architecure": "maf"}, "did you mean 'architecture'"),
+        ({"architecture": "maf"}, "architecture is no option of real_nvp"),
         ({"transforms": 0}, "transforms must be a number from 1"),
         ({"transforms": 2.5}, "transforms must be a whole number"),
         ({"transforms": True}, "transforms must be a whole number"),
