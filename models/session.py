@@ -102,7 +102,10 @@ class Graph:
         try:
             outputs: list[Float32] = self._session.run(names, feed)
         except Exception as error:  # ONNX Runtime's exceptions share no other base
-            raise ParityFailed(f"{self.direction}.onnx fails on a batch of {batch}: {_first_line(error)}") from error
+            raise ParityFailed(
+                f"{self.direction}.onnx fails on a batch of {batch}. A frozen batch size is the usual cause: take it "
+                f"by x.shape[0], which an export follows, and not by len(x). {_first_line(error)}"
+            ) from error
         for name, output in zip(names, outputs, strict=True):
             fits = output.shape[:1] == (batch,) and (output.ndim == 1 or name not in _NUMBERS)
             if not fits:
