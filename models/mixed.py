@@ -65,7 +65,7 @@ def neural_spline_mixed(
         The steps, from data to latent. Each starts as the identity.
 
     Raises:
-        DataError: where an option is out of its range, or there is only one column.
+        DataError: where an option is out of its range, there is only one column, or no step takes the context.
 
     References:
         Durkan et al., 2019, https://arxiv.org/abs/1906.04032, section 3.2 and appendix B.1. Oliva et al., 2018,
@@ -76,6 +76,8 @@ def neural_spline_mixed(
     check("blocks", 1 <= blocks <= _MAX_BLOCKS, blocks, f"a number from 1 to {_MAX_BLOCKS}")
     one_of("kind of couplings", couplings, _KINDS)
     one_of("kind of autoregression", autoregression, _KINDS)
+    if context_width and couplings == autoregression == "none":
+        raise DataError("couplings and autoregression are both 'none', so that nothing would heed the context")
     check_spline(bins, bound, slope)
     kinds: dict[str, tuple[Callable[..., Transform], tuple[tuple[int, ...], ...]]] = {
         "affine": (partial(MonotonicAffineTransform, slope=0.05), ((), ())),

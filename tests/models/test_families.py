@@ -167,3 +167,10 @@ def test_a_conditioner_starts_at_zero_and_sees_no_further_than_its_reach() -> No
     randomize(network)
     far = torch.tensor([[2.0, -2.0], [1e9, -1e9]], dtype=torch.float64)
     assert torch.equal(network(far)[0], network(far)[1])
+
+
+def test_a_mixture_of_no_step_that_takes_the_context_is_refused() -> None:
+    options = {"couplings": "none", "autoregression": "none"}
+    assert build("neural_spline_mixed", **options).context_width == 0
+    with pytest.raises(DataError, match="both 'none', so that nothing would heed the context"):
+        build_flow("neural_spline_mixed", options, rows=ROWS, context=ROWS[:, :1])
