@@ -57,7 +57,10 @@ class LatentRequests(Requests):
         version: int | None,
     ) -> Steps[Edited]:
         """``POST /edit``, in as many requests as the edited rows need."""
-        strengths = np.atleast_1d(np.asarray(strength, np.float64))
+        try:
+            strengths = np.atleast_1d(np.asarray(strength, np.float64))
+        except (ValueError, TypeError) as error:
+            raise InvalidInput("strength must be numbers") from error
         if strengths.ndim != 1 or not np.isfinite(strengths).all():
             raise InvalidInput("strength must be finite numbers in a row")
         more = {"direction": _direction(direction), "strength": strengths.tolist()}
@@ -112,7 +115,7 @@ def _direction(direction: Direction) -> Any:  # noqa: ANN401  as JSON has it
     values = to_float32(direction, "direction")
     if values.ndim == 1:
         return values.tolist()
-    if len(values) != 2:
+    if values.ndim == 0 or len(values) != 2:
         raise InvalidInput(f"direction must be one vector or two rows, and has the shape {list(values.shape)}")
     return {"from": values[0].tolist(), "to": values[1].tolist()}
 

@@ -58,7 +58,7 @@ class LatentVerbs(Asking):
         if look is not None:
             strengths = np.asarray(asked.strength, np.float64)
             walk = views.Walk(found.x.swapaxes(0, 1), found.log_prob.T, strengths, "strength", len(strengths))
-            return pictured(flow, (yield from views.of_walks(flow, walk, look, context)))
+            return pictured(flow, (yield from located(views.of_walks(flow, walk, look, context), "x", place)))
         return wire.encode(codec, named(flow) | answered(found), "x", flow.features)
 
     def trace(self, exchange: Exchange) -> Plan[Reply]:

@@ -79,7 +79,8 @@ class Verbs(Asking):
             check_work(len(x) + views.extra_rows(flow), flow.width, 1, self._max_work, ("body", "x"))
         found = yield from located(flow.log_prob(x, context, asked.returns, asked.alarm_rate), "x", place)
         if look is not None:
-            return pictured(flow, (yield from views.of_densities(flow, x, found.log_prob, look, context)))
+            drawn = views.of_densities(flow, x, found.log_prob, look, context)
+            return pictured(flow, (yield from located(drawn, "x", place)))
         extras: Mapping[Any, Any] = found.extras
         answer = {**named(flow), "log_prob": found.log_prob, **extras}
         if found.anomaly is not None:
@@ -151,7 +152,7 @@ class Verbs(Asking):
         if look is not None:
             x, log_prob = (found.x[None], found.log_prob[None]) if walks is None else (found.x, found.log_prob)
             walk = views.Walk(x, log_prob, found.t, "t", asked.steps)
-            return pictured(flow, (yield from views.of_walks(flow, walk, look, context)))
+            return pictured(flow, (yield from located(views.of_walks(flow, walk, look, context), "points", place)))
         if wire.streaming(codec) is not None:  # a table has a t in each row
             found = found._replace(t=np.broadcast_to(found.t, found.log_prob.shape))
         return wire.encode(codec, named(flow) | found._asdict(), "x", flow.features)

@@ -213,7 +213,8 @@ class ServedFlow:
             InvalidArgument: a temperature other than 1 or a truncation for a uniform base or a Student-t; for
                 sobol, more numbers a row or rows of a seed than there are.
             WrongShape: the context is missing or superfluous.
-            EngineFailed: a row that was drawn has no float32.
+            NotFinite: a row has no float32, at a temperature above 1 or under the context that is given.
+            EngineFailed: any other row that was drawn has none.
         """
         base = self.manifest.base
         self.check_noise(offset + n, temperature, truncation, method)
@@ -223,8 +224,10 @@ class ServedFlow:
         noise = BaseNoise(base, self.width, seed, offset, n, temperature, contexts, truncation, method).ahead()
         repeated = None if each is None else _Repeated(each, n)
         outputs = yield Run(self.inverse, noise, repeated)
-        unservable = EngineFailed if temperature <= 1.0 else NotFinite
-        check_outputs(outputs, "temperature", unservable)
+        # The flow's own rows are the server's matter; how hot they are, and under which context, is the caller's.
+        argument = "context" if context is not None and temperature <= 1.0 else "temperature"
+        unservable = EngineFailed if context is None and temperature <= 1.0 else NotFinite
+        check_outputs(outputs, argument, unservable, each=n if argument == "context" else 1)
         lead = (n,) if context is None else (*context.shape[:-1], n)
         error = None
         if round_trip:

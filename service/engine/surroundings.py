@@ -12,7 +12,7 @@ from service.engine.checks import check_outputs
 from service.engine.flow import ServedFlow
 from service.engine.noise import BaseNoise
 from service.engine.plan import Float32, Plan, Run
-from service.errors import EngineFailed
+from service.errors import EngineFailed, NotFinite
 
 __all__ = ["DRAWN", "SIDES", "Surroundings", "surroundings", "work"]
 
@@ -74,12 +74,13 @@ def surroundings(flow: ServedFlow, x: Float32, context: Float32 | None = None) -
 
     Raises:
         WrongShape: the context is missing or superfluous.
-        EngineFailed: a row that was drawn has no float32.
+        NotFinite: a row that was drawn has no float32, under the context that is given.
+        EngineFailed: the same without a context.
     """
     flow.require_context(None if context is None else context[None])
     noise = BaseNoise(flow.manifest.base, flow.width, 0, 0, DRAWN, 1.0, 1, None, "random")
     drawn = yield Run(flow.inverse, noise, _everywhere(context, DRAWN), counted=False)
-    check_outputs(drawn, "x", EngineFailed)
+    check_outputs(drawn, *(("x", EngineFailed) if context is None else ("context", NotFinite)))
     ends = [np.quantile(drawn.value, share, axis=0).astype(np.float64) for share in _TRIMMED]
     low = np.minimum(ends[0], x.min(axis=0))
     high = np.maximum(ends[1], x.max(axis=0))

@@ -135,6 +135,8 @@ def test_importance_draws_asks_the_target_and_weighs(client):
         (lambda c: c.weights([0, np.inf], X[:2]), "log_target, row 1: inf is neither"),
         (lambda c: c.weights(["a"], X[:1]), "log_target must be numbers"),
         (lambda c: c.edit(X, [1.0, 0.0], [np.nan]), "strength must be finite numbers"),
+        (lambda c: c.edit(X, [1.0, 0.0], "far"), "strength must be numbers"),
+        (lambda c: c.edit(X, 5.0, [1.0]), "direction must be one vector or two rows, and has the shape \\[\\]"),
         (lambda c: c.edit(X, X, [1.0]), "direction must be one vector or two rows, and has the shape \\[3, 2\\]"),
         (lambda c: c.edit(X, [np.nan, 0.0], [1.0]), "direction"),
     ],

@@ -536,3 +536,11 @@ def test_the_work_budget_holds_for_every_verb(serving):
         answer = client.post(path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (422, "over_work_budget"), path
     assert client.post("/sample", json={"n": 10}).status_code == 200
+
+
+def test_a_context_too_far_out_for_samples_is_the_callers_matter(client):
+    body = {"n": 3, "seed": 1, "context": [[0.5, 1.0], [3e38, 3e38]]}
+    answer = client.post("/models/conditional/sample", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "not_finite"
+    assert [(error["loc"], error["row"]) for error in answer.json()["errors"]] == [(["body", "context"], 1)]

@@ -7,7 +7,7 @@ import pytest
 
 from service.engine.plan import run_now
 from service.engine.surroundings import SIDES, surroundings, work
-from service.errors import WrongShape
+from service.errors import NotFinite, WrongShape
 
 
 @pytest.mark.parametrize("name", ["two-moons", "square"])
@@ -45,3 +45,9 @@ def test_the_density_is_zero_beyond_the_support(flows):
 def test_a_context_that_is_not_the_flows_is_refused(flows):
     with pytest.raises(WrongShape):
         run_now(surroundings(flows["two-moons"], np.zeros((1, 2), np.float32), np.zeros(3, np.float32)))
+
+
+def test_a_context_too_far_out_is_the_callers_matter(flows):
+    with pytest.raises(NotFinite) as caught:
+        run_now(surroundings(flows["conditional"], np.zeros((1, 3), np.float32), np.full(2, 3e38, np.float32)))
+    assert caught.value.errors[0].loc == ("context",)
