@@ -199,10 +199,10 @@ def exported(flow: Flow, held_out: Any, folder: Path) -> Path:
 @pytest.mark.parametrize(
     "base",
     [
-        DIAGONAL,
+        pytest.param(DIAGONAL, marks=pytest.mark.slow),  # tests/models/test_analytic.py exports one, below exp
         StudentTBase(degrees_of_freedom=1),
         pytest.param(StudentTBase(degrees_of_freedom=6), marks=pytest.mark.slow),  # the same graph, other constants
-        MIXTURE,
+        pytest.param(MIXTURE, marks=pytest.mark.slow),  # the next test exports one that it has fitted
     ],
     ids=["diagonal", "Cauchy", "student_t", "mixture"],
 )
