@@ -146,7 +146,7 @@ def context_rows(value: Any, width: int, loc: Loc) -> Float32:  # noqa: ANN401  
     if width == 0:
         raise _wrong_shape(loc, "this flow takes no context")
     numbers, shape = _numbers(value, loc, 1)
-    if len(shape) > 2 or shape[-1] != width:
+    if len(shape) not in (1, 2) or shape[-1] != width:
         raise _wrong_shape(loc, f"expected shape [N, {width}] or [{width}], and found [{_listed(shape)}]")
     if numbers.size == 0:
         raise _wrong_shape(loc, "expected at least one row, and found none")

@@ -230,3 +230,8 @@ def test_a_few_rows_are_packed_to_the_bits_and_errors_that_many_have(value):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(arrays_module, "_FEW", 0)
         assert outcome(value, 2) == quick
+
+
+def test_a_context_of_no_axes_is_of_the_wrong_shape():
+    with pytest.raises(WrongShape, match=r"expected shape \[N, 2\] or \[2\], and found \[\]"):
+        context_rows(np.array(1.0), 2, ("body", "context"))
