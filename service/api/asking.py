@@ -83,7 +83,7 @@ class Asking:
                 context = value.rows(conditions, ("body", "context"))
                 place = "body"
             value = value.rows(flow.features if of_data else _latents(flow), loc, besides=(*conditions, *besides))
-        blamed = loc if steps[1] == 1 else (place, steps[0])
+        blamed = loc if steps[1] == 1 or steps[0] == argument else (place, steps[0])
         if isinstance(value, np.ndarray):  # as large as it may become, before it does
             check_work(value.size // flow.width, flow.width, steps[1], self._max_work, blamed)
         rows = event_rows(value, flow.event_shape if of_data else (flow.width,), loc)

@@ -354,3 +354,9 @@ def test_what_cannot_be_traced_is_refused(client, path, body, code, loc, match):
     assert found == code, detail
     assert loc is None or errors[0]["loc"] == loc
     assert match in detail
+
+
+def test_too_many_rows_of_a_binary_trace_stand_in_the_body(serving):
+    answer = serving(max_work=100).post("/trace", content=npy(np.zeros((20, 2))), headers=NPY)
+    code, _, errors = problem(answer)
+    assert (code, errors[0]["loc"]) == ("over_work_budget", ["body", "x"])
