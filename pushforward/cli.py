@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "logprob": "Log-densities of rows, from a server or straight from a bundle.",
     "sample": "Draw rows, from a server or straight from a bundle.",
     "interpolate": "Walk between rows through latent space.",
+    "edit": "Move rows along a direction of latent space.",
 }
 
 

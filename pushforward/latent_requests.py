@@ -15,7 +15,7 @@ from pushforward.delivery import Steps
 from pushforward.errors import InvalidInput
 from pushforward.requests import Noise, Requests, post
 
-__all__ = ["Direction", "LatentRequests", "LogTarget"]
+__all__ = ["Direction", "LatentRequests", "LogTarget", "said_direction"]
 
 Direction = str | npt.ArrayLike
 """A direction by name, one in latent space ``[D]``, or two rows of data ``[2, *event]``, from one to the other."""
@@ -63,7 +63,7 @@ class LatentRequests(Requests):
             raise InvalidInput("strength must be numbers") from error
         if strengths.ndim != 1 or not np.isfinite(strengths).all():
             raise InvalidInput("strength must be finite numbers in a row")
-        more = {"direction": _direction(direction), "strength": strengths.tolist()}
+        more = {"direction": said_direction(direction), "strength": strengths.tolist()}
         return (
             yield from self._by_rows(
                 "edit", Edited.read, "x", x, context, model, version, more, times=len(strengths), axis=1
@@ -109,7 +109,12 @@ class LatentRequests(Requests):
         return Importance(**said, x=drawn.x, log_prob=drawn.log_prob, log_target=found, seed=drawn.seed)
 
 
-def _direction(direction: Direction) -> Any:  # noqa: ANN401  as JSON has it
+def said_direction(direction: Direction) -> Any:  # noqa: ANN401  as JSON has it
+    """A direction as ``POST /edit`` takes it.
+
+    Raises:
+        InvalidInput: it is of another shape, or a number is not finite.
+    """
     if isinstance(direction, str):
         return direction
     values = to_float32(direction, "direction")

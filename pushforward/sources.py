@@ -1,6 +1,6 @@
 """Where the command line's answers come from: a server, or a bundle that is run on the spot.
 
-Both give the same three verbs. The server's modules are imported only where a bundle is run, and httpx only where a
+Both give the same four verbs. The server's modules are imported only where a bundle is run, and httpx only where a
 server is asked.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,13 @@ from pushforward.requests import Noise, Pictured
 
 if TYPE_CHECKING:
     from pushforward.client import Client
+    from service.engine.edits import Direction
     from service.engine.flow import ServedFlow
 
 __all__ = [
     "DRAWN_SEED_BITS",
     "Drawn",
+    "Moved",
     "PathKind",
     "Source",
     "SourceOptions",
@@ -67,6 +69,13 @@ class Walk(NamedTuple):
     round_trip_error: Float32Array
 
 
+class Moved(NamedTuple):
+    """Rows moved by S strengths: x ``[S, N, *event]`` and log_prob ``[S, N]`` in nats, both float32."""
+
+    x: Float32Array
+    log_prob: Float32Array
+
+
 class Source(Protocol):
     """One flow, wherever it runs."""
 
@@ -78,6 +87,11 @@ class Source(Protocol):
     @property
     def conditions(self) -> Layout | None:
         """What a row of context looks like; None for a flow without."""
+        ...
+
+    @property
+    def directions(self) -> Sequence[str]:
+        """The names of the flow's directions."""
         ...
 
     def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
@@ -100,8 +114,17 @@ class Source(Protocol):
         """The walk through points ``[K, *event]``, or ``[K, D]``."""
         ...
 
+    def edit(
+        self, x: Float32Array, direction: str | Float32Array, strength: Sequence[float], context: Float32Array | None
+    ) -> Moved:
+        """Rows ``[N, *event]`` along a direction: by name, a vector ``[D]``, or two rows ``[2, *event]``."""
+        ...
+
     def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
-        """The answer of logprob, sample or interpolate as a PNG file; its arguments as the HTTP API calls them."""
+        """The answer of logprob, sample, interpolate or edit as a PNG file; its arguments as the HTTP API calls them.
+
+        A direction is as `edit` takes it.
+        """
         ...
 
 
@@ -190,6 +213,7 @@ class _Local:
         self._flow = flow
         manifest = flow.manifest
         self.layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
+        self.directions = tuple(manifest.directions)
         self.conditions = context_layout(
             manifest.context_width, [feature.model_dump() for feature in manifest.context_features]
         )
@@ -222,6 +246,15 @@ class _Local:
         walk = run_now(interpolate(self._flow, points, steps, path, space, context, spacing))
         return Walk(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
 
+    def edit(
+        self, x: Float32Array, direction: str | Float32Array, strength: Sequence[float], context: Float32Array | None
+    ) -> Moved:
+        from service.engine.edits import edit
+        from service.engine.plan import run_now
+
+        found = run_now(edit(self._flow, x, _along(direction), strength, _rows_of(context)))
+        return Moved(found.x, found.log_prob)
+
     def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
         from service.engine.plan import run_now
         from service.pictures import drawn
@@ -233,6 +266,9 @@ class _Local:
             return run_now(drawn.drawn_densities(self._flow, look, context=context, **arguments))
         if verb == "sample":
             return run_now(drawn.drawn_sample(self._flow, look, **arguments))
+        if verb == "edit":
+            context, direction = _rows_of(arguments.pop("context")), _along(arguments.pop("direction"))
+            return run_now(drawn.drawn_edit(self._flow, look, direction=direction, context=context, **arguments))
         return run_now(drawn.drawn_walk(self._flow, look, **arguments))
 
 
@@ -242,8 +278,13 @@ class _Served:
     def __init__(self, client: Client) -> None:
         about = client.model()
         self._client = client
+        self._about = about
         self.layout = Layout.of(about.event_shape, about.features)
         self.conditions = context_layout(about.context_width, about.payload.get("context_features", ()))
+
+    @property
+    def directions(self) -> Sequence[str]:
+        return self._about.directions
 
     def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
         return self._client.log_prob(x, context=context)
@@ -265,8 +306,27 @@ class _Served:
         walk = self._client.interpolate(points, context=context, **how)
         return Walk(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
 
+    def edit(
+        self, x: Float32Array, direction: str | Float32Array, strength: Sequence[float], context: Float32Array | None
+    ) -> Moved:
+        found = self._client.edit(x, direction, strength, context=context)
+        return Moved(found.x, found.log_prob)
+
     def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+        if verb == "edit":
+            from pushforward.latent_requests import said_direction
+
+            arguments["direction"] = said_direction(arguments["direction"])
         return self._client.picture(verb, columns=columns, size=size, **arguments)
+
+
+def _along(direction: str | Float32Array) -> Direction:
+    """A direction as the engine takes it."""
+    from service.engine.edits import Between
+
+    if isinstance(direction, str):
+        return direction
+    return direction.astype(np.float64) if direction.ndim == 1 else Between(direction[:1], direction[1:])
 
 
 def _rows_of(context: Float32Array | None) -> Float32Array | None:

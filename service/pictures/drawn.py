@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
+from service.engine.edits import Direction, edit
 from service.engine.flow import ServedFlow
 from service.engine.noise import Method
 from service.engine.paths import PathKind, Spacing
@@ -14,7 +16,7 @@ from service.engine.walks import interpolate
 from service.pictures.look import Look, check_look
 from service.pictures.views import Walk, of_densities, of_rows, of_walks
 
-__all__ = ["drawn_densities", "drawn_sample", "drawn_walk"]
+__all__ = ["drawn_densities", "drawn_edit", "drawn_sample", "drawn_walk"]
 
 
 def drawn_densities(flow: ServedFlow, look: Look, x: Float32, context: Float32 | None = None) -> Plan[bytes]:
@@ -70,3 +72,20 @@ def drawn_walk(
     found = yield from interpolate(flow, points, steps, path, space, context, spacing)
     walk = Walk(found.x[None], found.log_prob[None], found.t, "t", steps)
     return (yield from of_walks(flow, walk, look, None if context is None else np.atleast_2d(context)))
+
+
+def drawn_edit(
+    flow: ServedFlow,
+    look: Look,
+    x: Float32,
+    direction: Direction,
+    strength: Sequence[float],
+    context: Float32 | None,
+) -> Plan[bytes]:
+    """Rows moved by each strength, a strip or a line each; arguments and errors as of `edit` and `check_look`."""
+    count = len(strength)
+    check_look(flow.event_shape, look, len(x) * count, "strength", across=count, walks=("x", len(x)))
+    found = yield from edit(flow, x, direction, strength, context)
+    strengths = np.asarray(strength, np.float64)
+    walk = Walk(found.x.swapaxes(0, 1), found.log_prob.T, strengths, "strength", count)
+    return (yield from of_walks(flow, walk, look, context))

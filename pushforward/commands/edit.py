@@ -1,0 +1,137 @@
+"""`pushforward edit`: rows moved along a direction of latent space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import numpy as np
+
+from pushforward.arrays import Float32Array, to_float32, to_number
+from pushforward.conditions import context_options, given_context
+from pushforward.errors import InvalidInput
+from pushforward.options import block_rows, input_options, output_options, place_named, source_options
+from pushforward.preview import Wanted, picture_options
+from pushforward.rows import open_rows
+from pushforward.sources import Source, SourceOptions, open_source
+from pushforward.tables import Format, open_table
+from service.errors import PushforwardError
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("rows", default="-")
+@input_options
+@click.option("--direction", metavar="NAME|NUMBERS", help="One of the flow's directions, or numbers with commas.")
+@click.option("--from", "start", metavar="FILE", help="The row where the direction begins; with --to.")
+@click.option("--to", "end", metavar="FILE", help="The row that strength 1 takes --from's to.")
+@click.option(
+    "--strength", default="1", show_default=True, help="How far: numbers with commas; 0 leaves a row where it is."
+)
+@context_options
+@source_options
+@output_options
+@picture_options
+def command(
+    rows: str,
+    delimiter: str,
+    direction: str | None,
+    start: str | None,
+    end: str | None,
+    strength: str,
+    context: str | None,
+    context_columns: str | None,
+    out: str,
+    form: Format | None,
+    picture: Wanted | None,
+    **where: Any,  # noqa: ANN401  the options of a source
+) -> None:
+    """Move each row of ROWS (CSV or .npy; - for standard input) along a direction of latent space.
+
+    The direction is --direction, or the way from the row of --from to that of --to. The moved rows come strength by
+    strength, with the row's number, counted from 0. A conditional flow takes its context as for logprob. Without
+    --bundle or --repository a server answers.
+
+    \b
+      pushforward edit digits.csv --direction 8 --strength 0,1,2 --model digits > edited.csv
+      pushforward edit rows.csv --from a.csv --to b.csv --strength 0,0.5,1 --model two-moons --png edit.png
+    """  # noqa: D301  \b keeps click from joining the lines
+    strengths = _numbers(strength)
+    if strengths is None:
+        raise InvalidInput(f"--strength must be numbers with commas between them, not {strength!r}")
+    column = to_float32(strengths, "--strength")
+    with open_source(SourceOptions(**where)) as source:
+        given = given_context(context, context_columns, source.conditions)
+        layout = source.layout
+        along = _direction(source, direction, start, end, delimiter)
+        with open_rows(rows, layout, block_rows(layout.width + given.width), delimiter, given.beside) as read:
+            block = read.whole()
+        x, conditions = block.values, given.of(block, read.name)
+        given.require_used(len(x), read.name)
+        if picture is not None:
+            with place_named(read.name, block), _ends_named(start, end):
+                how: dict[str, Any] = {"direction": along, "strength": strengths, "context": conditions}
+                drawn = source.picture("edit", **picture.look, x=x, **how)
+            picture.show(drawn)
+            return
+        with open_table(out, form, ["strength", "row", *layout.names, "log_prob"]) as table:
+            with place_named(read.name, block), _ends_named(start, end):
+                moved = source.edit(x, along, strengths, conditions)
+            numbers = np.tile(np.arange(len(x), dtype=np.float32), len(column))
+            before = [np.repeat(column, len(x)), numbers]
+            table.write(moved.x.reshape(-1, *layout.event_shape), moved.log_prob.reshape(-1), before=before)
+
+
+def _numbers(text: str) -> list[float] | None:
+    """Numbers with commas between them; None for any other text."""
+    try:
+        return [to_number(cell) for cell in text.split(",")]
+    except ValueError:
+        return None
+
+
+def _direction(
+    source: Source, direction: str | None, start: str | None, end: str | None, delimiter: str
+) -> str | Float32Array:
+    """What the options mean: a name, a vector ``[D]``, or two rows ``[2, *event]``.
+
+    A name that is a number is a name: the shipped digits have a direction "8".
+
+    Raises:
+        InvalidInput: they mean none or two, or one that does not fit the flow.
+    """
+    width = source.layout.width
+    if direction is not None and start is None and end is None:
+        numbers = None if direction in source.directions else _numbers(direction)
+        # one number is a vector only where the latent space has one axis: elsewhere it is a name mistyped
+        if numbers is None or (len(numbers) == 1 and width > 1):
+            return direction
+        if len(numbers) != width:
+            raise InvalidInput(f"--direction has {len(numbers)} numbers, and this flow's latent space has {width}")
+        return to_float32(numbers, "--direction")
+    if direction is not None or start is None or end is None:
+        raise InvalidInput("the direction is --direction, or --from and --to together: give one of them")
+    return np.concatenate([_one(source, path, delimiter) for path in (start, end)])
+
+
+def _one(source: Source, path: str, delimiter: str) -> Float32Array:
+    with open_rows(path, source.layout, block_rows(source.layout.width), delimiter) as rows:
+        values = rows.whole().values
+    if len(values) != 1:
+        raise InvalidInput(f"{rows.name}: expected one row, and found {len(values)}")
+    return values
+
+
+@contextmanager
+def _ends_named(*files: str | None) -> Iterator[None]:
+    """Say of an error about the row of --from or --to which file it is: it is no row of the input."""
+    try:
+        yield
+    except PushforwardError as error:
+        for fault in error.errors:
+            if "direction" in fault.loc and fault.row is not None:
+                raise InvalidInput(f"{files[fault.row]}: {fault.reason}") from error
+        raise
