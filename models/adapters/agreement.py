@@ -100,7 +100,7 @@ def _check_inverse(imported: Imported, x: Tensor, z: Tensor, context: Tensor | N
     try:
         with library_terms():
             back = imported.generate(z, context)
-    except Exception:
+    except Exception:  # a library may have no inverse, or refuse some z: the gate holds the adapter's own against f
         return
     _compare(
         back.detach().to(torch.float64).reshape(len(x), -1).numpy(),
