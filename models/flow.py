@@ -16,11 +16,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.bases import LearntBase, base_log_prob, in_float32, sample_base
+from models.bases import LearntBase, base_log_prob, in_float32
 from service.bundle.bases import Base, UniformBase
 from service.bundle.manifest import Support
 
-__all__ = ["Bijection", "Flow", "base_log_prob", "sample_base"]
+__all__ = ["Bijection", "Flow"]
 
 
 class Bijection(nn.Module, ABC):

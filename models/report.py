@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from models import pictures
+from models.bases import sample_base
 from models.checkpoint import EpochRecord
 from models.data import derived_seed
 from models.evaluate import Evaluation, Score
 from models.fit import log_prob
-from models.flow import Flow, sample_base
+from models.flow import Flow
 from models.held_out import AS_GIVEN, AS_SCORED, CONTEXT, held_out_files
 from models.readers import FloatArray
 

@@ -13,9 +13,9 @@ import torch
 from tqdm import tqdm
 
 from models.analytic import ANALYTIC
+from models.bases import sample_base
 from models.evaluate import Gaussian
 from models.export import export_flow
-from models.flow import sample_base
 from models.recipe import Recipe
 from models.training import train
 from models.zoo.datasets import load

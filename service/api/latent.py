@@ -56,9 +56,8 @@ class LatentVerbs(Asking):
         plan = edit(flow, x, direction, asked.strength, context, round_trip=bool(asked.returns))
         found = yield from located(plan, "x", place)
         if look is not None:
-            strengths = np.asarray(asked.strength, np.float64)
-            walk = views.Walk(found.x.swapaxes(0, 1), found.log_prob.T, strengths, "strength", len(strengths))
-            return pictured(flow, (yield from located(views.of_walks(flow, walk, look, context), "x", place)))
+            picture = views.of_edit(flow, found, asked.strength, look, context)
+            return pictured(flow, (yield from located(picture, "x", place)))
         return wire.encode(codec, named(flow) | answered(found), "x", flow.features)
 
     def trace(self, exchange: Exchange) -> Plan[Reply]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
-from service.bundle.bases import AnyBase, NormalBase, UniformBase
+from service.bundle.bases import AnyBase
 from service.bundle.part import Part
 from service.errors import ManifestInvalid, Reason
 
@@ -24,14 +24,12 @@ __all__ = [
     "ContextFeature",
     "Feature",
     "Manifest",
-    "NormalBase",
     "Parity",
     "Provenance",
     "Quantization",
     "Recalibration",
     "Step",
     "Support",
-    "UniformBase",
     "is_flow_name",
 ]
 

@@ -14,7 +14,7 @@ from service.engine.paths import PathKind, Spacing
 from service.engine.plan import Float32, Plan
 from service.engine.walks import interpolate
 from service.pictures.look import Look, check_look
-from service.pictures.views import Walk, of_densities, of_rows, of_walks
+from service.pictures.views import Walk, of_densities, of_edit, of_rows, of_walks
 
 __all__ = ["drawn_densities", "drawn_edit", "drawn_sample", "drawn_walk"]
 
@@ -86,6 +86,4 @@ def drawn_edit(
     count = len(strength)
     check_look(flow.event_shape, look, len(x) * count, "strength", across=count, walks=("x", len(x)))
     found = yield from edit(flow, x, direction, strength, context)
-    strengths = np.asarray(strength, np.float64)
-    walk = Walk(found.x.swapaxes(0, 1), found.log_prob.T, strengths, "strength", count)
-    return (yield from of_walks(flow, walk, look, context))
+    return (yield from of_edit(flow, found, strength, look, context))

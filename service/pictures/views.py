@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from service.engine.edits import Edited
 from service.engine.flow import ServedFlow
 from service.engine.plan import Float32, Plan
 from service.engine.surroundings import surroundings, work
@@ -16,7 +18,7 @@ from service.pictures.figure import png
 from service.pictures.grids import image_grid, value_range
 from service.pictures.look import MAX_PAIRS, Look, is_image
 
-__all__ = ["Walk", "extra_rows", "of_densities", "of_rows", "of_walks"]
+__all__ = ["Walk", "extra_rows", "of_densities", "of_edit", "of_rows", "of_walks"]
 
 _USUAL_SIZE: Final = 480
 _PAIR_SIZE: Final = 180
@@ -105,6 +107,23 @@ def of_walks(
         return png(walk_chart(walks, flow.features[0], look.size or _USUAL_SIZE))
     around = yield from _around(flow, rows, context)
     return png(_chart(flow, rows, walk.log_prob.reshape(-1), look, around, walks))
+
+
+def of_edit(
+    flow: ServedFlow, found: Edited, strengths: Sequence[float], look: Look, context: Float32 | None = None
+) -> Plan[bytes]:
+    """Rows moved along a direction: a walk for each row, from strength to strength, as of `of_walks`.
+
+    Args:
+        flow: whose.
+        found: what `service.engine.edits.edit` gave for S strengths.
+        strengths: ``[S]``, in the order in which each walk goes.
+        look: within `service.pictures.look.check_look`.
+        context: as for `of_densities`.
+    """
+    along = np.asarray(strengths, np.float64)
+    walk = Walk(found.x.swapaxes(0, 1), found.log_prob.T, along, "strength", len(strengths))
+    return (yield from of_walks(flow, walk, look, context))
 
 
 def _strips(x: Float32, segment: int) -> Float32:

@@ -19,7 +19,7 @@ from models.gate import BATCHES, ROUND_TRIP_TOLERANCE
 from models.probes import outside_support
 from models.session import Answers, Graph
 from models.zoo.build import NAMES, ZOO
-from service.bundle.manifest import NormalBase
+from service.bundle.bases import NormalBase
 from service.bundle.parity import TOLERANCE, relative_error
 from service.bundle.store import Bundle, Repository, read_bundle
 from service.engine.scores import HeldOut

@@ -14,7 +14,7 @@ from scipy.stats import multivariate_normal
 from models.evaluate import Gaussian, Score, evaluate
 from models.flow import Flow
 from models.preprocess import Standardize
-from service.bundle.manifest import NormalBase
+from service.bundle.bases import NormalBase
 from service.errors import DataError
 
 

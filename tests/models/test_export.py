@@ -19,7 +19,8 @@ from models.gate import reference
 from models.linear import LULinear, Scaling
 from models.preprocess import quantized_support
 from models.session import Graph
-from service.bundle.manifest import Feature, Manifest, NormalBase, Quantization, Support
+from service.bundle.bases import NormalBase
+from service.bundle.manifest import Feature, Manifest, Quantization, Support
 from service.bundle.store import Bundle, Repository, read_bundle
 from service.errors import DataError, ParityFailed
 from tests.laws.table import randomize

@@ -19,7 +19,7 @@ from models.fit import MAX_SKIPPED, FitResult, Perturbation, fit, log_prob, mean
 from models.flow import Bijection, Flow
 from models.preprocess import Standardize
 from models.recipe import FitRecipe
-from service.bundle.manifest import NormalBase
+from service.bundle.bases import NormalBase
 from service.errors import DataError
 
 CORRELATED = torch.tensor([[2.0, 0.0], [1.5, 0.5]])

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.flow import Bijection, Flow, base_log_prob, sample_base
+from models.bases import base_log_prob, sample_base
+from models.flow import Bijection, Flow
 from models.preprocess import Standardize
-from service.bundle.manifest import NormalBase, Support, UniformBase
+from service.bundle.bases import NormalBase, UniformBase
+from service.bundle.manifest import Support
 
 
 class Identity(Bijection):

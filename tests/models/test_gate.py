@@ -15,7 +15,7 @@ from models.flow import Bijection, Flow
 from models.gate import BATCHES, check_flow, check_graphs, reference
 from models.probes import Probes, make_probes
 from models.session import Answers
-from service.bundle.manifest import NormalBase
+from service.bundle.bases import NormalBase
 from service.bundle.parity import TOLERANCE
 from service.errors import ParityFailed
 

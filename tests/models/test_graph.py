@@ -14,7 +14,7 @@ from models.gate import reference
 from models.graph import OPSET, export_graph
 from models.preprocess import Standardize
 from models.session import Graph
-from service.bundle.manifest import NormalBase
+from service.bundle.bases import NormalBase
 from service.errors import ForbiddenGraph
 from tests.laws.table import normal, randomize
 

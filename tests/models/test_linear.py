@@ -5,7 +5,7 @@ import torch
 from models.analytic import Square
 from models.flow import Flow
 from models.linear import FixedLinear, LULinear, Scaling
-from service.bundle.manifest import NormalBase
+from service.bundle.bases import NormalBase
 from tests.laws.table import normal, randomize
 
 

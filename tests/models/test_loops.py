@@ -24,7 +24,7 @@ from models.invariance import check_invariance
 from models.jacobi import jacobi
 from models.loops import TOLERANCE
 from models.session import Graph
-from service.bundle.manifest import NormalBase
+from service.bundle.bases import NormalBase
 from service.bundle.operators import check_graph
 from tests.laws.table import SPLINE, normal, randomize
 

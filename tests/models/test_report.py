@@ -21,7 +21,7 @@ from models.evaluate import evaluate
 from models.flow import Flow
 from models.preprocess import Flatten, Standardize
 from models.report import Findings, draw, write_report
-from service.bundle.manifest import NormalBase
+from service.bundle.bases import NormalBase
 
 HISTORY = [EpochRecord(i, -3.0 + 0.1 * i, -3.2 + 0.1 * i, -3.2 + 0.1 * i, 1e-3) for i in range(1, 6)]
 

@@ -12,7 +12,8 @@ from models.preprocess import quantized_support
 from models.probes import make_probes
 from models.session import Graph
 from models.tracing import check_trace, export_trace, trace_steps
-from service.bundle.manifest import NormalBase, Step
+from service.bundle.bases import NormalBase
+from service.bundle.manifest import Step
 from service.errors import ParityFailed
 from tests.laws.table import normal, randomize
 

@@ -13,17 +13,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from service.bundle.bases import NormalBase, UniformBase
 from service.bundle.manifest import (
     Calibration,
     Feature,
     Manifest,
-    NormalBase,
     Parity,
     Provenance,
     Quantization,
     Step,
     Support,
-    UniformBase,
 )
 from service.bundle.store import Bundle, Golden, Repository, read_bundle
 

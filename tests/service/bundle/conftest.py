@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from service.bundle.manifest import Calibration, Manifest, NormalBase, Parity, Provenance
+from service.bundle.bases import NormalBase
+from service.bundle.manifest import Calibration, Manifest, Parity, Provenance
 from service.bundle.store import Golden, Repository
 
 OPSET = 18

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bundle.manifest import ContextFeature, Feature, Manifest, Quantization, Support, UniformBase, is_flow_name
+from service.bundle.bases import UniformBase
+from service.bundle.manifest import ContextFeature, Feature, Manifest, Quantization, Support, is_flow_name
 from service.errors import ManifestInvalid
 from tests.service.bundle.conftest import make_manifest
 
