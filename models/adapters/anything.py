@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor, distributions, nn
 
 from models.adapters import bases
-from models.adapters.parts import Base, Parts, Unsupported
+from models.adapters.parts import Parts, Unsupported
 from models.adapters.steps import AsIs, per_row
 from models.bases import base_log_prob
 from models.flow import Bijection, Flow
-from service.bundle.bases import NormalBase
+from service.bundle.bases import Base, NormalBase
 
 __all__ = ["adapt"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, distributions
 
-from models.adapters.parts import Base, Unsupported
+from models.adapters.parts import Unsupported
 from models.adapters.steps import Affine
 from models.flow import Bijection
 from service.bundle.bases import MAX_DEGREES_OF_FREEDOM as MAX_FREEDOM
-from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
+from service.bundle.bases import Base, DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
 
 __all__ = ["of_distribution", "of_mixture", "of_normal", "of_uniform", "unsupported"]
 

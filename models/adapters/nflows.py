@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from models.adapters import bases
 from models.adapters.nsf import Autoregressive, Coupling, CumulativeDensity, Kind, Own, context_features, spline_of
-from models.adapters.parts import Base, Parts, Unsupported, refuse
+from models.adapters.parts import Parts, Unsupported, refuse
 from models.adapters.squashing import LogTanh, Sigmoid, Tanh
 from models.adapters.steps import AsIs, ConditionalAffine, Embedding, Linear, Permutation, inverted
 from models.flow import Bijection
-from service.bundle.bases import NormalBase
+from service.bundle.bases import Base, NormalBase
 
 __all__ = ["adapt"]
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from models.adapters import bases
 from models.adapters.nsf import Autoregressive, Coupling, CumulativeDensity, Own, context_features, spline_of
-from models.adapters.parts import Base, Parts, Unsupported, refuse
+from models.adapters.parts import Parts, Unsupported, refuse
 from models.adapters.steps import Affine, AsIs, ConditionalAffine, Linear, Permutation, inverted, per_row
 from models.flow import Bijection
-from service.bundle.bases import NormalBase
+from service.bundle.bases import Base, NormalBase
 
 __all__ = ["adapt"]
 

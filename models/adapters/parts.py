@@ -13,7 +13,7 @@ from models.flow import Bijection
 from service.bundle.bases import Base
 from service.errors import DataError
 
-__all__ = ["Base", "Parts", "Unsupported", "refuse"]
+__all__ = ["Parts", "Unsupported", "refuse"]
 
 
 class Unsupported(DataError):

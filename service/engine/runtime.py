@@ -24,7 +24,7 @@ from service.engine.signature import Direction, Signature
 from service.engine.stream import Stream
 from service.errors import BundleError, EngineFailed
 
-__all__ = ["Device", "Direction", "Graph", "OnDevice", "open_graphs"]
+__all__ = ["Device", "Graph", "OnDevice", "open_graphs"]
 
 _log = logging.getLogger(__name__)
 
