@@ -13,6 +13,7 @@ import ctypes
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -31,6 +32,10 @@ __all__ = ["run", "serve", "standing"]
 
 _LAME_DUCK_SECONDS: Final = 1.0
 _M_ARENA_MAX: Final = -8  # of malloc.h
+
+_SWITCH_SECONDS: Final = 2e-4
+"""How long a thread may keep the interpreter from others that wait for it. Python's 5 ms are longer than most batches:
+the loop gives it up at each read and write, and a thread that joins rows or hands out answers would keep it so long."""
 
 
 def serve(settings: Settings, announce: Callable[[str, Standing], None]) -> None:
@@ -60,6 +65,7 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
         started: is called once, when the socket listens.
     """
     _allocate_in_one_place()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     app = create_app(settings, metrics)
     config = uvicorn.Config(
         app,

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 
+from service.api import wire
 from service.api.arrays import context_rows, event_rows
 from service.api.codecs.codec import Codec, Columns
 from service.api.exchange import Exchange, Reply
@@ -98,7 +99,9 @@ class Asking:
                 name another.
         """
         body = exchange.body
-        if len(body) <= _WORTH_A_LOOK or b'"model"' in body or any(name == "model" for name, _ in exchange.query):
+        if len(body) <= _WORTH_A_LOOK or any(name == "model" for name, _ in exchange.query):
+            return
+        if wire.holds_all(exchange) and b'"model"' in body:
             return
         flow = self._registry.find(exchange.name, path_version(exchange.version))
         lane = flow.forward if direction == "forward" else flow.inverse

@@ -17,7 +17,18 @@ from service.api.exchange import Exchange, Reply
 from service.api.query import query_arguments
 from service.errors import InvalidArgument, NotAcceptable, Reason, UnsupportedMediaType
 
-__all__ = ["CODECS", "PICTURE", "Arguments", "accepted", "decode", "encode", "require_json", "streaming", "told_beside"]
+__all__ = [
+    "CODECS",
+    "PICTURE",
+    "Arguments",
+    "accepted",
+    "decode",
+    "encode",
+    "holds_all",
+    "require_json",
+    "streaming",
+    "told_beside",
+]
 
 _JSON: Final = Json()
 _STREAMS: Final[Mapping[str, StreamCodec]] = {codec.media_type: codec for codec in (Npy(), Arrow(), Ndjson(), Csv())}
@@ -60,9 +71,7 @@ def decode(exchange: Exchange, main: str) -> Arguments:
         MalformedBody, InvalidArgument: from the codec.
     """
     named = _without_parameters(exchange.content_type or "")
-    if not named or (named == _FORM and exchange.body.lstrip()[:1] in (b"{", b"")):
-        named = _JSON.media_type
-    if named == _JSON.media_type:
+    if holds_all(exchange):
         if exchange.query:
             name = exchange.query[0][0][:64]
             detail = f"{name!r} stands in the query; a call with a JSON body takes all of its arguments there"
@@ -77,6 +86,12 @@ def decode(exchange: Exchange, main: str) -> Arguments:
         detail = f"{min(twice)} stands in the query, and the body holds it"
         raise InvalidArgument(detail, tuple(Reason(("query", name), "the body holds it") for name in sorted(twice)))
     return Arguments({**values, **arrays}, "query")
+
+
+def holds_all(exchange: Exchange) -> bool:
+    """Whether the body is JSON and holds all arguments, as `decode` reads it."""
+    named = _without_parameters(exchange.content_type or "")
+    return named in ("", _JSON.media_type) or (named == _FORM and exchange.body.lstrip()[:1] in (b"{", b""))
 
 
 @functools.lru_cache(maxsize=64)  # clients send the same few headers all the time

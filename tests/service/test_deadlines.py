@@ -87,6 +87,9 @@ def test_what_is_refused_is_not_even_read(serving, held):
     assert client.post("/logprob", content=broken[:100], headers=timeout(5000)).status_code == 400
     other = b'{"model": "square", "x": [[' + b"1, " * 5000
     assert client.post("/logprob", content=other, headers=timeout(5000)).status_code == 400
+    npy = timeout(5000) | {"Content-Type": "application/x-npy"}
+    assert client.post("/logprob", content=other, headers=npy).status_code == 429, "no array names a model"
+    assert client.post("/logprob?model=square", content=other, headers=npy).status_code == 400
     held.gate.set()
     caller.join()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from collections.abc import Mapping
@@ -49,10 +50,7 @@ class Npy:
     def start(self, answer: Answer, form: Form, lead: tuple[int, ...]) -> bytes:
         """The header of the whole array, and its first rows."""
         rows = _main(answer, form)
-        header = io.BytesIO()
-        told = {"descr": np.lib.format.dtype_to_descr(rows.dtype), "fortran_order": False}
-        np.lib.format.write_array_header_1_0(header, {**told, "shape": (*lead, *rows.shape[1:])})
-        return header.getvalue() + rows.tobytes()
+        return _written_header(rows.dtype, (*lead, *rows.shape[1:])) + rows.tobytes()
 
     def more(self, answer: Answer, form: Form) -> bytes:
         """The next rows."""
@@ -69,14 +67,13 @@ def _main(answer: Answer, form: Form) -> Array:
 def _array(body: Body, main: str) -> Array:
     if not body.startswith(_MAGIC):
         raise malformed("not a .npy file: it does not begin with \\x93NUMPY")
-    head = io.BytesIO(body[: len(_MAGIC) + 2 + 4 + _LONGEST_HEADER])
-    shape, by_columns, dtype = _header(head)
+    start = _header_bytes(body)
+    shape, by_columns, dtype = _header(bytes(body[: min(start, len(_MAGIC) + 2 + 4 + _LONGEST_HEADER)]))
     if dtype.hasobject:
         raise malformed("an array of Python objects, which are never read")
     if dtype.kind not in "fiu" or (dtype.kind == "f" and dtype.itemsize > _FLOAT_BYTES):
         reason = f"expected floats or integers of at most 64 bits, and found {str(dtype)[:64]}"
         raise InvalidArgument(f"{main}: {reason}", (Reason(("body", main), reason),))
-    start = head.tell()
     expected, found = math.prod(shape) * dtype.itemsize, len(body) - start
     if expected != found:
         raise malformed(f"not a whole .npy file: its header tells of {expected} bytes of numbers, and {found} follow")
@@ -87,7 +84,24 @@ def _array(body: Body, main: str) -> Array:
         raise malformed("not a .npy file that can be read: its shape is out of bounds") from error
 
 
-def _header(head: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+@functools.lru_cache(maxsize=64)
+def _written_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    told = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, told)
+    return header.getvalue()
+
+
+def _header_bytes(body: Body) -> int:
+    """How long a file's header says that it is, its magic and its length included."""
+    at = len(_MAGIC) + 2
+    size = 2 if body[len(_MAGIC) : len(_MAGIC) + 1] == b"\x01" else 4
+    return at + size + int.from_bytes(body[at : at + size], "little")
+
+
+@functools.lru_cache(maxsize=64)  # Python's parser takes longer for it than a run of the rows, and clients repeat them
+def _header(told: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    head = io.BytesIO(told)
     try:
         version = np.lib.format.read_magic(head)
         if version not in ((1, 0), (2, 0), (3, 0)):
