@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -200,6 +202,14 @@ BOUNDED = (
         ("a = Clip(x, zero, one) y = Clip(a, minus, two)", FOUR, ["Clip", "Clip"]),
         ("a = Clip(x, zero, two) y = Clip(a, minus, one)", FOUR, ["Clip", "Clip"]),
         ("a = Clip(x, minus) y = Clip(a, zero, one)", FOUR, ["Clip", "Clip"]),
+        # a sigmoid in small numbers
+        ("y = Sigmoid(x)", FOUR, ["Neg", "Exp", "Add", "Reciprocal"]),
+        ("a = Sigmoid(x) y = Log(a)", FOUR, ["Neg", "Softplus", "Neg"]),
+        (
+            "a = Sigmoid(x) b = Log(a) y = Mul(a, b)",
+            FOUR,
+            ["Neg", "Exp", "Add", "Reciprocal", "Neg", "Softplus", "Neg", "Mul"],
+        ),
         # sums with an expanded constant
         (
             "a = ReduceSum<keepdims: int = 0>(x, axis) s = Shape(a) e = Expand(two, s) y = Add(a, e)",
@@ -225,6 +235,22 @@ BOUNDED = (
 )
 def test_a_rule_drops_what_it_may_and_keeps_the_answers(text: str, outputs: str, left: list[str]) -> None:
     assert simplified(text, outputs) == left
+
+
+@pytest.mark.parametrize(
+    ("text", "exact"),
+    [
+        ("y = Sigmoid(x)", lambda x: 1.0 / (1.0 + np.exp(-x))),
+        ("a = Sigmoid(x) y = Log(a)", lambda x: -np.logaddexp(0.0, -x)),
+        ("a = Sigmoid(x) y = Div(x, a)", lambda x: x * (1.0 + np.exp(-x))),
+    ],
+)
+def test_a_sigmoid_is_right_where_it_is_small(text: str, exact: Callable[[np.ndarray], np.ndarray]) -> None:
+    after = model(text, FOUR)
+    simplify(after)
+    rows = np.array([[-80.0, -30.0, -17.0, -8.0], [-3.0, 0.5, 8.0, 80.0]], np.float32)
+    session = ort.InferenceSession(ir.to_proto(after).SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"x": rows})[0], exact(rows.astype(np.float64)), rtol=1e-6)
 
 
 def test_a_graph_output_keeps_its_name() -> None:
