@@ -2,7 +2,7 @@
 
 y_i = f(x_i | h(x_<i)) is solved by repeating x <- f^-1(y | h(x)), all columns at once. Whatever it starts from, pass
 k leaves column k right, so that as many passes as there are columns give the sequential answer; on a trained flow
-it is there, as far as float32 can tell, after a handful. `models.loops` makes the Loop out of the two marks that
+it is there, to the bit, after a handful. `models.loops` makes the Loop out of the two marks that
 `jacobi` leaves in an exported graph.
 """
 
@@ -14,14 +14,20 @@ from typing import Final
 import torch
 from torch import Tensor
 
-__all__ = ["DOMAIN", "END", "REACH", "START", "jacobi"]
+__all__ = ["DOMAIN", "END", "NEAR", "REACH", "START", "jacobi"]
 
 DOMAIN: Final = "pushforward"
 """The operator domain of the marks; none is left in a finished graph."""
 START: Final = "JacobiStart"
 """start -> x: the pass reads x from here on."""
 END: Final = "JacobiEnd"
-"""x, x after one pass, its log-determinant -> those at which the passes end; the attribute `passes` is the cap."""
+"""x, x after one pass, its log-determinant -> those at which the passes end. The attribute `passes` is the cap, and
+`tolerance` the change that a row at rest may still show."""
+
+NEAR: Final = 2.0**-22
+"""A tolerance for affine steps: two units in the last place of 1. With e the error before a pass and J the step's
+Jacobian, strictly triangular, the pass changes x by d = (I - J) e and leaves the error J e = J (I - J)^-1 d: of a MAF
+of 64 columns 5e-7 in all. Splines blow d up further, and make as many passes for this tolerance as for equal bits."""
 
 REACH: Final = 1e30
 """What a conditioner is shown is cut to this: between the passes a column may overflow, and inf times a weight that
@@ -30,11 +36,14 @@ is masked by 0 is NaN in every column."""
 Step = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def jacobi(step: Step, y: Tensor, passes: int, first: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def jacobi(
+    step: Step, y: Tensor, passes: int, first: Tensor | None = None, tolerance: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Repeat x <- step(x) until x stays what it is.
 
     In torch the answer is the sequential one, bit for bit, and can be differentiated. In an exported graph a row ends
-    with the pass that changed no column by more than `models.loops.TOLERANCE`, and every row after `passes`.
+    with the pass in which every column has |new - x| <= tolerance * (1 + |x|), and every row after `passes`: with a
+    tolerance of 0 its answer is the sequential one too, bit for bit.
 
     Args:
         step: x ``[N, D]`` -> f^-1(y | h(x)) ``[N, D]`` and its log|det dx/dy| ``[N]``. Column i of the first may
@@ -43,6 +52,7 @@ def jacobi(step: Step, y: Tensor, passes: int, first: Tensor | None = None) -> t
         passes: after how many the answer is exact from any start: the number of columns, or of groups of columns
             that do not depend on each other.
         first: ``[N, D]``, x after one pass from anywhere, where that is to be had for less; None to start from zeros.
+        tolerance: 0, or `NEAR` for an affine step.
 
     Returns:
         x ``[N, D]`` and log|det dx/dy| ``[N]`` in nats.
@@ -59,7 +69,7 @@ def jacobi(step: Step, y: Tensor, passes: int, first: Tensor | None = None) -> t
     x = torch.zeros_like(y) if first is None else first
     passes = passes if first is None else max(passes - 1, 1)  # the log-determinant is that of a pass
     if torch.compiler.is_exporting():
-        return _marked(step, x, passes)
+        return _marked(step, x, passes, tolerance)
     new, ladj = step(_seen(x))
     for _ in range(passes - 1):
         # a derivative runs through every pass; a value that one pass leaves as it is stays so
@@ -70,14 +80,14 @@ def jacobi(step: Step, y: Tensor, passes: int, first: Tensor | None = None) -> t
     return new, ladj
 
 
-def _marked(step: Step, start: Tensor, passes: int) -> tuple[Tensor, Tensor]:
+def _marked(step: Step, start: Tensor, passes: int, tolerance: float) -> tuple[Tensor, Tensor]:
     """One pass between two marks."""
     x = torch.onnx.ops.symbolic(f"{DOMAIN}::{START}", (start,), dtype=start.dtype, shape=start.shape, version=1)
     new, ladj = step(_seen(x))
     x, ladj = torch.onnx.ops.symbolic_multi_out(
         f"{DOMAIN}::{END}",
         (x, new, ladj),
-        {"passes": passes},
+        {"passes": passes, "tolerance": tolerance},
         dtypes=(new.dtype, ladj.dtype),
         shapes=(new.shape, ladj.shape),
         version=1,

@@ -7,7 +7,7 @@ and what does not depend on the passes stays outside, where it is computed once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +15,16 @@ import onnx_ir as ir
 
 from models.jacobi import DOMAIN, END, START
 
-__all__ = ["TOLERANCE", "build_loops"]
-
-TOLERANCE: Final = 1e-6
-"""A row comes to rest with the pass in which every column has |new - x| <= TOLERANCE * (1 + |x|).
-
-With e the error before a pass and J the step's Jacobian, strictly triangular, the pass changes x by d = (I - J) e and
-leaves the error J e = J (I - J)^-1 d, which is less than d where the passes converge. A flow whose (I - J)^-1 blows it
-up does the same to what float32 rounds off in each column, some 1e-7, in the sequential answer too.
-"""
+__all__ = ["build_loops"]
 
 
 def build_loops(model: ir.Model) -> None:
     """Replace each pair of marks, with the nodes between them, by one Loop.
 
-    The Loop carries x ``[N, D]``, log|det| ``[N]``, and whether a row moves still ``[N]``. A row that has come to rest
-    keeps its x and its log|det|, so that its digits do not depend on how long its neighbours take. The Loop ends when
-    all rows rest, or after the mark's number of passes.
+    The Loop carries x ``[N, D]``, log|det| ``[N]``, and whether a row moves still ``[N]``. A row comes to rest with the
+    pass in which every column has |new - x| <= tolerance * (1 + |x|), where the mark says the tolerance. From then on
+    it keeps its x and its log|det|, so that its digits do not depend on how long its neighbours take. The Loop ends
+    when all rows rest, or after the mark's number of passes.
 
     Args:
         model: changed in place; to be called after `models.rewrites` and `models.reductions`, which do not look
@@ -87,7 +80,7 @@ def _body(graph: ir.Graph, end: ir.Node, inside: Sequence[ir.Node], name: str) -
     size = added.add("Add", [added.add("Abs", [x]), added.constant("one", np.array(1.0, np.float32))])
     change = added.add("Abs", [added.add("Div", [added.add("Sub", [new_x, x]), size])])
     greatest = added.add("ReduceMax", [change, axis], {"keepdims": 0})
-    bound = added.constant("tolerance", np.array(TOLERANCE, np.float32))
+    bound = added.constant("tolerance", np.array(end.attributes["tolerance"].as_float(), np.float32))
     new_moves = added.add("And", [moves, added.add("Greater", [greatest, bound])])
     any_moves = added.add(
         "ReduceMax", [added.add("Cast", [new_moves], {"to": ir.DataType.INT32.value})], {"keepdims": 0}

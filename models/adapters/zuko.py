@@ -7,7 +7,7 @@ zuko's; what is done with them is not.
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import partial, reduce
 from typing import Final, Protocol
 
 import torch
@@ -15,11 +15,11 @@ from torch import Tensor
 from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.lazy import LazyComposedTransform, LazyTransform
-from zuko.transforms import DependentTransform
+from zuko.transforms import DependentTransform, MonotonicAffineTransform
 
 from models.blocks import Blocks
 from models.flow import Bijection
-from models.jacobi import REACH, jacobi
+from models.jacobi import NEAR, REACH, jacobi
 from models.univariate import OnePass
 
 __all__ = ["Autoregressive", "Coupling", "Univariate", "from_zuko"]
@@ -100,6 +100,7 @@ class Autoregressive(Bijection):
         super().__init__()
         self.lazy = lazy
         self.blocks = _cut(lazy)
+        self.tolerance = NEAR if _is_affine(lazy) else 0.0
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X ``[N, D]`` -> y ``[N, D]``."""
@@ -115,7 +116,7 @@ class Autoregressive(Bijection):
 
         # what h(0) gives is the same for all rows: one row here, and a constant in a graph
         first = step(y.new_zeros(1, y.shape[1]))[0] if context is None else None
-        return jacobi(step, y, self.lazy.passes, first)
+        return jacobi(step, y, self.lazy.passes, first, self.tolerance)
 
     def inverse_in_blocks(self, blocks: Blocks, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same as `inverse`, one block of columns after the other: less work, in more nodes of a graph."""
@@ -129,7 +130,7 @@ class Autoregressive(Bijection):
                 return _invert(DependentTransform(univariate, 1), y_b)
 
             first = None if known[0] else step(y.new_zeros(1, y_b.shape[1]))[0]
-            x, ladj = jacobi(step, y_b, blocks.passes(block), first)
+            x, ladj = jacobi(step, y_b, blocks.passes(block), first, self.tolerance)
             parts.append(x)
             terms.append(ladj)
             if block < blocks.count:
@@ -145,6 +146,12 @@ def _cut(lazy: MaskedAutoregressiveTransform) -> Blocks | None:
         return Blocks(lazy.hyper, lazy.order.tolist(), lazy.shapes)
     except ValueError:
         return None
+
+
+def _is_affine(lazy: MaskedAutoregressiveTransform) -> bool:
+    """Whether a column is scaled and shifted, and nothing else."""
+    univariate = lazy.univariate
+    return (univariate.func if isinstance(univariate, partial) else univariate) is MonotonicAffineTransform
 
 
 class Univariate(Bijection):
