@@ -18,12 +18,14 @@ from service.api.door import Door, respond
 from service.api.exchange import Reply
 from service.api.fast import FastDoor
 from service.api.guard import Waits
+from service.api.heads import Heads
 from service.api.helpers import Helpers
 from service.api.latent import LatentVerbs
 from service.api.native import Verbs
 from service.api.operations import Operations
 from service.api.problems import problem, told
 from service.api.routes import SCHEMAS, add_routes
+from service.api.together import PlainVerbs
 from service.bundle.store import Repository
 from service.engine.cpu import usable_cpus
 from service.engine.devices import CudaOptions, OrtGpu
@@ -65,7 +67,8 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     operations = Operations(registry, helpers, settings.probe_seconds, metrics)
     verbs = Verbs(registry, settings.max_work, settings.max_stream_work)
     door = Door(helpers, settings.max_body_bytes, settings.timeout_seconds)
-    fast_door = FastDoor(verbs.hot(), helpers, settings.max_body_bytes, settings.timeout_seconds)
+    heads = Heads(verbs.hot(), PlainVerbs(registry, settings.max_work).hot())
+    fast_door = FastDoor(heads, helpers, settings.max_body_bytes, settings.timeout_seconds)
     waits = Waits(settings.header_seconds, settings.body_seconds, settings.keep_alive_seconds)
 
     @asynccontextmanager

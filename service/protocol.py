@@ -13,10 +13,12 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.api.counting import OTHER, CountReplies
-from service.api.exchange import Body, Reply
-from service.api.fast import Call, FastDoor, Fields, Going, WrittenHeads
+from service.api.exchange import Reply
+from service.api.fast import FastDoor, WrittenHeads
 from service.api.guard import TIMEOUT_HEADER, Waits, check_length
+from service.api.heads import Fields, Hot
 from service.api.problems import problem
+from service.cycle import HotCycle
 from service.errors import HeaderTooLarge, MalformedBody, PushforwardError, SlowRequest
 
 __all__ = ["BoundedHttpToolsProtocol", "FastHttpToolsProtocol"]
@@ -194,25 +196,24 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  passed on as they are
         super().__init__(*args, **kwargs)
         self._door: FastDoor | None = None if self.access_log else self.app_state.get("fast_door")
-        self._heads = WrittenHeads() if self._door is None else self._door.heads
-        self._hot: _HotCycle | None = None
+        self._heads = WrittenHeads() if self._door is None else self._door.written
+        self._hot: HotCycle | None = None
         self._head: bytes | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """What a hot call has not run yet is dropped."""
         cycle: object = self.cycle
-        if isinstance(cycle, _HotCycle) and cycle.going is not None and not cycle.response_complete:
+        if isinstance(cycle, HotCycle) and cycle.going is not None and not cycle.response_complete:
             cycle.going.abandon()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Answer a request whose head is known; feed the parser with anything else."""
         if self._door is not None and self._idle and not self.flow.write_paused:
-            known = self._door.recall(data)
-            if known is not None:
-                call, fields, body = known
-                cycle = self.cycle = _HotCycle(call, fields)  # type: ignore[assignment]  # has what uvicorn asks for
-                cycle.going = self._door.answer(call, fields, body, partial(self._answer, cycle))
+            hot = self._door.heads.recall(data)
+            if hot is not None:
+                cycle = self.cycle = HotCycle(hot)  # type: ignore[assignment]  # has what uvicorn asks for
+                self._start(self._door, cycle, hot)
                 return
             end = data.find(b"\r\n\r\n")
             self._head = data[:end] if end > 0 else None
@@ -230,22 +231,24 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
         self._hot = cycle
         self.cycle = cycle  # type: ignore[assignment]  # as above
 
-    def _hot_cycle(self) -> _HotCycle | None:
+    def _hot_cycle(self) -> HotCycle | None:
         door = self._door
         if door is None or self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete):
             return None
         if self.parser.get_http_version() != "1.1" or self.parser.should_upgrade():
             return None
-        call = door.find(self.parser.get_method(), self.url)
-        if call is None:
+        found = door.heads.find(self.parser.get_method(), self.url)
+        if found is None:
             return None
-        fields = _fields(self.headers, self.parser.should_keep_alive(), door.max_body_bytes)
-        if fields is None or door.may_stream(call, fields):
+        call, query = found
+        said = _fields(self.headers, self.parser.should_keep_alive(), door.max_body_bytes)
+        if said is None or door.heads.may_stream(call, said[0]):
             return None
+        fields, length = said
         if self._head is not None:
-            door.remember(self._head, call, fields)
+            door.heads.remember(self._head, call, fields, length)
             self._head = None
-        return _HotCycle(call, fields)
+        return HotCycle(Hot(call, fields, query), length)
 
     def on_body(self, body: bytes) -> None:
         """Gather the body of a hot call."""
@@ -261,7 +264,12 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
             super().on_message_complete()
             return
         self._leave_body()
-        cycle.going = self._door.answer(cycle.call, cycle.fields, cycle.body, partial(self._answer, cycle))
+        self._start(self._door, cycle, cycle.hot._replace(body=cycle.body))
+
+    def _start(self, door: FastDoor, cycle: HotCycle, hot: Hot) -> None:
+        going = door.answer(hot, partial(self._answer, cycle))
+        if not cycle.response_complete:
+            cycle.going = going
 
     def shutdown(self) -> None:
         """Give a hot call whose body is not whole yet to the application, which can end it when the time is over."""
@@ -272,17 +280,18 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
             super().on_body(cycle.received)
         super().shutdown()
 
-    def _answer(self, cycle: _HotCycle, reply: Reply) -> None:
+    def _answer(self, cycle: HotCycle, reply: Reply) -> None:
         if cycle.disconnected or self.transport.is_closing():
             return
-        keep_alive = cycle.fields.keep_alive and cycle.keep_alive
+        keep_alive = cycle.hot.fields.keep_alive and cycle.keep_alive
         body = reply.body
         head = self._common_head(reply) if not reply.headers else self._written_head(reply)
         end = b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n"
         self.transport.write(b"%b%d%b%b" % (head, len(body), end, body))
         cycle.response_complete = True
+        cycle.going = None  # it holds the cycle: a circle that only the garbage collector would break
         if self._replies is not None:
-            self._replies(*cycle.call.route, reply)
+            self._replies(*cycle.hot.call.route, reply)
         if not keep_alive:
             self.transport.close()
         self.on_response_complete()
@@ -315,8 +324,11 @@ _COLD_HEADERS: Final = frozenset({b"expect", b"transfer-encoding", b"content-enc
 _TIMEOUT: Final = TIMEOUT_HEADER.lower().encode()
 
 
-def _fields(headers: list[tuple[bytes, bytes]], keep_alive: bool, max_body_bytes: int) -> Fields | None:
-    """What a hot call needs of its header fields; None where it has one that only the application understands."""
+def _fields(headers: list[tuple[bytes, bytes]], keep_alive: bool, max_body_bytes: int) -> tuple[Fields, int] | None:
+    """What a hot call needs of its header fields, and the length of its body.
+
+    None where it has a field that only the application understands.
+    """
     length = 0
     found: dict[bytes, str] = {}
     for name, value in headers:
@@ -330,61 +342,4 @@ def _fields(headers: list[tuple[bytes, bytes]], keep_alive: bool, max_body_bytes
             return None
         elif name in (b"content-type", b"accept", _TIMEOUT):
             found.setdefault(name, value.decode("latin-1"))
-    return Fields(length, found.get(b"content-type"), found.get(b"accept"), found.get(_TIMEOUT), keep_alive)
-
-
-class _HotCycle:
-    """A hot call under way: what uvicorn's protocol wants to know of a cycle, and the call itself."""
-
-    __slots__ = (
-        "_body",
-        "_filled",
-        "call",
-        "disconnected",
-        "fields",
-        "going",
-        "keep_alive",
-        "message_event",
-        "response_complete",
-    )
-
-    def __init__(self, call: Call, fields: Fields) -> None:
-        self.call = call
-        self.fields = fields
-        self.going: Going | None = None
-        self.keep_alive = True
-        self.disconnected = False
-        self.response_complete = False
-        self.message_event = _NO_EVENT
-        self._body: Body = b""
-        self._filled = 0
-
-    def take(self, piece: bytes) -> None:
-        """Add a piece of the body. A large one is put together in place, so that it lies in memory once."""
-        if len(piece) == self.fields.length:
-            self._body = piece
-        else:
-            if not isinstance(self._body, bytearray):
-                self._body = bytearray(self.fields.length)
-            self._body[self._filled : self._filled + len(piece)] = piece
-        self._filled += len(piece)
-
-    @property
-    def body(self) -> Body:
-        """The body, once it is whole."""
-        return self._body
-
-    @property
-    def received(self) -> bytes:
-        """What there is of the body."""
-        return bytes(self._body[: self._filled])
-
-
-class _NoEvent:
-    """Nobody waits for a hot call's messages."""
-
-    def set(self) -> None:
-        """Wake nobody."""
-
-
-_NO_EVENT: Final = _NoEvent()
+    return Fields(found.get(b"content-type"), found.get(b"accept"), found.get(_TIMEOUT), keep_alive), length

@@ -21,7 +21,8 @@ ALLOWED = {
     "service.pictures": {"service.engine", "service.bundle", "service.errors"},
     "service.api": {"service.pictures", "service.engine", "service.bundle", "service.errors", "service.settings"},
     "service.app": {"service.api", "service.engine", "service.bundle", "service.errors", "service.settings"},
-    "service.protocol": {"service.api", "service.errors"},
+    "service.cycle": {"service.api"},
+    "service.protocol": {"service.cycle", "service.api", "service.errors"},
     "service.preflight": {"service.bundle", "service.errors", "service.settings"},
     "service.slots": {"service.preflight", "service.settings"},
     "service.supervisor": {

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from service.engine.plan import Float32
 from service.errors import InvalidArgument, MalformedBody, NotFinite, PushforwardError, Reason, WrongShape
 
-__all__ = ["context_rows", "event_rows", "walks_of"]
+__all__ = ["NUMBERS", "context_rows", "event_rows", "plain_rows", "walks_of"]
 
 Loc = tuple[str | int, ...]
 
@@ -30,7 +30,9 @@ _FEW: Final = 16
 
 _MOST_AXES: Final = 8
 
-_NUMBERS: Final = frozenset({int, float})
+NUMBERS: Final = frozenset({int, float})
+"""The types of what JSON calls a number; a boolean has another."""
+
 _RAGGED: Final = "the rows are ragged: "
 _NAMES: Final = {str: "a string", bool: "a boolean", type(None): "null", dict: "an object", list: "an array"}
 
@@ -54,7 +56,7 @@ def event_rows(value: Any, event_shape: Sequence[int], loc: Loc) -> Float32:  # 
         NotFinite: a number is infinite or beyond float32; row and column are named.
     """
     event = tuple(event_shape)
-    if (plain := _plain_rows(value, event)) is not None:
+    if (plain := plain_rows(value, event)) is not None:
         return plain
     width = math.prod(event)
     numbers, shape = _numbers(value, loc, len(event))
@@ -68,13 +70,18 @@ def event_rows(value: Any, event_shape: Sequence[int], loc: Loc) -> Float32:  # 
     return _finite(numbers, width, loc).reshape(-1, *event)
 
 
-def _plain_rows(value: Any, event: tuple[int, ...]) -> Float32 | None:  # noqa: ANN401  what JSON holds
-    """A few rows of a table that are as they should be, read at the least cost; None for anything else."""
+def plain_rows(value: Any, event: tuple[int, ...]) -> Float32 | None:  # noqa: ANN401  what JSON holds
+    """A few rows of a table that are as they should be, read at the least cost; None for anything else.
+
+    Args:
+        value: as for `event_rows`.
+        event: the shape of a row.
+    """
     if type(value) is not list or len(event) != 1 or not 0 < len(value) <= _FEW:
         return None
     width = event[0]
     for row in value:
-        if type(row) is not list or len(row) != width or not _NUMBERS.issuperset(map(type, row)):
+        if type(row) is not list or len(row) != width or not NUMBERS.issuperset(map(type, row)):
             return None
     try:
         packed = b"".join([_packer(width).pack(*row) for row in value])
@@ -180,7 +187,7 @@ def _block(rows: list[Any], offset: int, loc: Loc, event_rank: int) -> tuple[npt
     while (kinds := set(map(type, level))) == {list} and len(lengths := set(map(len, level))) == 1:
         shape.append(lengths.pop())
         level = list(chain.from_iterable(level))
-    if kinds <= _NUMBERS:
+    if kinds <= NUMBERS:
         return np.fromiter(level, np.float64, len(level)), tuple(shape)
     # The first row that is wrong is the one to name: each is read again, by itself or beside the very first.
     if len(rows) > 1:
@@ -230,7 +237,7 @@ def _of_another_length(level: list[list[Any]], shape: list[int], place: _Place, 
 def _of_another_kind(level: list[Any], shape: list[int], place: _Place, loc: Loc) -> PushforwardError:
     """Name the first item that is no number, or no array beside arrays; one for the other is ragged."""
     arrays = type(level[0]) is list
-    kinds, others = ({list}, _NUMBERS) if arrays else (_NUMBERS, {list})
+    kinds, others = ({list}, NUMBERS) if arrays else (NUMBERS, {list})
     wrong = next(i for i, item in enumerate(level) if type(item) not in kinds)
     row, at, inside = place.of(wrong, shape)
     expected, column = ("an array", None) if arrays else ("a number", at)

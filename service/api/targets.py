@@ -8,11 +8,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from service.api.arrays import NUMBERS
 from service.errors import InvalidArgument, NotFinite, PushforwardError, Reason, WrongShape
 
 __all__ = ["log_target_rows"]
 
-_NUMBERS: Final = frozenset({int, float})
 _NAMES: Final = {str: "a string", bool: "a boolean", dict: "an object", list: "an array"}
 
 
@@ -61,7 +61,7 @@ def _number(item: Any, row: int, loc: tuple[str | int, ...]) -> float:  # noqa: 
         item = item[0]
     if item is None:
         return -math.inf
-    if type(item) not in _NUMBERS:
+    if type(item) not in NUMBERS:
         found = _NAMES.get(type(item), "something else")
         raise _error(InvalidArgument, loc, f"expected a number, and found {found}", row)
     try:

@@ -25,6 +25,7 @@ __all__ = [
     "decode",
     "encode",
     "holds_all",
+    "is_json",
     "require_json",
     "streaming",
     "told_beside",
@@ -90,8 +91,14 @@ def decode(exchange: Exchange, main: str) -> Arguments:
 
 def holds_all(exchange: Exchange) -> bool:
     """Whether the body is JSON and holds all arguments, as `decode` reads it."""
-    named = _without_parameters(exchange.content_type or "")
-    return named in ("", _JSON.media_type) or (named == _FORM and exchange.body.lstrip()[:1] in (b"{", b""))
+    if is_json(exchange.content_type):
+        return True
+    return _without_parameters(exchange.content_type or "") == _FORM and exchange.body.lstrip()[:1] in (b"{", b"")
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a body of this Content-Type is read as JSON whatever it holds: JSON's own, or none."""
+    return _without_parameters(content_type or "") in ("", _JSON.media_type)
 
 
 @functools.lru_cache(maxsize=64)  # clients send the same few headers all the time

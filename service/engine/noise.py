@@ -20,10 +20,11 @@ import numpy.typing as npt
 
 from service.bundle.bases import Base
 from service.engine.latents import Truncation, latents, words_needed
+from service.engine.philox import WORDS, philox
 from service.engine.plan import Float32, Rows
 from service.engine.sobol import sobol_words
 
-__all__ = ["MAX_SEED", "BaseNoise", "Method", "NoiseAhead", "uniforms"]
+__all__ = ["MAX_SEED", "BaseNoise", "FirstRows", "Method", "NoiseAhead", "uniforms"]
 
 Float64 = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
@@ -36,7 +37,8 @@ _AHEAD_VALUES: Final = 1 << 14
 _NARROW: Final = 8
 """A thousand rows of more values are numbers enough for NumPy."""
 
-_WORDS = 4  # 64-bit words in a block of Philox4x64
+_MANY_SEEDS: Final = 16
+"""Of so many it is quicker to compute all words at once than to make a generator for each."""
 
 
 def uniforms(seed: int, start: int, stop: int, width: int) -> Float64:
@@ -69,9 +71,9 @@ def random_words(seed: int, start: int, count: int, width: int) -> Words:
     Returns:
         uint64 ``[count, width]``.
     """
-    blocks = -(-width // _WORDS)
+    blocks = -(-width // WORDS)
     generator = np.random.Philox(key=seed, counter=start * blocks)
-    words: Words = generator.random_raw(count * blocks * _WORDS).reshape(count, blocks * _WORDS)[:, :width]
+    words: Words = generator.random_raw(count * blocks * WORDS).reshape(count, blocks * WORDS)[:, :width]
     return words
 
 
@@ -152,6 +154,38 @@ class BaseNoise:
             start += length
             if start >= stop:
                 return
+
+
+class FirstRows:
+    """The first row of each of several seeds, untempered: the `Rows` of many requests for one row each.
+
+    Args:
+        base: the distribution of z.
+        width: D.
+        seeds: uint64 ``[N]``.
+
+    Example:
+        >>> rows = FirstRows(NormalBase(), 2, np.array([7, 8], np.uint64))[0:2]
+        >>> bool((rows[1] == BaseNoise(NormalBase(), 2, seed=8, offset=0, count=10)[0:1]).all())
+        True
+    """
+
+    def __init__(self, base: Base, width: int, seeds: Words) -> None:
+        self._base = base
+        self._width = width
+        self._seeds = seeds
+
+    def __len__(self) -> int:
+        return len(self._seeds)
+
+    def __getitem__(self, index: slice, /) -> Float32:
+        seeds = self._seeds[index]
+        needed = words_needed(self._base, self._width)
+        if len(seeds) < _MANY_SEEDS:
+            words = np.concatenate([random_words(seed, 0, 1, needed) for seed in seeds.tolist()])
+        else:
+            words = philox(seeds, -(-needed // WORDS))[:, :needed]
+        return latents(self._base, self._width, _uniform(words))
 
 
 class NoiseAhead:

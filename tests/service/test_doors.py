@@ -6,6 +6,7 @@ goes through both doors of one server process.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.api.door import LARGE_BODY
+from service.api.heads import Heads
 from service.protocol import FastHttpToolsProtocol
 from tests.server import Server
 from tests.service.api.media import ALL
@@ -133,6 +135,37 @@ def test_other_media_types_are_answered_alike(client, prefix, verb, media, table
     url = str(httpx.URL(f"{prefix}/{verb}", params=query))
     hot, cold = both(client, "POST", url, some(accept=accept, content_type=media.name), content)
     assert hot == cold
+
+
+def test_calls_of_many_connections_at_once_are_answered_alike(server):
+    """Plain calls among odd ones, in the same turns of the loop: each gets what it gets alone."""
+    x = np.random.default_rng(0).normal(size=(200, 2)).round(3).tolist()
+    odd = [
+        '{"x": [[1, null]]}',
+        '{"x": [[1, 2], [3, 4]]}',
+        '{"x": [[1e39, 0]]}',
+        '{"x": [[1, 2]], "return": ["z"]}',
+        "{",
+    ]
+    calls = [
+        ("POST", "/logprob", (odd[i % 5] if i % 7 == 0 else json.dumps({"x": [x[i]]})).encode()) for i in range(200)
+    ]
+    calls += [("GET", f"/sample?n=1&seed={i}" if i % 5 else f"/sample?seed={i}&n=0", None) for i in range(200)]
+
+    async def main():
+        limits = httpx.Limits(max_connections=40)
+        async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
+
+            async def answers(**headers):
+                asked = [client.request(how, url, content=content, headers=headers) for how, url, content in calls]
+                return [told(answer) for answer in await asyncio.gather(*asked)]
+
+            await answers()  # so that all heads are known
+            return await answers(), await answers(**{"content-encoding": "identity"})
+
+    hot, cold = asyncio.run(main())
+    assert hot == cold
+    assert {status for status, _, _ in hot} == {200, 400, 422}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -261,9 +294,8 @@ def test_a_client_that_reads_nothing_is_not_written_to_for_ever(server):
 def test_a_client_that_has_not_read_its_answers_goes_to_the_application():
     # There the next answer waits until this client reads; the fast door would write on.
     protocol = FastHttpToolsProtocol.__new__(FastHttpToolsProtocol)
-    protocol._door = SimpleNamespace(
-        find=lambda method, url: "call", may_stream=lambda call, fields: False, max_body_bytes=1000
-    )
+    heads = Heads({(b"GET", b"sample"): lambda exchange: None}, {})
+    protocol._door = SimpleNamespace(heads=heads, max_body_bytes=1000)
     protocol._head = None
     protocol.parser = SimpleNamespace(
         get_http_version=lambda: "1.1",

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from service.api.exchange import Reply
-from service.api.fast import Call, FastDoor, Fields
+from service.api.fast import FastDoor
+from service.api.heads import Call, Fields, Heads, Hot
 from service.api.helpers import Helpers
 from service.api.native import Verbs
 from service.engine.plan import Outputs, Run
@@ -24,33 +25,6 @@ def helpers():
     pool = Helpers(1)
     yield pool
     pool.close()
-
-
-@pytest.mark.parametrize(
-    ("method", "url", "found"),
-    [
-        (b"POST", b"/logprob", (None, None, b"")),
-        (b"POST", b"/logprob?a=1", (None, None, b"a=1")),
-        (b"POST", b"/models/wine/logprob", ("wine", None, b"")),
-        (b"POST", b"/models/wine/versions/3/logprob?", ("wine", "3", b"")),
-        (b"GET", b"/logprob", None),
-        (b"POST", b"/logprob/", None),
-        (b"POST", b"logprob", None),
-        (b"POST", b"//logprob", None),
-        (b"POST", b"http://host/logprob", None),
-        (b"POST", b"/models//logprob", None),
-        (b"POST", b"/models/w%69ne/logprob", None),
-        (b"POST", b"/models/wine/versions//logprob", None),
-        (b"POST", b"/models/wine/1/logprob", None),
-        (b"POST", b"/models/w\xc3\xafne/logprob", None),
-        (b"POST", b"/interpolate", None),
-        (b"POST", b"/logprob?a#b", None),
-    ],
-)
-def test_which_calls_it_answers(helpers, method, url, found):
-    call = FastDoor({(b"POST", b"logprob"): verb}, helpers, 1000, 30.0).find(method, url)
-    assert (call and (call.name, call.version, call.query)) == found
-    assert call is None or call.verb is verb
 
 
 def test_its_verbs_are_routes_of_the_application():
@@ -86,12 +60,11 @@ def ask(helpers, clock, values, rows_each=1):
             outputs = yield Run(lane, rows)
             return Reply(str(2 * outputs.log_prob[0]).encode())
 
-        door = FastDoor({(b"POST", b"double"): doubled}, helpers, 1000, 30.0)
-        call = door.find(b"POST", b"/double")
+        door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
         futures = []
         for value in values:
             future = asyncio.get_running_loop().create_future()
-            door.answer(call, Fields(), str(value).encode(), future.set_result)
+            door.answer(Hot(Call(doubled), Fields(), b"", str(value).encode()), future.set_result)
             futures.append(future)
         replies = await asyncio.wait_for(asyncio.gather(*futures), 20)
         workers.close(10)
@@ -122,63 +95,13 @@ def test_large_runs_are_left_to_the_threads(helpers):
     assert max(sizes) == Limits().chunk_rows
 
 
-HEAD = b"POST /logprob HTTP/1.1\r\nHost: x\r\nContent-Length: 2"
-QUERY = b"GET /sample?n=1&seed=5 HTTP/1.1\r\nHost: x"
-
-
-@pytest.fixture
-def door(helpers):
-    made = FastDoor({}, helpers, 1000, 30.0)
-    made.remember(HEAD, Call(verb, "flow"), Fields(2, "a/b"))
-    made.remember(QUERY, Call(verb, query=b"n=1&seed=5"), Fields())
-    return made
-
-
-@pytest.mark.parametrize(
-    ("data", "found"),
-    [
-        (HEAD + b"\r\n\r\n{}", (Call(verb, "flow"), Fields(2, "a/b"), b"{}")),
-        (QUERY + b"\r\n\r\n", (Call(verb, query=b"n=1&seed=5"), Fields(), b"")),
-        (b"GET /sample?seed=6&n=3 HTTP/1.1\r\nHost: x\r\n\r\n", (Call(verb, query=b"seed=6&n=3"), Fields(), b"")),
-        (b"GET /sample? HTTP/1.1\r\nHost: x\r\n\r\n", (Call(verb), Fields(), b"")),
-        (HEAD + b"\r\n\r\n{", None),  # not whole yet
-        (HEAD + b"\r\n\r\n{} ", None),  # something follows
-        (HEAD, None),
-        (HEAD.replace(b"2", b"3") + b"\r\n\r\n{ }", None),
-        (HEAD.replace(b"POST", b"PUT") + b"\r\n\r\n{}", None),
-        (HEAD.replace(b"1.1", b"1.0") + b"\r\n\r\n{}", None),
-        (HEAD.replace(b"/logprob", b"/logprob?a=1") + b"\r\n\r\n{}", None),
-        (HEAD.replace(b"/logprob", b"/log%70rob") + b"\r\n\r\n{}", None),
-        (b"\r\n" + HEAD + b"\r\n\r\n{}", None),
-        (b"GET /sample?n=1%30 HTTP/1.1\r\nHost: x\r\n\r\n", None),
-        (b"GET /sample?n=1 HTTP/1.1 HTTP/1.1\r\nHost: x\r\n\r\n", None),
-        (b"GET /sample?n=1#f HTTP/1.1\r\nHost: x\r\n\r\n", None),
-        (b"GET /sample HTTP/1.1\r\nHost: x\r\n\r\n", None),
-        (b"GET /sample?n=1 HTTP/1.1\r\nHost: y\r\n\r\n", None),
-        (b"GET /sample HTTP/1.1\r\n\r\n", None),
-        (b"\r\n\r\n", None),
-        (b"", None),
-    ],
-)
-def test_only_a_head_that_was_parsed_before_is_recalled(door, data, found):
-    assert door.recall(data) == found
-
-
-def test_what_is_remembered_has_a_bound(door):
-    for number in range(5000):
-        door.remember(b"POST /%d HTTP/1.1\r\nA: %d" % (number, number), Call(verb), Fields())
-    door.remember(b"POST /long HTTP/1.1\r\nA: " + b"x" * 3000, Call(verb), Fields())
-    assert max(len(door._lines), len(door._fields)) <= 4096
-    assert max(map(len, door._fields)) < 3000
-
-
 @pytest.mark.parametrize("told", ["0", "-1", "1.5", "", "x", "3600001", "12345678", "\u0664"])
 def test_a_timeout_that_is_none_is_refused(helpers, told):
     replies = []
-    door = FastDoor({}, helpers, 1000, 30.0)
+    door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
 
     async def main():
-        door.answer(Call(verb), Fields(timeout=told), b"", replies.append)
+        door.answer(Hot(Call(verb), Fields(timeout=told)), replies.append)
 
     asyncio.run(main())
     assert replies[0].status == 422

@@ -10,7 +10,7 @@ from scipy import stats
 
 from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
 from service.engine.latents import Truncation, latents
-from service.engine.noise import MAX_SEED, BaseNoise, NoiseAhead, uniforms
+from service.engine.noise import MAX_SEED, BaseNoise, FirstRows, NoiseAhead, uniforms
 
 seeds = st.integers(0, MAX_SEED)
 WIDTHS = st.integers(1, 9)
@@ -235,3 +235,14 @@ def test_rows_computed_ahead_by_several_threads():
 def test_few_rows_and_wide_ones_are_not_computed_ahead(width, count):
     noise = BaseNoise(NormalBase(), width, 5, 3, count)
     assert noise.ahead() is noise
+
+
+@given(st.lists(seeds, min_size=1, max_size=40), some_base, st.data())
+def test_first_rows_are_those_of_their_seeds(chosen, base, data):
+    width, base = base
+    start = data.draw(st.integers(0, len(chosen) - 1))
+    stop = data.draw(st.integers(start + 1, len(chosen)))
+    rows = FirstRows(base, width, np.array(chosen, np.uint64))
+    assert len(rows) == len(chosen)
+    alone = [BaseNoise(base, width, seed, 0, 3)[0:1] for seed in chosen[start:stop]]
+    np.testing.assert_array_equal(rows[start:stop], np.concatenate(alone))

@@ -1,0 +1,183 @@
+"""Plain requests, many at once: what one turn of the event loop brought is read, run and written together.
+
+For a single row a verb takes some 10 µs, nearly all of it Python, and several times what the flow takes for one row
+of many. A loaded server gets mostly such requests: nothing but one row of a table, or one row to draw. Here many of
+them share one run, one look at their numbers and one text of the results. Each gets byte for byte the verb's own
+answer, or none: what is not plain, and what has no plain answer, is left to the verb.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import orjson
+
+from service.api import wire
+from service.api.arrays import NUMBERS, plain_rows
+from service.api.asking import named, path_version
+from service.api.codecs.json import numbers, tied
+from service.api.exchange import Exchange, Reply
+from service.api.native import DRAWN_SEED_BITS
+from service.api.problems import told
+from service.engine.flow import ServedFlow
+from service.engine.noise import FirstRows
+from service.engine.plan import Float32, Outputs, Plan, Run
+from service.engine.registry import Registry
+from service.errors import DeadlineExceeded, Draining, PushforwardError, QueueFull
+
+__all__ = ["PlainVerbs", "Replies", "Together"]
+
+Replies: TypeAlias = list[Reply | None]
+"""In the order of the requests; None for one that is to be asked alone."""
+
+Together = Callable[[Exchange, Sequence[bytes]], Plan[Replies]]
+"""Asks many requests at once: what they all say, and what each says, which is its body, or its query where none has a
+body."""
+
+_DRAW: Final = re.compile(rb"(?:n=1(?:&seed=(0|[1-9][0-9]{0,18}))?|seed=(0|[1-9][0-9]{0,18})(?:&n=1)?)?")
+"""One row of a seed, which is below 2^64 where it has 19 digits."""
+
+
+class PlainVerbs:
+    """The plain requests of one server.
+
+    Args:
+        registry: what is served.
+        max_work: the work budget of a request, in values.
+    """
+
+    def __init__(self, registry: Registry, max_work: int) -> None:
+        self._registry = registry
+        self._max_work = max_work
+
+    def hot(self) -> Mapping[tuple[bytes, bytes], Together]:
+        """What can be asked together: method and last part of the path -> how."""
+        return {(b"POST", b"logprob"): self.log_prob, (b"GET", b"sample"): self.sample}
+
+    def log_prob(self, common: Exchange, bodies: Sequence[bytes]) -> Plan[Replies]:
+        """POST /logprob of JSON bodies that hold one row each, and nothing else."""
+        replies: Replies = [None] * len(bodies)
+        flow = self._flow(common)
+        if flow is None or not wire.is_json(common.content_type):
+            return replies
+        rows, asked = _rows(bodies, flow.width)
+        if not asked:
+            return replies
+        outputs = yield from _outputs(Run(flow.forward, rows, value=False))
+        if isinstance(outputs, Outputs):
+            before = _opened(named(flow)) + b',"log_prob":['
+            texts = numbers(outputs.log_prob)
+            for at, text, servable in zip(asked, texts, _servable(outputs), strict=True):
+                if servable:
+                    replies[at] = Reply(b"%b%b]}" % (before, text))
+        elif outputs is not None:
+            for at in asked:
+                replies[at] = outputs
+        return replies
+
+    def sample(self, common: Exchange, queries: Sequence[bytes]) -> Plan[Replies]:
+        """GET /sample of one row, of a seed that is given or not."""
+        replies: Replies = [None] * len(queries)
+        flow = self._flow(common)
+        if flow is None:
+            return replies
+        seeds: list[int] = []
+        asked: list[int] = []
+        for at, query in enumerate(queries):
+            found = _DRAW.fullmatch(query)
+            if found is not None:
+                digits = found[1] or found[2]
+                seeds.append(int(digits) if digits else secrets.randbits(DRAWN_SEED_BITS))
+                asked.append(at)
+        if not asked:
+            return replies
+        rows = FirstRows(flow.manifest.base, flow.width, np.array(seeds, np.uint64))
+        outputs = yield from _outputs(Run(flow.inverse, rows))
+        if isinstance(outputs, Outputs):
+            before = _opened(named(flow)) + b',"seed":'
+            drawn = zip(seeds, numbers(outputs.value), numbers(outputs.log_prob), strict=True)
+            for at, (seed, x, log_prob), servable in zip(asked, drawn, _servable(outputs), strict=True):
+                if servable:
+                    text = (before, seed, x, log_prob)
+                    replies[at] = Reply(b'%b%d,"offset":0,"n":1,"x":[[%b]],"log_prob":[%b]}' % text)
+        elif outputs is not None:
+            for at in asked:
+                replies[at] = outputs
+        return replies
+
+    def _flow(self, common: Exchange) -> ServedFlow | None:
+        """The flow that all of them mean, where its rows are those of a table and the answer is JSON."""
+        try:
+            codec = wire.accepted(common)
+            flow = self._registry.find(common.name, path_version(common.version))
+        except PushforwardError:
+            return None  # told by the verb
+        plain = wire.is_json(codec.media_type) and len(flow.event_shape) == 1 and flow.manifest.context_width == 0
+        return flow if plain and flow.width <= self._max_work else None
+
+
+def _rows(bodies: Sequence[bytes], width: int) -> tuple[Float32, list[int]]:
+    """The rows of all bodies that are plain, ``[N, width]``, and which bodies these are."""
+    found: list[list[Any]] = []
+    asked: list[int] = []
+    for at, body in enumerate(bodies):
+        row = _row(body, width)
+        if row is not None:
+            found.append(row)
+            asked.append(at)
+    if (few := plain_rows(found, (width,))) is not None:
+        return few, asked
+    if not NUMBERS.issuperset(map(type, chain.from_iterable(found))):
+        kept = [i for i, row in enumerate(found) if NUMBERS.issuperset(map(type, row))]
+        found, asked = [found[i] for i in kept], [asked[i] for i in kept]
+    values = np.fromiter(chain.from_iterable(found), np.float64, len(found) * width).reshape(-1, width)
+    with np.errstate(over="ignore"):
+        rows: Float32 = values.astype(np.float32)
+    finite = np.isfinite(rows)
+    if not finite.all():
+        kept = np.flatnonzero(finite.all(axis=1)).tolist()
+        rows, asked = rows[kept], [asked[i] for i in kept]
+    return rows, asked
+
+
+def _row(body: bytes, width: int) -> list[Any] | None:
+    """The items of a body's only row, whatever they are; None where it is not plain."""
+    try:
+        arguments = orjson.loads(tied(body))
+    except orjson.JSONDecodeError:
+        return None
+    if type(arguments) is not dict or len(arguments) != 1:
+        return None
+    row = arguments.get("x")
+    if type(row) is list and len(row) == 1 and type(row[0]) is list:
+        row = row[0]
+    return row if type(row) is list and len(row) == width else None
+
+
+def _outputs(run: Run) -> Plan[Outputs | Reply | None]:
+    """What a run gives; the answer to all, where there was no time for it; None where one row may be at fault."""
+    try:
+        return (yield run)
+    except (QueueFull, Draining, DeadlineExceeded) as error:
+        return told(error)
+    except PushforwardError:
+        return None
+
+
+def _opened(names: Mapping[str, Any]) -> bytes:
+    """A JSON object without its end."""
+    return orjson.dumps(names)[:-1]
+
+
+def _servable(outputs: Outputs) -> list[bool]:
+    """Which rows' numbers are all finite."""
+    if outputs.finite:
+        return [True] * len(outputs.log_prob)
+    finite = np.isfinite(outputs.log_prob) & np.isfinite(outputs.log_abs_det_jacobian)
+    servable: list[bool] = (finite & np.isfinite(outputs.value).all(axis=1)).tolist()
+    return servable
