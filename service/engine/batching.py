@@ -49,6 +49,7 @@ class Batcher:
         self._again: deque[Batch] = deque()
         self._in_hand: dict[Batch, None] = {}
         self._due: list[Answer] = []
+        self._taken_at = -math.inf
         self._closed = False
 
     @property
@@ -145,7 +146,7 @@ class Batcher:
     def take(self, now: float, queue: Queue | None = None) -> Batch | None:
         """The next batch to run, or None where there is none.
 
-        What has passed its deadline, or has been abandoned, is dropped here instead of being run.
+        What has been abandoned, or would not be back by its deadline, is dropped here instead of being run.
 
         Args:
             now: in seconds, on the clock of the deadlines.
@@ -157,6 +158,7 @@ class Batcher:
             batch = self._retried(now) if self._again else self._turn(now)
             if batch.parts:
                 self._in_hand[batch] = None
+                self._taken_at = now
                 return batch
         return None
 
@@ -166,7 +168,7 @@ class Batcher:
         batch.queue.waiting_rows -= batch.size
         for request, _, _ in batch.parts:
             if not request.answered and (request.abandoned or request.deadline <= now):
-                self._drop(request)
+                self._give_up(batch.queue, request, now)
         return Batch(batch.queue, [part for part in batch.parts if not part.request.answered])
 
     def _turn(self, now: float) -> Batch:
@@ -179,29 +181,39 @@ class Batcher:
 
     def _packed(self, line: Line, now: float) -> list[Part]:
         parts: list[Part] = []
+        gone: list[Request] = []
+        late: list[Request] = []
         requests = line.requests
         room = line.queue.limits.chunk_rows
+        back = now + line.queue.longest_seconds(line)
         rows = 0
         while requests and requests[0].size <= room:
             request = requests.popleft()
-            size = request.size
-            rows += size
-            request.given = size
+            rows += request.size
             if request.abandoned or request.deadline <= now:
-                self._drop(request)
+                gone.append(request)
+            elif request.deadline <= back:
+                late.append(request)
             else:
-                room -= size
-                parts.append(Part(request, 0, size))
+                room -= request.size
+                parts.append(Part(request, 0, request.size))
         line.rows -= rows
         line.queue.waiting_rows -= rows
+        if late and not parts:  # how long a batch takes is an estimate, and only runs mend one that is wrong
+            newest = late.pop()
+            parts.append(Part(newest, 0, newest.size))
+        for request in (*gone, *late):
+            self._give_up(line.queue, request, now)
+        for request in (*gone, *late, *[part.request for part in parts]):
+            request.given = request.size
         return parts
 
     def _chunk(self, line: Line, now: float) -> list[Part]:
         while line.requests:
             request = line.requests.popleft()
             if request.abandoned or request.deadline <= now:
+                self._give_up(line.queue, request, now)
                 self._forget_rest(line, request)
-                self._drop(request)
                 continue
             start = request.given
             request.given = min(start + line.queue.limits.chunk_rows, request.size)
@@ -275,12 +287,12 @@ class Batcher:
         for queue in self._queues:
             for line in (queue.short, queue.long):
                 for request in [r for r in line.requests if r.abandoned or r.deadline <= now]:
+                    self._give_up(queue, request, now)
                     self._withdraw(line, request)
-                    self._drop(request)
         for batch in (*self._again, *self._in_hand):
             for request, _, _ in batch.parts:
                 if not request.answered and (request.abandoned or request.deadline <= now):
-                    self._drop(request)
+                    self._give_up(batch.queue, request, now)
 
     def _withdraw(self, line: Line, request: Request) -> None:
         """Take a request's rows that have not been handed out from where they wait."""
@@ -298,11 +310,19 @@ class Batcher:
         line.rows -= rest
         line.queue.waiting_rows -= rest
 
-    def _drop(self, request: Request) -> None:
+    def _give_up(self, queue: Queue, request: Request, now: float) -> None:
+        """Answer a request whose rows do not run any more.
+
+        None of its rows ran, and the queue moved on while it waited: then there was too much before it, whatever was
+        expected when it came, and it is refused as it would have been then.
+        """
         if request.abandoned:
             self._answer(request, ClientGone("the client closed its connection before its rows ran"))
-        else:
+        elif request.given or (request.deadline <= now and self._taken_at <= request.arrived):
             self._answer(request, DeadlineExceeded("the deadline passed before this request was answered"))
+        else:
+            detail = "too much was waiting before this request for an answer by its deadline; none of its rows were run"
+            self._answer(request, QueueFull(detail, retry_seconds=self.expected_seconds(queue, request.size)))
 
     def _answer(self, request: Request, result: Outputs | Exception) -> None:
         request.answered = True

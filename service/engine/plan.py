@@ -110,8 +110,8 @@ class Lane(Protocol):
         Args:
             run: what to run; its lane is this one.
             done: gets the outputs of its rows in their order, or the error.
-            deadline: on `time.monotonic`, in seconds; rows that have not run by then are dropped, and answered
-                `DeadlineExceeded`.
+            deadline: on `time.monotonic`, in seconds; rows that would not be back by then are dropped. Where none has
+                been run because too much was before them they are answered `QueueFull`, else `DeadlineExceeded`.
 
         Raises:
             QueueFull: too much is waiting for an answer by the deadline; `done` is not called.

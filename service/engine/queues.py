@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ __all__ = ["Answer", "Batch", "Limits", "Line", "Part", "Queue", "Request"]
 _FEW: Final = 16
 """Up to so many rows a batch takes about the same time: that of the call."""
 
-_WEIGHT: Final = 0.1
-"""Of the newest batch, in the mean time of a row."""
+_WEIGHT: Final = 1 / 32
+"""Of the newest batch, in the mean time of those of its size: on a busy machine one in ten takes thrice as long."""
+
+_DEVIATIONS: Final = 2.0
+"""So many mean deviations over the mean lie few batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,27 +178,54 @@ class Queue:
         limits: the bounds.
     """
 
-    __slots__ = ("_mean", "_quickest", "limits", "long", "short", "waiting_rows")
+    __slots__ = ("_deviation", "_means", "_quickest", "_seconds", "_sizes", "limits", "long", "short", "waiting_rows")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.waiting_rows = 0
         self.short = Line(self, long=False)
         self.long = Line(self, long=True)
-        self._mean = 0.0
+        self._means: dict[int, tuple[float, float]] = {}
+        self._sizes: list[float] = []
+        self._seconds: list[float] = []
+        self._deviation = 0.0
         self._quickest = math.inf
 
-    def note(self, rows: int, seconds: float) -> None:
-        """Remember how long a batch took."""
-        each = seconds / max(rows, _FEW)
-        self._mean += (each - self._mean) * (_WEIGHT if self._mean else 1.0)
+    def note(self, rows: int, seconds: float, busy_seconds: float = 0.0) -> None:
+        """Remember how long a batch took.
+
+        Args:
+            rows: of it.
+            seconds: of its run.
+            busy_seconds: how long it kept its engine from the next batch, where that is known to be longer.
+        """
+        rows = max(rows, _FEW)
+        kept = max(seconds, busy_seconds)
+        # A row costs a small batch many times what it costs a large one: only batches of about one size have a mean.
+        kind = rows.bit_length()
+        mean_rows, mean = self._means.get(kind, (rows, kept))
+        self._deviation += (abs(kept / mean - 1) - self._deviation) * _WEIGHT
+        self._means[kind] = mean_rows + (rows - mean_rows) * _WEIGHT, mean + (kept - mean) * _WEIGHT
+        points = sorted(self._means.values())
+        self._sizes, self._seconds = [rows for rows, _ in points], [mean for _, mean in points]
         # On a busy machine most batches also wait for a processor, which says nothing of the flow: here the quickest
         # of late counts, forgotten by a tenth each batch.
-        self._quickest = min(1.1 * self._quickest, each)
+        self._quickest = min(1.1 * self._quickest, seconds / rows)
 
     def usual_seconds(self, rows: int) -> float:
-        """How long a batch of so many rows takes as things are; 0 before the first."""
-        return max(rows, _FEW) * self._mean
+        """How long a batch of so many rows keeps an engine as things are; 0 before the first.
+
+        On the line between the next smaller and the next larger size that have been seen; beyond them at the rate of
+        the last.
+        """
+        sizes, seconds = self._sizes, self._seconds
+        rows = max(rows, _FEW)
+        at = bisect_left(sizes, rows)
+        if at in (0, len(sizes)):
+            end = min(at, len(sizes) - 1)
+            return rows * seconds[end] / sizes[end] if sizes else 0.0
+        share = (rows - sizes[at - 1]) / (sizes[at] - sizes[at - 1])
+        return seconds[at - 1] + share * (seconds[at] - seconds[at - 1])
 
     def least_seconds(self, rows: int) -> float:
         """How long the computation itself of a batch of so many rows takes; infinite before the first."""
@@ -203,3 +234,7 @@ class Queue:
     def typical_seconds(self, line: Line) -> float:
         """How long a turn of one of its lines takes."""
         return self.usual_seconds(min(line.rows, self.limits.chunk_rows))
+
+    def longest_seconds(self, line: Line) -> float:
+        """How long a turn of one of its lines takes, but for a few."""
+        return self.typical_seconds(line) * (1 + _DEVIATIONS * self._deviation)

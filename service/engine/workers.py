@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from contextlib import suppress
+from typing import Final, NamedTuple, Protocol
 
 from service.engine.batching import Batcher
 from service.engine.metrics import UNSEEN, LaneMetrics
@@ -19,6 +22,10 @@ from service.engine.queues import Answer, Batch, Limits, Queue, Request
 from service.errors import Draining, EngineFailed, PushforwardError
 
 __all__ = ["Asked", "QueuedLane", "Runner", "Workers"]
+
+_NICE: Final = 5
+"""How far the engine's threads stand back behind the event loop's, as `nice` counts. The loop needs little, but soon:
+on two busy cores it would wait for milliseconds until a batch is over, at each request."""
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +149,7 @@ class Workers:
         _deliver(refused)
         _deliver(due)
         if batch is not None:
-            self._run(batch)
+            self._run(batch, self.clock())
         return taken
 
     def _take(self, lane: QueuedLane, asked: Asked) -> Request:
@@ -183,32 +190,46 @@ class Workers:
         thread.start()
 
     def _work(self) -> None:
+        _step_back()
+        busy_since: float | None = None
         while True:
             with self._wake:
-                batch = self._batcher.take(self.clock())
+                now = self.clock()
+                batch = self._batcher.take(now)
                 due = self._batcher.collect()
                 if batch is None and not due:
                     if self._closed:
                         return
                     self._wake.wait()
+                    busy_since = None
                     continue
                 if self._batcher.has_work:
                     self._wake.notify()
             _deliver(due)
             if batch is not None:
-                self._run(batch)
+                busy_since = self._run(batch, now if busy_since is None else busy_since)
 
-    def _run(self, batch: Batch) -> None:
+    def _run(self, batch: Batch, busy_since: float) -> float:
+        """Run a batch, and hand in what it gave.
+
+        Args:
+            batch: as it was taken.
+            busy_since: when the thread began with it: where it had one before, at the end of that one's run.
+
+        Returns:
+            When its run ended.
+        """
         began = self.clock()
         lane = self._lanes[batch.queue]
         outputs = _outputs(lane.runner, batch)
-        seconds = self.clock() - began
+        ended = self.clock()
+        seconds = ended - began
         metrics = lane.metrics
         levels = UNSEEN
         if metrics is not None and batch.counted and isinstance(outputs, Outputs):
             levels = metrics.weigh(outputs)
         with self._wake:
-            batch.queue.note(batch.size, seconds)
+            batch.queue.note(batch.size, seconds, ended - busy_since)
             if metrics is not None:
                 metrics.batch(batch.size, began - batch.parts[0].request.arrived, seconds, levels)
             if isinstance(outputs, Outputs):
@@ -218,6 +239,15 @@ class Workers:
                 self._wake.notify()
             due = self._batcher.collect()
         _deliver(due)
+        return ended
+
+
+def _step_back() -> None:
+    """Let other threads go before this one. Only Linux has priorities of single threads; to do without is no harm."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            own = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + _NICE)
 
 
 def _outputs(runner: Runner, batch: Batch) -> Outputs | PushforwardError:

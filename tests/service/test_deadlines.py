@@ -35,6 +35,12 @@ def held(monkeypatch):
     gate.set()
 
 
+def expect_to_be_slow(queue):
+    """A second a row or more, as far as the server knows."""
+    for size in (1, queue.limits.chunk_rows):
+        queue.note(size, 1e5)
+
+
 def timeout(milliseconds):
     return {"Pushforward-Timeout-Ms": str(milliseconds)}
 
@@ -57,7 +63,7 @@ def test_the_setting_holds_where_the_client_says_nothing(serving, held):
 def test_what_cannot_be_answered_in_time_is_429_at_once(serving, held):
     client = serving(threads=1)
     queue = client.app.state.registry.find().forward.queue
-    queue.note(1000, 1000.0)  # a second a row, as far as the server knows
+    expect_to_be_slow(queue)
     held.hold()
     answers = []
     caller = threading.Thread(target=lambda: answers.append(client.post("/logprob", json={"x": [[1, 2]] * 20000})))
@@ -76,7 +82,7 @@ def test_what_cannot_be_answered_in_time_is_429_at_once(serving, held):
 def test_what_is_refused_is_not_even_read(serving, held):
     client = serving(threads=1)
     queue = client.app.state.registry.find().forward.queue
-    queue.note(1000, 1000.0)
+    expect_to_be_slow(queue)
     held.hold()
     caller = threading.Thread(target=lambda: client.post("/logprob", json={"x": [[1, 2]] * 20000}))
     caller.start()

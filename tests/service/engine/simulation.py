@@ -71,6 +71,7 @@ class Ask:
         self.cancelled = False
         self.answers = []
         self.started = 0  # rows that have been handed out
+        self.passed = False  # whether a batch was taken while it waited
 
 
 class Simulation:
@@ -171,6 +172,9 @@ class Simulation:
             }
             alone = self.random.choice([None, None, self.random.choice(self.queues)])
             batch = self.batcher.take(self.clock, alone)
+            for ask in self.asks:
+                if batch is not None and ask.taken is not None and not ask.taken.answered:
+                    ask.passed = ask.passed or ask.arrived < self.clock
             if batch is None:
                 if alone is None:
                     assert not had, "an engine is idle while there is work"
@@ -261,6 +265,10 @@ class Simulation:
             assert ask.cancelled
         elif isinstance(result, DeadlineExceeded):
             assert ask.deadline < float("inf")
+            assert ask.started or not ask.passed, "the queue was too full for it"
+        elif isinstance(result, QueueFull):
+            assert ask.deadline < float("inf")
+            assert not ask.started, "refused, and its rows were run"
         elif ask.number in self.poison:
             assert isinstance(result, EngineFailed), "only the culprit's own error"
         else:

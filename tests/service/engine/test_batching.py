@@ -236,7 +236,7 @@ def test_what_has_passed_its_deadline_is_dropped_and_not_run():
     assert [len(part.request.rows) for part in batch.parts] == [2, 2]
     assert isinstance(box.answers[1], DeadlineExceeded)
     assert box.take(now=2.0) is None
-    assert isinstance(box.answers[4], DeadlineExceeded)
+    assert isinstance(box.answers[4], QueueFull), "it had been its turn later"
     box.finish(batch)
     assert right(2, 2, box.answers[2])
     assert right(3, 2, box.answers[3])
@@ -267,6 +267,29 @@ def test_nobody_waits_past_the_deadline_for_an_engine_that_does_not_come_back():
     assert box.take() is None
     box.finish(running)  # late, and passed over
     assert box.batcher.idle
+
+
+def test_what_the_queue_was_too_full_for_is_refused_and_what_no_engine_came_for_is_late():
+    box = Box()
+    box.submit(1, 3)
+    box.take()
+    box.submit(3, 3, box.other)
+    box.submit(2, 20, deadline=5.0)
+    box.take(now=1.0)
+    box.submit(4, 3, now=2.0, deadline=5.0)
+    box.batcher.expire(5.0)
+    box.deliver()
+    assert isinstance(box.answers[2], QueueFull), "a batch was begun while it waited"
+    assert isinstance(box.answers[4], DeadlineExceeded), "none was"
+
+
+def test_what_is_half_run_has_passed_its_deadline():
+    box = Box()
+    box.submit(1, 20, deadline=5.0)
+    box.run()
+    box.batcher.expire(5.0)
+    box.deliver()
+    assert isinstance(box.answers[1], DeadlineExceeded)
 
 
 def test_a_request_past_its_deadline_is_not_taken():
@@ -307,6 +330,37 @@ def test_two_engines_are_through_in_half_the_time():
     assert box.batcher.expected_seconds(box.queue, 100) == pytest.approx(alone / 2)
 
 
+def test_what_would_not_be_back_in_time_is_refused_without_a_run():
+    box = timed(0.01)
+    for request, deadline in ((1, 10.0), (2, 11.0), (3, math.inf)):
+        box.submit(request, 20, deadline=deadline)
+    batch = box.take(now=9.5)  # 0.6 seconds for its 60 rows
+    assert isinstance(box.answers[1], QueueFull)
+    assert [part.request.deadline for part in batch.parts] == [11.0, math.inf]
+
+
+def test_an_engine_that_has_nothing_else_to_run_tries():
+    box = timed(0.01)
+    for request in (1, 2, 3):
+        box.submit(request, 20, deadline=10.0)
+    batch = box.take(now=9.5)
+    assert sorted(box.answers) == [1, 2]
+    assert all(isinstance(answer, QueueFull) for answer in box.answers.values())
+    box.finish(batch)
+    assert right(3, 20, box.answers[3])
+
+
+def test_batches_that_take_now_this_and_now_that_long_are_not_expected_to_the_moment():
+    queue = timed(0.01).queue
+    queue.short.rows = 100
+    assert queue.longest_seconds(queue.short) == pytest.approx(1.0)
+    for _ in range(100):
+        queue.note(100, 0.5)
+        queue.note(100, 1.5)
+    assert queue.usual_seconds(100) == pytest.approx(1.0, rel=0.05)
+    assert queue.longest_seconds(queue.short) == pytest.approx(2.0, rel=0.05)
+
+
 def test_a_batch_is_timed_by_the_quickest_of_late_and_by_the_usual():
     box = Box()
     assert box.queue.least_seconds(1) == math.inf
@@ -315,7 +369,25 @@ def test_a_batch_is_timed_by_the_quickest_of_late_and_by_the_usual():
     assert box.queue.least_seconds(32) == pytest.approx(0.032)
     box.queue.note(1, 0.16)
     assert box.queue.least_seconds(16) == pytest.approx(0.016 * 1.1), "one slow batch says nothing"
-    assert box.queue.usual_seconds(16) == pytest.approx(0.016 + 0.1 * (0.16 - 0.016))
+    assert box.queue.usual_seconds(16) == pytest.approx(0.016 + (0.16 - 0.016) / 32)
+
+
+def test_a_batch_is_timed_by_those_of_about_its_size():
+    queue = Box().queue
+    for size, seconds in ((16, 0.1), (112, 0.2), (1000, 1.0)):
+        queue.note(size, seconds)
+    assert [queue.usual_seconds(size) for size in (1, 16, 64, 112, 1000)] == pytest.approx([0.1, 0.1, 0.15, 0.2, 1.0])
+    assert queue.usual_seconds(2000) == pytest.approx(2.0)
+    for _ in range(1000):
+        queue.note(16, 10.0)
+    assert queue.usual_seconds(1000) == pytest.approx(1.0), "small ones say nothing of it"
+
+
+def test_a_batch_keeps_its_engine_for_longer_than_its_run():
+    queue = Box().queue
+    queue.note(16, 0.1, 0.3)
+    assert queue.usual_seconds(16) == pytest.approx(0.3)
+    assert queue.least_seconds(16) == pytest.approx(0.1)
 
 
 def test_only_the_short_ones_of_a_queue_alone_are_given_to_whoever_asks_for_them():

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+import os
+import sys
 import threading
 from concurrent.futures import Future
 
@@ -156,6 +159,31 @@ def test_a_batch_that_takes_long_is_not_run_where_it_came_from():
         assert isinstance(answered.result(10), Outputs)
         assert (names[-1] == threading.current_thread().name) is here
     workers.close(10)
+
+
+def test_what_passes_between_two_batches_is_of_the_second():
+    ticks = itertools.count()
+    workers = Workers(1, lambda: float(next(ticks)))  # a run takes one look at the clock, and so one second
+    lane, runner, first = held(workers)
+    second = ask(lane, 2)
+    runner.gate.set()
+    assert (first.result(30).value, second.result(30).value) == (2, 4)
+    workers.close(10)
+    assert lane.queue.least_seconds(16) == pytest.approx(1.0)
+    assert lane.queue.usual_seconds(16) > 1.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
+def test_an_engine_steps_back_behind_whoever_asks(workers):
+    seen = []
+
+    class Seen(Doubles):
+        def __call__(self, rows, context):
+            seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return super().__call__(rows, context)
+
+    ask(workers.lane(Seen(), Limits()), 1).result(30)
+    assert seen == [min(19, os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) + 5)]
 
 
 def held(workers):
