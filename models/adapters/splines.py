@@ -135,10 +135,10 @@ def quadratic(x: Tensor, widths: Tensor, heights: Tensor, knots: Knots, *, inver
     if raw.shape[-1] == shares.shape[-1] - 1:
         first, last = 0.5 * shares[..., :1], 0.5 * shares[..., -1:]
         area = 0.5 * first * raw[..., :1] + 0.5 * last * raw[..., -1:]
-        area = area + ((raw[..., :-1] + raw[..., 1:]) / 2 * shares[..., 1:-1]).sum(dim=-1, keepdim=True)
+        area = area + _total((raw[..., :-1] + raw[..., 1:]) / 2 * shares[..., 1:-1])
         end = area / (1 - 0.5 * first - 0.5 * last)
         raw = torch.cat((end, raw, end), dim=-1)
-    area = ((raw[..., :-1] + raw[..., 1:]) / 2 * shares).sum(dim=-1, keepdim=True)
+    area = _total((raw[..., :-1] + raw[..., 1:]) / 2 * shares)
     density = knots.height + (1 - knots.height) * raw / area
     edges_x, edges_y = _cumulative(shares), _cumulative((density[..., :-1] + density[..., 1:]) / 2 * shares)
     bins = _bin(edges_y if inverse else edges_x, unit)
@@ -164,6 +164,11 @@ def _clamp(x: Tensor, knots: Knots) -> tuple[Tensor, Tensor]:
 
 def _outside(inside: Tensor, x: Tensor, y: Tensor, ladj: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(inside, y, x), torch.where(inside, ladj, torch.zeros_like(ladj))
+
+
+def _total(values: Tensor) -> Tensor:
+    """The sum over the bins, ``[..., K]`` -> ``[..., 1]``, as a product: see `models.reductions`."""
+    return values @ values.new_ones(values.shape[-1], 1)
 
 
 def _shares(raw: Tensor, least: float) -> Tensor:

@@ -15,6 +15,7 @@ from models.adapters.take import library_terms, take
 from models.gate import check_flow, reference
 from models.graph import export_graph
 from models.importing import drawn_rows
+from models.invariance import check_invariance
 from models.probes import make_probes
 from models.session import Graph
 from service.errors import DataError
@@ -131,3 +132,10 @@ def test_one_of_each_library_in_its_graphs(library: str, family: str) -> None:
     assert np.max(np.abs(forward.log_prob - expected) / (1 + np.abs(expected))) < 1e-5
     inverse = Graph(export_graph(flow, "inverse"), "inverse")(forward.value.astype(np.float32), None, 7)
     np.testing.assert_allclose(inverse.value, rows.x, rtol=1e-4, atol=1e-4)
+
+
+def test_the_sums_of_a_quadratic_spline_do_not_depend_on_the_place_of_a_row() -> None:
+    case = next(case for case in cases() if case.family.name == "quadratic coupling")
+    imported, rows = taken(case)
+    flow = imported.flow.float().fold()
+    check_invariance(Graph(export_graph(flow, "forward"), "forward"), rows.x, None)
