@@ -115,7 +115,8 @@ def check_graphs(exact: Flow, forward: Graph, inverse: Graph, probes: Probes, se
             size = size.reshape(-1, *(1 for _ in answers.value.shape[1:]))
             compare(graph.output, where, actual.value, answers.value, LATENT_TOLERANCE, label, size)
             worst[graph.output] = max(worst[graph.output], relative_error(actual.value, answers.value))
-            for name, unit in (("log_abs_det_jacobian", log_det_unit(answers.log_prob)), ("log_prob", 1.0)):
+            ladj_unit = log_det_unit(answers.log_prob, exact.width)
+            for name, unit in (("log_abs_det_jacobian", ladj_unit), ("log_prob", 1.0)):
                 error = compare(name, where, getattr(actual, name), getattr(answers, name), TOLERANCE, label, unit)
                 worst[name] = max(worst[name], error)
     held_out = probes.held_out

@@ -76,7 +76,7 @@ def check_trace(exact: Flow, graph: Graph, probes: Probes) -> None:
         log_prob = exact.masked(rows, exact.base_log_prob(values[-1]) + ladj).numpy()
     value = torch.stack([y.flatten(1) for y in values], dim=1).numpy()
     size = 1.0 + np.abs(value).max(axis=2, keepdims=True)
-    unit = log_det_unit(log_prob)
+    unit = log_det_unit(log_prob, exact.width)
     for batch in BATCHES:
         actual = graph(probes.x, probes.context, batch)
         where = f"of trace.onnx in batches of {batch}"

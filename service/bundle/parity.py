@@ -18,24 +18,27 @@ BATCH_MULTIPLE = 4
 exporter's gate shows it of each graph."""
 
 
-def log_det_unit(log_prob: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """What log-determinants are divided by before their `relative_error`: one plus the size of the log_prob.
+def log_det_unit(log_prob: npt.ArrayLike, width: int) -> npt.NDArray[np.float64]:
+    """What log-determinants are divided by before their `relative_error`: 1 + min(|log_prob|, D).
 
     Large terms of both signs, as those of a logit and of a scale for each of a thousand pixels, can leave hardly
-    anything, with float32's rounding of what they were. All that a log-determinant is for is its part in log_prob.
+    anything, with float32's rounding of what they were: some nats a column, and a log-determinant adds up D columns.
+    All that it is for is its part in log_prob, which is held to one plus its own size. Beyond D nats that size is the
+    latent's distance, as of a row far outside the data, and no excuse for a log-determinant.
 
     Args:
         log_prob: ``[N]`` as expected, in nats; -inf outside the support, where the unit is 1.
+        width: the number of columns D of the latent, at least 1.
 
     Returns:
         ``[N]``.
 
     Example:
-        >>> log_det_unit([-9.0, -np.inf]).tolist()
-        [10.0, 1.0]
+        >>> log_det_unit([-9.0, -1e6, -np.inf], 16).tolist()
+        [10.0, 17.0, 1.0]
     """
     values = np.abs(np.asarray(log_prob, np.float64))
-    return 1.0 + np.where(np.isfinite(values), values, 0.0)
+    return 1.0 + np.minimum(np.where(np.isfinite(values), values, 0.0), width)
 
 
 def relative_error(actual: npt.ArrayLike, expected: npt.ArrayLike) -> float:

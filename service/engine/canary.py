@@ -133,7 +133,7 @@ def _require(found: list[ParityRow]) -> None:
 
 def _compare(golden: Golden, there: Outputs, back: Outputs, batch: int) -> list[ParityRow]:
     inside = np.isfinite(golden.log_prob)  # a row outside the support has no latent to come back from
-    unit = log_det_unit(golden.log_prob)
+    unit = log_det_unit(golden.log_prob, golden.z.shape[1])
     return [
         ParityRow("forward log_prob", batch, relative_error(there.log_prob, golden.log_prob), TOLERANCE),
         ParityRow("forward z", batch, relative_error(there.value, golden.z), TOLERANCE),
@@ -155,7 +155,7 @@ def _compare(golden: Golden, there: Outputs, back: Outputs, batch: int) -> list[
 
 def _compare_trace(golden: Golden, traced: Outputs, batch: int) -> list[ParityRow]:
     """The last step is z, and the steps' log-determinants sum to the whole."""
-    unit = log_det_unit(golden.log_prob)
+    unit = log_det_unit(golden.log_prob, golden.z.shape[1])
     whole = traced.log_abs_det_jacobian.sum(axis=1, dtype=np.float64) / unit
     summed = relative_error(whole, golden.log_abs_det_jacobian / unit)
     return [

@@ -40,7 +40,7 @@ def test_nothing_is_no_error():
 
 def test_a_log_determinant_is_measured_beside_the_log_prob_that_it_is_a_part_of():
     """What is left of large terms of both signs has their rounding errors, and goes into log_prob alone."""
-    unit = log_det_unit([-600.0, -600.0, -np.inf])
+    unit = log_det_unit([-600.0, -600.0, -np.inf], 784)
     np.testing.assert_array_equal(unit, [601.0, 601.0, 1.0])
     expected = np.array([0.5, -500.0, 2.0])
     assert relative_error((expected + np.array([0.03, 0.0, 0.0])) / unit, expected / unit) == pytest.approx(
@@ -48,3 +48,9 @@ def test_a_log_determinant_is_measured_beside_the_log_prob_that_it_is_a_part_of(
     )
     assert relative_error((expected + np.array([0.0, 0.0, 0.03])) / unit, expected / unit) == pytest.approx(0.01)
     assert relative_error(-expected / unit, expected / unit) > 0.5, "a wrong sign is seen"
+
+
+def test_a_log_prob_of_a_row_far_outside_excuses_no_log_determinant():
+    unit = log_det_unit([-1e6, 3.0], 16)
+    np.testing.assert_array_equal(unit, [17.0, 4.0])
+    assert relative_error(np.array([2.5]) / unit[:1], np.array([2.0]) / unit[:1]) > 0.02
