@@ -1,8 +1,9 @@
-"""The flow that is timed: 8 affine couplings, conditioners 128-128, random weights; width by choice."""
+"""The flow that is timed: 8 affine couplings, conditioners 128-128, or another family; random weights; any width."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 
@@ -13,11 +14,18 @@ from service.bundle.store import Repository
 
 TRANSFORMS = 8
 
+FAMILIES: Final[dict[str, dict[str, Any]]] = {
+    "real_nvp": {"transforms": TRANSFORMS, "hidden": [128, 128]},
+    "neural_spline_coupling": {},
+    "maf": {},
+}
+"""Family -> its options, where they are not the defaults."""
 
-def make_flow(width: int) -> Flow:
-    """The flow, and behind its `Standardize` couplings that move every row: a fit would start from the identity."""
+
+def make_flow(width: int, family: str = "real_nvp") -> Flow:
+    """The flow, and behind its `Standardize` steps that move every row: a fit would start from the identity."""
     generator = torch.Generator().manual_seed(0)
-    flow = build_flow("real_nvp", {"transforms": TRANSFORMS, "hidden": [128, 128]}, rows=make_rows(width), seed=0)
+    flow = build_flow(family, FAMILIES[family], rows=make_rows(width), seed=0)
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)

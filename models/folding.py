@@ -70,7 +70,7 @@ def _unpack_parameters(graph: ir.Graph, node: ir.Node) -> bool:
 def _softsign(graph: ir.Graph, node: ir.Node) -> bool:
     """V / (1 + |v / c|) = |c| Softsign(v / |c|), and the division is the conditioner's weight's where v is its output.
 
-    It is how scales and splines bound what a conditioner gives.
+    It is how scales and splines bound what a conditioner gives; c is a number, or one for each place of the last axis.
     """
     value, total = input_of(node, 0), producer_of(node, 1)
     if node.op_type != "Div" or value is None or total is None or total.op_type != "Add":
@@ -79,55 +79,64 @@ def _softsign(graph: ir.Graph, node: ir.Node) -> bool:
     ratio = producer_of(absolute, 0)
     if absolute is None or absolute.op_type != "Abs" or constant_number(input_of(total, one)) != 1.0:
         return False
-    limit = constant_number(input_of(ratio, 1))
-    if ratio is None or ratio.op_type != "Div" or ratio.inputs[0] is not value or not limit:
+    limit = constant_value(input_of(ratio, 1))
+    if ratio is None or ratio.op_type != "Div" or ratio.inputs[0] is not value or limit is None:
         return False
-    bound = np.float32(abs(limit))
+    bound = np.abs(limit.astype(np.float32))
+    if not bound.all() or (bound.size > 1 and bound.shape != (last_dimension(value),)):
+        return False
     if not _divide_rows(graph, value, {node, ratio}, bound):
-        divided = ir.node("Div", [value, new_constant(graph, node, np.array(bound))])
+        divided = ir.node("Div", [value, new_constant(graph, node, bound)])
         graph.insert_before(node, divided)
         value = named_like(value, divided, f"{node.outputs[0].name}_share")
     sign = ir.node("Softsign", [value])
     graph.insert_before(node, sign)
     share = named_like(node.outputs[0], sign, f"{node.outputs[0].name}_softsign")
-    put_for(graph, node, ir.node("Mul", [share, new_constant(graph, node, np.array(bound))]))
+    put_for(graph, node, ir.node("Mul", [share, new_constant(graph, node, bound)]))
     return True
 
 
-def _divide_rows(graph: ir.Graph, value: ir.Value, readers: set[ir.Node], divisor: np.float32) -> bool:
+def _divide_rows(graph: ir.Graph, value: ir.Value, readers: set[ir.Node], divisor: Array) -> bool:
     """Divide `value` by dividing the rows of the weight that it comes from; False where others read it, too."""
     if {use.node for use in value.uses()} != readers or value.is_graph_output():
         return False
-    split = value.producer()
-    while split is not None and split.op_type == "Reshape" and read_once(split.inputs[0]):
-        value, split = split.inputs[0] or value, producer_of(split, 0)
-    gemm, sizes = producer_of(split, 0), constant_value(input_of(split, 1))
-    if split is None or split.op_type != "Split" or split.attributes.get_int("axis", 0) != 1 or sizes is None:
+    source = value.producer()
+    while source is not None and source.op_type == "Reshape" and read_once(source.inputs[0]):
+        value, source = source.inputs[0] or value, producer_of(source, 0)
+    start, stop, gemm = 0, columns(value), source
+    if source is not None and source.op_type == "Split":
+        sizes = constant_value(input_of(source, 1))
+        if source.attributes.get_int("axis", 0) != 1 or sizes is None:
+            return False
+        index, gemm = list(source.outputs).index(value), producer_of(source, 0)
+        start, stop = int(sizes[:index].sum()), int(sizes[: index + 1].sum())
+        value = source.inputs[0] or value
+    if gemm is None or gemm.op_type != "Gemm" or not _has_constant_rows(gemm) or stop is None:
         return False
-    if gemm is None or gemm.op_type != "Gemm" or not _has_constant_rows(gemm) or not read_once(gemm.outputs[0]):
+    if gemm is not source and not read_once(value):
         return False
-    ends = np.cumsum(sizes)
-    index = list(split.outputs).index(value)
-    inside = slice(int(ends[index] - sizes[index]), int(ends[index]))
+    rows = np.resize(divisor, stop - start)  # again and again: one for each place of the last axis
 
     def divided(array: Array) -> Array:
-        parts = np.split(array, [inside.start, inside.stop])
-        return np.concatenate([parts[0], np.divide(parts[1], divisor), parts[2]])
+        parts = np.split(array, [start, stop])
+        return np.concatenate([parts[0], np.divide(parts[1].T, rows).T, parts[2]])
 
     _replace_rows(graph, gemm, divided)
     return True
 
 
 def _product_of_multiple(graph: ir.Graph, node: ir.Node) -> bool:
-    """MatMul(c x, W) = MatMul(x, c W) with a constant c."""
+    """MatMul(c x, W) = MatMul(x, c W) with a constant c, a number or one for each row of W."""
     multiple, matrix = producer_of(node, 0), constant_value(input_of(node, 1))
     if node.op_type != "MatMul" or multiple is None or multiple.op_type != "Mul" or matrix is None:
         return False
-    factor = constant_number(input_of(multiple, 1))
-    if factor is None or not read_once(multiple.outputs[0]) or constant_number(input_of(multiple, 0)) is not None:
+    factor = constant_value(input_of(multiple, 1))
+    if factor is None or not read_once(multiple.outputs[0]) or constant_value(input_of(multiple, 0)) is not None:
+        return False
+    if factor.size != 1 and (matrix.ndim != 2 or factor.shape != matrix.shape[:1]):
         return False
     node.replace_input_with(0, multiple.inputs[0])
-    node.replace_input_with(1, new_constant(graph, node, np.multiply(matrix, np.float32(factor))))
+    node.replace_input_with(1, new_constant(graph, node, np.multiply(matrix, factor.astype(np.float32).reshape(-1, 1))))
     return True
 
 

@@ -34,8 +34,9 @@ def simplify(model: ir.Model) -> None:
     Args:
         model: changed in place. Inputs, outputs and their names stay.
     """
-    while any(rule(model.graph, node) for node in list(model.graph) for rule in _RULES if node.graph is not None):
-        RemoveUnusedNodesPass()(model)
+    for rules in ((_concat_of_split,), _RULES):  # first, as parts that are joined again are not to be told apart
+        while any(rule(model.graph, node) for node in list(model.graph) for rule in rules if node.graph is not None):
+            RemoveUnusedNodesPass()(model)
     RemoveUnusedNodesPass()(model)
     RemoveUnusedOpsetsPass()(model)
 
@@ -69,6 +70,25 @@ def _gather_of_concat(_: ir.Graph, node: ir.Node) -> bool:
             return True
         start += width
     return False
+
+
+def _concat_of_split(_: ir.Graph, node: ir.Node) -> bool:
+    """Concat(Split(x)) = x, along the last axis, whatever shapes the parts had in between."""
+    output = node.outputs[0]
+    if node.op_type != "Concat" or output.shape is None or output.is_graph_output():
+        return False
+    rank = output.shape.rank()
+    parts = [_before_reshapes(value) for value in node.inputs]
+    split = None if parts[0] is None else parts[0].producer()
+    source = input_of(split, 0)
+    if split is None or split.op_type != "Split" or list(split.outputs) != parts or source is None:
+        return False
+    axes = [each.attributes.get_int("axis", 0) % rank for each in (node, split)]
+    pairs = [*zip(node.inputs, parts, strict=True), (output, source)]
+    if axes != [rank - 1] * 2 or not all(_same_rows(one, other) for one, other in pairs):
+        return False
+    output.replace_all_uses_with(source)
+    return True
 
 
 def _squeeze_of_reshape(graph: ir.Graph, node: ir.Node) -> bool:
@@ -178,6 +198,21 @@ def _column_gather(node: ir.Node | None) -> tuple[Array | None, ir.Value | None]
         return None, None
     indices = constant_value(node.inputs[1])
     return (indices, node.inputs[0]) if indices is not None and indices.ndim == 1 else (None, None)
+
+
+def _before_reshapes(value: ir.Value | None) -> ir.Value | None:
+    """What a value was before it was reshaped, which leaves its numbers in their order."""
+    while any(made_by(value, operator) for operator in ("Reshape", "Squeeze", "Unsqueeze")):
+        value = None if value is None else input_of(value.producer(), 0)
+    return value
+
+
+def _same_rows(one: ir.Value | None, other: ir.Value | None) -> bool:
+    """Whether two values have the same shape beside the number of rows."""
+    if one is None or other is None or one.shape is None or other.shape is None:
+        return False
+    sizes = [list(value.shape)[1:] for value in (one, other) if value.shape is not None]
+    return sizes[0] == sizes[1] and all(isinstance(size, int) for size in sizes[0])
 
 
 def _same_shape(node: ir.Node, other: ir.Value) -> bool:

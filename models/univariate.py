@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from functools import cache
+from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.distributions import Transform, constraints
 from torch.nn import functional as F
 
 __all__ = ["Bernstein", "OnePass", "RationalQuadratic"]
+
+Array = npt.NDArray[np.float64]
 
 _TINY: Final = 1e-30  # stands for a share of nothing: its powers are 0, and its power 0 is 1
 
@@ -50,24 +56,15 @@ class OnePass(Transform, ABC):
         return self.inverse_and_ladj(y)[0]
 
 
-class _Bin(NamedTuple):
-    """The bin of each value ``[*, 1, 1]``: left end, lower end, width, height, slopes at both ends."""
-
-    x: Tensor
-    y: Tensor
-    width: Tensor
-    height: Tensor
-    left: Tensor
-    right: Tensor
-
-
 class RationalQuadratic(OnePass):
     """A rational-quadratic spline of K bins on [-B, B], and y = x outside.
 
     In a bin of width w and height h, of mean slope s = h / w, with slopes d0 and d1 at its ends and
-    u = (x - x0) / w:  y = y0 + h (s u^2 + d0 u (1 - u)) / (s + (d0 + d1 - 2 s) u (1 - u)). Back, u is the root of a
-    quadratic. Zeros for all parameters give y = x. With v = 1 - u, a = s u + d0 v and b = s v + d1 u the formula is
-    y = y0 + h u a / (u a + v b), and dy/dx = s^2 (v a + u b) / (u a + v b)^2: no term is ever negative.
+    u = (x - x0) / w:  y = y0 + h (s u^2 + d0 u (1 - u)) / (s + (d0 + d1 - 2 s) u (1 - u)). Zeros for all parameters
+    give y = x. With v = 1 - u, a = s u + d0 v and b = s v + d1 u the formula is y = y0 + h u a / (u a + v b), and
+    dy/dx = s^2 (v a + u b) / (u a + v b)^2: no term is ever negative.
+
+    Back, with e = (y - y0) / h, c = s e, b = (d0 - e (d0 + d1 - 2 s)) / 2:  u = c / (b + sqrt((b - c)^2 + c (s - c))).
 
     Args:
         sizes: ``[*, 2, K]``, of any size: the bins are as wide, and as high, as their softmax, bounded softly.
@@ -82,68 +79,137 @@ class RationalQuadratic(OnePass):
     def __init__(self, sizes: Tensor, slopes: Tensor, bound: float = 5.0, slope: float = 1e-2) -> None:
         super().__init__()
         self.bound = bound
-        bins, log_slope = sizes.shape[-1], math.log(slope)
-        # a softmax times 2 B; what is bounded cannot overflow
-        shares = _bounded(sizes, log_slope / 2).exp()
-        extents = shares / (shares @ shares.new_full((bins, bins), 0.5 / bound))
-        # products with constants rather than cumsum and pad: few nodes of a graph, none of which asks for a shape
-        corners = extents @ torch.ones(bins, bins, dtype=sizes.dtype, device=sizes.device).triu(1) - bound
-        inner = torch.eye(bins - 1, dtype=sizes.dtype, device=sizes.device)
-        ends = torch.cat((F.pad(inner, (1, 0)), F.pad(inner, (0, 1))), dim=1)
-        both = torch.unflatten((_bounded(slopes, log_slope) @ ends).exp(), -1, (2, bins))
-        self.table = torch.cat((corners, extents, both), dim=-2)
+        self.bins = sizes.shape[-1]
+        build = _table_by_products if torch.compiler.is_exporting() else _table
+        self.table = build(sizes, slopes, bound, abs(math.log(slope)))
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """X ``[*]`` -> y and log dy/dx."""
-        inner = x.clamp(-self.bound, self.bound)[..., None, None]
-        found = self._bin(0, inner)
-        u = ((inner - found.x) / found.width).clamp(0.0, 1.0)
-        s = found.height / found.width
-        top, bottom, rise = self._parts(found, s, u)
-        return self._joined(x, found.y + found.height * top / bottom, self._log_slope(s, bottom, rise))
+        inner = x.clamp(-self.bound, self.bound).unsqueeze(-1)
+        x_0, y_0, width, height, left, right = self._bin(0, inner)
+        u = ((inner - x_0) / width).clamp(0.0, 1.0)
+        s = height / width
+        top, bottom, rise = _parts(s, left, right, u)
+        slope = s / bottom
+        return self._joined(x, y_0 + height * top / bottom, (slope * rise * slope).log())
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Y ``[*]`` -> x and log dx/dy."""
-        inner = y.clamp(-self.bound, self.bound)[..., None, None]
-        found = self._bin(1, inner)
-        s = found.height / found.width
-        above = (inner - found.y).clamp(min=0.0)
-        curve = found.left + found.right - 2 * s
-        bend = above * curve
-        a = found.height * (s - found.left) + bend
-        b = found.height * found.left - bend
-        c = s * above
-        u = (2 * c / (b + (b * b + 4 * a * c).clamp(min=0.0).sqrt())).clamp(0.0, 1.0)
-        _, bottom, rise = self._parts(found, s, u)
-        return self._joined(y, found.x + u * found.width, -self._log_slope(s, bottom, rise))
+        inner = y.clamp(-self.bound, self.bound).unsqueeze(-1)
+        x_0, y_0, width, height, left, right, half, middle = self._bin(1, inner)
+        s = height / width
+        e = ((inner - y_0) / height).clamp(0.0, 1.0)
+        b, c = half - e * (middle - s), s * e
+        apart = b - c
+        u = (c / (b + (apart * apart + c * (s - c)).sqrt())).clamp(0.0, 1.0)
+        _, bottom, rise = _parts(s, left, right, u)
+        slope = bottom / s
+        return self._joined(y, x_0 + u * width, (slope / rise * slope).log())
 
-    def _bin(self, axis: int, values: Tensor) -> _Bin:
-        """The bin whose corner is the last one at or below each value ``[*, 1, 1]``, along x (0) or y (1)."""
-        table = self.table
-        if table.shape[:-2] != values.shape[:-2]:  # the same parameters for every row
-            table = table.expand(*values.shape[:-2], -1, -1)
-        # the first corner is at -bound, below every value
-        index = (table[..., axis : axis + 1, :] <= values).sum(dim=-1, keepdim=True) - 1
-        rows = table.shape[-2]
-        return _Bin(*table.gather(-1, torch.cat([index] * rows, dim=-2)).chunk(rows, dim=-2))
+    def _bin(self, axis: int, values: Tensor) -> tuple[Tensor, ...]:
+        """The bin whose corner is the last one at or below each value ``[*, 1]``, along x (0) or y (1).
+
+        Returns:
+            x_0, y_0, width, height, d0 and d1, each ``[*, 1]``; along y also d0 / 2 and (d0 + d1) / 2.
+        """
+        start = axis * self.bins
+        # the first corner is at -bound, which is at or below every value
+        reached = self.table[..., start : start + self.bins] <= values
+        if torch.compiler.is_exporting():
+            # ONNX Runtime gathers slowly; one term of each sum is not zero, so that these products give the same digits
+            chosen, sums = _constants(_choosing(self.bins, axis), values)
+            found = (self.table * (reached.to(values.dtype) @ chosen)) @ sums
+            return found.chunk(found.shape[-1], dim=-1)
+        shape = (*reached.shape[:-1], 6)
+        index = (reached.sum(dim=-1) - 1)[..., None, None].expand(*shape, 1)
+        table = torch.unflatten(self.table, -1, (6, self.bins)).expand(*shape, -1)
+        parts = table.gather(-1, index).squeeze(-1).chunk(6, dim=-1)
+        return (*parts, 0.5 * parts[4], 0.5 * (parts[4] + parts[5])) if axis else parts
 
     def _joined(self, given: Tensor, answer: Tensor, ladj: Tensor) -> tuple[Tensor, Tensor]:
         """The answer within the bounds, and what was given, unmoved, outside."""
         inside = given.abs() < self.bound
-        return torch.where(inside, answer.flatten(-3), given), torch.where(inside, ladj.flatten(-3), 0.0)
+        return torch.where(inside, answer.squeeze(-1), given), torch.where(inside, ladj.squeeze(-1), 0.0)
 
-    @staticmethod
-    def _parts(found: _Bin, s: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """U a, u a + v b and v a + u b: what y and dy/dx are made of."""
-        v = 1 - u
-        a, b = s * u + found.left * v, s * v + found.right * u
-        top = u * a
-        return top, top + v * b, v * a + u * b
 
-    @staticmethod
-    def _log_slope(s: Tensor, bottom: Tensor, rise: Tensor) -> Tensor:
-        """Log dy/dx = log(s^2 (v a + u b) / (u a + v b)^2)."""
-        return 2 * (s / bottom).log() + rise.log()
+def _parts(s: Tensor, left: Tensor, right: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U a, u a + v b and v a + u b: what y and dy/dx of a rational quadratic are made of."""
+    v = 1 - u
+    a, b = s * u + left * v, s * v + right * u
+    top = u * a
+    return top, top + v * b, v * a + u * b
+
+
+def _table(sizes: Tensor, slopes: Tensor, bound: float, log_slope: float) -> Tensor:
+    """The bins of a spline, one quantity after the other ``[*, 6 K]``: the six that `_bin` gives.
+
+    Args:
+        sizes: ``[*, 2, K]``.
+        slopes: ``[*, K - 1]``.
+        bound: where it ends.
+        log_slope: the greatest logarithm of a slope.
+    """
+    bins = sizes.shape[-1]
+    shares = _bounded(sizes, log_slope / 2).exp()  # what is bounded cannot overflow
+    # products with small constants, which take less time than softmax, cumsum and pad
+    extents = shares / (shares @ shares.new_full((bins, bins), 0.5 / bound))
+    corners = extents @ torch.ones(bins, bins, dtype=sizes.dtype, device=sizes.device).triu(1) - bound
+    inner = torch.eye(bins - 1, dtype=sizes.dtype, device=sizes.device)
+    ends = torch.cat((F.pad(inner, (1, 0)), F.pad(inner, (0, 1))), dim=1)
+    both = torch.unflatten((_bounded(slopes, log_slope) @ ends).exp(), -1, (2, bins))
+    return torch.cat((corners, extents, both), dim=-2).flatten(-2)
+
+
+def _table_by_products(sizes: Tensor, slopes: Tensor, bound: float, log_slope: float) -> Tensor:
+    """The same by products with constants: fewer nodes of a graph, none of which is slow or asks for a shape."""
+    limits, spread, totals, places = _constants(_matrices(sizes.shape[-1], bound, log_slope), sizes)
+    given = torch.cat((sizes.flatten(-2), slopes), dim=-1)
+    shares = (_bounded(given, limits) @ spread).exp()  # what is bounded cannot overflow
+    return (shares / (shares @ totals)) @ places
+
+
+def _constants(arrays: Sequence[Array], like: Tensor) -> list[Tensor]:
+    return [torch.tensor(array, dtype=like.dtype, device=like.device) for array in arrays]
+
+
+@cache
+def _matrices(bins: int, bound: float, log_slope: float) -> tuple[Array, Array, Array, Array]:
+    """The constants by which the parameters of a spline become its table; K bins, and [-B, B] the bounds.
+
+    Returns:
+        The limits ``[3 K - 1]`` of the parameters: logarithms of widths, heights, inner slopes.
+        ``[3 K - 1, 4 K]``: those of widths, heights, and each bin's slopes on the left and on the right. At both
+        ends the slope is 1.
+        ``[4 K, 4 K]``: what each is to be divided by, the sum of all widths over 2 B, or of all heights; slopes by the
+        first of them, which is 1.
+        ``[4 K, 6 K]``: the bins' left ends, lower ends, and the four again.
+    """
+    limits = np.concatenate([np.full(2 * bins, log_slope / 2), np.full(bins - 1, log_slope)])
+    spread = np.zeros((3 * bins - 1, 4 * bins))
+    spread[: 2 * bins, : 2 * bins] = np.eye(2 * bins)
+    spread[2 * bins :, 2 * bins + 1 : 3 * bins] = spread[2 * bins :, 3 * bins : -1] = np.eye(bins - 1)
+    totals, places = np.zeros((4 * bins, 4 * bins)), np.zeros((4 * bins, 6 * bins))
+    for part in (slice(bins), slice(bins, 2 * bins)):
+        totals[part, part] = 0.5 / bound
+        places[part, part] = np.triu(np.ones((bins, bins)), 1)
+    totals[2 * bins, 2 * bins :] = 1.0
+    places[2 * bins, : 2 * bins] = -bound
+    places[:, 2 * bins :] = np.eye(4 * bins)
+    return limits, spread, totals, places
+
+
+@cache
+def _choosing(bins: int, axis: int) -> tuple[Array, Array]:
+    """The constants by which a spline's table becomes one bin.
+
+    Returns:
+        ``[K, 6 K]``: from which corners are reached to which bin it is, six times.
+        ``[6 K, 6]``, or ``[6 K, 8]`` for `axis` 1: the sum over the bins of each quantity, and what `_bin` adds.
+    """
+    chosen = np.tile(np.eye(bins) - np.eye(bins, k=-1), (1, 6))
+    means = [[0.0] * 8] * 4 + [[0.0] * 6 + [0.5, 0.5], [0.0] * 7 + [0.5]]
+    quantities = np.array(means) + np.eye(6, 8)
+    return chosen, np.repeat(quantities[:, : 8 if axis else 6], bins, axis=0)
 
 
 class Bernstein(OnePass):
@@ -231,6 +297,6 @@ class Bernstein(OnePass):
         return torch.where(inside, answer.squeeze(-1), given), torch.where(inside, ladj.squeeze(-1), 0.0)
 
 
-def _bounded(values: Tensor, limit: float) -> Tensor:
+def _bounded(values: Tensor, limit: float | Tensor) -> Tensor:
     """Values / (1 + |values / limit|): any number, softly kept between -|limit| and |limit|."""
     return values / (1 + (values / limit).abs())

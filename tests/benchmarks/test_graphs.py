@@ -6,17 +6,21 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.flow import TRANSFORMS, make_flow
-from benchmarks.graphs import ByHand, compare, measure
+from benchmarks.by_hand import ByHand
+from benchmarks.flow import FAMILIES, TRANSFORMS, make_flow
+from benchmarks.graphs import ONE_PASS, compare, measure
 from benchmarks.measure import MeasurementFailed
 from benchmarks.table import Table
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("direction", ["forward", "inverse"])
-def test_both_graphs_are_measured(direction):
+@pytest.mark.parametrize(
+    ("family", "direction"),
+    [(family, direction) for family in FAMILIES for direction in ONE_PASS.get(family, ("forward", "inverse"))],
+)
+def test_both_graphs_are_measured(family, direction):
     table = Table()
-    measure(table, make_flow(2).eval().requires_grad_(requires_grad=False), direction, rounds=1)
+    measure(table, family, 2, direction, rounds=1)
     assert [line.failure for line in table.lines] == [None] * 4
     ratio = table.lines[0].values[0]
     assert 0.5 < ratio <= 1.05, "the exported graph has nodes that nobody would write"
@@ -34,3 +38,9 @@ def test_a_graph_by_hand_has_a_product_for_each_layer():
     flow = make_flow(2).eval().requires_grad_(requires_grad=False)
     nodes = onnx.load_from_string(ByHand(flow, "forward").graph()).graph.node
     assert [node.op_type for node in nodes].count("Gemm") == 3 * TRANSFORMS
+
+
+def test_a_step_that_has_no_graph_by_hand_is_refused():
+    flow = make_flow(2, "maf").eval().requires_grad_(requires_grad=False)
+    with pytest.raises(MeasurementFailed, match="no graph by hand"):
+        ByHand(flow, "inverse").graph()

@@ -43,6 +43,7 @@ CONSTANTS = {
     "fours": np.array([-1, 4, 1]),
     "pairs": np.array([-1, 2, 1]),
     "matrix": WEIGHT[:4],
+    "row": np.array([1.0, 2.0, 4.0, 8.0], np.float32),
 }
 
 
@@ -174,7 +175,32 @@ BOUNDED = (
         (
             BOUNDED.format(limit="limits", one="one"),
             "float[N, 3] y",
-            ["Gemm", "Split", "Div", "Abs", "Add", "Div", "Add"],
+            ["Gemm", "Split", "Softsign", "Mul", "Add"],
+        ),
+        (
+            (
+                "h = Gemm<transB: int = 1>(x, weight, bias) t = Reshape(h, two_triples) "
+                "a = Div(t, limits) b = Abs(a) c = Add(b, one) y = Div(t, c)"
+            ),
+            "float[N, 2, 3] y",
+            ["Gemm", "Reshape", "Softsign", "Mul"],
+        ),
+        # parts that are put together again
+        (
+            (
+                "a = Exp(x) b = Reshape(a, two_pairs) s, t = Split<axis: int = 2>(b, ones) "
+                "u = Squeeze(s, last) v = Reshape(u, pairs) c = Concat<axis: int = -1>(v, t) y = Exp(c)"
+            ),
+            "float[N, 2, 2] y",
+            ["Exp", "Reshape", "Exp"],
+        ),
+        (
+            (
+                "a = Exp(x) b = Reshape(a, two_pairs) s, t = Split<axis: int = 2>(b, ones) "
+                "c = Concat<axis: int = -1>(t, s) y = Exp(c)"
+            ),
+            "float[N, 2, 2] y",
+            ["Exp", "Reshape", "Split", "Concat", "Exp"],
         ),
         (
             BOUNDED.format(limit="limit", one="one") + " z = Exp(t)",
@@ -191,6 +217,7 @@ BOUNDED = (
         ("a = Mul(x, two) y = MatMul(a, matrix)", FOUR, ["MatMul"]),
         ("a = Mul(x, two) b = MatMul(a, matrix) y = Add(a, b)", FOUR, ["Mul", "MatMul", "Add"]),
         ("a = Mul(x, x) y = MatMul(a, matrix)", FOUR, ["Mul", "MatMul"]),
+        ("a = Mul(x, row) y = MatMul(a, matrix)", FOUR, ["MatMul"]),
         # Squeeze of Reshape
         ("a = Reshape(x, fours) y = Squeeze(a, last)", FOUR, ["Reshape"]),
         ("a = Reshape(x, pairs) b = Squeeze(a, last) y = Exp(b)", "float[M, 2] y", ["Reshape", "Exp"]),

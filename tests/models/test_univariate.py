@@ -36,6 +36,16 @@ def test_the_spline_is_zuko_s() -> None:
     torch.testing.assert_close(own.inv(X), other.inv(X), rtol=1e-9, atol=1e-9)
 
 
+def test_a_graph_s_form_of_the_spline_is_the_same_spline(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.cat((X[:-2], torch.tensor([-BOUND, BOUND], dtype=torch.float64)))
+    own = spline()
+    expected = own.call_and_ladj(x), own.inverse_and_ladj(x)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    exported = spline()
+    for answer, other in zip((exported.call_and_ladj(x), exported.inverse_and_ladj(x)), expected, strict=True):
+        torch.testing.assert_close(answer, other, rtol=1e-12, atol=1e-12)
+
+
 def test_the_polynomial_is_zuko_s() -> None:
     inside = X[X.abs() < 0.99 * BOUND]  # zuko goes over into the identity a little before the bound
     raw = normal(inside.shape[0], 9)
@@ -86,7 +96,7 @@ def test_float32_is_the_same_function(make: Callable[[float, torch.dtype], OnePa
         (exact.inverse_and_ladj(X), single.inverse_and_ladj(X.float())),
     ):
         torch.testing.assert_close(other[0].double(), one[0], rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(other[1].double(), one[1], rtol=2e-5, atol=2e-5)
+        torch.testing.assert_close(other[1].double(), one[1], rtol=1e-4, atol=1e-4)
 
 
 @BOTH
