@@ -150,16 +150,31 @@ class Batcher:
 
         Args:
             now: in seconds, on the clock of the deadlines.
-            queue: take from this one's short requests only, and only if nothing else waits.
+            queue: take from this one's short requests only, and only if nothing but long ones waits beside them: the
+                engines have enough to do with those.
         """
-        if queue is not None and (self._again or len(self._turns) != 1 or self._turns[0] is not queue.short):
-            return None
+        if queue is not None:
+            return self._ahead(now, queue.short)
         while self._again or self._turns:
             batch = self._retried(now) if self._again else self._turn(now)
             if batch.parts:
-                self._in_hand[batch] = None
-                self._taken_at = now
-                return batch
+                return self._handed_out(batch, now)
+        return None
+
+    def _handed_out(self, batch: Batch, now: float) -> Batch:
+        self._in_hand[batch] = None
+        self._taken_at = now
+        return batch
+
+    def _ahead(self, now: float, line: Line) -> Batch | None:
+        """A batch of a line out of its turn, past the long ones."""
+        if self._again or any(other is not line and not other.long for other in self._turns):
+            return None
+        while line.in_turn:
+            self._turns.remove(line)
+            batch = self._batch_of(line, now)
+            if batch.parts:
+                return self._handed_out(batch, now)
         return None
 
     def _retried(self, now: float) -> Batch:
@@ -172,7 +187,10 @@ class Batcher:
         return Batch(batch.queue, [part for part in batch.parts if not part.request.answered])
 
     def _turn(self, now: float) -> Batch:
-        line = self._turns.popleft()
+        return self._batch_of(self._turns.popleft(), now)
+
+    def _batch_of(self, line: Line, now: float) -> Batch:
+        """The next batch of a line that has been taken out of the turns; it comes last in them, if it has more."""
         parts = self._chunk(line, now) if line.long else self._packed(line, now)
         line.in_turn = bool(line.requests)
         if line.in_turn:

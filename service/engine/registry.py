@@ -129,7 +129,8 @@ def _lane(
 ) -> QueuedLane:
     """A lane that knows from the start how long its rows take."""
     chunk = best_chunk(timings)
-    lane = workers.lane(graph, limits if limits.chunk_rows else replace(limits, chunk_rows=chunk.rows), metrics)
+    limits = limits if limits.chunk_rows else replace(limits, chunk_rows=chunk.rows)
+    lane = workers.lane(graph, limits, metrics, here=isinstance(graph, Graph))
     for timing in (chunk, timings[0]):
         lane.queue.note(timing.rows, timing.seconds)
     return lane

@@ -60,7 +60,10 @@ class Runner(Protocol):
 class QueuedLane:
     """A runner behind a queue: the `Lane` that serving uses. Made by `Workers.lane`."""
 
-    def __init__(self, runner: Runner, queue: Queue, workers: Workers, metrics: LaneMetrics | None) -> None:
+    def __init__(
+        self, runner: Runner, queue: Queue, workers: Workers, metrics: LaneMetrics | None, *, here: bool
+    ) -> None:
+        self.here = here
         self.runner = runner
         self.metrics = metrics
         self.queue = queue
@@ -97,11 +100,21 @@ class Workers:
         self._started: list[threading.Thread] = []
         self._closed = False
 
-    def lane(self, runner: Runner, limits: Limits, metrics: LaneMetrics | None = None) -> QueuedLane:
-        """Open a lane that these threads serve; its batches are counted where `metrics` says."""
+    def lane(
+        self, runner: Runner, limits: Limits, metrics: LaneMetrics | None = None, *, here: bool = True
+    ) -> QueuedLane:
+        """Open a lane that these threads serve.
+
+        Args:
+            runner: runs its batches.
+            limits: of its queue.
+            metrics: where its batches are counted; None for nowhere.
+            here: whether whoever brings rows may run them, as `run_here` has it: not on a device with one thread, which
+                would be waited for.
+        """
         with self._wake:
             queue = self._batcher.open(limits)
-            lane = self._lanes[queue] = QueuedLane(runner, queue, self, metrics)
+            lane = self._lanes[queue] = QueuedLane(runner, queue, self, metrics, here=here)
         return lane
 
     def submit(self, lane: QueuedLane, asked: Asked) -> Request:
@@ -119,9 +132,9 @@ class Workers:
     def run_here(self, lane: QueuedLane, asked: Sequence[Asked], most_seconds: float) -> list[Request | None]:
         """Queue requests of a lane, and run them at once on the calling thread where that is quick.
 
-        A thread that is woken for a few rows costs more than the rows. Where nothing waits before them and their
-        batch is expected to take at most `most_seconds`, it is therefore run where the rows came from; anything else
-        is left to the threads.
+        A thread that is woken for a few rows costs more than the rows. Where nothing but long requests waits before
+        them and their batch is expected to take at most `most_seconds`, it is therefore run where the rows came from,
+        and does not wait until a thread is through with a chunk of a long one; anything else is left to the threads.
 
         Args:
             lane: whose rows.
@@ -141,7 +154,7 @@ class Workers:
                 except PushforwardError as error:
                     taken.append(None)
                     refused.append(Answer(one.done, error))
-            if lane.queue.least_seconds(lane.queue.short.rows) <= most_seconds:
+            if lane.here and lane.queue.least_seconds(lane.queue.short.rows) <= most_seconds:
                 batch = self._batcher.take(self.clock(), lane.queue)
             if self._batcher.has_work:
                 self._wake.notify()

@@ -390,6 +390,21 @@ def test_a_batch_keeps_its_engine_for_longer_than_its_run():
     assert queue.least_seconds(16) == pytest.approx(0.1)
 
 
+def test_whoever_runs_short_ones_himself_need_not_wait_for_the_long_ones_turn():
+    box = Box()
+    box.submit(1, 20)
+    box.submit(2, 20, box.other)
+    box.submit(3, 3)
+    box.submit(4, 6)
+    for request, size in ((3, 3), (4, 6)):
+        batch = box.batcher.take(0.0, box.queue)
+        assert [part.request.size for part in batch.parts] == [size]
+        box.finish(batch)
+        assert request in box.answers
+    assert box.batcher.take(0.0, box.queue) is None
+    assert [box.run().queue for _ in range(4)] == [box.queue, box.other, box.queue, box.other]
+
+
 def test_only_the_short_ones_of_a_queue_alone_are_given_to_whoever_asks_for_them():
     box = Box()
     box.submit(1, 1)
