@@ -21,7 +21,6 @@ class HotCycle:
 
     __slots__ = (
         "_body",
-        "_filled",
         "_length",
         "disconnected",
         "going",
@@ -39,18 +38,19 @@ class HotCycle:
         self.response_complete = False
         self.message_event = _NO_EVENT
         self._body: Body = b""
-        self._filled = 0
         self._length = length
 
     def take(self, piece: bytes) -> None:
-        """Add a piece of the body. A large one is put together in place, so that it lies in memory once."""
+        """Add a piece of the body. A large one grows in place, so that it lies in memory once.
+
+        To make room for all of it at the start would hold up the loop until as many zeros are written.
+        """
         if len(piece) == self._length:
             self._body = piece
-        else:
-            if not isinstance(self._body, bytearray):
-                self._body = bytearray(self._length)
-            self._body[self._filled : self._filled + len(piece)] = piece
-        self._filled += len(piece)
+            return
+        if not isinstance(self._body, bytearray):
+            self._body = bytearray()
+        self._body += piece
 
     @property
     def body(self) -> Body:
@@ -60,7 +60,7 @@ class HotCycle:
     @property
     def received(self) -> bytes:
         """What there is of the body."""
-        return bytes(self._body[: self._filled])
+        return bytes(self._body)
 
 
 class _NoEvent:

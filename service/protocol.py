@@ -254,8 +254,15 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
         """Gather the body of a hot call."""
         if self._hot is None:
             super().on_body(body)
-        else:
-            self._hot.take(body)
+            return
+        self._hot.take(body)
+        if len(body) >= _LONG_PIECE and not self.flow.read_paused:
+            self.flow.pause_reading()
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def on_message_complete(self) -> None:
         """Start a hot call, now that it is whole."""
@@ -317,6 +324,9 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
         pieces += (b"content-type: ", reply.media_type.encode(), b"\r\ncontent-length: ")
         return b"".join(pieces)
 
+
+_LONG_PIECE: Final = 1 << 16
+"""After so many bytes of a body at once the others have their turn: libuv would read 32 such pieces, up to 8 MB."""
 
 _COLD_HEADERS: Final = frozenset({b"expect", b"transfer-encoding", b"content-encoding", b"upgrade"})
 """A request with one of these goes to the application."""

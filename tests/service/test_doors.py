@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.api.door import LARGE_BODY
-from service.api.heads import Heads
+from service.api.heads import Heads, Hot
+from service.cycle import HotCycle
 from service.protocol import FastHttpToolsProtocol
 from tests.server import Server
 from tests.service.api.media import ALL
@@ -235,6 +236,26 @@ def test_a_body_that_comes_byte_by_byte_is_one_body(server):
         for byte in post(1.0):
             connection.sendall(bytes([byte]))
         assert b'"log_prob":' in connection.recv(1 << 16)
+
+
+def test_after_a_long_piece_of_a_body_the_others_have_their_turn():
+    protocol = FastHttpToolsProtocol.__new__(FastHttpToolsProtocol)
+    reading, later = [], []
+    flow = protocol.flow = SimpleNamespace(read_paused=False)
+    flow.pause_reading = lambda: reading.append(False)
+    flow.resume_reading = lambda: reading.append(True)
+    protocol.loop = SimpleNamespace(call_soon=later.append)
+    protocol.transport = SimpleNamespace(is_closing=lambda: len(later) > 1)
+    cycle = protocol._hot = HotCycle(Hot(None, None), 1 << 20)
+    protocol.on_body(bytes(100))
+    assert not reading
+    protocol.on_body(bytes(1 << 17))
+    later[0]()
+    assert reading == [False, True]
+    protocol.on_body(bytes(1 << 17))
+    later[1]()
+    assert reading == [False, True, False], "the connection has gone"
+    assert cycle.received == bytes(100 + (1 << 18))
 
 
 @pytest.mark.parametrize(("more", "version"), [("Connection: close\r\n", "1.1"), ("", "1.0")])
