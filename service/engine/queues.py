@@ -204,7 +204,8 @@ class Queue:
         # A row costs a small batch many times what it costs a large one: only batches of about one size have a mean.
         kind = rows.bit_length()
         mean_rows, mean = self._means.get(kind, (rows, kept))
-        self._deviation += (abs(kept / mean - 1) - self._deviation) * _WEIGHT
+        if mean > 0:  # a coarse clock may see no time pass
+            self._deviation += (abs(kept / mean - 1) - self._deviation) * _WEIGHT
         self._means[kind] = mean_rows + (rows - mean_rows) * _WEIGHT, mean + (kept - mean) * _WEIGHT
         points = sorted(self._means.values())
         self._sizes, self._seconds = [rows for rows, _ in points], [mean for _, mean in points]
