@@ -159,9 +159,12 @@ def _together(kind: type, pieces: Sequence[tuple[Any, int, int]]) -> Float32:
 
 
 class Line:
-    """Requests of one queue that wait in the order they came: the short ones, or the long ones."""
+    """Requests of one queue that wait in the order they came: the short ones, or the long ones.
 
-    __slots__ = ("in_turn", "long", "queue", "requests", "rows")
+    Of the long ones, `oldest_next` says which of two has the next chunk: the oldest, or the one with the least left.
+    """
+
+    __slots__ = ("in_turn", "long", "oldest_next", "queue", "requests", "rows")
 
     def __init__(self, queue: Queue, *, long: bool) -> None:
         self.queue = queue
@@ -169,6 +172,7 @@ class Line:
         self.requests: deque[Request] = deque()
         self.rows = 0
         self.in_turn = False
+        self.oldest_next = True
 
 
 class Queue:

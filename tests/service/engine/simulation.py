@@ -95,7 +95,7 @@ class Simulation:
         self.events: list[tuple[float, int, str, object]] = []
         self.aborted = False
         self.failed: set[Request] = set()
-        self.last_long: dict[Queue, tuple[Request, set[Request]]] = {}
+        self.passed: dict[Queue, Request | None] = {}  # the oldest long request, where the last chunk was not its own
         self.waited: dict[tuple[Queue, bool], int] = {}  # turns of others since a line with work had one
 
     def ask(self, number):
@@ -206,11 +206,13 @@ class Simulation:
         if again:
             return
         if long:
-            mine = owners[0].taken
-            others = {r for r in had[batch.queue, True] if r is not mine}
-            before, passed = self.last_long.get(batch.queue, (None, set()))
-            assert before is not mine or not passed & others, "long requests do not take turns"
-            self.last_long[batch.queue] = mine, others
+            mine, waiting = batch.parts[0].request, had[batch.queue, True]
+            oldest = waiting[0]
+            if mine is not oldest:
+                left = min(r.size - r.given for r in waiting if r is not mine)
+                assert mine.size - batch.parts[0].start <= left, "neither the oldest nor the one with the least left"
+                assert self.passed.get(batch.queue) is not oldest, "the oldest has not every second chunk"
+            self.passed[batch.queue] = None if mine is oldest else oldest
         else:
             order = [ask.arrived for ask in owners]
             assert order == sorted(order), "not in the order they came"

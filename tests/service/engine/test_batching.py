@@ -77,7 +77,7 @@ def test_a_long_request_is_cut_and_put_together_whatever_the_order():
     assert right(1, 20, box.answers[1])
 
 
-def test_small_requests_take_turns_with_a_long_one_and_long_ones_with_each_other():
+def test_small_requests_take_turns_with_a_long_one():
     box = Box(Limits(chunk_rows=8, max_queued_rows=1000))
     box.submit(1, 80)
     box.submit(2, 80)
@@ -87,8 +87,23 @@ def test_small_requests_take_turns_with_a_long_one_and_long_ones_with_each_other
         owners.append(box.run().parts[0].request.size)
         owners.append(box.run().parts[0].request.size)
     assert owners == [80, 1] * 6
-    kinds = {batch.parts[0].request.done for batch in (box.take() for _ in range(2))}
-    assert len(kinds) == 2
+
+
+def test_of_two_alike_the_older_one_ends_first():
+    box = Box()
+    for request in (1, 2):
+        box.submit(request, 24)
+    while 1 not in box.answers:
+        box.run()
+    assert 2 not in box.answers
+    assert box.queue.long.rows == 24
+
+
+def test_every_second_chunk_goes_to_the_one_with_the_least_left():
+    box = Box(Limits(chunk_rows=8, max_queued_rows=1000))
+    for request, size in ((1, 400), (2, 80), (3, 16)):
+        box.submit(request, size)
+    assert [box.run().parts[0].request.size for _ in range(8)] == [400, 16, 400, 16, 400, 80, 400, 80]
 
 
 def test_while_the_bound_is_reached_nothing_is_taken_but_a_canary():
