@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Array, Columns, Form, Part, malformed, parts
-from service.api.codecs.json import tied
+from service.api.codecs.ties import tied
 from service.api.exchange import Body
 from service.errors import InvalidArgument, Reason
 

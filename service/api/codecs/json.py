@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +12,7 @@ import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Form, malformed
+from service.api.codecs.ties import tied
 from service.api.exchange import Body
 from service.engine.plan import Float32
 from service.errors import InvalidArgument, Reason
@@ -20,7 +20,7 @@ from service.errors import InvalidArgument, Reason
 if TYPE_CHECKING:
     from service.api.codecs.large_json import LargeJson
 
-__all__ = ["Json", "json_value", "numbers", "tied"]
+__all__ = ["Json", "json_value", "numbers"]
 
 
 class Json:
@@ -43,11 +43,11 @@ class Json:
 
     def decode(self, body: Body, main: str) -> Mapping[str, Any]:  # noqa: ARG002  an object names them all
         """The object that `body` holds."""
-        body = tied(body)
         if len(body) > self._LARGE:
             arguments = self._large.read(body)
             if arguments is not None:
                 return arguments
+        body = tied(body)
         if not body.strip():
             raise malformed("empty; a JSON object is expected")
         value = json_value(body)
@@ -113,18 +113,7 @@ def _holds_zero(log_prob: Float32) -> bool:
 
 _FEW: Final = 16
 
-_TIE: Final = b"7.038531e-26"
-"""The one shortest text of a float32 that, read as a float64, falls just between two float32 and would be rounded to
-the wrong one. All of them were tried."""
-_TIE_ALONE: Final = re.compile(rb"(?<![\d.])" + re.escape(_TIE) + rb"(?!\d)")
-_TIE_IN_FULL: Final = b"7.038530691851209e-26"
-
 _KINDS: Final = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-
-
-def tied(text: Body) -> Body:
-    """A text of numbers, with `_TIE` replaced by a text that is rounded to the right float32."""
-    return _TIE_ALONE.sub(_TIE_IN_FULL, text) if _TIE in text else text
 
 
 def numbers(values: Float32) -> list[bytes]:

@@ -10,7 +10,8 @@ import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Columns, Form, malformed, parts
-from service.api.codecs.json import json_value, tied
+from service.api.codecs.json import json_value
+from service.api.codecs.ties import tied
 from service.api.exchange import Body
 from service.errors import InvalidArgument, Reason
 

@@ -180,3 +180,12 @@ def test_its_parser_is_used_again_after_a_failure():
         assert READER.read(good.replace(b"[1,2]]}", b"[1,tru]]}")) is None
         assert READER.read(good)["x"].shape == (21, 2)
     assert READER._parsers.qsize() <= 2
+
+
+@pytest.mark.parametrize("at", [0, 20, 39])
+def test_the_text_between_two_float32_is_rounded_to_its_own(at):
+    x = np.ones((40, 2), np.float32)
+    x[at] = 7.038530691851209e-26, -7.038530691851209e-26
+    text = orjson.dumps({"x": x}, option=orjson.OPT_SERIALIZE_NUMPY)
+    assert b"7.038531e-26,-7.038531e-26" in text
+    assert READER.read(text)["x"].astype(np.float32).tobytes() == x.tobytes()
