@@ -20,7 +20,8 @@ import orjson
 from service.api import wire
 from service.api.arrays import NUMBERS, plain_rows
 from service.api.asking import named, path_version
-from service.api.codecs.json import numbers, tied
+from service.api.codecs.json import numbers
+from service.api.codecs.ties import tied
 from service.api.exchange import Exchange, Reply
 from service.api.native import DRAWN_SEED_BITS
 from service.api.problems import told

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
@@ -86,6 +87,10 @@ class QueuedLane:
 class Workers:
     """Threads that take turns over the lanes that have work. They start with the first request.
 
+    Between batches they run errands: what has to be computed for a request beside its rows. As many threads as
+    processors then do all of the work; one more, that takes a processor and the interpreter from them, costs far more
+    than its own time. One thread is always left to the lanes.
+
     Args:
         threads: how many; `service.engine.cpu.usable_cpus` says what the container grants.
         clock: seconds, for deadlines and for the expected length of a batch.
@@ -98,6 +103,8 @@ class Workers:
         self._batcher = Batcher(threads)
         self._lanes: dict[Queue, QueuedLane] = {}
         self._started: list[threading.Thread] = []
+        self._errands: deque[Callable[[], None]] = deque()
+        self._on_errands = 0
         self._closed = False
 
     def lane(
@@ -171,6 +178,18 @@ class Workers:
             self._start()
         return request
 
+    def send(self, errand: Callable[[], None]) -> None:
+        """Have something called on one of the threads, before any further batch of its own.
+
+        Args:
+            errand: must not raise. With a single thread, or while the threads do not come back, it is never called.
+        """
+        with self._wake:
+            self._errands.append(errand)
+            if len(self._started) < self.threads:
+                self._start()
+            self._wake.notify()
+
     def expire(self) -> None:
         """Answer what has passed its deadline; to be called every now and then, for engines that do not come back."""
         with self._wake:
@@ -208,19 +227,33 @@ class Workers:
         while True:
             with self._wake:
                 now = self.clock()
-                batch = self._batcher.take(now)
+                errand = self._errand()
+                batch = self._batcher.take(now) if errand is None else None
                 due = self._batcher.collect()
-                if batch is None and not due:
-                    if self._closed:
+                if errand is None and batch is None and not due:
+                    if self._closed and not self._on_errands:
+                        self._wake.notify_all()
                         return
                     self._wake.wait()
                     busy_since = None
                     continue
-                if self._batcher.has_work:
+                if self._batcher.has_work or self._errands:
                     self._wake.notify()
             _deliver(due)
-            if batch is not None:
+            if errand is not None:
+                errand()
+                busy_since = None
+                with self._wake:
+                    self._on_errands -= 1
+            elif batch is not None:
                 busy_since = self._run(batch, now if busy_since is None else busy_since)
+
+    def _errand(self) -> Callable[[], None] | None:
+        """The next errand, where a thread is left to the lanes meanwhile."""
+        if not self._errands or self._on_errands >= self.threads - 1:
+            return None
+        self._on_errands += 1
+        return self._errands.popleft()
 
     def _run(self, batch: Batch, busy_since: float) -> float:
         """Run a batch, and hand in what it gave.

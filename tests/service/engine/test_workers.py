@@ -244,3 +244,39 @@ def test_what_is_refused_here_is_answered():
     asked = [Asked(Run(lane, np.zeros((1, 1), np.float32)), refused.append)]
     assert lane.run_here(asked, 1.0) == [None]
     assert [type(error) for error in refused] == [Draining]
+
+
+def test_an_errand_is_done_by_one_thread_while_another_is_left_to_the_lanes(workers):
+    lane = workers.lane(Doubles(), Limits())
+    begun, gate, done = threading.Semaphore(0), threading.Event(), threading.Semaphore(0)
+
+    def errand():
+        begun.release()
+        assert gate.wait(30)
+        done.release()
+
+    for _ in range(3):
+        workers.send(errand)
+    assert begun.acquire(timeout=30)
+    assert ask(lane, 3).result(30).value[0, 0] == 6
+    assert not begun.acquire(blocking=False), "both threads are on errands"
+    gate.set()
+    assert all(done.acquire(timeout=30) for _ in range(3))
+
+
+def test_a_single_thread_is_never_sent():
+    workers, done = Workers(1), []
+    lane = workers.lane(Doubles(), Limits())
+    workers.send(lambda: done.append(1))
+    assert ask(lane, 3).result(30).value[0, 0] == 6
+    workers.close(10)
+    assert not done
+
+
+def test_errands_that_were_taken_are_done_before_the_end():
+    workers, done = Workers(2), []
+    for number in range(20):
+        workers.send(lambda number=number: done.append(number))
+    workers.close(30)
+    assert done == list(range(20))
+    assert not any(thread.is_alive() for thread in workers._started)

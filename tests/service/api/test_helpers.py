@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from service.api.helpers import Helpers
+
+
+@pytest.fixture
+def helped():
+    """Runs a coroutine of some helpers, and closes them."""
+    made = []
+
+    def run(coroutine_of, send=None):
+        made.append(Helpers(1, send=send))
+        return asyncio.run(asyncio.wait_for(coroutine_of(made[-1]), 30))
+
+    yield run
+    for helpers in made:
+        helpers.close()
+
+
+def test_a_thread_of_its_own_calls_where_the_engine_has_none(helped):
+    name = helped(lambda helpers: helpers.run(1, lambda: threading.current_thread().name))
+    assert name.startswith("helper")
+
+
+def test_who_is_sent_calls(helped):
+    assert helped(lambda helpers: helpers.run(1, threading.get_ident), send=lambda errand: errand()) == (
+        threading.get_ident()
+    )
+
+
+def test_where_nobody_who_was_sent_comes_a_thread_of_its_own_calls(helped):
+    sent, calls = [], []
+    helped(lambda helpers: helpers.run(1, calls.append, 1), send=sent.append)
+    assert calls == [1]
+    sent[0]()
+    assert calls == [1], "whoever comes later finds it done"
+
+
+def test_what_it_raises_comes_back(helped):
+    def fail():
+        raise ValueError("as told")
+
+    for send in (None, lambda errand: errand()):
+        with pytest.raises(ValueError, match="as told"):
+            helped(lambda helpers: helpers.run(1, fail), send)
+
+
+def test_a_call_that_nobody_waits_for_is_not_made(helped):
+    sent, calls = [], []
+
+    async def leave(helpers):
+        task = asyncio.create_task(helpers.run(1, calls.append, 1))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    helped(leave, sent.append)
+    sent[0]()
+    assert not calls
