@@ -31,7 +31,14 @@ from service.settings import Settings
 __all__ = ["run", "serve", "standing"]
 
 _LAME_DUCK_SECONDS: Final = 1.0
-_M_ARENA_MAX: Final = -8  # of malloc.h
+# Of malloc.h.
+_M_ARENA_MAX: Final = -8
+_M_MMAP_THRESHOLD: Final = -3
+_M_TRIM_THRESHOLD: Final = -1
+
+_KEPT: Final = 32 << 20
+"""What the heap may keep free, in bytes: bodies and the values between a graph's layers, allocated each time anew. What
+is longer has pages of its own, given back as soon as it is freed."""
 
 _SWITCH_SECONDS: Final = 2e-4
 """How long a thread may keep the interpreter from others that wait for it. Python's 5 ms are longer than most batches:
@@ -140,9 +147,16 @@ class _Server(uvicorn.Server):
 
 
 def _allocate_in_one_place() -> None:
-    """Let all threads share glibc's one heap: one for each would keep what flows were loaded with, some 8 MB."""
+    """Let all threads share glibc's one heap: one for each would keep what flows were loaded with, some 8 MB.
+
+    What it keeps is said too: by itself glibc begins with 128 kB, takes pages from the system and gives them back
+    within each batch, and moves the bound with what is freed, up to 64 MB.
+    """
     with _where_glibc_is():
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        glibc = ctypes.CDLL(None)
+        glibc.mallopt(_M_ARENA_MAX, 1)
+        glibc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        glibc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def _give_back_freed_memory() -> None:
