@@ -53,8 +53,7 @@ class LargeJson:
             The same names and numbers as `orjson.loads` gives, or None.
         """
         head = _HEAD.match(body)
-        # Without escapes, brackets in the text of the small arguments are those in the text of the body.
-        if head is None or b"\\" in body:
+        if head is None:
             return None
         parser = self._parser()
         try:
@@ -73,13 +72,12 @@ class LargeJson:
 
 def _arguments(parser: simdjson.Parser, body: Body, name: str, start: int, depth: int) -> dict[str, Any] | None:
     between = re.compile(rb"\]{%d},[ \t\n\r]*(?=\[{%d})" % (depth, depth))
-    # It ends before the next name, or with the body; to look for the first such brackets would take half of all time.
-    name_at = body.find(b'"', start)
-    end = body.rfind(b"]" * (depth + 1), start, len(body) if name_at < 0 else name_at)
     pieces: list[Float64] = []
     at = start
-    while end - at > 2 * _PIECE and (gap := between.search(body, at + _PIECE, end)) is not None:
+    while len(body) - at > 2 * _PIECE and (gap := between.search(body, at + _PIECE)) is not None:
         text = b"[%b]" % bytes(body[at : gap.start() + depth])
+        if b'"' in text:  # the next name: the array ends in here
+            break
         numbers = _numbers(cast("simdjson.Array", parser.parse(text)))
         if numbers is None or _count(text, _BRACKET) != _brackets(numbers.shape):
             return None
@@ -90,6 +88,9 @@ def _arguments(parser: simdjson.Parser, body: Body, name: str, start: int, depth
         pieces.append(numbers)
         at = gap.end()
     text = bytes(tied(body if at == start else body[:start] + body[at:]))
+    # Without escapes, brackets in the text of the small arguments are those in the text of the body.
+    if b"\\" in text:
+        return None
     if len(text) > 4 * _PIECE:
         parser = simdjson.Parser()  # one that has grown so far is not to be kept
     arguments = _object(parser.parse(text))
