@@ -36,7 +36,7 @@ _M_ARENA_MAX: Final = -8
 _M_MMAP_THRESHOLD: Final = -3
 _M_TRIM_THRESHOLD: Final = -1
 
-_KEPT: Final = 32 << 20
+_KEPT: Final = 8 << 20
 """What the heap may keep free, in bytes: bodies and the values between a graph's layers, allocated each time anew. What
 is longer has pages of its own, given back as soon as it is freed."""
 

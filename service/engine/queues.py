@@ -182,14 +182,14 @@ class Queue:
         limits: the bounds.
     """
 
-    __slots__ = ("_deviation", "_means", "_quickest", "_seconds", "_sizes", "limits", "long", "short", "waiting_rows")
+    __slots__ = ("_deviation", "_kinds", "_quickest", "_seconds", "_sizes", "limits", "long", "short", "waiting_rows")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.waiting_rows = 0
         self.short = Line(self, long=False)
         self.long = Line(self, long=True)
-        self._means: dict[int, tuple[float, float]] = {}
+        self._kinds: list[int] = []
         self._sizes: list[float] = []
         self._seconds: list[float] = []
         self._deviation = 0.0
@@ -207,12 +207,16 @@ class Queue:
         kept = max(seconds, busy_seconds)
         # A row costs a small batch many times what it costs a large one: only batches of about one size have a mean.
         kind = rows.bit_length()
-        mean_rows, mean = self._means.get(kind, (rows, kept))
+        at = bisect_left(self._kinds, kind)
+        if at == len(self._kinds) or self._kinds[at] != kind:
+            self._kinds.insert(at, kind)
+            self._sizes.insert(at, rows)
+            self._seconds.insert(at, kept)
+        mean = self._seconds[at]
         if mean > 0:  # a coarse clock may see no time pass
             self._deviation += (abs(kept / mean - 1) - self._deviation) * _WEIGHT
-        self._means[kind] = mean_rows + (rows - mean_rows) * _WEIGHT, mean + (kept - mean) * _WEIGHT
-        points = sorted(self._means.values())
-        self._sizes, self._seconds = [rows for rows, _ in points], [mean for _, mean in points]
+        self._sizes[at] += (rows - self._sizes[at]) * _WEIGHT
+        self._seconds[at] += (kept - mean) * _WEIGHT
         # On a busy machine most batches also wait for a processor, which says nothing of the flow: here the quickest
         # of late counts, forgotten by a tenth each batch.
         self._quickest = min(1.1 * self._quickest, seconds / rows)
