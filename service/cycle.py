@@ -17,6 +17,7 @@ class HotCycle:
     Args:
         hot: the call.
         length: of its body, in bytes, where that is still to come.
+        since: when its head had come, on the clock of its deadline; None where all of it came at once.
     """
 
     __slots__ = (
@@ -28,10 +29,12 @@ class HotCycle:
         "keep_alive",
         "message_event",
         "response_complete",
+        "since",
     )
 
-    def __init__(self, hot: Hot, length: int = 0) -> None:
+    def __init__(self, hot: Hot, length: int = 0, since: float | None = None) -> None:
         self.hot = hot
+        self.since = since
         self.going: Going[Reply] | Waiting | None = None
         self.keep_alive = True
         self.disconnected = False
@@ -51,6 +54,12 @@ class HotCycle:
         if not isinstance(self._body, bytearray):
             self._body = bytearray()
         self._body += piece
+
+    def end(self) -> None:
+        """Its answer is written. Lets go of what may be large, or holds it in a circle that only a collection ends."""
+        self.response_complete = True
+        self.going = None
+        self._body = b""
 
     @property
     def body(self) -> Body:

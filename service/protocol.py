@@ -248,7 +248,7 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
         if self._head is not None:
             door.heads.remember(self._head, call, fields, length)
             self._head = None
-        return HotCycle(Hot(call, fields, query), length)
+        return HotCycle(Hot(call, fields, query), length, door.clock())
 
     def on_body(self, body: bytes) -> None:
         """Gather the body of a hot call."""
@@ -274,7 +274,7 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
         self._start(self._door, cycle, cycle.hot._replace(body=cycle.body))
 
     def _start(self, door: FastDoor, cycle: HotCycle, hot: Hot) -> None:
-        going = door.answer(hot, partial(self._answer, cycle))
+        going = door.answer(hot, partial(self._answer, cycle), cycle.since)
         if not cycle.response_complete:
             cycle.going = going
 
@@ -295,8 +295,7 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
         head = self._common_head(reply) if not reply.headers else self._written_head(reply)
         end = b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n"
         self.transport.write(b"%b%d%b%b" % (head, len(body), end, body))
-        cycle.response_complete = True
-        cycle.going = None  # it holds the cycle: a circle that only the garbage collector would break
+        cycle.end()
         if self._replies is not None:
             self._replies(*cycle.hot.call.route, reply)
         if not keep_alive:

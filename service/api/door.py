@@ -17,6 +17,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from service.api import wire
 from service.api.asking import Verb
 from service.api.exchange import Exchange, Reply
 from service.api.guard import TIMEOUT_HEADER, deadline, read_body
@@ -30,7 +31,7 @@ __all__ = ["LARGE_BODY", "LARGE_RUN", "Door", "drive", "may_be_picture", "respon
 T = TypeVar("T")
 
 LARGE_BODY: Final = 1 << 16
-"""Bodies of more bytes are decoded on a helper thread."""
+"""A step that works on more bytes is taken on a helper thread."""
 
 LARGE_RUN: Final = 1 << 13
 """After runs of more values than this, the plan goes on, and encodes, on a helper thread."""
@@ -78,8 +79,7 @@ async def drive(
             if isinstance(now, Finished):
                 value: T = now.value
                 return value
-            values = len(now.rows) * now.lane.width
-            size = LARGE_BODY + 4 * values if aside or values > LARGE_RUN else 0
+            size = LARGE_BODY + 4 * now.size if aside or now.size > LARGE_RUN else 0
             message = await _outputs(now, deadline)
     finally:
         if not lent:  # a helper that has it still will find nobody waiting
@@ -134,12 +134,14 @@ class Door:
             try:
                 exchange = await self._exchange(request)
                 plan = verb(exchange)
+                size = len(exchange.body)
+                long = wire.takes_long(exchange.content_type, size)
                 driven = asyncio.ensure_future(
                     drive(
                         plan,
                         self.helpers,
                         deadline=exchange.deadline,
-                        size=len(exchange.body),
+                        size=size if long else 0,
                         aside=may_be_picture(exchange.accept),
                     )
                 )

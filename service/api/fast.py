@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl
 
-from service.api.door import LARGE_BODY, LARGE_RUN, drive
+from service.api import wire
+from service.api.door import LARGE_RUN, drive
 from service.api.exchange import Exchange, Reply
 from service.api.guard import deadline
 from service.api.heads import Call, Fields, Heads, Hot
@@ -182,8 +183,17 @@ class FastDoor:
         self._arrived: deque[tuple[Going[Any], Outputs | Exception]] = deque()
         self._called = False
 
-    def answer(self, hot: Hot, answer: Answer) -> Going[Reply] | Waiting | None:
+    def clock(self) -> float:
+        """Seconds, on which deadlines are given."""
+        return self._helpers.clock()
+
+    def answer(self, hot: Hot, answer: Answer, since: float | None = None) -> Going[Reply] | Waiting | None:
         """Start a call; `answer` is called once with the reply, on the event loop, at once or later.
+
+        Args:
+            hot: the call.
+            answer: takes the reply.
+            since: when its head had come, from which its deadline counts; None for just now.
 
         Returns:
             The call, where it goes on.
@@ -193,7 +203,7 @@ class FastDoor:
             self._thread = threading.get_ident()
         call, fields, _, body = hot
         try:
-            until = deadline(fields.timeout, self._timeout_seconds, self._helpers.clock())
+            until = deadline(fields.timeout, self._timeout_seconds, self.clock() if since is None else since)
         except PushforwardError as error:
             answer(told(error))
             return None
@@ -204,13 +214,18 @@ class FastDoor:
         self._flush_soon()
         return waiting
 
-    def alone(self, hot: Hot, until: float, answer: Answer) -> Going[Reply]:
-        """Start a call that shares nothing but, it may be, its batch."""
+    def alone(self, hot: Hot, until: float, answer: Answer) -> Going[Reply] | None:
+        """Start a call that shares nothing but, it may be, its batch; as `answer`."""
         call, fields, query, body = hot
         asked = tuple(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else ()
-        plan = call.verb(Exchange(call.name, call.version, asked, fields.content_type, fields.accept, body, until))
+        exchange = Exchange(call.name, call.version, asked, fields.content_type, fields.accept, body, until)
+        try:
+            plan = call.verb(exchange)
+        except Exception as error:  # as below
+            answer(told(error))
+            return None
         going = _Alone(self, plan, until, answer)
-        if len(body) > LARGE_BODY:
+        if wire.takes_long(fields.content_type, len(body)):
             self._leave(going, len(body), None)
         else:
             self._go_on(going, None)
@@ -240,7 +255,7 @@ class FastDoor:
             return
         if isinstance(step, Finished):
             going.finish(step.value)
-        elif len(step.rows) * step.lane.width > LARGE_RUN or not isinstance(step.lane, QueuedLane):
+        elif step.size > LARGE_RUN or not isinstance(step.lane, QueuedLane):
             self._leave(going, 0, step)
         else:
             self._gathered.setdefault(step.lane, []).append((step, going))

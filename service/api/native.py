@@ -1,7 +1,8 @@
 """The native verbs: each one function from an exchange to a reply, bytes to bytes, knowing no door.
 
 Read one from top to bottom and you have read a request: decode, find the flow, hold the work against the budget,
-ask the engine, encode.
+ask the engine, encode. What is refused because the engine has too much to do is refused by the call itself, before
+there is a plan: wherever the plan may be driven, a refusal waits for nobody.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ class Verbs(Asking):
         """POST /logprob."""
         codec = wire.accepted(exchange, pictures=True)
         self._admit(exchange, "forward")
+        return self._log_prob(exchange, codec)
+
+    def _log_prob(self, exchange: Exchange, codec: Codec) -> Plan[Reply]:
         given, place = wire.decode(exchange, "x")
         asked = validate(LogProbRequest, given, place)
         look = look_of(codec, asked, place)
@@ -91,6 +95,9 @@ class Verbs(Asking):
         """POST /encode."""
         codec = wire.accepted(exchange)
         self._admit(exchange, "forward")
+        return self._encode(exchange, codec)
+
+    def _encode(self, exchange: Exchange, codec: Codec) -> Plan[Reply]:
         given, place = wire.decode(exchange, "x")
         asked = validate(EncodeRequest, given, place)
         require_room(codec, "z", place, "return" if asked.returns else None)
@@ -104,6 +111,9 @@ class Verbs(Asking):
         """POST /decode."""
         codec = wire.accepted(exchange, pictures=True)
         self._admit(exchange, "inverse")
+        return self._decode(exchange, codec)
+
+    def _decode(self, exchange: Exchange, codec: Codec) -> Plan[Reply]:
         given, place = wire.decode(exchange, "z")
         asked = validate(DecodeRequest, given, place)
         look = look_of(codec, asked, place)

@@ -28,6 +28,7 @@ __all__ = [
     "is_json",
     "require_json",
     "streaming",
+    "takes_long",
     "told_beside",
 ]
 
@@ -41,6 +42,12 @@ CODECS: Final[Mapping[str, Codec]] = {_JSON.media_type: _JSON, **_STREAMS, PICTU
 """Media type -> codec; the first is written for whoever accepts anything."""
 
 _FORM = "application/x-www-form-urlencoded"
+
+_LONG: Final = 1 << 16
+"""In bytes; a longer body takes the event loop too long, half a millisecond in JSON."""
+
+_LONG_ARRAY: Final = 1 << 20
+"""The same of .npy, whose numbers are read where they lie."""
 
 
 class Arguments(NamedTuple):
@@ -94,6 +101,13 @@ def holds_all(exchange: Exchange) -> bool:
     if is_json(exchange.content_type):
         return True
     return _without_parameters(exchange.content_type or "") == _FORM and exchange.body.lstrip()[:1] in (b"{", b"")
+
+
+def takes_long(content_type: str | None, size: int) -> bool:
+    """Whether the event loop is not to wait until a body of so many bytes has been read."""
+    if size <= _LONG:
+        return False
+    return size > _LONG_ARRAY or _without_parameters(content_type or "") != Npy.media_type
 
 
 def is_json(content_type: str | None) -> bool:

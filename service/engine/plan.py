@@ -149,6 +149,11 @@ class Run(NamedTuple):
     value: bool = True
     counted: bool = True
 
+    @property
+    def size(self) -> int:
+        """The number of values in its answer: what there is to check and to write."""
+        return len(self.rows) * (self.lane.width if self.value else 1)
+
 
 Plan = Generator[Run, Outputs, T]
 

@@ -316,7 +316,7 @@ def test_a_client_that_has_not_read_its_answers_goes_to_the_application():
     # There the next answer waits until this client reads; the fast door would write on.
     protocol = FastHttpToolsProtocol.__new__(FastHttpToolsProtocol)
     heads = Heads({(b"GET", b"sample"): lambda exchange: None}, {})
-    protocol._door = SimpleNamespace(heads=heads, max_body_bytes=1000)
+    protocol._door = SimpleNamespace(heads=heads, max_body_bytes=1000, clock=lambda: 0.0)
     protocol._head = None
     protocol.parser = SimpleNamespace(
         get_http_version=lambda: "1.1",

@@ -13,7 +13,7 @@ from service.api.native import Verbs
 from service.engine.plan import Outputs, Run
 from service.engine.queues import Limits
 from service.engine.workers import Workers
-from service.errors import NotFinite
+from service.errors import NotFinite, QueueFull
 
 
 def verb(exchange):
@@ -106,3 +106,36 @@ def test_a_timeout_that_is_none_is_refused(helpers, told):
     asyncio.run(main())
     assert replies[0].status == 422
     assert b"Pushforward-Timeout-Ms" in replies[0].body
+
+
+def test_what_the_call_of_a_verb_refuses_is_told(helpers):
+    replies = []
+    door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
+
+    def full(exchange):
+        raise QueueFull("too much is waiting")
+
+    async def main():
+        return door.answer(Hot(Call(full), Fields(), b"", bytes(100_000)), replies.append)
+
+    assert asyncio.run(main()) is None
+    assert replies[0].status == 429
+
+
+def test_a_deadline_counts_from_the_head(helpers):
+    seen = []
+    door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
+
+    def noted(exchange):
+        seen.append(exchange.deadline)
+        yield from ()
+        return Reply(b"")
+
+    async def main():
+        for since in (5.0, None):
+            door.answer(Hot(Call(noted), Fields(timeout="500")), lambda reply: None, since)
+
+    before = door.clock()
+    asyncio.run(main())
+    assert seen[0] == 5.5
+    assert before + 0.5 <= seen[1] <= door.clock() + 0.5

@@ -6,6 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from service.api.exchange import Exchange
+from service.api.native import Verbs
+from service.errors import QueueFull
+
 PREFIXES = ["", "/models/two-moons", "/models/two-moons/versions/1"]
 
 
@@ -544,3 +548,16 @@ def test_a_context_too_far_out_for_samples_is_the_callers_matter(client):
     assert answer.status_code == 422
     assert answer.json()["code"] == "not_finite"
     assert [(error["loc"], error["row"]) for error in answer.json()["errors"]] == [(["body", "context"], 1)]
+
+
+@pytest.mark.parametrize(("name", "direction"), [("log_prob", "forward"), ("encode", "forward"), ("decode", "inverse")])
+def test_a_full_engine_refuses_the_call_itself_before_the_body_is_read(client, monkeypatch, name, direction):
+    registry = client.app.state.registry
+    lane = getattr(registry.find(None, None), direction)
+
+    def full(deadline):
+        raise QueueFull("too much is waiting")
+
+    monkeypatch.setattr(lane, "admit", full)
+    with pytest.raises(QueueFull):
+        getattr(Verbs(registry, 1000, 1000), name)(Exchange(content_type="application/x-npy", body=bytes(100_000)))

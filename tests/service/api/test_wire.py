@@ -79,3 +79,15 @@ def test_what_has_no_room_in_an_answer_goes_into_its_header():
     reply = wire.encode(wire.CODECS["application/x-npy"], answer, "log_prob", [])
     assert reply.headers == {"Pushforward-Model": "square", "Pushforward-Version": "3", "Pushforward-Seed": "7"}
     assert wire.encode(wire.CODECS["application/json"], answer, "log_prob", []).headers == {}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "size", "long"),
+    [
+        *[(None, 1 << 16, False), (None, (1 << 16) + 1, True), ("application/json", (1 << 16) + 1, True)],
+        *[("application/x-npy", (1 << 16) + 1, False), ("Application/X-NPY; v=1", 1 << 20, False)],
+        *[("application/x-npy", (1 << 20) + 1, True), ("text/csv", (1 << 16) + 1, True)],
+    ],
+)
+def test_which_bodies_take_long(content_type, size, long):
+    assert wire.takes_long(content_type, size) is long

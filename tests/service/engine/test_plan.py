@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,9 @@ def test_a_plan_without_a_run_is_finished_at_once():
         yield
 
     assert advance(plan()) == Finished(3)
+
+
+@pytest.mark.parametrize(("value", "size"), [(True, 30), (False, 10)])
+def test_the_size_of_a_run_is_that_of_its_answer(value, size):
+    lane = SimpleNamespace(width=3)
+    assert Run(lane, np.zeros((10, 3), np.float32), value=value).size == size
