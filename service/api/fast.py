@@ -38,6 +38,9 @@ _MOST_TOGETHER: Final = 64
 _SMALL_BODY: Final = 1 << 13
 """In bytes; a longer body is no plain request's."""
 
+_SPENT: Final = 0.1
+"""Of the time until its deadline: a request whose body took longer to come shares no deadline with others."""
+
 T = TypeVar("T")
 Answer = Callable[[Reply], None]
 
@@ -201,13 +204,16 @@ class FastDoor:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._thread = threading.get_ident()
-        call, fields, _, body = hot
+        call, fields, query, body = hot
+        now = self.clock()
+        since = now if since is None else since
         try:
-            until = deadline(fields.timeout, self._timeout_seconds, self.clock() if since is None else since)
+            until = deadline(fields.timeout, self._timeout_seconds, since)
         except PushforwardError as error:
             answer(told(error))
             return None
-        if call.together is None or len(body) > _SMALL_BODY:
+        slow = now - since > _SPENT * (until - since)
+        if call.together is None or slow or len(body) > _SMALL_BODY or (body and query):
             return self.alone(hot, until, answer)
         waiting = Waiting(self, hot, until, answer)
         self._waiting.setdefault((call, fields), []).append(waiting)

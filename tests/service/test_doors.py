@@ -169,6 +169,14 @@ def test_calls_of_many_connections_at_once_are_answered_alike(server):
     assert {status for status, _, _ in hot} == {200, 400, 422}
 
 
+@pytest.mark.parametrize("query", ["?", "?alarm_rate=0.1", "?x=1", "?seed=7"])
+def test_a_plain_body_beside_a_query_is_answered_alike(client, query):
+    for _ in range(2):  # the head is known the second time
+        hot, cold = both(client, "POST", f"/logprob{query}", {}, b'{"x": [[1, 2]]}')
+        assert hot == cold
+        assert hot[0] == (200 if query == "?" else 422)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(prefixes, st.binary(max_size=40))
 def test_broken_bodies_are_answered_alike(client, prefix, content):

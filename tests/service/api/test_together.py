@@ -313,3 +313,36 @@ def test_who_goes_while_it_runs_is_not_answered(blocked):
         return first.body, answered.empty()
 
     assert asyncio.run(main()) == (b"2", True)
+
+
+def test_a_body_and_a_query_are_asked_alone():
+    """A group's text is one of them: the other would be passed over."""
+    replies = []
+
+    async def main():
+        door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
+        door.answer(Hot(Call(doubled, together=Asked()), Fields(), b"a=1", b"body"), replies.append)
+        await asyncio.sleep(0)
+
+    helpers = Helpers(1)
+    asyncio.run(main())
+    helpers.close()
+    assert [reply.body for reply in replies] == [b"alone body"]
+
+
+@pytest.mark.parametrize(("spent", "asked"), [(0.05, [[b"slow", b"2"]]), (0.2, [[b"2"]])])
+def test_whose_body_came_slowly_shares_no_deadline(spent, asked):
+    together, replies = Asked(), []
+    helpers = Helpers(1, lambda: 100.0)
+
+    async def main():
+        door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
+        call = Call(doubled, together=together)
+        door.answer(Hot(call, Fields(timeout="1000"), b"", b"slow"), replies.append, 100.0 - spent)
+        door.answer(Hot(call, Fields(timeout="1000"), b"", b"2"), replies.append)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    helpers.close()
+    assert (together.texts, len(replies)) == (asked, 2)
