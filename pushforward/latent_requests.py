@@ -39,11 +39,7 @@ class LatentRequests(Requests):
         version: int | None,
     ) -> Steps[Trace]:
         """``POST /trace``, in one request."""
-        given = {"n": n, "seed": seed}
-        body: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        for key, rows in (("x", x), ("z", z), ("context", context)):
-            if rows is not None:
-                body[key] = to_float32(rows, key)
+        body = _given(n, seed, x=x, z=z, context=context)
         name, version = self._flow(model, version)
         return Trace.read((yield from self.ask(post(name, version, "trace", body))))
 
@@ -81,11 +77,7 @@ class LatentRequests(Requests):
         version: int | None,
     ) -> Steps[Weights]:
         """``POST /weights``, in one request: the weights are normalized together."""
-        body: dict[str, Any] = {"log_target": _log_target(log_target).tolist()}
-        body |= {name: value for name, value in (("n", n), ("seed", seed)) if value is not None}
-        for key, rows in (("x", x), ("context", context)):
-            if rows is not None:
-                body[key] = to_float32(rows, key)
+        body = {"log_target": _log_target(log_target).tolist(), **_given(n, seed, x=x, context=context)}
         name, version = self._flow(model, version)
         return Weights.read((yield from self.ask(post(name, version, "weights", body))))
 
@@ -107,6 +99,16 @@ class LatentRequests(Requests):
         weighed = yield from self.weights(found, None, n, drawn.seed, context, drawn.model, drawn.version)
         said: Mapping[str, Any] = {field.name: getattr(weighed, field.name) for field in fields(weighed)}
         return Importance(**said, x=drawn.x, log_prob=drawn.log_prob, log_target=found, seed=drawn.seed)
+
+
+def _given(n: int | None, seed: int | None, **arrays: npt.ArrayLike | None) -> dict[str, Any]:
+    """The arguments of a body that are given: numbers as they are, arrays as float32.
+
+    Raises:
+        InvalidInput: an array holds NaN, text or nothing.
+    """
+    body: dict[str, Any] = {name: value for name, value in (("n", n), ("seed", seed)) if value is not None}
+    return body | {name: to_float32(rows, name) for name, rows in arrays.items() if rows is not None}
 
 
 def said_direction(direction: Direction) -> Any:  # noqa: ANN401  as JSON has it

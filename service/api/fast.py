@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
@@ -54,7 +55,7 @@ class WrittenHeads:
         self.written: dict[tuple[int, str], bytes] = {}
 
 
-class Going(Generic[T]):
+class Going(ABC, Generic[T]):
     """A plan under way: the lane's callback, and what can be abandoned."""
 
     __slots__ = ("_door", "abandoned", "deadline", "plan", "task", "ticket")
@@ -71,13 +72,13 @@ class Going(Generic[T]):
         """Take the result of a run, from any thread."""
         self._door.arrive(self, result)
 
+    @abstractmethod
     def finish(self, value: T) -> None:
         """Take what the plan has returned, on the event loop."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fail(self, error: Exception) -> None:
         """Take what the plan has raised, on the event loop."""
-        raise NotImplementedError
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
@@ -62,31 +62,23 @@ class PlainVerbs:
 
     def log_prob(self, common: Exchange, bodies: Sequence[bytes]) -> Plan[Replies]:
         """POST /logprob of JSON bodies that hold one row each, and nothing else."""
-        replies: Replies = [None] * len(bodies)
         flow = self._flow(common)
         if flow is None or not wire.is_json(common.content_type):
-            return replies
+            return [None] * len(bodies)
         rows, asked = _rows(bodies, flow.width)
-        if not asked:
-            return replies
-        outputs = yield from _outputs(Run(flow.forward, rows, value=False))
-        if isinstance(outputs, Outputs):
+
+        def texts(outputs: Outputs) -> Iterator[bytes]:
             before = _opened(named(flow)) + b',"log_prob":['
-            texts = numbers(outputs.log_prob)
-            for at, text, servable in zip(asked, texts, _servable(outputs), strict=True):
-                if servable:
-                    replies[at] = Reply(b"%b%b]}" % (before, text))
-        elif outputs is not None:
-            for at in asked:
-                replies[at] = outputs
-        return replies
+            for log_prob in numbers(outputs.log_prob):
+                yield b"%b%b]}" % (before, log_prob)
+
+        return (yield from _answers(Run(flow.forward, rows, value=False), asked, len(bodies), texts))
 
     def sample(self, common: Exchange, queries: Sequence[bytes]) -> Plan[Replies]:
         """GET /sample of one row, of a seed that is given or not."""
-        replies: Replies = [None] * len(queries)
         flow = self._flow(common)
         if flow is None:
-            return replies
+            return [None] * len(queries)
         seeds: list[int] = []
         asked: list[int] = []
         for at, query in enumerate(queries):
@@ -95,21 +87,14 @@ class PlainVerbs:
                 digits = found[1] or found[2]
                 seeds.append(int(digits) if digits else secrets.randbits(DRAWN_SEED_BITS))
                 asked.append(at)
-        if not asked:
-            return replies
         rows = FirstRows(flow.manifest.base, flow.width, np.array(seeds, np.uint64))
-        outputs = yield from _outputs(Run(flow.inverse, rows))
-        if isinstance(outputs, Outputs):
+
+        def texts(outputs: Outputs) -> Iterator[bytes]:
             before = _opened(named(flow)) + b',"seed":'
-            drawn = zip(seeds, numbers(outputs.value), numbers(outputs.log_prob), strict=True)
-            for at, (seed, x, log_prob), servable in zip(asked, drawn, _servable(outputs), strict=True):
-                if servable:
-                    text = (before, seed, x, log_prob)
-                    replies[at] = Reply(b'%b%d,"offset":0,"n":1,"x":[[%b]],"log_prob":[%b]}' % text)
-        elif outputs is not None:
-            for at in asked:
-                replies[at] = outputs
-        return replies
+            for drawn in zip(seeds, numbers(outputs.value), numbers(outputs.log_prob), strict=True):
+                yield b'%b%d,"offset":0,"n":1,"x":[[%b]],"log_prob":[%b]}' % (before, *drawn)
+
+        return (yield from _answers(Run(flow.inverse, rows), asked, len(queries), texts))
 
     def _flow(self, common: Exchange) -> ServedFlow | None:
         """The flow that all of them mean, where its rows are those of a table and the answer is JSON."""
@@ -160,14 +145,31 @@ def _row(body: bytes, width: int) -> list[Any] | None:
     return row if type(row) is list and len(row) == width else None
 
 
-def _outputs(run: Run) -> Plan[Outputs | Reply | None]:
-    """What a run gives; the answer to all, where there was no time for it; None where one row may be at fault."""
+def _answers(run: Run, asked: Sequence[int], count: int, texts: Callable[[Outputs], Iterator[bytes]]) -> Plan[Replies]:
+    """The replies to `count` requests, of which those of `asked` have a row each in the run.
+
+    Args:
+        run: of their rows.
+        asked: which requests these are.
+        count: of all requests.
+        texts: what to answer to each row.
+    """
+    replies: Replies = [None] * count
+    if not asked:
+        return replies
     try:
-        return (yield run)
-    except (QueueFull, Draining, DeadlineExceeded) as error:
-        return told(error)
-    except PushforwardError:
-        return None
+        outputs = yield run
+    except (QueueFull, Draining, DeadlineExceeded) as error:  # there was no time for any of them
+        refusal = told(error)
+        for at in asked:
+            replies[at] = refusal
+    except PushforwardError:  # one row may be at fault: each is asked alone
+        pass
+    else:
+        for at, text, servable in zip(asked, texts(outputs), _servable(outputs), strict=True):
+            if servable:
+                replies[at] = Reply(text)
+    return replies
 
 
 def _opened(names: Mapping[str, Any]) -> bytes:
