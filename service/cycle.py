@@ -55,6 +55,11 @@ class HotCycle:
             self._body = bytearray()
         self._body += piece
 
+    @property
+    def missing(self) -> int:
+        """Bytes of the body that are still to come."""
+        return self._length - len(self._body)
+
     def end(self) -> None:
         """Its answer is written. Lets go of what may be large, or holds it in a circle that only a collection ends."""
         self.response_complete = True

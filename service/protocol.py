@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -199,6 +200,7 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
         self._heads = WrittenHeads() if self._door is None else self._door.written
         self._hot: HotCycle | None = None
         self._head: bytes | None = None
+        self._parsed_bytes = 0  # of the hot call's body, those that the parser knows of
 
     def connection_lost(self, exc: Exception | None) -> None:
         """What a hot call has not run yet is dropped."""
@@ -208,7 +210,10 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Answer a request whose head is known; feed the parser with anything else."""
+        """Answer a request whose head is known, and take the body of a hot call; feed the parser with anything else."""
+        if self._hot is not None:
+            self._take(self._hot, data)
+            return
         if self._door is not None and self._idle and not self.flow.write_paused:
             hot = self._door.heads.recall(data)
             if hot is not None:
@@ -228,6 +233,7 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
             super().on_headers_complete()
             return
         self._enter_body()
+        self._parsed_bytes = 0
         self._hot = cycle
         self.cycle = cycle  # type: ignore[assignment]  # as above
 
@@ -251,12 +257,29 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
         return HotCycle(Hot(call, fields, query), length, door.clock())
 
     def on_body(self, body: bytes) -> None:
-        """Gather the body of a hot call."""
+        """Gather the body of a hot call: what comes with its head."""
         if self._hot is None:
             super().on_body(body)
+        else:
+            self._parsed_bytes += len(body)
+            self._gather(self._hot, body)
+
+    def _take(self, cycle: HotCycle, data: bytes) -> None:
+        """Take what comes after a hot call's head. To the parser it is nothing but bytes, which it would copy."""
+        missing = cycle.missing
+        if len(data) < missing:
+            self._gather(cycle, data)
             return
-        self._hot.take(body)
-        if len(body) >= _LONG_PIECE and not self.flow.read_paused:
+        self._gather(cycle, data[:missing])
+        self.parser = httptools.HttpRequestParser(self)  # the one there is still waits for the body
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self.on_message_complete()
+        if len(data) > missing:
+            self.data_received(data[missing:])
+
+    def _gather(self, cycle: HotCycle, piece: bytes) -> None:
+        cycle.take(piece)
+        if len(piece) >= _LONG_PIECE and not self.flow.read_paused:
             self.flow.pause_reading()
             self.loop.call_soon(self._read_on)
 
@@ -284,7 +307,9 @@ class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
         if cycle is not None:
             self.cycle = None  # type: ignore[assignment]  # as uvicorn begins
             super().on_headers_complete()
-            super().on_body(cycle.received)
+            received = cycle.received
+            super().on_body(received[: self._parsed_bytes])
+            self.parser.feed_data(received[self._parsed_bytes :])
         super().shutdown()
 
     def _answer(self, cycle: HotCycle, reply: Reply) -> None:

@@ -14,8 +14,10 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from uvicorn.server import ServerState
 
 from service.api.door import LARGE_BODY
 from service.api.heads import Heads, Hot
@@ -23,6 +25,7 @@ from service.cycle import HotCycle
 from service.protocol import FastHttpToolsProtocol
 from tests.server import Server
 from tests.service.api.media import ALL
+from tests.service.test_protocol import Transport
 
 COLD = "Content-Encoding: identity\r\n"
 
@@ -192,10 +195,12 @@ def test_samples_are_answered_alike(client, prefix, query, accept):
     assert hot == cold
 
 
-def talk(server, sent: bytes, answers: int) -> list[tuple[bytes, bytes]]:
-    """Send bytes on one connection, and read so many answers: head and body of each."""
+def talk(server, sent: bytes | list[bytes], answers: int) -> list[tuple[bytes, bytes]]:
+    """Send bytes, or pieces of them, on one connection, and read so many answers: head and body of each."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        connection.sendall(sent)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in [sent] if isinstance(sent, bytes) else sent:
+            connection.sendall(piece)
         received, found = b"", []
         while len(found) < answers:
             piece = connection.recv(1 << 16)
@@ -255,15 +260,57 @@ def test_after_a_long_piece_of_a_body_the_others_have_their_turn():
     protocol.loop = SimpleNamespace(call_soon=later.append)
     protocol.transport = SimpleNamespace(is_closing=lambda: len(later) > 1)
     cycle = protocol._hot = HotCycle(Hot(None, None), 1 << 20)
-    protocol.on_body(bytes(100))
+    protocol.data_received(bytes(100))
     assert not reading
-    protocol.on_body(bytes(1 << 17))
+    protocol.data_received(bytes(1 << 17))
     later[0]()
     assert reading == [False, True]
-    protocol.on_body(bytes(1 << 17))
+    protocol.data_received(bytes(1 << 17))
     later[1]()
     assert reading == [False, True, False], "the connection has gone"
     assert cycle.received == bytes(100 + (1 << 18))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 1 << 16, -1])
+def test_a_body_in_pieces_ends_where_its_length_says(server, cut):
+    body = json.dumps({"x": [[0.5, 0.0]] * 12_000}).encode()
+    assert len(body) > 1 << 17
+    head = f"POST /logprob HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    alone = latents(talk(server, post(1.0), 1))[0]
+    at = cut % len(body)
+    answers = talk(server, [head + body[:at], body[at:] + post(1.0) + post(1.0)], 3)
+    assert len(json.loads(answers[0][1])["log_prob"]) == 12_000
+    assert latents(answers[1:]) == [alone, alone]
+
+
+def test_a_hot_call_in_pieces_is_the_applications_when_the_server_shuts_down():
+    bodies = []
+
+    async def keeps(scope, receive, send):
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message["body"]
+            more = message["more_body"]
+        bodies.append(body)
+
+    async def main():
+        config = uvicorn.Config(keeps, ws="none", log_config=None, access_log=False)
+        config.load()
+        door = SimpleNamespace(
+            heads=Heads({(b"POST", b"logprob"): object()}, {}), max_body_bytes=100, written=None, clock=lambda: 0.0
+        )
+        protocol = FastHttpToolsProtocol(config, ServerState(), {"fast_door": door})
+        protocol.connection_made(Transport())
+        for piece in (b"POST /logprob HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nab", b"cd"):
+            protocol.data_received(piece)
+        assert protocol.cycle.received == b"abcd"
+        protocol.shutdown()
+        protocol.data_received(b"ef")
+        await asyncio.gather(*protocol.tasks)
+
+    asyncio.run(main())
+    assert bodies == [b"abcdef"]
 
 
 @pytest.mark.parametrize(("more", "version"), [("Connection: close\r\n", "1.1"), ("", "1.0")])
