@@ -34,7 +34,11 @@ _HEAD: Final = re.compile(
     rb'"(?P<name>[^"]*)"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*(?P<rows>\[+)'
 )
 
+_FLOAT64: Final = frozenset({"log_target"})
+"""The arguments that may be arrays of arrays, a column, without being rows of a flow."""
+
 Float64 = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
 
 
 class LargeJson:
@@ -44,13 +48,13 @@ class LargeJson:
         self._parsers: SimpleQueue[simdjson.Parser] = SimpleQueue()
 
     def read(self, body: Body) -> dict[str, Any] | None:
-        """The arguments in a JSON object, arrays of arrays of numbers as float64; None where anything is not plain.
+        """The arguments in a JSON object, arrays of arrays of numbers as arrays; None where anything is not plain.
 
         Args:
             body: the text.
 
         Returns:
-            The same names and numbers as `orjson.loads` gives, or None.
+            The same names and numbers as `orjson.loads` gives, or None. Those of rows are rounded to float32.
         """
         head = _HEAD.match(body)
         if head is None:
@@ -72,10 +76,11 @@ class LargeJson:
 
 def _arguments(parser: simdjson.Parser, body: Body, name: str, start: int, depth: int) -> dict[str, Any] | None:
     between = re.compile(rb"\]{%d},[ \t\n\r]*(?=\[{%d})" % (depth, depth))
-    pieces: list[Float64] = []
+    whole = memoryview(body)
+    pieces: list[Float32 | Float64] = []
     at = start
     while len(body) - at > 2 * _PIECE and (gap := between.search(body, at + _PIECE)) is not None:
-        text = b"[%b]" % bytes(body[at : gap.start() + depth])
+        text = b"".join((b"[", whole[at : gap.start() + depth], b"]"))
         if b'"' in text:  # the next name: the array ends in here
             break
         numbers = _numbers(cast("simdjson.Array", parser.parse(text)))
@@ -85,9 +90,9 @@ def _arguments(parser: simdjson.Parser, body: Body, name: str, start: int, depth
             numbers = _numbers(cast("simdjson.Array", parser.parse(tied(text))))
             if numbers is None:
                 return None
-        pieces.append(numbers)
+        pieces.append(_kept(name, numbers))  # rounded while they lie in the cache
         at = gap.end()
-    text = bytes(tied(body if at == start else body[:start] + body[at:]))
+    text = bytes(tied(body if at == start else b"".join((whole[:start], whole[at:]))))
     # Without escapes, brackets in the text of the small arguments are those in the text of the body.
     if b"\\" in text:
         return None
@@ -109,7 +114,7 @@ def _object(value: Any) -> dict[str, Any] | None:  # noqa: ANN401
         item = value[name]
         if isinstance(item, simdjson.Array):
             numbers = _numbers(item) if len(item) and isinstance(item[0], simdjson.Array) else None
-            item = item.as_list() if numbers is None else numbers
+            item = item.as_list() if numbers is None else _kept(name, numbers)
         arguments[name] = item
     return arguments if len(arguments) == len(names) else None  # of two with one name another reader takes the last
 
@@ -125,6 +130,21 @@ def _numbers(value: simdjson.Array) -> Float64 | None:
         return None
     numbers = np.frombuffer(value.as_buffer(of_type="d"), np.float64) if item is not None else np.empty(0)
     return numbers.reshape(shape) if numbers.size == int(np.prod(shape)) else None
+
+
+def _kept(name: str, numbers: Float64) -> Float32 | Float64:
+    """The numbers of an argument as its reader wants them: rows as float32.
+
+    Raises:
+        ValueError: one is beyond float32.
+    """
+    if name in _FLOAT64:
+        return numbers
+    with np.errstate(over="ignore"):
+        rounded = numbers.astype(np.float32)
+    if not np.isfinite(rounded).all():
+        raise ValueError
+    return rounded
 
 
 def _rectangular(value: simdjson.Array, shape: list[int]) -> bool:
