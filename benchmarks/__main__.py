@@ -25,6 +25,7 @@ from benchmarks.table import Table
 
 MEASUREMENTS: Final = (
     Measurement("rows", small.single_rows, False, "one row a request, beside the naive server"),
+    Measurement("workers", small.workers, False, "one row a request, with two workers beside one"),
     Measurement("samples", small.samples, False, "one drawn row a request, beside the naive server"),
     Measurement("exact", small.exactness, False, "whether each connection gets its own answers; load.c beside wrk"),
     Measurement("peers", small.peers, False, "one row a request, beside each --peer"),

@@ -8,11 +8,11 @@ from benchmarks.bench import Bench
 from benchmarks.load import Due
 from benchmarks.measure import MeasurementFailed, wrk
 from benchmarks.progress import bar
-from benchmarks.serving import Server
+from benchmarks.serving import Server, pushforward
 from benchmarks.table import Line, at_least, at_most, instead
 from benchmarks.work import due, due_samples, rows, seeds
 
-__all__ = ["exactness", "peers", "samples", "single_rows"]
+__all__ = ["exactness", "peers", "samples", "single_rows", "workers"]
 
 CONNECTIONS = 64
 
@@ -36,6 +36,21 @@ def single_rows(bench: Bench, number: int) -> None:
             for s in (bench.ours, bench.naive)
         }
         _rates(bench, work, plans, ratio, p99)
+
+
+def workers(bench: Bench, number: int) -> None:
+    """The same at 64 connections with two workers, beside one."""
+    work = f"log_prob, 1 row, JSON, {CONNECTIONS} connections, two workers"
+    ratio = bench.line(work, "rate / one worker", None, "requests/s")
+    p99 = bench.line(work, "p99, ms")
+    with instead(ratio, p99), pushforward(bench.bundle, "--workers", "2") as two:
+        found = []
+        for server in (two, bench.ours):
+            plan = plan_of_rows(bench, server, number)
+            with bar(f"{work}: {server.name}", bench.pace.seconds):
+                found.append(wrk(server, plan, bench.pace.seconds))
+        ratio.ratio(found[0].rate, found[1].rate)
+        p99.add(1e3 * found[0].p99)
 
 
 def samples(bench: Bench, number: int) -> None:
