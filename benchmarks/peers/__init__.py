@@ -102,6 +102,16 @@ PEERS: Final = {
             _from_v2,
             "/v2/health/ready",
         ),
+        Peer(
+            "triton",
+            "nvidia-pytriton",
+            "pytriton",
+            _program("triton_app.py"),
+            "/v2/models/flow/infer",
+            _v2,
+            _from_v2,
+            "/v2/models/flow/ready",
+        ),
         Peer("bentoml", "bentoml", "bentoml", _program("bentoml_app.py"), "/log_prob", _plain, _from_list, "/readyz"),
     )
 }
