@@ -31,11 +31,8 @@ def single_rows(bench: Bench, number: int) -> None:
         work = f"log_prob, 1 row, JSON, {connections} connection{'s' if connections > 1 else ''}"
         ratio = bench.line(work, "rate / naive", at_least(least), "requests/s")
         p99 = bench.line(work, "p99, ms", at_most(3) if connections > 1 else None)
-        plans = {
-            s.name: plan_of_rows(bench, s, number, connections, each=64 // connections)
-            for s in (bench.ours, bench.naive)
-        }
-        _rates(bench, work, plans, ratio, p99)
+        loads = [(s, plan_of_rows(bench, s, number, connections, each=64 // connections)) for s in _both(bench)]
+        _rates(bench, work, loads, ratio, p99)
 
 
 def workers(bench: Bench, number: int) -> None:
@@ -44,13 +41,8 @@ def workers(bench: Bench, number: int) -> None:
     ratio = bench.line(work, "rate / one worker", None, "requests/s")
     p99 = bench.line(work, "p99, ms")
     with instead(ratio, p99), pushforward(bench.bundle, "--workers", "2") as two:
-        found = []
-        for server in (two, bench.ours):
-            plan = plan_of_rows(bench, server, number)
-            with bar(f"{work}: {server.name}", bench.pace.seconds):
-                found.append(wrk(server, plan, bench.pace.seconds))
-        ratio.ratio(found[0].rate, found[1].rate)
-        p99.add(1e3 * found[0].p99)
+        loads = [(s, plan_of_rows(bench, s, number)) for s in (two, bench.ours)]
+        _rates(bench, work, loads, ratio, p99)
 
 
 def samples(bench: Bench, number: int) -> None:
@@ -60,18 +52,23 @@ def samples(bench: Bench, number: int) -> None:
     p99 = bench.line(work, "p99, ms")
     with instead(ratio, p99):
         requests = seeds(number * CONNECTIONS, CONNECTIONS)
-        plans = {s.name: due_samples(s, bench.bundle, requests, CONNECTIONS) for s in (bench.ours, bench.naive)}
-        _rates(bench, work, plans, ratio, p99)
+        loads = [(s, due_samples(s, bench.bundle, requests, CONNECTIONS)) for s in _both(bench)]
+        _rates(bench, work, loads, ratio, p99)
 
 
-def _rates(bench: Bench, work: str, plans: dict[str, list[list[Due]]], ratio: Line, p99: Line) -> None:
+def _both(bench: Bench) -> tuple[Server, Server]:
+    return bench.ours, bench.naive
+
+
+def _rates(bench: Bench, work: str, loads: Sequence[tuple[Server, list[list[Due]]]], ratio: Line, p99: Line) -> None:
+    """The rate of the first of two servers over that of the second, each under its own load; and its p99."""
     with instead(ratio, p99):
-        found = {}
-        for server in (bench.ours, bench.naive):
+        found = []
+        for server, plan in loads:
             with bar(f"{work}: {server.name}", bench.pace.seconds):
-                found[server.name] = wrk(server, plans[server.name], bench.pace.seconds)
-        ours, naive = found[bench.ours.name], found[bench.naive.name]
-        ratio.ratio(ours.rate, naive.rate)
+                found.append(wrk(server, plan, bench.pace.seconds))
+        ours, theirs = found
+        ratio.ratio(ours.rate, theirs.rate)
         p99.add(1e3 * ours.p99)
 
 

@@ -102,6 +102,7 @@ PEERS: Final = {
             _from_v2,
             "/v2/health/ready",
         ),
+        Peer("bentoml", "bentoml", "bentoml", _program("bentoml_app.py"), "/log_prob", _plain, _from_list, "/readyz"),
         Peer(
             "triton",
             "nvidia-pytriton",
@@ -112,7 +113,6 @@ PEERS: Final = {
             _from_v2,
             "/v2/models/flow/ready",
         ),
-        Peer("bentoml", "bentoml", "bentoml", _program("bentoml_app.py"), "/log_prob", _plain, _from_list, "/readyz"),
     )
 }
 

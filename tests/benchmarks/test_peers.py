@@ -17,7 +17,7 @@ def test_a_peer_is_named_with_its_interpreter():
 
 
 def test_an_unknown_peer_is_told_with_those_there_are():
-    with pytest.raises(PeerMissing, match="no peer 'nobody'; there are litserve, mlserver, bentoml"):
+    with pytest.raises(PeerMissing, match="no peer 'nobody'; there are litserve, mlserver, bentoml, triton"):
         peers.parse("nobody")
 
 

@@ -25,7 +25,7 @@ from service.cycle import HotCycle
 from service.protocol import FastHttpToolsProtocol
 from tests.server import Server
 from tests.service.api.media import ALL
-from tests.service.test_protocol import Transport
+from tests.service.transport import Transport
 
 COLD = "Content-Encoding: identity\r\n"
 

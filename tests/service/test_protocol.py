@@ -14,40 +14,11 @@ from uvicorn.server import ServerState
 from service.api.guard import Waits
 from service.protocol import BoundedHttpToolsProtocol
 from tests.server import Server
+from tests.service.transport import Transport
 
 WAITS = Waits(header_seconds=10, body_seconds=60, keep_alive_seconds=75)
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written."""
-
-    def __init__(self):
-        super().__init__()
-        self.written = b""
-        self.closed = self.aborted = False
-
-    def write(self, data):
-        self.written += data
-
-    def close(self):
-        self.closed = True
-
-    def abort(self):
-        self.closed = self.aborted = True
-
-    def is_closing(self):
-        return self.closed
-
-    def get_extra_info(self, name, default=None):
-        return default
-
-    def pause_reading(self):
-        pass
-
-    def resume_reading(self):
-        pass
 
 
 async def reads(scope, receive, send):

@@ -64,6 +64,8 @@ class LargeJson:
             return _arguments(parser, body, head["name"].decode(), head.start("rows"), len(head["rows"]))
         except (ValueError, TypeError, RuntimeError):  # how simdjson says that it is not JSON, or not of numbers
             return None
+        except FloatingPointError:  # told with its row and column, from all of its digits
+            return None
         finally:
             self._parsers.put(parser)
 
@@ -136,15 +138,12 @@ def _kept(name: str, numbers: Float64) -> Float32 | Float64:
     """The numbers of an argument as its reader wants them: rows as float32.
 
     Raises:
-        ValueError: one is beyond float32.
+        FloatingPointError: one is beyond float32.
     """
     if name in _FLOAT64:
         return numbers
-    with np.errstate(over="ignore"):
-        rounded = numbers.astype(np.float32)
-    if not np.isfinite(rounded).all():
-        raise ValueError
-    return rounded
+    with np.errstate(over="raise"):
+        return numbers.astype(np.float32)
 
 
 def _rectangular(value: simdjson.Array, shape: list[int]) -> bool:
