@@ -24,9 +24,9 @@ from sklearn.neighbors import NearestNeighbors
 from tqdm import tqdm
 
 from benchmarks.serving import pushforward as served
-from models.evaluate import Gaussian
 from models.recipe import Recipe
-from models.training import train
+from models.training.evaluate import Gaussian
+from models.training.train import train
 from pushforward import Client
 
 Rows = npt.NDArray[np.float64]

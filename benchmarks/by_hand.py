@@ -16,11 +16,11 @@ from onnx import helper, numpy_helper
 from zuko.nn import Linear, MaskedLinear
 
 from benchmarks.measure import MeasurementFailed
-from models.adapters.zuko import Autoregressive, Coupling
-from models.flow import Bijection, Flow
-from models.graph import OPSET
-from models.preprocess import Standardize
-from models.session import IN_AND_OUT
+from models.export.graph import OPSET
+from models.export.session import IN_AND_OUT
+from models.flows.flow import Bijection, Flow
+from models.flows.preprocess import Standardize
+from models.flows.zuko_steps import Autoregressive, Coupling
 
 __all__ = ["ByHand", "Direction"]
 

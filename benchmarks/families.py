@@ -20,7 +20,7 @@ from tqdm import tqdm
 from benchmarks.serving import pushforward as served
 from models.architectures import ARCHITECTURES, IMAGES
 from models.recipe import Recipe
-from models.training import train
+from models.training.train import train
 from pushforward import Client
 from service.bundle.parity import relative_error
 from service.bundle.store import read_bundle

@@ -8,8 +8,8 @@ from typing import Any, Final
 import torch
 
 from models.architectures import build_flow
-from models.export import export_flow
-from models.flow import Flow
+from models.export.export import export_flow
+from models.flows.flow import Flow
 from service.bundle.store import Repository
 
 TRANSFORMS = 8

@@ -20,9 +20,9 @@ from benchmarks.by_hand import ByHand, Direction
 from benchmarks.flow import FAMILIES, make_flow
 from benchmarks.measure import MeasurementFailed
 from benchmarks.table import Table, at_most, instead
-from models.graph import export_graph
-from models.session import IN_AND_OUT
-from service.engine.devices import open_on_cpu
+from models.export.graph import export_graph
+from models.export.session import IN_AND_OUT
+from service.engine.runtime.devices import open_on_cpu
 
 BATCHES: Final = {4: 1.3, 256: 1.1, 1000: 1.1}
 """Rows of a batch -> by what factor the exported graph may take longer. A single row is served in a batch of 4."""

@@ -27,7 +27,7 @@ from benchmarks.serving import Server, pushforward
 from benchmarks.table import Table, at_least, at_most, instead
 from benchmarks.work import Rows
 from service.bundle.store import Repository, read_bundle
-from service.engine.noise import BaseNoise
+from service.engine.sampling.noise import BaseNoise
 
 BUNDLE: Final = Repository(Path(__file__).parents[1] / "models" / "zoo").path("two-moons")
 CHUNK: Final = 1024

@@ -15,14 +15,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from models.autoregressive import iaf, maf, neural_spline_autoregressive
-from models.conditioners import check, one_of
-from models.couplings import bernstein, neural_spline_coupling, nice, real_nvp
-from models.flow import Bijection, Flow
-from models.image_architectures import glow, image_real_nvp, image_spline
-from models.latent import BaseOptions
-from models.mixed import neural_spline_mixed
-from models.preprocess import Flatten, Logit, Standardize, Whiten, to_float32
+from models.flows.autoregressive import iaf, maf, neural_spline_autoregressive
+from models.flows.base_options import BaseOptions
+from models.flows.conditioners import check, one_of
+from models.flows.couplings import bernstein, neural_spline_coupling, nice, real_nvp
+from models.flows.flow import Bijection, Flow
+from models.flows.images.architectures import glow, image_real_nvp, image_spline
+from models.flows.mixed import neural_spline_mixed
+from models.flows.preprocess import Flatten, Logit, Standardize, Whiten, to_float32
 from service.bundle.manifest import Support
 from service.errors import DataError, Reason
 
@@ -66,7 +66,7 @@ def build_flow(
     Args:
         architecture: a name of `ARCHITECTURES`.
         options: keyword -> value, the options of that architecture; ``whiten = true``, which puts a `Whiten` in
-            front of it; and ``base``, with its own, as `models.latent.BaseOptions` says.
+            front of it; and ``base``, with its own, as `models.flows.base_options.BaseOptions` says.
         rows: ``[N, *event]``, the training rows as the fit sees them; they give the means and standard deviations.
         context: ``[N, C]``, the context of those rows, or None; it is standardized inside the flow.
         support: a box with two finite ends puts a logit in front, and rows outside have density zero; None for

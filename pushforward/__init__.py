@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncClient", "Client", "answers", "errors"]
 
-_HOME: Final = {"AsyncClient": "pushforward.client", "Client": "pushforward.client"}
+_CLASSES: Final = ("AsyncClient", "Client")
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  a class or a module (PEP 562)
     if name not in __all__:
         raise AttributeError(f"module 'pushforward' has no attribute {name!r}")
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _CLASSES:
+        return getattr(importlib.import_module("pushforward.client"), name)
     return importlib.import_module(f"pushforward.{name}")

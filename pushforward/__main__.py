@@ -1,6 +1,6 @@
 """`python -m pushforward` is `pushforward`."""
 
-from pushforward.cli import main
+from pushforward.cli.group import main
 
 if __name__ == "__main__":
     main()

@@ -15,26 +15,26 @@ from starlette.routing import Match
 from service.api import openapi
 from service.api.counting import CountReplies, CountRequests
 from service.api.door import Door, respond
-from service.api.exchange import Reply
-from service.api.fast import FastDoor
-from service.api.guard import Waits
-from service.api.heads import Heads
 from service.api.helpers import Helpers
-from service.api.latent import LatentVerbs
-from service.api.native import Verbs
+from service.api.native.latent_verbs import LatentVerbs
+from service.api.native.verbs import Verbs
 from service.api.operations import Operations
 from service.api.problems import problem, told
 from service.api.routes import SCHEMAS, add_routes
-from service.api.together import PlainVerbs
 from service.bundle.store import Repository
-from service.engine.cpu import usable_cpus
-from service.engine.devices import CudaOptions, OrtGpu
-from service.engine.metrics import Metrics
-from service.engine.queues import Limits
+from service.engine.batching.queues import Limits
+from service.engine.batching.workers import Workers
+from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
-from service.engine.runtime import Device
-from service.engine.workers import Workers
+from service.engine.runtime.cpu import usable_cpus
+from service.engine.runtime.devices import CudaOptions, OrtGpu
+from service.engine.runtime.graph import Device
 from service.errors import MethodNotAllowed, PushforwardError, RequestError, RouteNotFound
+from service.exchange import Reply
+from service.guard import Waits
+from service.http.grouping import PlainVerbs
+from service.http.heads import Heads
+from service.http.hot_calls import FastDoor
 from service.settings import Settings
 
 __all__ = ["create_app"]

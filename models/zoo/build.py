@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models.analytic import ANALYTIC
-from models.bases import sample_base
-from models.evaluate import Gaussian
-from models.export import export_flow
+from models.data.builtin import load
+from models.export.export import export_flow
+from models.flows.analytic import ANALYTIC
+from models.flows.bases import sample_base
 from models.recipe import Recipe
-from models.training import train
-from models.zoo.datasets import load
+from models.training.evaluate import Gaussian
+from models.training.train import train
 from models.zoo.directions import CLASSES, with_directions
 from service.bundle.manifest import Manifest
 from service.bundle.store import Repository, read_bundle

@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from models.session import Graph
-from models.zoo.datasets import Dataset
+from models.data.builtin import Dataset
+from models.export.session import Graph
 from service.bundle.directions import mean_direction
 from service.bundle.manifest import Manifest
 from service.bundle.store import Bundle

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pushforward.errors import InvalidInput
+from pushforward.client.errors import InvalidInput
 
 if TYPE_CHECKING:
     from service.bundle.manifest import Manifest

@@ -9,14 +9,14 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pushforward.arrays import Float32Array
+from pushforward.cli.conditions import context_layout, context_options, given_context
+from pushforward.cli.layout import Block, Layout
+from pushforward.cli.options import block_rows, input_options, place_named
+from pushforward.cli.rows import open_rows
+from pushforward.cli.sources import bundle_folder
+from pushforward.client.arrays import Float32Array
+from pushforward.client.errors import InvalidInput
 from pushforward.commands._versions import next_manifest, repository_of
-from pushforward.conditions import context_layout, context_options, given_context
-from pushforward.errors import InvalidInput
-from pushforward.layout import Block, Layout
-from pushforward.options import block_rows, input_options, place_named
-from pushforward.rows import open_rows
-from pushforward.sources import bundle_folder
 
 __all__ = ["command"]
 
@@ -55,8 +55,8 @@ def command(
     from service.bundle.calibration import calibrate
     from service.bundle.manifest import Recalibration
     from service.bundle.store import read_bundle
-    from service.engine.plan import run_now
     from service.engine.registry import load_flow
+    from service.plan import run_now
 
     folder = bundle_folder(bundle)
     checked = read_bundle(folder)

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Literal
 import click
 import numpy as np
 
-from pushforward.arrays import Float32Array
+from pushforward.cli.conditions import context_layout, context_options, given_context
+from pushforward.cli.layout import Layout
+from pushforward.cli.options import block_rows, input_options, place_named
+from pushforward.cli.rows import open_rows
+from pushforward.cli.sources import bundle_folder
+from pushforward.client.arrays import Float32Array
+from pushforward.client.errors import InvalidInput
 from pushforward.commands._versions import next_manifest, repository_of
-from pushforward.conditions import context_layout, context_options, given_context
-from pushforward.errors import InvalidInput
-from pushforward.layout import Layout
-from pushforward.options import block_rows, input_options, place_named
-from pushforward.rows import open_rows
-from pushforward.sources import bundle_folder
 
 if TYPE_CHECKING:
-    from service.engine.flow import ServedFlow
+    from service.engine.verbs.flow import ServedFlow
 
 __all__ = ["command"]
 
@@ -101,7 +101,7 @@ def _latents(
     Raises:
         InvalidInput: a row has none, since the density is zero there; its place is named.
     """
-    from service.engine.plan import run_now
+    from service.plan import run_now
 
     manifest = flow.manifest
     layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])

@@ -9,14 +9,14 @@ from typing import Any
 import click
 import numpy as np
 
-from pushforward.arrays import Float32Array, to_float32, to_number
-from pushforward.conditions import context_options, given_context
-from pushforward.errors import InvalidInput
-from pushforward.options import block_rows, input_options, output_options, place_named, source_options
-from pushforward.preview import Wanted, picture_options
-from pushforward.rows import open_rows
-from pushforward.sources import Source, SourceOptions, open_source
-from pushforward.tables import Format, open_table
+from pushforward.cli.conditions import context_options, given_context
+from pushforward.cli.options import block_rows, input_options, output_options, place_named, source_options
+from pushforward.cli.preview import Wanted, picture_options
+from pushforward.cli.rows import open_rows
+from pushforward.cli.sources import Source, SourceOptions, open_source
+from pushforward.cli.tables import Format, open_table
+from pushforward.client.arrays import Float32Array, to_float32, to_number
+from pushforward.client.errors import InvalidInput
 from service.errors import PushforwardError
 
 __all__ = ["command"]

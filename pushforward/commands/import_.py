@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from pushforward.arrays import Float32Array
-from pushforward.errors import InvalidInput
-from pushforward.layout import Layout
-from pushforward.options import block_rows, input_options
-from pushforward.rows import open_rows
+from pushforward.cli.layout import Layout
+from pushforward.cli.options import block_rows, input_options
+from pushforward.cli.rows import open_rows
+from pushforward.client.arrays import Float32Array
+from pushforward.client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from models.adapters.take import Imported
-    from models.importing import Rows
+    from models.importing.load import Rows
+    from models.importing.take import Imported
 
 __all__ = ["command"]
 
@@ -69,8 +69,8 @@ def command(
     if context_data is not None and data is None:
         raise InvalidInput("--context-data goes with --data: it has a row for each of its rows")
     # torch takes seconds to import: a wrong flag is told before.
-    from models.adapters.take import take
-    from models.importing import drawn_rows, event_shape_of, export_imported, load_flow, load_weights
+    from models.importing.load import drawn_rows, event_shape_of, export_imported, load_flow, load_weights
+    from models.importing.take import take
 
     flow = load_flow(spec)
     if weights is not None:
@@ -98,7 +98,7 @@ def command(
 
 def _shape_of(data: str | None, flow: object) -> tuple[int, ...] | None:
     """The event shape that a .npy file of rows has, for a flow that does not say its own."""
-    from models.adapters.take import says_shape
+    from models.importing.take import says_shape
 
     if data is None or says_shape(flow):
         return None
@@ -109,7 +109,7 @@ def _shape_of(data: str | None, flow: object) -> tuple[int, ...] | None:
 
 
 def _rows(imported: Imported, data: str, context_data: str | None, delimiter: str) -> Rows:
-    from models.importing import Rows
+    from models.importing.load import Rows
 
     flow = imported.flow
     x = _read(data, Layout.of(flow.event_shape), delimiter)

@@ -24,7 +24,7 @@ def command(bundle: Path, as_json: bool) -> None:
 
     Its files are checked before a word is said of them; `pushforward check` runs it too.
     """
-    from pushforward.sources import bundle_folder
+    from pushforward.cli.sources import bundle_folder
     from service.bundle.store import read_bundle
 
     folder = bundle_folder(bundle)

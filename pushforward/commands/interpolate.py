@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from pushforward.conditions import context_rows
-from pushforward.errors import InvalidInput
-from pushforward.layout import Layout
-from pushforward.options import block_rows, input_options, output_options, place_named, source_options
-from pushforward.preview import Wanted, picture_options
-from pushforward.rows import open_rows
-from pushforward.sources import PathKind, SourceOptions, Space, Spacing, open_source
-from pushforward.tables import Format, open_table
+from pushforward.cli.conditions import context_rows
+from pushforward.cli.layout import Layout
+from pushforward.cli.options import block_rows, input_options, output_options, place_named, source_options
+from pushforward.cli.preview import Wanted, picture_options
+from pushforward.cli.rows import open_rows
+from pushforward.cli.sources import PathKind, SourceOptions, Space, Spacing, open_source
+from pushforward.cli.tables import Format, open_table
+from pushforward.client.errors import InvalidInput
 
 __all__ = ["command"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from pushforward.conditions import context_options, given_context
-from pushforward.options import (
+from pushforward.cli.conditions import context_options, given_context
+from pushforward.cli.options import (
     block_rows,
     input_options,
     output_options,
@@ -15,10 +15,10 @@ from pushforward.options import (
     progress,
     source_options,
 )
-from pushforward.preview import Wanted, picture_options
-from pushforward.rows import open_rows
-from pushforward.sources import SourceOptions, open_source
-from pushforward.tables import Format, open_table
+from pushforward.cli.preview import Wanted, picture_options
+from pushforward.cli.rows import open_rows
+from pushforward.cli.sources import SourceOptions, open_source
+from pushforward.cli.tables import Format, open_table
 
 __all__ = ["command"]
 

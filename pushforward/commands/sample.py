@@ -9,13 +9,13 @@ from typing import Any
 import click
 import numpy as np
 
-from pushforward.arrays import Float32Array
-from pushforward.conditions import context_rows
-from pushforward.options import block_rows, output_options, progress, source_options
-from pushforward.preview import Wanted, picture_options
-from pushforward.requests import Method, Noise
-from pushforward.sources import DRAWN_SEED_BITS, SourceOptions, open_source
-from pushforward.tables import Format, open_table
+from pushforward.cli.conditions import context_rows
+from pushforward.cli.options import block_rows, output_options, progress, source_options
+from pushforward.cli.preview import Wanted, picture_options
+from pushforward.cli.sources import DRAWN_SEED_BITS, SourceOptions, open_source
+from pushforward.cli.tables import Format, open_table
+from pushforward.client.arrays import Float32Array
+from pushforward.client.requests import Method, Noise
 
 __all__ = ["command"]
 

@@ -14,7 +14,7 @@ from service.errors import InvalidArgument, Reason
 from service.settings import Settings, environment_name, flag_name, read_settings
 
 if TYPE_CHECKING:
-    from service.preflight import Standing
+    from service.process.preflight import Standing
 
 __all__ = ["command"]
 
@@ -51,9 +51,9 @@ def command(**given: Any) -> None:  # noqa: ANN401  each has its field's type
     settings = read_settings(**_with_shipped_flows(given))
     # A supervisor serves nothing, and stays small: it does not load what serving needs.
     if settings.workers == 1:
-        from service.server import serve
+        from service.process.server import serve
     else:
-        from service.supervisor import serve
+        from service.process.supervisor import serve
     serve(settings, _announce)
 
 

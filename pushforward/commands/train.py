@@ -18,8 +18,8 @@ from models.recipe import Option, Recipe, options
 from service.errors import DataError
 
 if TYPE_CHECKING:
-    from models.checkpoint import EpochRecord
-    from models.training import TrainingResult
+    from models.training.checkpoint import EpochRecord
+    from models.training.train import TrainingResult
 
 __all__ = ["command"]
 
@@ -112,7 +112,7 @@ def command(
         _overrides(data, flow_option, flags)
     )
     # torch takes seconds to import: a wrong flag is told before.
-    from models.training import train
+    from models.training.train import train
 
     with _Progress(recipe.fit.epochs, quiet=quiet) as progress:
         result = train(
@@ -201,8 +201,8 @@ class _Progress:
 
 
 def _conclude(recipe: Recipe, result: TrainingResult) -> None:
-    from models.held_out import held_out_files
-    from models.training import serve_command
+    from models.training.held_out import held_out_files
+    from models.training.train import serve_command
 
     evaluation = result.evaluation
     lines = [("flow", evaluation.flow), ("Gaussian", evaluation.gaussian), ("gain", evaluation.gain)]

@@ -10,8 +10,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.exchange import Reply
-from service.engine.metrics import Metrics
+from service.engine.metrics.metrics import Metrics
+from service.exchange import Reply
 
 __all__ = ["OTHER", "CountReplies", "CountRequests"]
 

@@ -17,14 +17,14 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.api import wire
-from service.api.asking import Verb
-from service.api.exchange import Exchange, Reply
-from service.api.guard import TIMEOUT_HEADER, deadline, read_body
+from service.api.codecs import wire
 from service.api.helpers import Helpers
+from service.api.native.arguments import Verb
 from service.api.problems import problem
-from service.engine.plan import Finished, Outputs, Plan, Run, advance
 from service.errors import Draining, PushforwardError, UnsupportedMediaType
+from service.exchange import Exchange, Reply
+from service.guard import TIMEOUT_HEADER, deadline, read_body
+from service.plan import Finished, Outputs, Plan, Run, advance
 
 __all__ = ["LARGE_BODY", "LARGE_RUN", "Door", "drive", "may_be_picture", "respond"]
 

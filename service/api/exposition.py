@@ -15,9 +15,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from service.api.exchange import Reply
-from service.engine.metrics import BATCH_ROWS, METRICS, ROWS, START_TIME, WORKERS, Metric
-from service.engine.tally import Reading, Tallies
+from service.engine.metrics.metrics import BATCH_ROWS, METRICS, ROWS, START_TIME, WORKERS, Metric
+from service.engine.metrics.shared_counters import Reading, Tallies
+from service.exchange import Reply
 
 __all__ = ["exposition"]
 

@@ -9,10 +9,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from service.api import problems, wire
-from service.api.fields import Request
-from service.api.query import LISTS
-from service.api.schemas import ProblemDocument
+from service.api import problems
+from service.api.codecs import wire
+from service.api.codecs.query import LISTS
+from service.api.native.fields import Request
+from service.api.native.schemas import ProblemDocument
 
 __all__ = ["described", "install", "path_parameters", "query_parameters"]
 

@@ -8,16 +8,16 @@ from typing import Any, Final
 
 import orjson
 
-from service.api.asking import path_version
 from service.api.door import drive
-from service.api.exchange import Reply
 from service.api.helpers import Helpers
+from service.api.native.arguments import path_version
 from service.bundle.calibration import thinned
 from service.engine.canary import probe
-from service.engine.flow import ServedFlow
-from service.engine.metrics import Metrics
+from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Entry, Registry
+from service.engine.verbs.flow import ServedFlow
 from service.errors import Draining, NotReady, PushforwardError, Reason
+from service.exchange import Reply
 
 __all__ = ["Operations"]
 

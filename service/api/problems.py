@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from service.api.exchange import Reply
 from service.errors import PushforwardError, QueueFull, Reason, RequestError, ServerError
+from service.exchange import Reply
 
 __all__ = ["MEDIA_TYPE", "PROBLEMS", "Problem", "problem", "problem_type", "told"]
 

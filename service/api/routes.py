@@ -9,11 +9,12 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
-from service.api import fields, latent_schemas, schemas, wire
-from service.api.asking import Verb
+from service.api.codecs import wire
 from service.api.door import Door, respond
-from service.api.latent import LatentVerbs
-from service.api.native import Verbs
+from service.api.native import fields, latent_schemas, schemas
+from service.api.native.arguments import Verb
+from service.api.native.latent_verbs import LatentVerbs
+from service.api.native.verbs import Verbs
 from service.api.openapi import described, path_parameters, query_parameters
 from service.api.operations import Operations
 

@@ -1,7 +1,7 @@
 """The distributions of z that a manifest may name, and what the rest needs to know of each.
 
-The densities are the exporter's (`models.bases`), the draws are the server's (`service.engine.latents`); both read
-the numbers that stand here. Must not import torch or anything of HTTP.
+The densities are the exporter's (`models.flows.bases`), the draws are the server's
+(`service.engine.sampling.latents`); both read the numbers that stand here. Must not import torch or anything of HTTP.
 """
 
 from __future__ import annotations

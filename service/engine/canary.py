@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from service.bundle.parity import TOLERANCE, log_det_unit, relative_error
 from service.bundle.store import Bundle, Golden
-from service.engine.flow import ServedFlow
-from service.engine.plan import Float32, Outputs, Plan, Run
-from service.engine.round_trips import greatest
-from service.engine.runtime import Graph
+from service.engine.runtime.graph import Graph
+from service.engine.verbs.flow import ServedFlow
+from service.engine.verbs.round_trips import greatest
 from service.errors import BundleError, ParityFailed, Reason
+from service.plan import Float32, Outputs, Plan, Run
 
 __all__ = ["ROUND_TRIP_TOLERANCE", "ParityRow", "check_golden", "check_traced", "parity_table", "probe"]
 

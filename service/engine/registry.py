@@ -16,18 +16,18 @@ import numpy as np
 from service.bundle.manifest import Manifest
 from service.bundle.place import require_place
 from service.bundle.store import Bundle, Repository, read_bundle
+from service.engine.batching.chunk_size import Timing, best_chunk, time_batches
+from service.engine.batching.queues import Limits
+from service.engine.batching.workers import QueuedLane, Workers
 from service.engine.canary import check_golden, check_traced
-from service.engine.chunks import Timing, best_chunk, time_batches
-from service.engine.cpu import usable_cpus
-from service.engine.flow import ServedFlow
-from service.engine.metrics import LaneMetrics, Metrics
-from service.engine.plan import Float32, run_now
-from service.engine.queues import Limits
-from service.engine.runtime import Device, Graph, OnDevice, open_graphs
-from service.engine.scores import HeldOut
-from service.engine.traces import Tracer
-from service.engine.workers import QueuedLane, Workers
+from service.engine.metrics.metrics import LaneMetrics, Metrics
+from service.engine.runtime.cpu import usable_cpus
+from service.engine.runtime.graph import Device, Graph, OnDevice, open_graphs
+from service.engine.verbs.flow import ServedFlow
+from service.engine.verbs.scores import HeldOut
+from service.engine.verbs.traces import Tracer
 from service.errors import BundleError, FlowNotFound, NotReady, PushforwardError, VersionNotFound
+from service.plan import Float32, run_now
 
 __all__ = ["Entry", "Registry", "State", "load_flow"]
 

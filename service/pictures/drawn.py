@@ -7,14 +7,14 @@ from typing import Literal
 
 import numpy as np
 
-from service.engine.edits import Direction, edit
-from service.engine.flow import ServedFlow
-from service.engine.noise import Method
-from service.engine.paths import PathKind, Spacing
-from service.engine.plan import Float32, Plan
-from service.engine.walks import interpolate
-from service.pictures.look import Look, check_look
+from service.engine.sampling.noise import Method
+from service.engine.verbs.edits import Direction, edit
+from service.engine.verbs.flow import ServedFlow
+from service.engine.verbs.interpolate import interpolate
+from service.engine.verbs.paths import PathKind, Spacing
+from service.pictures.options import Look, check_look
 from service.pictures.views import Walk, of_densities, of_edit, of_rows, of_walks
+from service.plan import Float32, Plan
 
 __all__ = ["drawn_densities", "drawn_edit", "drawn_sample", "drawn_walk"]
 

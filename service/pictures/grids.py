@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from service.bundle.manifest import Manifest
-from service.engine.plan import Float32
 from service.pictures.colours import PALE, Bytes
-from service.pictures.look import GAP, Look, cell_shape, grid_shape
+from service.pictures.options import GAP, Look, cell_shape, grid_shape
+from service.plan import Float32
 
 __all__ = ["image_grid", "value_range"]
 

@@ -8,15 +8,15 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from service.engine.edits import Edited
-from service.engine.flow import ServedFlow
-from service.engine.plan import Float32, Plan
-from service.engine.surroundings import surroundings, work
+from service.engine.verbs.density_map import surroundings, work
+from service.engine.verbs.edits import Edited
+from service.engine.verbs.flow import ServedFlow
 from service.pictures.charts import Around, Walked, curve_chart, pair_plot, plane_chart, walk_chart
 from service.pictures.colours import Bytes
 from service.pictures.figure import png
 from service.pictures.grids import image_grid, value_range
-from service.pictures.look import MAX_PAIRS, Look, is_image
+from service.pictures.options import MAX_PAIRS, Look, is_image
+from service.plan import Float32, Plan
 
 __all__ = ["Walk", "extra_rows", "of_densities", "of_edit", "of_rows", "of_walks"]
 
@@ -56,7 +56,7 @@ def of_rows(flow: ServedFlow, x: Float32, log_prob: Float32, look: Look) -> byte
         flow: whose.
         x: ``[..., *event]``; of images with two axes before that the second runs along the grid's rows.
         log_prob: ``[...]``, in nats.
-        look: within `service.pictures.look.check_look`.
+        look: within `service.pictures.options.check_look`.
     """
     rows = x.reshape(-1, *flow.event_shape)
     if is_image(flow.event_shape):
@@ -74,7 +74,7 @@ def of_densities(
         flow: whose.
         x: ``[N, *event]``.
         log_prob: ``[N]``, in nats.
-        look: within `service.pictures.look.check_look`.
+        look: within `service.pictures.options.check_look`.
         context: ``[N, C]`` or ``[1, C]``. Rows of several contexts have no density in common, and no map.
     """
     around = yield from _around(flow, x, context)
@@ -94,7 +94,7 @@ def of_walks(
     Args:
         flow: whose.
         walk: what it found.
-        look: within `service.pictures.look.check_look`.
+        look: within `service.pictures.options.check_look`.
         context: as for `of_densities`.
     """
     if is_image(flow.event_shape):
@@ -116,9 +116,9 @@ def of_edit(
 
     Args:
         flow: whose.
-        found: what `service.engine.edits.edit` gave for S strengths.
+        found: what `service.engine.verbs.edits.edit` gave for S strengths.
         strengths: ``[S]``, in the order in which each walk goes.
-        look: within `service.pictures.look.check_look`.
+        look: within `service.pictures.options.check_look`.
         context: as for `of_densities`.
     """
     along = np.asarray(strengths, np.float64)

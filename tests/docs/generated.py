@@ -10,12 +10,12 @@ from pathlib import Path
 import click
 
 from models.architectures import ARCHITECTURES, IMAGES
-from pushforward.cli import COMMANDS, cli
+from pushforward.cli.group import COMMANDS, cli
 from service.api.problems import PROBLEMS, problem_type
 from service.app import create_app
 from service.bundle.manifest import Manifest
 from service.bundle.store import Repository
-from service.engine.metrics import METRICS
+from service.engine.metrics.metrics import METRICS
 from service.settings import Settings, environment_name, flag_name
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from models.adapters.agreement import check_agreement
-from models.adapters.take import says_shape, take
-from models.importing import drawn_rows
+from models.importing.agreement import check_agreement
+from models.importing.load import drawn_rows
+from models.importing.take import says_shape, take
 from tests.docs.readme import blocks
 
 PAGE = Path(__file__).parents[2] / "docs" / "imports.md"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pushforward.cli import COMMANDS
+from pushforward.cli.group import COMMANDS
 from service.bundle.store import Repository
 from tests.docs.readme import README, Example, agrees, blocks, examples, run
 from tests.server import Server

@@ -14,20 +14,27 @@ import torch
 import zuko
 from torch import Tensor, nn
 
-from models.adapters.zuko import from_zuko
-from models.analytic import ANALYTIC, Affine, Exp, Rotation, Square, Tanh, tanh_box
 from models.architectures import IMAGES as IMAGE_FLOWS
 from models.architectures import build_flow
-from models.autoregressive import iaf
-from models.bases import LearntBase
-from models.couplings import bernstein, neural_spline_coupling
-from models.flow import Bijection, Flow
-from models.image import ActNorm, ChannelsFirst, FixedConvolution, InvertibleConvolution, MultiScale, Squeeze
-from models.image_architectures import glow, image_spline
-from models.image_couplings import AffineCoupling, Convolutions, SplineCoupling, channel_halves, checkerboard
-from models.latent import Squash
-from models.linear import FixedLinear, LULinear, Scaling
-from models.preprocess import Flatten, Logit, Standardize, Whiten, quantized_support
+from models.flows.analytic import ANALYTIC, Affine, Exp, Rotation, Square, Tanh, tanh_box
+from models.flows.autoregressive import iaf
+from models.flows.base_options import Squash
+from models.flows.bases import LearntBase
+from models.flows.couplings import bernstein, neural_spline_coupling
+from models.flows.flow import Bijection, Flow
+from models.flows.images.architectures import glow, image_spline
+from models.flows.images.couplings import AffineCoupling, Convolutions, SplineCoupling, channel_halves, checkerboard
+from models.flows.images.layers import (
+    ActNorm,
+    ChannelsFirst,
+    FixedConvolution,
+    InvertibleConvolution,
+    MultiScale,
+    Squeeze,
+)
+from models.flows.linear import FixedLinear, LULinear, Scaling
+from models.flows.preprocess import Flatten, Logit, Standardize, Whiten, quantized_support
+from models.flows.zuko_steps import from_zuko
 from service.bundle.manifest import Support
 
 ROWS = 6

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.flow import Bijection
+from models.flows.flow import Bijection
 from tests.laws.table import BIJECTIONS, BijectionCase
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}

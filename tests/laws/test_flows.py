@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 
-from models.bases import base_log_prob, sample_base
+from models.flows.bases import base_log_prob, sample_base
 from tests.laws.table import FLOWS, FlowCase
 
 EXACT = {"rtol": 1e-7, "atol": 1e-7}

@@ -7,13 +7,13 @@ import onnx
 import pytest
 import torch
 
-from models.analytic import ANALYTIC
-from models.bases import sample_base
-from models.gate import BATCHES, check_flow, check_graphs, reference
-from models.graph import OPSET, export_graph
-from models.invariance import check_invariance
-from models.probes import make_probes
-from models.session import Graph
+from models.export.gate import BATCHES, check_flow, check_graphs, reference
+from models.export.graph import OPSET, export_graph
+from models.export.invariance import check_invariance
+from models.export.probes import make_probes
+from models.export.session import Graph
+from models.flows.analytic import ANALYTIC
+from models.flows.bases import sample_base
 from service.bundle.operators import check_graph
 from service.bundle.parity import TOLERANCE
 from tests.laws.table import FLOWS
@@ -28,15 +28,15 @@ SLOW = {
     "real_nvp, image, conditional",
     "real_nvp, D = 3, dropout",
     "nice, D = 6, conditional",
-    "iaf, D = 6, conditional",  # tests/models/test_loops.py has a Loop in forward.onnx
+    "iaf, D = 6, conditional",  # tests/models/export/rewrites/test_loops.py has a Loop in forward.onnx
     "maf, D = 1, conditional",
     "neural_spline_autoregressive, D = 1",
     "neural_spline_autoregressive, D = 6, conditional",  # and there a spline's Loop
     "neural_spline_mixed, affine couplings, spline autoregression",
     "bernstein, D = 6, conditional",
     *(name for name in FLOWS if name.endswith(", D = 2")),
-    *(name for name in FLOWS if ", base " in name),  # tests/models/test_bases.py exports each base alone
-    *(name for name in ANALYTIC if name != "square"),  # so does tests/models/test_analytic.py
+    *(name for name in FLOWS if ", base " in name),  # tests/models/flows/test_bases.py exports each base alone
+    *(name for name in ANALYTIC if name != "square"),  # so does tests/models/flows/test_analytic.py
     "image_real_nvp, bounded",
     "image_real_nvp, two channels",
     "glow",

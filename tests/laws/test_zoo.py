@@ -15,14 +15,14 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from models.gate import BATCHES, ROUND_TRIP_TOLERANCE
-from models.probes import outside_support
-from models.session import Answers, Graph
+from models.export.gate import BATCHES, ROUND_TRIP_TOLERANCE
+from models.export.probes import outside_support
+from models.export.session import Answers, Graph
 from models.zoo.build import NAMES, ZOO
 from service.bundle.bases import NormalBase
 from service.bundle.parity import TOLERANCE, relative_error
 from service.bundle.store import Bundle, Repository, read_bundle
-from service.engine.scores import HeldOut
+from service.engine.verbs.scores import HeldOut
 
 SAMPLES = 20_000
 MAX_BYTES = 4 << 20

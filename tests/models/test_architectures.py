@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.adapters.zuko import Coupling
 from models.architectures import ARCHITECTURES, IMAGES, build_flow
-from models.conditioners import ACTIVATIONS
-from models.latent import BASES
-from models.preprocess import Flatten, Logit, Standardize, Whiten
+from models.flows.base_options import BASES
+from models.flows.conditioners import ACTIVATIONS
+from models.flows.preprocess import Flatten, Logit, Standardize, Whiten
+from models.flows.zuko_steps import Coupling
 from service.bundle.bases import NormalBase, UniformBase
 from service.bundle.manifest import Support
 from service.errors import DataError

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import pushforward
-from pushforward.cli import cli
+from pushforward.cli.group import cli
 from service.bundle.store import read_bundle
 from tests.server import Server
 

@@ -7,8 +7,8 @@ import numpy as np
 import orjson
 import pytest
 
-from pushforward import answers, errors
-from pushforward.payload import join
+from pushforward.client import answers, errors
+from pushforward.client.payload import join
 from tests.service import bundles
 
 X = np.array([[0.5, 0.25], [1.0, -0.5], [0.0, 2.0]], np.float32)

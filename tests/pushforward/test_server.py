@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import pushforward
-from pushforward import errors
+from pushforward.client import errors
 from service.bundle.store import Repository, read_bundle
-from service.engine.plan import run_now
 from service.engine.registry import load_flow
+from service.plan import run_now
 from tests.service import bundles
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from service.app import create_app
 from service.bundle.manifest import ContextFeature
-from service.engine.flow import ServedFlow
-from service.engine.queues import Limits
+from service.engine.batching.queues import Limits
+from service.engine.batching.workers import Workers
 from service.engine.registry import load_flow
-from service.engine.workers import Workers
+from service.engine.verbs.flow import ServedFlow
 from service.settings import Settings
 from tests.service.bundles import Parts, affine, bundle, coupling, image, install, square, traced
 from tests.service.inprocess import InProcess

@@ -9,10 +9,11 @@ import pytest
 from service import app
 from service.api import operations
 from service.app import create_app
-from service.engine import registry, runtime
-from service.engine.devices import CudaOptions
+from service.engine import registry
+from service.engine.batching.workers import Workers
 from service.engine.registry import Registry
-from service.engine.workers import Workers
+from service.engine.runtime import graph as runtime
+from service.engine.runtime.devices import CudaOptions
 from tests.service.conftest import settings_for
 
 
@@ -102,7 +103,7 @@ def test_a_server_that_waits_no_longer_says_that_flows_are_loading(serving, monk
 
 def test_the_server_imports_no_torch():
     code = (
-        "import sys, service.server, pushforward.commands.serve;"
+        "import sys, service.process.server, pushforward.commands.serve;"
         "print([m for m in ('torch', 'models', 'zuko', 'onnx', 'sklearn', 'matplotlib', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

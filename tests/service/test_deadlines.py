@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.engine import runtime
+from service.engine.runtime import graph as runtime
 from tests.server import Server
 from tests.service.scraped import Scraped
 

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from service.api.door import LARGE_BODY
-from service.api.heads import Heads, Hot
-from service.cycle import HotCycle
-from service.protocol import FastHttpToolsProtocol
+from service.http.connection import FastHttpToolsProtocol
+from service.http.cycle import HotCycle
+from service.http.heads import Heads, Hot
 from tests.server import Server
 from tests.service.api.media import ALL
 from tests.service.transport import Transport

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from service.api.codecs.codec import Answer, Array, Columns, Form, parts
-from service.api.exchange import Body
 from service.errors import InvalidArgument, Reason
+from service.exchange import Body
 
 __all__ = ["Arrow"]
 

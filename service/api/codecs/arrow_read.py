@@ -17,8 +17,8 @@ from flatbuffers.number_types import BoolFlags, Int16Flags, Int32Flags, Int64Fla
 from flatbuffers.table import Table
 
 from service.api.codecs.codec import Array, malformed
-from service.api.exchange import Body
 from service.errors import PushforwardError
+from service.exchange import Body
 
 __all__ = ["Column", "read_stream"]
 

@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from service.api.exchange import Body
 from service.errors import InvalidArgument, MalformedBody, NotAcceptable, Reason, WrongShape
+from service.exchange import Body
 
 __all__ = ["Answer", "Array", "Codec", "Columns", "Form", "Part", "StreamCodec", "answered", "malformed", "parts"]
 
@@ -117,7 +117,7 @@ class Columns(ABC):
         return self.names is not None and len(wanted) > 0 and set(wanted) <= set(self.names)
 
     def rows(self, wanted: Sequence[str], loc: tuple[str, ...], besides: Sequence[str] = ()) -> Any:  # noqa: ANN401
-        """The rows of an argument, as `service.api.arrays` reads them.
+        """The rows of an argument, as `service.api.native.arrays` reads them.
 
         Columns are taken by name, in any order, where the table has the names that are wanted; others are passed
         over. Where it has none of them, they are taken as they stand.

@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Array, Columns, Form, Part, malformed, parts
-from service.api.codecs.ties import tied
-from service.api.exchange import Body
+from service.api.codecs.float32_tie import tied
 from service.errors import InvalidArgument, Reason
+from service.exchange import Body
 
 __all__ = ["Csv"]
 

@@ -12,10 +12,10 @@ import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Form, malformed
-from service.api.codecs.ties import tied
-from service.api.exchange import Body
-from service.engine.plan import Float32
+from service.api.codecs.float32_tie import tied
 from service.errors import InvalidArgument, Reason
+from service.exchange import Body
+from service.plan import Float32
 
 if TYPE_CHECKING:
     from service.api.codecs.large_json import LargeJson

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import orjson
 import simdjson
 
-from service.api.codecs.ties import TIE, tied
-from service.api.exchange import Body
+from service.api.codecs.float32_tie import TIE, tied
+from service.exchange import Body
 
 __all__ = ["LargeJson"]
 

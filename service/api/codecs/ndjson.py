@@ -10,10 +10,10 @@ import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Columns, Form, malformed, parts
+from service.api.codecs.float32_tie import tied
 from service.api.codecs.json import json_value
-from service.api.codecs.ties import tied
-from service.api.exchange import Body
 from service.errors import InvalidArgument, Reason
+from service.exchange import Body
 
 __all__ = ["Ndjson"]
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from service.api.codecs.codec import Answer, Array, Form, malformed
-from service.api.exchange import Body
 from service.errors import InvalidArgument, NotAcceptable, PushforwardError, Reason
+from service.exchange import Body
 
 __all__ = ["Npy"]
 

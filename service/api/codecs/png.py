@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.api.codecs.codec import Answer, Form
-from service.api.exchange import Body
 from service.errors import NotAcceptable, UnsupportedMediaType
+from service.exchange import Body
 
 __all__ = ["Png"]
 

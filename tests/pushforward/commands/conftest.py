@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from pushforward.cli import cli
+from pushforward.cli.group import cli
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from pushforward.errors import InvalidInput
+from pushforward.client.errors import InvalidInput
 from service.bundle.store import Repository, read_bundle
-from service.engine.plan import run_now
 from service.engine.registry import load_flow
 from service.errors import PushforwardError
+from service.plan import run_now
 from tests.service import bundles
 
 
@@ -114,7 +114,7 @@ def test_without_torch(own, tmp_path):
     code = f"""
 import sys
 sys.argv = ["pushforward", "calibrate", {str(own.root / "affine")!r}, {str(tmp_path / "rows.npy")!r}]
-from pushforward.cli import cli
+from pushforward.cli.group import cli
 cli(standalone_mode=False)
 assert not {{"torch", "models", "scipy", "httpx"}} & set(sys.modules)
 """

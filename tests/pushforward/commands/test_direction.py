@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pushforward.errors import InvalidInput
+from pushforward.client.errors import InvalidInput
 from service.bundle.store import Repository, read_bundle
-from service.engine.edits import edit
-from service.engine.plan import run_now
 from service.engine.registry import load_flow
+from service.engine.verbs.edits import edit
+from service.plan import run_now
 from tests.service import bundles
 
 

@@ -1,4 +1,4 @@
-"""`pushforward import`: what the command adds to `models.importing`; its errors are told in one line."""
+"""`pushforward import`: what the command adds to `models.importing.load`; its errors are told in one line."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from pushforward.cli import COMMANDS, cli
-from pushforward.errors import InvalidInput
+from pushforward.cli.group import COMMANDS, cli
+from pushforward.client.errors import InvalidInput
 from service.bundle.store import read_bundle
 from service.errors import DataError
-from tests.models.test_importing import CODE
+from tests.models.importing.test_load import CODE
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import pytest
 
 from pushforward.commands.serve import _announce
 from service.bundle.store import Repository
-from service.engine.queues import Limits
+from service.engine.batching.queues import Limits
+from service.engine.batching.workers import Workers
 from service.engine.registry import Registry
-from service.engine.workers import Workers
-from service.server import standing
+from service.process.server import standing
 from tests.service import bundles
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.checkpoint import EpochRecord
 from models.recipe import Recipe, options
-from pushforward.cli import main
+from models.training.checkpoint import EpochRecord
+from pushforward.cli.group import main
 from pushforward.commands.train import _Progress
 from service.bundle.store import read_bundle
 from service.errors import DataError
@@ -138,7 +138,7 @@ def test_every_option_of_a_recipe_has_its_flag(run):
 @pytest.fixture
 def given(monkeypatch, run) -> Callable[..., tuple[Recipe, dict]]:
     """The recipes that reach the training, which is left out."""
-    import models.training
+    import models.training.train
 
     recipes: list[tuple[Recipe, dict]] = []
 
@@ -149,7 +149,7 @@ def given(monkeypatch, run) -> Callable[..., tuple[Recipe, dict]]:
         recipes.append((recipe, rest))
         raise Stopped
 
-    monkeypatch.setattr(models.training, "train", train)
+    monkeypatch.setattr(models.training.train, "train", train)
 
     def invoke(*arguments: str) -> tuple[Recipe, dict]:
         with pytest.raises(Stopped):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from service.api.door import LARGE_BODY, LARGE_RUN, drive, respond
-from service.api.exchange import Reply
 from service.api.helpers import Helpers
-from service.engine.plan import Outputs, Run
 from service.errors import EngineFailed, QueueFull
+from service.exchange import Reply
+from service.plan import Outputs, Run
 
 
 class Lane:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from service.api.exposition import exposition
-from service.engine.metrics import METRICS, Metrics
-from service.engine.tally import Tallies
+from service.engine.metrics.metrics import METRICS, Metrics
+from service.engine.metrics.shared_counters import Tallies
 from tests.service.scraped import Scraped
 
 

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import onnxruntime as ort
 import pytest
 
+from service.api.native.schemas import Flow
 from service.api.operations import Operations
-from service.api.schemas import Flow
-from service.engine import runtime
-from service.engine.devices import CUDA_PROVIDER
-from service.engine.metrics import Metrics
+from service.engine.metrics.metrics import Metrics
+from service.engine.runtime import graph as runtime
+from service.engine.runtime.devices import CUDA_PROVIDER
 from service.errors import Draining, NotReady
 from tests.service.bundles import affine, install, square
 

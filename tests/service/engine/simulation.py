@@ -14,10 +14,10 @@ from multiprocessing import Pool
 
 import numpy as np
 
-from service.engine.batching import Batcher
-from service.engine.plan import Outputs, Run
-from service.engine.queues import Limits, Queue, Request
+from service.engine.batching.batcher import Batcher
+from service.engine.batching.queues import Limits, Queue, Request
 from service.errors import ClientGone, DeadlineExceeded, Draining, EngineFailed, QueueFull
+from service.plan import Outputs, Run
 
 __all__ = ["Simulation", "play", "ran", "rows"]
 

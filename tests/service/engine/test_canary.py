@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from service.engine.canary import check_golden, parity_table, probe
-from service.engine.flow import ServedFlow
-from service.engine.plan import run_now
+from service.engine.verbs.flow import ServedFlow
 from service.errors import ParityFailed, QueueFull
+from service.plan import run_now
 from tests.service.bundles import affine, bundle, coupling, square
 
 

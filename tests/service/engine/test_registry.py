@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from service.bundle.store import Repository
-from service.engine.execution import Execution
-from service.engine.plan import run_now
-from service.engine.queues import Limits
+from service.engine.batching.queues import Limits
+from service.engine.batching.workers import Workers
 from service.engine.registry import Registry, load_flow
-from service.engine.runtime import SIZES, Graph
-from service.engine.workers import Workers
+from service.engine.runtime.execution import Execution
+from service.engine.runtime.graph import SIZES, Graph
 from service.errors import BundleError, FlowNotFound, NotReady, ParityFailed, VersionNotFound
+from service.plan import run_now
 from tests.service.bundles import affine, bundle, coupling, install, square
 
 
@@ -117,7 +117,7 @@ def test_a_flow_that_cannot_run_is_refused(tmp_path, workers, monkeypatch, caplo
     def fails(*_):
         raise RuntimeError("at node 7 of /a/path")
 
-    monkeypatch.setattr("service.engine.runtime.Graph.__call__", fails)
+    monkeypatch.setattr("service.engine.runtime.graph.Graph.__call__", fails)
     with pytest.raises(BundleError, match=r"^the flow could not be run on its golden rows$"):
         load_flow(good, workers)
 

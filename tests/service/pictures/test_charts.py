@@ -10,7 +10,7 @@ from service.pictures.axes import Axis, spanning
 from service.pictures.charts import Around, Walked, curve_chart, pair_plot, plane_chart, walk_chart
 from service.pictures.colours import coloured
 from service.pictures.grids import image_grid
-from service.pictures.look import Look
+from service.pictures.options import Look
 
 NAMES = ["a", "b", "a column whose name is too long for its place"]
 

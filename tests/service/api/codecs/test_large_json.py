@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.arrays import event_rows
 from service.api.codecs import large_json
 from service.api.codecs.json import Json
 from service.api.codecs.large_json import LargeJson
+from service.api.native.arrays import event_rows
 from service.errors import PushforwardError
 
 

@@ -1,1 +1,0 @@
-"""A flow of another library as this project's bijections: one module for each library."""

@@ -1,0 +1,210 @@
+"""Whether rows can be fitted, and what is wrong with them where they cannot: by row and column.
+
+Errors stop a fit; notes say where its density has no bound. Must not import torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from models.data.readers import FloatArray
+from service.errors import DataError, PushforwardError, Reason
+
+__all__ = ["MIN_ROWS", "Sheet", "grid_step", "is_on_grid"]
+
+MIN_ROWS: Final = 20
+"""Fewer rows than this are never fitted, however narrow they are."""
+
+_FEW_VALUES: Final = 0.1  # distinct values, as a fraction of rows, at or under which a column is close to discrete
+_HEAVY_VALUE: Final = 0.05  # a share of the rows, at or over which one value is a spike
+_DEPENDENT: Final = 1e-8  # least eigenvalue of the correlations, under which columns determine one another
+_COARSE: Final = 1e-4  # standard deviation over size, under which float32 keeps under three digits of the variation
+_SHOWN: Final = 8  # columns that a note names
+
+
+def is_on_grid(values: FloatArray, step: float) -> bool:
+    """Whether all values are multiples of `step` apart, to a millionth of a step."""
+    bins = (values - values.min()) / step
+    return bool(np.all(np.abs(bins - np.round(bins)) < 1e-6))
+
+
+def grid_step(values: FloatArray) -> float | None:
+    """The greatest step that values are multiples of apart; None where they are on no grid, or are all the same.
+
+    Example:
+        >>> grid_step(np.array([0.0, 4.0, 10.0])), grid_step(np.array([0.1, 0.2, 0.4]))
+        (2.0, 0.1)
+    """
+    gaps = np.diff(np.unique(values))
+    if not gaps.size:
+        return None
+    if np.all(gaps == np.round(gaps)) and gaps.max() < 2**53:
+        return float(math.gcd(*(int(gap) for gap in gaps)))
+    step = float(np.round(gaps.min(), 12))
+    return step if step > 0 and is_on_grid(values, step) else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sheet:
+    """Rows as chosen from a file, and where each of them is in it.
+
+    Args:
+        file: the file's name.
+        rows: ``[N, *event]``.
+        labels: a column -> what to call it in a sentence, for each value of a row, flattened.
+        keys: the same as short names, for `Reason.loc`.
+        place: a row's position here -> where it is in the file, in words.
+    """
+
+    file: str
+    rows: FloatArray
+    labels: Sequence[str]
+    keys: Sequence[str]
+    place: Callable[[int], str]
+
+    @property
+    def flat(self) -> FloatArray:
+        """The rows as ``[N, D]``."""
+        return self.rows.reshape(len(self.rows), math.prod(self.rows.shape[1:]))  # -1 is not known where N is 0
+
+    def check(self) -> None:
+        """Refuse rows that are too few, not finite, or too large for float32.
+
+        Raises:
+            DataError: naming rows and columns.
+        """
+        self._check_count()
+        self.check_finite()
+
+    def _check_count(self) -> None:
+        count, width = self.flat.shape
+        least = max(MIN_ROWS, 2 * width)
+        if count < least:
+            raise DataError(
+                f"{self.file}: {count} rows are too few to fit {width} columns; at least {least} are needed"
+            )
+
+    def check_finite(self) -> None:
+        """Refuse values that are not finite, or too large for float32.
+
+        Raises:
+            DataError: naming rows and columns.
+        """
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(self.flat.astype(np.float32))
+        if bad.any():
+            raise self._error(bad, "expected a finite number within float32's range")
+
+    def check_variation(self, step: FloatArray | None, constant: str = "has no density; drop it") -> None:
+        """Refuse columns that are constant, as float32 too; one that is dequantized varies within its bin.
+
+        Args:
+            step: ``[*event]`` the bins' widths, 0 where a column is not dequantized; None where none is.
+            constant: what follows from a constant column, in words.
+
+        Raises:
+            DataError: naming the columns.
+        """
+        single = self.flat.astype(np.float32)
+        spread = np.ptp(single, axis=0)
+        same = (spread == 0) if step is None else (spread == 0) & (step.reshape(-1) == 0)
+        reasons = []
+        for column in np.flatnonzero(same):
+            first, exact = self.flat[0, column], np.ptp(self.flat[:, column])
+            what = (
+                f"is constant: it is {first:g} in every row, so it {constant}"
+                if exact == 0
+                else f"is constant in float32: it varies by {exact:g} around {first:.9g}; take an offset away first"
+            )
+            reasons.append(self._reason(None, int(column), what))
+        if reasons:
+            raise DataError(f"{self.file}: {reasons[0].reason}", tuple(reasons))
+
+    def check_bounds(self, low: float | None, high: float | None, *, closed: bool) -> None:
+        """Refuse values outside the bounds; on them too, unless `closed`, since a logit is infinite there.
+
+        Raises:
+            DataError: naming rows and columns.
+        """
+        if low is None or high is None:
+            return
+        outside = (self.flat < low) | (self.flat > high) if closed else (self.flat <= low) | (self.flat >= high)
+        if outside.any():
+            raise self._error(outside, f"expected a value {'from' if closed else 'strictly between'} {low:g} "
+                                       f"{'to' if closed else 'and'} {high:g}")  # fmt: skip
+
+    def error(self, column: int, reason: str) -> PushforwardError:
+        """An error about one column as a whole."""
+        found = self._reason(None, column, reason)
+        return DataError(f"{self.file}: {found.reason}", (found,))
+
+    def notes(self, step: FloatArray | None) -> tuple[str, ...]:
+        """What the user should know: where the density has no bound, or float32 is coarse.
+
+        Args:
+            step: ``[*event]`` the bins' widths where columns are dequantized; such columns are well.
+        """
+        flat, count = self.flat, len(self.rows)
+        free = np.arange(flat.shape[1]) if step is None else np.flatnonzero(step.reshape(-1) == 0)
+        integers, spikes = [], []
+        for column in free:
+            values, counts = np.unique(flat[:, column], return_counts=True)
+            heavy = counts.max() / count
+            if np.all(values == np.round(values)):
+                integers.append(int(column))
+            elif len(values) <= _FEW_VALUES * count or heavy >= _HEAVY_VALUE:
+                spikes.append(int(column))
+        notes = []
+        if integers:
+            notes.append(
+                f"{self._columns(integers)} holds integers only: a density has no bound on such values, and its "
+                "log-likelihood says little. Dequantize (--dequantize) to spread each integer over its bin"
+            )
+        if spikes:
+            notes.append(
+                f"{self._columns(spikes)} repeats values, nearly as if discrete: the density has no bound there but "
+                "the one that noise sets (--noise), so that log-likelihoods compare only between fits of equal noise"
+            )
+        deviation = flat.std(axis=0)
+        coarse = np.flatnonzero(deviation < _COARSE * np.abs(flat.mean(axis=0)))
+        if coarse.size:
+            notes.append(
+                f"{self._columns(coarse)} varies little beside its size, and float32 keeps 7 digits in all: take an "
+                "offset away first"
+            )
+        if step is None and np.all(deviation > 0) and 1 < flat.shape[1] <= 1024:
+            eigenvalues, vectors = np.linalg.eigh(np.corrcoef(flat, rowvar=False))
+            if eigenvalues[0] < _DEPENDENT:
+                together = np.flatnonzero(np.abs(vectors[:, 0]) > 1e-3)
+                notes.append(
+                    f"a linear relation binds the columns {self._names(together)}: the density has no bound. Drop one "
+                    "of them"
+                )
+        return tuple(notes)
+
+    def _columns(self, columns: Sequence[int] | npt.NDArray[np.int64]) -> str:
+        return ("column " if len(columns) == 1 else "each of the columns ") + self._names(columns)
+
+    def _names(self, columns: Sequence[int] | npt.NDArray[np.int64]) -> str:
+        names = [self.labels[int(column)].removeprefix("column ") for column in columns]
+        return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+    def _reason(self, row: int | None, column: int, what: str) -> Reason:
+        place = "" if row is None else f"{self.place(row)}, "
+        return Reason((self.file, self.keys[column]), f"{place}{self.labels[column]} {what}", row=row, column=column)
+
+    def _error(self, bad: npt.NDArray[np.bool_], expected: str) -> DataError:
+        reasons = []
+        places = np.argwhere(bad)
+        for row, column in places[: PushforwardError.MAX_REASONS]:
+            found = self.flat[row, column]
+            what = "NaN" if np.isnan(found) else f"{found:g}"
+            reasons.append(self._reason(int(row), int(column), f"is {what}: {expected}"))
+        more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
+        return DataError(f"{self.file}: {reasons[0].reason}{more}", tuple(reasons))

@@ -1,0 +1,290 @@
+"""Rows that can be fitted: chosen, checked, and split. Every fault is named by row and column.
+
+Must not import the server; of torch it uses tensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from models.data import builtin as datasets
+from models.data.checks import Sheet, grid_step, is_on_grid
+from models.data.context import Context, context_columns, read_context
+from models.data.readers import FloatArray, Source, read_source
+from models.data.selection import (
+    chosen_columns,
+    column_label,
+    column_units,
+    find_column,
+    kept_rows,
+    numbers_of,
+    row_places,
+)
+from models.recipe import DataRecipe, Recipe
+from service.bundle.manifest import ContextFeature, Feature, Quantization
+from service.errors import DataError
+
+__all__ = ["Split", "Table", "derived_seed", "load_data", "split"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Rows fit to be fitted, in the user's units.
+
+    Args:
+        rows: ``[N, *event]`` float64, finite.
+        names: the columns' names, or their numbers in the file; empty for events of more than one axis.
+        features: the columns as the manifest names them; empty where the data does not name them.
+        step: ``[*event]`` the width of a bin where a column is dequantized, 0 where it is not; None where none is.
+        low: the lower bound of the data, None for none. Bounded data goes through a logit.
+        high: the upper bound.
+        words: what the data is, for the manifest.
+        notes: what the user should know: columns on which the density has no bound.
+        context: ``[N, C]`` float64, finite: what each row is conditioned on; None for nothing.
+        context_features: its columns as the manifest names them; empty where the data does not name them.
+        context_labels: what to call each of its columns in a sentence.
+        held_out: how many of the rows, the last ones, are to be held out; 0 where that is left to chance.
+    """
+
+    rows: FloatArray
+    names: tuple[str, ...]
+    features: tuple[Feature, ...]
+    step: FloatArray | None
+    low: float | None
+    high: float | None
+    words: str
+    notes: tuple[str, ...] = ()
+    context: FloatArray | None = None
+    context_features: tuple[ContextFeature, ...] = ()
+    context_labels: tuple[str, ...] = ()
+    held_out: int = 0
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the rows, their shape, the bins and the context: equal where a fit sees the same data."""
+        facts = (self.rows.shape, self.low, self.high, *((self.held_out,) if self.held_out else ()))
+        state = hashlib.sha256(repr(facts).encode())
+        state.update(np.ascontiguousarray(self.rows).tobytes())
+        state.update(b"" if self.step is None else np.ascontiguousarray(self.step).tobytes())
+        if self.context is not None:
+            state.update(repr(self.context.shape).encode() + np.ascontiguousarray(self.context).tobytes())
+        return state.hexdigest()
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How an integer row is read, where every column is dequantized by one step; else None."""
+        if self.step is None or np.ptp(self.step) > 0 or not self.step.all():
+            return None
+        step = float(self.step.flat[0])
+        return Quantization(
+            low=float(self.rows.min()) if self.low is None else self.low,
+            high=float(self.rows.max()) if self.high is None else self.high,
+            step=step,
+            reading=f"a row on the data's grid is the centre of its bin: each value k stands for [k - {step / 2:g}, "
+            f"k + {step / 2:g})",
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Three parts of a table, float32, in the user's units.
+
+    Args:
+        train: ``[N, *event]`` what weights and statistics are fitted to.
+        validation: ``[N, *event]`` what early stopping watches.
+        test: ``[N, *event]`` held out: what the report speaks of.
+        train_context: ``[N, C]`` the context of the training rows; None for none, as below.
+        validation_context: of the validation rows.
+        test_context: of the rows held out.
+    """
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    train_context: Tensor | None = None
+    validation_context: Tensor | None = None
+    test_context: Tensor | None = None
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """A seed for one purpose, so that two streams of one recipe never overlap.
+
+    Example:
+        >>> derived_seed(0, "split") == derived_seed(0, "split") != derived_seed(0, "noise")
+        True
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7])
+
+
+def load_data(recipe: Recipe) -> Table:
+    """Read, choose and check the rows that a recipe names.
+
+    Raises:
+        DataError: where the file cannot be read, a column is not there, or its rows cannot be fitted: text, NaN,
+            infinities, constant columns, too few rows, values out of bounds; or where that holds of the context. Rows
+            and columns are named.
+    """
+    options = recipe.data
+    if options.source is None:
+        raise DataError("there is no data: name a file, or one of " + ", ".join(sorted(datasets.BUILTIN)))
+    given: Quantization | None = None
+    features: tuple[Feature, ...] = ()
+    if options.source in datasets.BUILTIN:
+        dataset = datasets.load(options.source)
+        given, features = dataset.quantization, dataset.features
+        source, words = _of_builtin(options.source, dataset), dataset.data
+    else:
+        source = read_source(Path(options.source), options.key, options.header, options.test_key)
+        words = source.file + (f", array {options.key}" if options.key else "")
+    kept, spent = kept_rows(source, options.where)
+    given_by = context_columns(source, options.context)
+    if source.array is None:
+        names = chosen_columns(source, options, spent, given_by)
+        hint = "; leave a column of text out with --drop, or give --header where the first line names the columns"
+        rows = numbers_of(source, {name: source.columns[name] for name in names}, kept, hint)
+    else:
+        if options.columns or options.drop or options.units:
+            raise DataError(f"{source.file}: these are images; there are no columns to name")
+        names, rows = (), source.array if kept is None else source.array[kept]
+    sheet = _sheet(source, names, rows, kept)
+    sheet.check()
+    step = _steps(sheet, source, options, given)
+    sheet.check_variation(step)
+    sheet.check_bounds(options.low, options.high, closed=step is not None)
+    units = column_units(source, options.units, (*names, *given_by))
+    context = read_context(source, options, given_by, kept, units)
+    if source.named:
+        known = {feature.name: feature.unit for feature in features}
+        features = tuple(Feature(name=n, unit=units.get(n, known.get(n))) for n in names)
+    elif any(name in units for name in names):
+        features = tuple(Feature(name=f"column {n}", unit=units.get(n)) for n in names)
+    held_out = source.held_out if kept is None else int(kept[len(kept) - source.held_out :].sum())
+    if source.held_out and held_out < 2:
+        raise DataError(f"{source.file}: {held_out} rows of {options.test_key} are too few to report on; 2 are needed")
+    where = f" where {' and '.join(options.where)}" if options.where else ""
+    event = f"of {_counted(len(names), 'column')}" if names else f"of shape {list(rows.shape[1:])}"
+    _check_names(source.file, features, context)
+    condition = f", given {_counted(context.rows.shape[1], 'column')} of context" if context else ""
+    besides = f"; held out, {held_out} rows of {options.test_key}" if held_out else ""
+    return Table(
+        rows=rows,
+        names=names,
+        features=features,
+        step=step,
+        low=options.low,
+        high=options.high,
+        words=f"{words}{where}: {len(rows) - held_out} rows {event}{condition}{besides}",
+        notes=sheet.notes(step) + (context.notes if context else ()),
+        context=context.rows if context else None,
+        context_features=context.features if context else (),
+        context_labels=context.labels if context else (),
+        held_out=held_out,
+    )
+
+
+def split(table: Table, options: DataRecipe, seed: int) -> Split:
+    """Cut a table into training, validation and held-out rows, at random by seed, or as the table says.
+
+    Args:
+        table: the rows.
+        options: `validation` and `test` are the fractions.
+        seed: the same seed, the same cut.
+
+    Raises:
+        DataError: where a column of the context is constant in the training rows, as a class of few rows may be.
+    """
+    count = len(table.rows) - table.held_out
+    validation, test = (max(2, round(count * part)) for part in (options.validation, options.test))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(derived_seed(seed, "split")))
+    if table.held_out:
+        count, test = len(table.rows), table.held_out
+        order = torch.cat((torch.arange(count - test, count), order))
+    rows = torch.from_numpy(table.rows).to(torch.float32)[order]
+    parts = slice(test + validation, None), slice(test, test + validation), slice(0, test)
+    if table.context is None:
+        return Split(*(rows[part] for part in parts))
+    context = torch.from_numpy(table.context).to(torch.float32)[order]
+    same = torch.nonzero(context[parts[0]].amax(dim=0) == context[parts[0]].amin(dim=0)).flatten().tolist()
+    if same:
+        raise DataError(
+            f"{table.context_labels[same[0]]}: this is the same in all {count - test - validation} training rows, so "
+            "that nothing can be learned of it; leave such rows out, or give another seed"
+        )
+    return Split(*(rows[part] for part in parts), *(context[part] for part in parts))
+
+
+def _check_names(file: str, features: Sequence[Feature], context: Context | None) -> None:
+    """A class is called COLUMN=CLASS, and a column of an array ARRAY0 and so on: no other column may be."""
+    names = [feature.name for feature in (*features, *(context.features if context else ()))]
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if twice is not None:
+        raise DataError(f"{file}: two columns would be called {twice!r}; rename one of them")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _of_builtin(name: str, dataset: datasets.Dataset) -> Source:
+    rows, features = dataset.rows, dataset.features
+    if rows.ndim > 2:
+        return Source(name, array=rows, beside=dataset.beside)
+    names = [feature.name for feature in features] or [str(i) for i in range(rows.shape[1])]
+    return Source(name, {n: rows[:, i] for i, n in enumerate(names)}, named=bool(features), beside=dataset.beside)
+
+
+def _sheet(source: Source, names: Sequence[str], rows: FloatArray, kept: npt.NDArray[np.bool_] | None) -> Sheet:
+    if names:
+        labels, keys = [column_label(source, name) for name in names], list(names)
+    else:
+        places = list(np.ndindex(rows.shape[1:]))
+        keys = [", ".join(map(str, place)) for place in places]
+        labels = [f"pixel [{key}]" for key in keys]
+    return Sheet(source.file, rows, labels, keys, row_places(source, kept))
+
+
+def _steps(sheet: Sheet, source: Source, options: DataRecipe, given: Quantization | None) -> FloatArray | None:
+    """The bins' widths ``[*event]``, 0 where a column is not dequantized; None where none is.
+
+    Pixels of an image share one step; the columns of a table have one each.
+    """
+    if not options.dequantize and not options.dequantize_columns:
+        return None
+    stated = options.step if options.step is not None or given is None else given.step
+    event = sheet.rows.shape[1:]
+    if source.array is not None:
+        if options.dequantize_columns:
+            raise DataError(f"{source.file}: these are images; dequantize takes all of their pixels")
+        step = grid_step(sheet.rows) if stated is None else stated
+        if step is None or not is_on_grid(sheet.rows, step):
+            raise DataError(f"{source.file}: the pixels are no multiples of {step or 'any step'} apart")
+        return np.full(event, step)
+    wanted = {find_column(source, name) for name in options.dequantize_columns}
+    steps = np.zeros(event)
+    for column, name in enumerate(sheet.keys):
+        values = sheet.flat[:, column]
+        whole = bool(np.all(values == np.round(values))) if stated is None else is_on_grid(values, stated)
+        if not (name in wanted if wanted else whole):
+            continue
+        if stated is None and values.min() == values.max():
+            continue  # for the check of variation to refuse
+        step = grid_step(values) if stated is None else stated
+        if step is None or not is_on_grid(values, step):
+            raise sheet.error(
+                column, f"is not on a grid of step {step:g}" if step else "has no regular step; give one with --step"
+            )
+        steps[column] = step
+    missing = wanted - set(sheet.keys)
+    if missing:
+        raise DataError(f"{source.file}: column {min(missing)!r} is to be dequantized, and is not fitted")
+    if not steps.any():
+        raise DataError(f"{source.file}: no column holds integers only, so there is nothing to dequantize")
+    return steps

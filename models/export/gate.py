@@ -1,0 +1,207 @@
+"""The parity gate: what an exported graph must show before a bundle of it is written.
+
+A graph can be wrong while its export succeeds: a batch size frozen into it, a log-determinant with the wrong sign,
+an inverse that is not the inverse, NaN far from the data. Each is looked for here, in float64 where there is a
+choice, and one finding stops the export.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from models.export.probes import Probes
+from models.export.session import Answers, Graph
+from models.flows.bases import sample_base
+from models.flows.flow import Flow
+from service.bundle.manifest import Parity
+from service.bundle.parity import TOLERANCE, log_det_unit, relative_error
+from service.errors import ParityFailed
+
+__all__ = ["BATCHES", "LATENT_TOLERANCE", "ROUND_TRIP_TOLERANCE", "check_flow", "check_graphs", "compare", "reference"]
+
+BATCHES: Final = (1, 7, 1000)
+"""The batch sizes that every probe goes through the graphs in."""
+LATENT_TOLERANCE: Final = 1e-3
+"""The bound on the error of z and of x, relative to the greatest coordinate of the row: far outside the data a small
+coordinate may be what is left of large ones, and its last digits say nothing."""
+ROUND_TRIP_TOLERANCE: Final = 1e-3
+"""The bound on |g(f(x)) - x| / (1 + |x|) over held-out rows."""
+_EXACT: Final = 1e-6
+"""What float64 must reach against itself: the inverse of the inverse, and the Jacobian by differentiation."""
+_JACOBIAN_ROWS, _JACOBIAN_WIDTH = 4, 1024  # the determinant of a wider Jacobian costs minutes
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+def reference(flow: Flow) -> Flow:
+    """The same flow in float64, in evaluation mode, its base frozen: what the graphs are held against."""
+    exact = copy.deepcopy(flow).cpu().double().eval().freeze_base()
+    return exact.requires_grad_(requires_grad=False)
+
+
+def check_flow(exact: Flow, probes: Probes, seed: int = 0) -> None:
+    """Hold the float64 flow against itself, before anything is compared with it.
+
+    On every probe z and the log-determinant are finite and log_prob is neither NaN nor +inf; on held-out rows the
+    inverse undoes the flow, its log-determinant is minus the forward one, its log_prob is that of x, and on a few of
+    them the log-determinant is that of the Jacobian by differentiation.
+
+    Args:
+        exact: from `reference`.
+        probes: the rows.
+        seed: which held-out rows are differentiated.
+
+    Raises:
+        ParityFailed: naming the quantity, the row and both values.
+    """
+    context = _tensor(probes.context)
+    z, ladj, log_prob = _forward(exact, _exactly(probes.x), context)
+    for name, values in (("z", z), ("log_abs_det_jacobian", ladj), ("log_prob", log_prob)):
+        allowed = values == -np.inf if name == "log_prob" else np.zeros(values.shape, bool)
+        bad = ~(np.isfinite(values) | allowed).reshape(values.shape[0], -1).all(axis=1)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ParityFailed(f"the flow's {name} is not finite in float64 for {probes.describe(row)}")
+    held_out = probes.held_out
+    x = _exactly(probes.x[held_out])
+    context = _tensor(None if probes.context is None else probes.context[held_out])
+    with torch.no_grad():
+        back, inverse_ladj, inverse_log_prob = exact.inverse_log_prob(torch.from_numpy(z[held_out]), context)
+    for what, actual, expected in (
+        ("x after f and its inverse", back.numpy(), x.numpy()),
+        ("log_abs_det_jacobian of the inverse, negated,", -inverse_ladj.numpy(), ladj[held_out]),
+        ("log_prob of the inverse", inverse_log_prob.numpy(), log_prob[held_out]),
+    ):
+        compare(what, "in float64", actual, expected, _EXACT, probes)
+    _check_jacobian(exact, x, context, ladj[held_out], probes, seed)
+
+
+def check_graphs(exact: Flow, forward: Graph, inverse: Graph, probes: Probes, seed: int = 0) -> Parity:
+    """Hold both graphs against the float64 flow, in every batch size of `BATCHES`.
+
+    Args:
+        exact: from `reference`.
+        forward: x -> z.
+        inverse: z -> x; tried on as many draws from the base as there are probes, and on their near outside.
+        probes: the rows.
+        seed: of those draws.
+
+    Returns:
+        The greatest errors, for the manifest.
+
+    Raises:
+        ParityFailed: naming the quantity, the batch size, the row and both values.
+    """
+    worst = dict.fromkeys(("log_prob", "log_abs_det_jacobian", "z", "x"), 0.0)
+    expected = Answers(*_forward(exact, _exactly(probes.x), _tensor(probes.context)))
+    z = _latents(exact, probes.x.shape[0], seed)
+    with torch.no_grad():
+        generated = exact.inverse_log_prob(_exactly(z), _tensor(probes.context))
+    inverted = Answers(*(part.numpy() for part in generated))
+    for batch in BATCHES:
+        for graph, rows, answers in ((forward, probes.x, expected), (inverse, z, inverted)):
+            actual = graph(rows, probes.context, batch)
+            where = f"of {graph.direction}.onnx in batches of {batch}"
+            label = probes if graph is forward else None
+            size = 1.0 + np.abs(answers.value).reshape(rows.shape[0], -1).max(axis=1)
+            size = size.reshape(-1, *(1 for _ in answers.value.shape[1:]))
+            compare(graph.output, where, actual.value, answers.value, LATENT_TOLERANCE, label, size)
+            worst[graph.output] = max(worst[graph.output], relative_error(actual.value, answers.value))
+            ladj_unit = log_det_unit(answers.log_prob, exact.width)
+            for name, unit in (("log_abs_det_jacobian", ladj_unit), ("log_prob", 1.0)):
+                error = compare(name, where, getattr(actual, name), getattr(answers, name), TOLERANCE, label, unit)
+                worst[name] = max(worst[name], error)
+    held_out = probes.held_out
+    context = None if probes.context is None else probes.context[held_out]
+    latent = forward(probes.x[held_out], context, BATCHES[-1]).value.astype(np.float32)
+    back = inverse(latent, context, BATCHES[-1])
+    where = "after forward.onnx and inverse.onnx"
+    round_trip = compare("x", where, back.value, probes.x[held_out].astype(np.float64), ROUND_TRIP_TOLERANCE, probes)
+    return Parity(
+        tolerance=TOLERANCE,
+        batches=list(BATCHES),
+        log_prob=worst["log_prob"],
+        log_abs_det_jacobian=worst["log_abs_det_jacobian"],
+        z=worst["z"],
+        x=worst["x"],
+        round_trip=round_trip,
+    )
+
+
+def _forward(exact: Flow, x: Tensor, context: Tensor | None) -> tuple[Float64, Float64, Float64]:
+    with torch.no_grad():
+        z, ladj = exact(x, context)
+        log_prob = exact.masked(x, exact.base_log_prob(z) + ladj)
+    return z.numpy(), ladj.numpy(), log_prob.numpy()
+
+
+def _latents(exact: Flow, rows: int, seed: int) -> Float32:
+    """Draws from the base; some of them stretched, as `temperature` does, and beyond a uniform base's box."""
+    draws = sample_base(exact.base, rows, exact.width, torch.Generator().manual_seed(seed))
+    draws[: rows // 8] *= 1.5
+    return draws.numpy().astype(np.float32)
+
+
+def _check_jacobian(exact: Flow, x: Tensor, context: Tensor | None, ladj: Float64, probes: Probes, seed: int) -> None:
+    if exact.width > _JACOBIAN_WIDTH:
+        return
+    rows = 1 if exact.width > _JACOBIAN_WIDTH // 8 else min(_JACOBIAN_ROWS, x.shape[0])
+    chosen = np.random.default_rng(seed).choice(x.shape[0], rows, replace=False)
+    by_differentiation = np.empty(rows)
+    for position, row in enumerate(chosen):
+        given = None if context is None else context[row : row + 1]
+
+        def single(event: Tensor, given: Tensor | None = given) -> Tensor:
+            z: Tensor = exact(event.unsqueeze(0), given)[0]
+            return z.squeeze(0)
+
+        jacobian: Any = torch.autograd.functional.jacobian(single, x[row])  # type: ignore[no-untyped-call]
+        by_differentiation[position] = torch.linalg.slogdet(jacobian.reshape(exact.width, exact.width))[1]
+    what = "log_abs_det_jacobian, against the Jacobian by differentiation,"
+    compare(what, "in float64", ladj[chosen], by_differentiation, _EXACT, probes)
+
+
+def compare(
+    what: str,
+    where: str,
+    actual: Float64,
+    expected: Float64,
+    bound: float,
+    probes: Probes | None,
+    size: Float64 | float = 1.0,
+) -> float:
+    """The greatest relative error, in units of `size`; ParityFailed where it is over `bound`, naming the worst row."""
+    if actual.shape != expected.shape:
+        raise ParityFailed(f"{what} {where} has shape {list(actual.shape)}; expected {list(expected.shape)}")
+    error = relative_error(actual / size, expected / size)
+    if error <= bound:
+        return error
+    shape = (actual.shape[0], -1)
+    pairs = [(a.reshape(shape), e.reshape(shape)) for a, e in ((actual / size, expected / size), (actual, expected))]
+    (scaled_actual, scaled_expected), (flat_actual, flat_expected) = pairs
+    row = int(np.argmax([relative_error(a, e) for a, e in zip(scaled_actual, scaled_expected, strict=True)]))
+    entries = [relative_error(a, e) for a, e in zip(scaled_actual[row], scaled_expected[row], strict=True)]
+    column = int(np.argmax(entries))
+    place = f"{what} {where} is {flat_actual[row, column]:.9g} for "
+    place += f"row {row} drawn from the base" if probes is None else probes.describe(row)
+    place += f", column {column}" if len(entries) > 1 else ""
+    found = f"{error:.2g}" if math.isfinite(error) else "without bound"
+    raise ParityFailed(
+        f"{place}; float64 gives {flat_expected[row, column]:.9g}. The relative error is {found}, and may be {bound:g}"
+    )
+
+
+def _exactly(rows: Float32) -> Tensor:
+    return torch.from_numpy(rows.astype(np.float64))
+
+
+def _tensor(context: Float32 | None) -> Tensor | None:
+    return None if context is None else _exactly(context)

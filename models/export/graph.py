@@ -1,0 +1,204 @@
+"""A flow's two directions, and its trace, as ONNX graphs: torch.export, clean-up, bytes.
+
+The bytes depend on the weights and the library versions alone: names of files and stack traces, which the exporter
+leaves in every node, are taken out.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Final, Literal
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass, DeduplicateInitializersPass
+from onnxscript.optimizer import fold_constants
+from torch import Tensor, nn
+
+from models.export.rewrites.loops import build_loops
+from models.export.rewrites.reductions import merge_column_sums
+from models.export.rewrites.simplify import simplify
+from models.export.session import IN_AND_OUT
+from models.flows.flow import Flow
+from service.bundle.operators import check_graph
+from service.errors import ForbiddenGraph
+
+__all__ = ["OPSET", "Direction", "export_graph"]
+
+OPSET: Final = 18
+"""The ONNX opset of every graph: the one that torch's exporter writes itself, so that nothing is converted."""
+
+Direction = Literal["forward", "inverse", "trace"]
+
+_FOLDED_VALUES: Final = 1 << 24
+"""What depends on no row is computed at export, up to so many values: the exporter itself stops at a masked weight."""
+
+_LOGGERS: Final = (
+    "torch.onnx",
+    "torch.export",
+    "torch.export._trace",
+    "torch.fx.experimental.symbolic_shapes",
+    "onnx_ir",
+    "onnxscript",
+)
+_EXAMPLE_ROWS = 3  # neither 0 nor 1, which torch.export would take for constants
+
+
+class _Forward(nn.Module):
+    """x[, context] -> z, log_abs_det_jacobian, log_prob."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        z, ladj = self.flow(x, context)
+        return z, ladj, self.flow.masked(x, self.flow.base_log_prob(z) + ladj)
+
+
+class _Inverse(nn.Module):
+    """z[, context] -> x, log_abs_det_jacobian, log_prob at x."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        return self.flow.inverse_log_prob(z, context)
+
+
+class _Trace(nn.Module):
+    """x[, context] -> the event after each step, flat, their log-determinants, and log_prob."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        values, terms = self.flow.trace(x, context)
+        ladjs = torch.stack(terms, dim=1)
+        ladj = terms[0]
+        for term in terms[1:]:
+            ladj = ladj + term
+        log_prob = self.flow.masked(x, self.flow.base_log_prob(values[-1]) + ladj)
+        return torch.stack([value.flatten(1) for value in values], dim=1), ladjs, log_prob
+
+
+_MODULES: Final = {"forward": _Forward, "inverse": _Inverse, "trace": _Trace}
+
+
+def export_graph(flow: Flow, direction: Direction) -> bytes:
+    """Write one direction of a flow as an ONNX file.
+
+    Args:
+        flow: in float32, on the CPU, in evaluation mode.
+        direction: "forward": x -> z; "inverse": z -> x; "trace": x -> the event after each step.
+
+    Returns:
+        The bytes of the file, with inputs and outputs as CONTRACT says and N dynamic. The same weights give the
+        same bytes.
+
+    Raises:
+        ForbiddenGraph: where the flow needs an operator outside the allow-list, or cannot be traced at all: it
+            looks at the values of its rows, or fixes their number.
+    """
+    signature = IN_AND_OUT[direction]
+    event = torch.zeros(_EXAMPLE_ROWS, *(flow.event_shape if signature.given == "x" else (flow.width,)))
+    inputs = {signature.given: event}
+    if flow.context_width:
+        inputs["context"] = torch.zeros(_EXAMPLE_ROWS, flow.context_width)
+    rows = torch.export.Dim("N", min=1)
+    module = _MODULES[direction](flow).eval()
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                dynamo=True,
+                dynamic_shapes={name: {0: rows} for name in inputs},
+                input_names=list(inputs),
+                output_names=list(signature.outputs),
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            cause = _root(error)
+            raise ForbiddenGraph(
+                f"{direction}.onnx cannot be written, torch's exporter says: {type(cause).__name__}: "
+                f"{str(cause).strip().splitlines()[0] if str(cause).strip() else 'nothing more'}"
+            ) from error
+        if program is None:
+            raise RuntimeError("torch.onnx.export gave no program")
+        model = program.model
+        fold_constants(
+            model,
+            input_size_limit=_FOLDED_VALUES,
+            output_size_limit=_FOLDED_VALUES,
+            should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,  # by default it is kept
+        )
+    simplify(model)
+    merge_column_sums(model)
+    build_loops(model)
+    DeduplicateInitializersPass()(model)
+    CommonSubexpressionEliminationPass()(
+        model
+    )  # last: two Loops that start alike keep a mark each until they are built
+    _strip(model, f"flow_{direction}")
+    data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+    check_graph(data, f"{direction}.onnx")
+    return data
+
+
+def _root(error: BaseException) -> BaseException:
+    """The first cause: what the exporter wraps around it is advice on the exporter."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _strip(model: ir.Model, name: str) -> None:
+    """Take out all that says where and how the graph was made: paths of the machine among it."""
+    model.metadata_props.clear()
+    model.doc_string = None
+    model.producer_name, model.producer_version = "pushforward", None
+    _strip_graph(model.graph, name)
+
+
+def _strip_graph(graph: ir.Graph, name: str) -> None:
+    """The same for one graph, and for the bodies in it, whose names begin with its own."""
+    graph.name, graph.doc_string = name, None
+    graph.metadata_props.clear()
+    values = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
+    for number, node in enumerate(graph):
+        node.name, node.doc_string = f"{node.op_type}_{number}", None
+        node.metadata_props.clear()
+        values.extend(node.outputs)
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                _strip_graph(attribute.as_graph(), f"{name}_{number}")
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks to itself: missing torchvision, deprecations within torch."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    # where it fails it also prints the graph as far as it came
+    said = io.StringIO()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(said), redirect_stderr(said):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

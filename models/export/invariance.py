@@ -1,0 +1,61 @@
+"""Same row, same bits: whether a graph gives a row the same digits at every place of every batch.
+
+Holds for batches of a multiple of `BATCH_MULTIPLE` rows, to which the server pads: the last rows of an odd batch take
+another way through a processor's vector units.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from models.export.session import Answers
+from service.bundle.parity import BATCH_MULTIPLE
+from service.errors import ParityFailed
+
+__all__ = ["check_invariance"]
+
+_BATCHES: Final = (1, 3, 16, 255)  # in units of BATCH_MULTIPLE rows
+_SHIFTS: Final = (0, 1, 2, 3, 7)
+
+Float32 = npt.NDArray[np.float32]
+
+
+class _Graph(Protocol):
+    direction: str
+    output: str
+
+    def __call__(self, rows: Float32, context: Float32 | None, batch: int) -> Answers: ...
+
+
+def check_invariance(graph: _Graph, rows: Float32, context: Float32 | None = None) -> None:
+    """Run the same rows in batches of several sizes, moved on by several places, and compare bit for bit.
+
+    Args:
+        graph: one direction.
+        rows: float32 ``[M, ...]``.
+        context: float32 ``[M, C]``, or None.
+
+    Raises:
+        ParityFailed: naming the output, the row and both values.
+    """
+    expected = graph(rows, context, BATCH_MULTIPLE)
+    for batch in (BATCH_MULTIPLE * n for n in _BATCHES):
+        for shift in _SHIFTS:
+            moved = graph(np.roll(rows, shift, axis=0), None if context is None else np.roll(context, shift, 0), batch)
+            for name in ("value", "log_abs_det_jacobian", "log_prob"):
+                before, after = getattr(expected, name), np.roll(getattr(moved, name), -shift, axis=0)
+                differs = (before != after).reshape(before.shape[0], -1)
+                if not differs.any():
+                    continue
+                row = int(np.argmax(differs.any(axis=1)))
+                column = int(np.argmax(differs[row]))
+                pair = (before.reshape(differs.shape)[row, column], after.reshape(differs.shape)[row, column])
+                raise ParityFailed(
+                    f"{graph.output if name == 'value' else name} of {graph.direction}.onnx depends on the place of a "
+                    f"row: row {row} gives {pair[0]:.9g} at place {row % BATCH_MULTIPLE} of a batch of "
+                    f"{BATCH_MULTIPLE}, and {pair[1]:.9g} at place {(row + shift) % rows.shape[0] % batch} of one of "
+                    f"{batch}"
+                )

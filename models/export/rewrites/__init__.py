@@ -1,0 +1,1 @@
+"""Rewrites of an exported graph that keep its meaning and drop nodes."""

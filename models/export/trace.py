@@ -1,0 +1,90 @@
+"""The chain made visible: trace.onnx, its steps' names and shapes, and what it must show before a bundle holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import torch
+
+from models.export.gate import BATCHES, LATENT_TOLERANCE, compare
+from models.export.graph import export_graph
+from models.export.invariance import check_invariance
+from models.export.probes import Probes
+from models.export.session import Graph
+from models.flows.flow import Flow
+from service.bundle.manifest import Step
+from service.bundle.parity import TOLERANCE, log_det_unit
+
+__all__ = ["check_trace", "export_trace", "trace_steps"]
+
+_TRIED_VALUES: Final = 1 << 22
+"""Rows are tried for invariance while they hold at most so many values, each step's counted."""
+
+
+def trace_steps(flow: Flow, names: Sequence[str]) -> list[Step]:
+    """The name of each step of the chain, and the shape of the event after it.
+
+    Args:
+        flow: as it is exported, which is folded.
+        names: its `steps` as they were before.
+    """
+    x = torch.zeros(1, *flow.event_shape, dtype=next((p.dtype for p in flow.parameters()), torch.get_default_dtype()))
+    context = torch.zeros(1, flow.context_width, dtype=x.dtype) if flow.context_width else None
+    with torch.no_grad():
+        values, _ = flow.trace(x, context)
+    return [Step(name=name, shape=list(y.shape[1:])) for name, y in zip(names, values, strict=True)]
+
+
+def export_trace(flow: Flow, exact: Flow, probes: Probes) -> bytes:
+    """Write trace.onnx, and hold it against the flow in float64.
+
+    Args:
+        flow: in float32, on the CPU, in evaluation mode.
+        exact: the same in float64, from `models.export.gate.reference`.
+        probes: the rows to try.
+
+    Raises:
+        ForbiddenGraph: as `models.export.graph.export_graph`.
+        ParityFailed: as `check_trace`.
+    """
+    data = export_graph(flow, "trace")
+    check_trace(exact, Graph(data, "trace"), probes)
+    return data
+
+
+def check_trace(exact: Flow, graph: Graph, probes: Probes) -> None:
+    """Hold a trace against the flow in float64, in every batch size of `models.export.gate.BATCHES`.
+
+    The event after each step and each step's log-determinant are those of the flow, the terms sum to the whole, and
+    a row has the same bits at every place of every batch.
+
+    Args:
+        exact: the flow in float64.
+        graph: x -> values ``[N, S, D]``, log_abs_det_jacobians ``[N, S]``, log_prob ``[N]``.
+        probes: the rows.
+
+    Raises:
+        ParityFailed: naming the quantity, the step's place among the columns, the row and both values.
+    """
+    rows = torch.from_numpy(probes.x.astype(np.float64))
+    context = None if probes.context is None else torch.from_numpy(probes.context.astype(np.float64))
+    with torch.no_grad():
+        values, terms = exact.trace(rows, context)
+        ladj = exact(rows, context)[1]
+        log_prob = exact.masked(rows, exact.base_log_prob(values[-1]) + ladj).numpy()
+    value = torch.stack([y.flatten(1) for y in values], dim=1).numpy()
+    size = 1.0 + np.abs(value).max(axis=2, keepdims=True)
+    unit = log_det_unit(log_prob, exact.width)
+    for batch in BATCHES:
+        actual = graph(probes.x, probes.context, batch)
+        where = f"of trace.onnx in batches of {batch}"
+        compare("values", where, actual.value, value, LATENT_TOLERANCE, probes, size)
+        each = torch.stack(terms, dim=1).numpy()
+        compare("log_abs_det_jacobians", where, actual.log_abs_det_jacobian, each, TOLERANCE, probes, unit[:, None])
+        whole = actual.log_abs_det_jacobian.sum(axis=1)
+        compare("the sum of log_abs_det_jacobians", where, whole, ladj.numpy(), TOLERANCE, probes, unit)
+        compare("log_prob", where, actual.log_prob, log_prob, TOLERANCE, probes)
+    tried = max(1, _TRIED_VALUES // value[0].size)
+    check_invariance(graph, probes.x[:tried], None if probes.context is None else probes.context[:tried])

@@ -1,0 +1,1 @@
+"""Flows of other libraries as bundles: one module for each library."""

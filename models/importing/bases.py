@@ -1,0 +1,76 @@
+"""Base distributions of other libraries: which one of the manifest's each is, and the step that makes it so."""
+
+from __future__ import annotations
+
+from torch import Tensor, distributions
+
+from models.flows.flow import Bijection
+from models.importing.adapted import Unsupported
+from models.importing.steps import Affine
+from service.bundle.bases import MAX_DEGREES_OF_FREEDOM as MAX_FREEDOM
+from service.bundle.bases import Base, DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
+
+__all__ = ["of_distribution", "of_mixture", "of_normal", "of_uniform", "unsupported"]
+
+
+def of_normal(mean: Tensor, log_scale: Tensor) -> Base:
+    """A normal base of independent columns: the standard one, or with the means and deviations in the manifest."""
+    mean, log_scale = mean.detach().double().flatten(), log_scale.detach().double().flatten()
+    if not mean.any() and not log_scale.any():
+        return NormalBase()
+    return DiagonalNormalBase(mean=mean.tolist(), standard_deviation=log_scale.exp().tolist())
+
+
+def of_mixture(log_weights: Tensor, means: Tensor, log_scales: Tensor) -> Base:
+    """A mixture of K normals of independent columns: ``[K]``, and ``[K, D]`` twice."""
+    weights = log_weights.detach().double().softmax(dim=0)
+    return MixtureBase(
+        weights=weights.tolist(),
+        means=means.detach().double().tolist(),
+        standard_deviations=log_scales.detach().double().exp().tolist(),
+    )
+
+
+def of_uniform(low: Tensor, high: Tensor) -> tuple[Base, list[Bijection]]:
+    """A uniform base over a box, and the affine step to [0, 1] where its sides differ."""
+    low, high = low.detach().double().flatten(), high.detach().double().flatten()
+    low, high = low + 0 * high, high + 0 * low
+    if bool((low == low[0]).all() and (high == high[0]).all()):
+        return UniformBase(low=float(low[0]), high=float(high[0])), []
+    return UniformBase(low=0.0, high=1.0), [Affine(low, (high - low).log())]
+
+
+def of_distribution(distribution: object, owner: str) -> tuple[Base, list[Bijection]]:
+    """A distribution of torch's own classes: a normal, Student-t or uniform of independent columns.
+
+    Args:
+        distribution: the base.
+        owner: the flow it belongs to, for the error.
+
+    Raises:
+        Unsupported: it is another one.
+    """
+    inner = distribution
+    while isinstance(inner, distributions.Independent):
+        inner = inner.base_dist
+    if isinstance(inner, distributions.Normal):
+        return of_normal(inner.loc, inner.scale.log()), []
+    if isinstance(inner, distributions.StudentT):
+        freedom = inner.df.flatten()
+        if bool((freedom == freedom[0]).all()) and float(freedom[0]).is_integer() and 1 <= freedom[0] <= MAX_FREEDOM:
+            return StudentTBase(degrees_of_freedom=int(freedom[0])), _affine(inner.loc, inner.scale.log())
+    if isinstance(inner, distributions.Uniform):
+        return of_uniform(inner.low, inner.high)
+    raise unsupported(distribution, owner)
+
+
+def _affine(shift: Tensor, log_scale: Tensor) -> list[Bijection]:
+    return [Affine(shift, log_scale)] if shift.any() or log_scale.any() else []
+
+
+def unsupported(distribution: object, owner: str) -> Unsupported:
+    """The error for a base that the manifest has no name for."""
+    return Unsupported(
+        f"the base {type(distribution).__name__} of {owner} is not one that a bundle can hold: a normal of independent "
+        "columns, a mixture of such, a Student-t or a uniform box. Let the flow's last step map it to a standard normal"
+    )

@@ -1,0 +1,89 @@
+"""Which layer of an imported flow it is that cannot be exported, and the known way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import nn
+
+from models.export.graph import Direction, export_graph
+from models.flows.flow import Bijection, Flow
+from models.flows.preprocess import Flatten
+from models.importing.adapted import Unsupported
+from models.importing.descriptions import layer_name
+from service.bundle.bases import NormalBase
+from service.errors import ForbiddenGraph
+
+__all__ = ["blamed"]
+
+_WAYS_OUT: Final = (
+    (
+        ("NonZero", "DataDependent", "data-dependent", "nonzero"),
+        "It looks at the values of its rows: choose by torch.where instead of a boolean mask or an `if`",
+    ),
+    (
+        ("linalg", "triangular", "Inverse", "Det", "lu_", "qr"),
+        "No graph can solve linear systems: compute the matrix and its inverse once, and keep them as buffers",
+    ),
+    (
+        ("ConstraintViolation", "specializ", "Constraints violated", "batch"),
+        "It fixes the number of rows: take it from x.shape[0], not from len(x) or a constant",
+    ),
+    (("Random", "Bernoulli"), "It is random: a density is not"),
+    (("fake tensor", "autograd"), "It takes a derivative by differentiation: write it as a formula"),
+    (("Einsum",), "Write the sum as a matrix product"),
+    (("Loop", "If", "Scan"), "A graph has no loops but those of autoregressive inverses: unroll it"),
+)
+_OTHERWISE: Final = "Give the layer a form without it, or replace the layer"
+
+
+def blamed(flow: Flow, error: ForbiddenGraph) -> Unsupported:
+    """Export each step alone, and say which is the first that fails, why, and what to do about it.
+
+    Args:
+        flow: in float32 and evaluation mode.
+        error: what the export of the whole flow ended with.
+    """
+    value, context = torch.zeros(3, *flow.event_shape) + 0.5, None
+    if flow.context_width:
+        context = torch.zeros(3, flow.context_width)
+        if flow.context_scaling is not None:
+            context = flow.context_scaling(context)[0]
+    with torch.no_grad():
+        for number, step in enumerate(flow.bijections):
+            shape, value = value.shape[1:], step(value, context)[0]
+            chain = [step, *([Flatten(value.shape[1:])] if value.ndim > 2 else [])]
+            found = _failure(chain, shape, 0 if context is None else context.shape[1])
+            if found is not None:
+                return Unsupported(
+                    f"{_named(step)}, step {number + 1} of {len(flow.bijections)} from data to latent, cannot be "
+                    f"exported: {found}. {_way_out(found)}"
+                )
+    return Unsupported(f"the flow cannot be exported: {error.detail}. {_way_out(error.detail)}")
+
+
+def _failure(chain: Sequence[nn.Module], shape: Sequence[int], context_width: int) -> str | None:
+    steps = [step for step in chain if isinstance(step, Bijection)]
+    alone = Flow(shape, steps, NormalBase(), None, context_width)
+    directions: tuple[Direction, ...] = ("forward", "inverse")
+    for direction in directions:
+        try:
+            export_graph(alone, direction)
+        except ForbiddenGraph as error:
+            # the exporter goes on with advice on itself
+            return error.detail.partition(". ")[0]
+    return None
+
+
+def _named(step: nn.Module) -> str:
+    while isinstance(inner := getattr(step, "step", None), Bijection):
+        step = inner
+    held = [getattr(step, name, None) for name in ("layer", "module", "lazy", "graph", "flow")]
+    layer = next((layer for layer in held if isinstance(layer, nn.Module)), step)
+    return layer_name(layer)
+
+
+def _way_out(found: str) -> str:
+    return next((way for marks, way in _WAYS_OUT if any(mark in found for mark in marks)), _OTHERWISE)

@@ -1,0 +1,203 @@
+"""Flows and transforms of nflows (https://github.com/bayesiains/nflows, 0.14) as steps of this project.
+
+nflows picks the entries of a spline by boolean masks, splits couplings by assignment to indices, solves triangular
+systems in the inverse of its linear transforms, and sorts a permutation whenever it is undone. None of these can be in
+a graph. `torch.solve`, which its `NaiveLinear` calls, is gone from torch altogether.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from nflows import distributions, flows, transforms
+from nflows.transforms import autoregressive, coupling
+from nflows.transforms.base import Transform
+from nflows.transforms.linear import Linear as AnyLinear
+from torch import Tensor, nn
+
+from models.flows.flow import Bijection
+from models.importing import bases
+from models.importing.adapted import Parts, Unsupported, refuse
+from models.importing.neural_splines import (
+    Autoregressive,
+    Coupling,
+    CumulativeDensity,
+    Kind,
+    Own,
+    context_features,
+    spline_of,
+)
+from models.importing.squashing import LogTanh, Sigmoid, Tanh
+from models.importing.steps import AsIs, ConditionalAffine, Embedding, Linear, Permutation, inverted
+from service.bundle.bases import Base, NormalBase
+
+__all__ = ["adapt"]
+
+_COUPLINGS: Final[dict[type, Kind]] = {
+    transforms.PiecewiseLinearCouplingTransform: "linear",
+    transforms.PiecewiseQuadraticCouplingTransform: "quadratic",
+    transforms.PiecewiseRationalQuadraticCouplingTransform: "rational_quadratic",
+}
+_AUTOREGRESSIVE: Final[dict[type, Kind]] = {
+    transforms.MaskedPiecewiseLinearAutoregressiveTransform: "linear",
+    transforms.MaskedPiecewiseQuadraticAutoregressiveTransform: "quadratic",
+    transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform: "rational_quadratic",
+}
+_CUMULATIVE: Final[dict[type, Kind]] = {
+    transforms.PiecewiseLinearCDF: "linear",
+    transforms.PiecewiseQuadraticCDF: "quadratic",
+    transforms.PiecewiseRationalQuadraticCDF: "rational_quadratic",
+}
+_SQUASHING: Final[dict[type, type]] = {
+    transforms.Tanh: Tanh,
+    transforms.LogTanh: LogTanh,
+    transforms.Sigmoid: Sigmoid,
+}
+_CUBIC: Final = (
+    transforms.PiecewiseCubicCouplingTransform,
+    transforms.MaskedPiecewiseCubicAutoregressiveTransform,
+    transforms.PiecewiseCubicCDF,
+)
+
+
+def adapt(source: nn.Module) -> Parts:
+    """Take a `Flow` or a `Transform` of nflows apart.
+
+    Args:
+        source: in float64 and evaluation mode. A transform alone has a standard normal base.
+
+    Raises:
+        Unsupported: a layer or the base cannot be exported.
+    """
+    if isinstance(source, Transform):
+        return Parts(
+            "nflows",
+            steps_of(source),
+            NormalBase(),
+            None,
+            lambda x, context: _standard_normal(*source(x, context)),
+            lambda z, context: source.inverse(z, context)[0],
+            context_features(source),
+            notes=["a transform without a base: a standard normal was taken"],
+        )
+    if not isinstance(source, flows.Flow):
+        raise Unsupported(f"nflows {type(source).__name__} is neither a Flow nor a Transform of nflows")
+    base, extra = _base(source._distribution)  # noqa: SLF001  nflows has no public name for its parts
+    shape = getattr(source._distribution, "_shape", None)  # noqa: SLF001
+    embedding, transform = source._embedding_net, source._transform  # noqa: SLF001
+
+    def generate(z: Tensor, context: Tensor | None) -> Tensor:
+        embedded = embedding(context)
+        for step in reversed(extra):
+            z, _ = step.inverse(z, embedded)
+        result: Tensor = transform.inverse(z.reshape(-1, *(shape or z.shape[1:])), embedded)[0]
+        return result
+
+    return Parts(
+        "nflows",
+        steps_of(transform),
+        base,
+        None if shape is None else tuple(shape),
+        source.log_prob,
+        generate,
+        context_features(transform) if isinstance(embedding, nn.Identity) else None,
+        embedding=None if isinstance(embedding, nn.Identity) else Embedding(embedding),
+        base_steps=extra,
+    )
+
+
+def _base(distribution: Any) -> tuple[Base, list[Bijection]]:  # noqa: ANN401
+    if isinstance(distribution, distributions.StandardNormal):
+        return NormalBase(), []
+    if isinstance(distribution, distributions.DiagonalNormal):
+        return bases.of_normal(distribution.mean_, distribution.log_std_), []
+    if isinstance(distribution, distributions.ConditionalDiagonalNormal):
+        encoder = distribution._context_encoder  # noqa: SLF001
+        return NormalBase(), [ConditionalAffine(encoder if isinstance(encoder, nn.Module) else None)]
+    return bases.of_distribution(distribution, "an nflows flow")
+
+
+def _standard_normal(z: Tensor, ladj: Tensor) -> Tensor:
+    flat = z.flatten(1)
+    return -0.5 * (flat**2).sum(dim=1) - 0.5 * flat.shape[1] * math.log(2 * math.pi) + ladj
+
+
+def steps_of(transform: Any) -> list[Bijection]:  # noqa: ANN401  a transform of nflows, which has no types
+    """The steps of a transform, from data to latent.
+
+    Raises:
+        Unsupported: it holds one that cannot be exported.
+    """
+    kind = type(transform)
+    if isinstance(transform, transforms.CompositeTransform):
+        return [step for part in transform._transforms for step in steps_of(part)]  # noqa: SLF001
+    if isinstance(transform, transforms.InverseTransform):  # a Logit among them
+        return inverted(steps_of(transform._transform))  # noqa: SLF001
+    if isinstance(transform, _CUBIC):
+        raise refuse(
+            transform,
+            "it picks the roots of its cubic by boolean masks (aten.nonzero), and in float32 the roots are not exact",
+            "Fit the rational-quadratic transform of the same name",
+        )
+    if kind in _CUMULATIVE:
+        return [CumulativeDensity(transform, _CUMULATIVE[kind])]
+    if isinstance(transform, coupling.CouplingTransform) and _inherits(transform, coupling.CouplingTransform):
+        return [_coupling(transform)]
+    if isinstance(transform, autoregressive.AutoregressiveTransform) and _inherits(
+        transform, autoregressive.AutoregressiveTransform
+    ):
+        return [_autoregressive(transform)]
+    if kind in _SQUASHING:
+        return [_SQUASHING[kind](transform)]
+    if kind is not transforms.OneByOneConvolution and isinstance(
+        transform, (AnyLinear, transforms.HouseholderSequence)
+    ):
+        return [Linear.of(_forward(transform), transform.features)]
+    if isinstance(transform, transforms.Permutation) and transform._dim == 1:  # noqa: SLF001
+        return [Permutation(transform._permutation)]  # noqa: SLF001
+    return [AsIs(transform)]
+
+
+def _inherits(transform: nn.Module, base: type) -> bool:
+    """Whether a layer's two directions are those of the library's base class: a user's own are called as they are."""
+    kind = type(transform)
+    return kind.forward is base.forward and kind.inverse is base.inverse  # type: ignore[attr-defined]
+
+
+def _forward(transform: Any) -> Callable[[Tensor], Any]:  # noqa: ANN401
+    # past the cache, whose weights may be older than the parameters
+    function: Callable[[Tensor], Any] = transform.forward_no_cache if isinstance(transform, AnyLinear) else transform
+    return function
+
+
+def _coupling(transform: Any) -> Coupling:  # noqa: ANN401
+    kind = _COUPLINGS.get(type(transform))
+    unconditional = transform.unconditional_transform
+    first = None if unconditional is None else steps_of(unconditional)[0]
+    if kind is None:
+        own = Own(transform, "_coupling_transform_forward", "_coupling_transform_inverse")
+        return Coupling(transform, own, first)
+    scale = _scale(transform.transform_net)
+    spline = spline_of(transform, kind, transform.num_bins, (scale, scale))
+    return Coupling(transform, spline, first)
+
+
+def _autoregressive(transform: Any) -> Autoregressive:  # noqa: ANN401
+    kind = _AUTOREGRESSIVE.get(type(transform))
+    width = transform.autoregressive_net.initial_layer.in_features
+    if kind is None:
+        return Autoregressive(transform, Own(transform, "_elementwise_forward", "_elementwise_inverse"), width)
+    scale = _scale(transform.autoregressive_net)
+    # nflows scales the heights of its quadratic spline in couplings only
+    scales = (scale, 1.0 if kind == "quadratic" else scale)
+    return Autoregressive(transform, spline_of(transform, kind, transform.num_bins, scales), width)
+
+
+def _scale(network: nn.Module) -> float:
+    """What nflows divides the widths and heights of a spline by: the root of the network's width, where it says it."""
+    for name in ("hidden_features", "hidden_channels"):
+        if hasattr(network, name):
+            return 1 / math.sqrt(float(getattr(network, name)))
+    return 1.0

@@ -1,0 +1,266 @@
+"""Steps that flows of several libraries are made of, written so that a graph can hold them.
+
+A library's own code is called wherever it exports: its networks, and what it does with their outputs. What does not
+export is written anew: splits by assignment to indices, permutations by sorting, solves of triangular systems.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.flows.flow import Bijection
+from models.importing.descriptions import layer_name
+
+__all__ = [
+    "Affine",
+    "AsIs",
+    "ConditionalAffine",
+    "Embedding",
+    "Inverted",
+    "Linear",
+    "Permutation",
+    "inverted",
+    "per_row",
+]
+
+
+def per_row(ladj: Tensor | float, like: Tensor) -> Tensor:
+    """A log-determinant as ``[N]``: libraries also give one number for all rows, or ``[1]``."""
+    zeros = like.flatten(1)[:, 0] * 0
+    return zeros + (ladj.to(like.dtype).reshape(-1) if isinstance(ladj, Tensor) else ladj)
+
+
+class AsIs(Bijection):
+    """A layer of a library, called as it is: its code exports.
+
+    Args:
+        layer: has two methods that give a value and a log-determinant.
+        towards_latent: the name of the one from data to latent; it is given the context where it takes a second
+            argument.
+        towards_data: the name of the other.
+    """
+
+    def __init__(self, layer: nn.Module, towards_latent: str = "forward", towards_data: str = "inverse") -> None:
+        super().__init__()
+        self.layer = layer
+        self.towards_latent, self.towards_data = towards_latent, towards_data
+
+    @property
+    def name(self) -> str:
+        """The layer's own name."""
+        return layer_name(self.layer)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """X ``[N, ...]`` -> y."""
+        return self._call(self.towards_latent, x, context)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Y ``[N, ...]`` -> x."""
+        return self._call(self.towards_data, y, context)
+
+    def _call(self, name: str, value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        method = getattr(self.layer, name)
+        # an underscore's worth of layers take no context: a call with one would fail
+        given = (context,) if context is not None and _takes_two(method) else ()
+        call: Callable[..., tuple[Tensor, Tensor]] = self.layer if name == "forward" else method
+        result, ladj = call(value, *given)
+        return result, per_row(ladj, value)
+
+
+def _takes_two(method: Callable[..., Any]) -> bool:
+    kinds = [parameter.kind for parameter in inspect.signature(method).parameters.values()]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return inspect.Parameter.VAR_POSITIONAL in kinds or sum(kind in positional for kind in kinds) > 1
+
+
+class Inverted(Bijection):
+    """A step taken the other way round: y = f^-1(x).
+
+    Args:
+        step: f.
+    """
+
+    def __init__(self, step: Bijection) -> None:
+        super().__init__()
+        self.step = step
+        self.numeric_inverse = step.numeric_inverse
+
+    @property
+    def name(self) -> str:
+        """What the step is called, and that it runs the other way."""
+        return f"{self.step.name}, inverted"
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """X ``[N, ...]`` -> f^-1(x)."""
+        return self.step.inverse(x, context)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Y ``[N, ...]`` -> f(y)."""
+        result: tuple[Tensor, Tensor] = self.step(y, context)
+        return result
+
+
+def inverted(steps: Iterable[Bijection]) -> list[Bijection]:
+    """The chain taken the other way round."""
+    return [step.step if isinstance(step, Inverted) else Inverted(step) for step in reversed(list(steps))]
+
+
+class Permutation(Bijection):
+    """Columns in another order: y_i = x_order[i]; volume stays.
+
+    Args:
+        order: ``[D]``, a permutation of 0 to D - 1.
+    """
+
+    order: Tensor
+    back: Tensor
+
+    def __init__(self, order: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("order", order.detach().clone().long())
+        self.register_buffer("back", torch.argsort(self.order))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """X ``[N, D, ...]`` -> y."""
+        return x.index_select(1, self.order), per_row(0.0, x)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Y ``[N, D, ...]`` -> x."""
+        return y.index_select(1, self.back), per_row(0.0, y)
+
+
+class Affine(Bijection):
+    """A scale and a shift for each column: y = (x - shift) / scale.
+
+    log|det dy/dx| = -sum log scale.
+
+    Args:
+        shift: ``[D]``.
+        log_scale: ``[D]``.
+    """
+
+    shift: Tensor
+    log_scale: Tensor
+
+    def __init__(self, shift: Tensor, log_scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift.detach().clone().flatten())
+        self.register_buffer("log_scale", log_scale.detach().clone().flatten())
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """X ``[N, D]`` -> y."""
+        return (x - self.shift) * torch.exp(-self.log_scale), per_row(-self.log_scale.sum(), x)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Y ``[N, D]`` -> x."""
+        return y * torch.exp(self.log_scale) + self.shift, per_row(self.log_scale.sum(), y)
+
+
+class ConditionalAffine(Bijection):
+    """A scale and a shift that a network makes of the context: y = (x - m(c)) exp(-s(c)).
+
+    Args:
+        network: context ``[N, C]`` -> m and s side by side, ``[N, 2 D]``; None for the context itself.
+    """
+
+    def __init__(self, network: nn.Module | None) -> None:
+        super().__init__()
+        self.network = nn.Identity() if network is None else network
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """X ``[N, D]`` -> y."""
+        mean, log_scale = self.network(context).chunk(2, dim=-1)
+        return (x - mean) * torch.exp(-log_scale), -log_scale.sum(dim=1)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Y ``[N, D]`` -> x."""
+        mean, log_scale = self.network(context).chunk(2, dim=-1)
+        return y * torch.exp(log_scale) + mean, log_scale.sum(dim=1)
+
+
+class Embedding(Bijection):
+    """What a context goes through before any step sees it: a network, that nothing has to undo.
+
+    Args:
+        network: context ``[N, C]`` -> ``[N, E]``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Context ``[N, C]`` -> ``[N, E]``; the log-determinant does not count, and is zero."""
+        return self.network(x), per_row(0.0, x)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Raise: a context is given, never generated."""
+        raise NotImplementedError("an embedding of the context has no inverse")
+
+
+class Linear(Bijection):
+    """A linear step folded to two constant matrices: y = x M + b, back x = (y - b) M^-1.
+
+    M^-1 and log|det M| are computed in float64 from whatever the library factors M into: no graph has an operator
+    for a triangular solve. Where the step itself is in float64, as the reference is, they are those of M as it stands.
+
+    Args:
+        matrix: M ``[D, D]``, float64.
+        offset: b ``[D]``, float64.
+
+    Raises:
+        ValueError: where M has no inverse.
+    """
+
+    matrix: Tensor
+    offset: Tensor
+    inverse_matrix: Tensor
+    log_det: Tensor
+
+    def __init__(self, matrix: Tensor, offset: Tensor) -> None:
+        super().__init__()
+        sign, log_det = torch.linalg.slogdet(matrix.detach())
+        if not float(sign):
+            raise ValueError("a linear step whose matrix has no inverse")
+        self.register_buffer("matrix", matrix.detach().clone())
+        self.register_buffer("offset", offset.detach().clone())
+        self.register_buffer("inverse_matrix", torch.linalg.inv(self.matrix))
+        self.register_buffer("log_det", log_det)
+
+    @classmethod
+    def of(cls, function: Callable[[Tensor], Any], width: int) -> Linear:
+        """The step that a linear function is, from what it makes of the unit vectors and of zero.
+
+        Args:
+            function: x ``[N, D]`` in float64 -> y, or y and more.
+            width: D.
+        """
+        with torch.no_grad():
+            offset = _first(function(torch.zeros(1, width, dtype=torch.float64)))
+            matrix = _first(function(torch.eye(width, dtype=torch.float64))) - offset
+        return cls(matrix, offset[0])
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """X ``[N, D]`` -> x M + b."""
+        return x @ self.matrix + self.offset, per_row(self._inverse()[1], x)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Y ``[N, D]`` -> (y - b) M^-1."""
+        matrix, log_det = self._inverse()
+        return (y - self.offset) @ matrix, per_row(-log_det, y)
+
+    def _inverse(self) -> tuple[Tensor, Tensor]:
+        if self.matrix.dtype == torch.float64:
+            return torch.linalg.inv(self.matrix), torch.linalg.slogdet(self.matrix)[1]
+        return self.inverse_matrix, self.log_det
+
+
+def _first(result: Any) -> Tensor:  # noqa: ANN401  what a library returns: a tensor, or a tuple or list around one
+    while not isinstance(result, Tensor):
+        result = result[0]
+    return result

@@ -1,0 +1,227 @@
+"""Any flow that is recognized -> a `Flow` in float64, and its own library's answers to hold it against."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from models.flows.flow import Bijection, Flow
+from models.flows.preprocess import Flatten
+from models.importing.adapted import Parts, Unsupported
+from models.importing.descriptions import first_words
+from models.importing.steps import per_row
+from service.errors import DataError
+
+__all__ = ["Imported", "library_terms", "recognize", "says_shape", "take"]
+
+_ADAPTERS: Final = {
+    "zuko": "models.importing.zuko",
+    "nflows": "models.importing.nflows",
+    "normflows": "models.importing.normflows",
+    "FrEIA": "models.importing.freia",
+}
+"""The root package of a class -> the module that adapts it; `models.importing.torch_module` takes the rest."""
+
+_TRIED_ROWS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Imported:
+    """A flow that was taken apart.
+
+    Args:
+        flow: in float64 and evaluation mode; shares no parameter with the one it was made of.
+        library: where it comes from.
+        log_prob: the library's own, x ``[N, *event]``, context -> ``[N]`` in nats; call it within `library_terms`.
+        generate: the library's own way back, z ``[N, D]``, context -> x ``[N, *event]``; None where it has none.
+        notes: what a reader of the manifest should know.
+    """
+
+    flow: Flow
+    library: str
+    log_prob: Callable[[Tensor, Tensor | None], Tensor]
+    generate: Callable[[Tensor, Tensor | None], Tensor] | None
+    notes: tuple[str, ...]
+
+
+@contextmanager
+def library_terms() -> Iterator[None]:
+    """Let a library compute in float64: also what it makes without saying in which precision.
+
+    Its warnings are its own: most are of functions that torch will drop, from code that nobody changes any more.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def recognize(source: object) -> str:
+    """The name of the adapter for a flow: a key of `_ADAPTERS`, by its class or one that it inherits from; or ""."""
+    roots = [kind.__module__.partition(".")[0] for kind in type(source).__mro__]
+    return next((root for root in roots if root in _ADAPTERS), "")
+
+
+def says_shape(source: object) -> bool:
+    """Whether a flow knows the shape of its rows: all do but a transform without a base, and a module of no library."""
+    own = {"nflows": "_distribution", "": "event_shape"}.get(recognize(source))
+    return own is None or hasattr(source, own)
+
+
+def take(source: object, *, event_shape: Sequence[int] | None = None, context_width: int | None = None) -> Imported:
+    """Take a flow of zuko, nflows, normflows, FrEIA or of no library apart.
+
+    Args:
+        source: the flow; it is copied, and left as it is.
+        event_shape: the shape of one row, ``[D]`` or ``[H, W, C]``; None to find it in the flow.
+        context_width: the number of columns of context; None to find it.
+
+    Raises:
+        Unsupported: the flow, or a layer of it, cannot be exported.
+        DataError: its event shape or its context width cannot be found, or is another one than given.
+    """
+    if not isinstance(source, nn.Module):
+        raise Unsupported(
+            f"{type(source).__name__} is not a torch module. Accepted are a zuko Flow, an nflows Flow or Transform, a "
+            "normflows NormalizingFlow, a FrEIA SequenceINN or GraphINN, and any torch module with forward(x, context) "
+            "and inverse(z, context), each returning a tensor and its log-determinant"
+        )
+    exact = _exact(source)
+    adapter = importlib.import_module(_ADAPTERS.get(recognize(source), "models.importing.torch_module"))
+    with library_terms():
+        parts: Parts = adapter.adapt(exact)
+        shape = _event_shape(parts, event_shape)
+        images = len(shape) == 3 and parts.channels_first
+        if images:
+            parts = _channels_last(parts, shape)
+        width = _context_width(parts, exact, shape, context_width)
+        chain = _flat(parts, shape, width, images=images)
+    flow = Flow(shape, chain, parts.base, None, width, parts.embedding if width else None)
+    return Imported(
+        flow.double().eval().requires_grad_(requires_grad=False),
+        parts.library,
+        parts.log_prob,
+        parts.generate,
+        tuple(parts.notes),
+    )
+
+
+def _exact(source: nn.Module) -> nn.Module:
+    """A copy in float64 and evaluation mode, without what it remembers from earlier calls."""
+    modes = [(module, module.training) for module in source.modules()]
+    # nflows forgets the matrices that it cached: they belong to a graph, and their precision is another
+    source.train()
+    for module, _ in modes:
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                # a tensor kept from the last call: it belongs to a graph, and cannot be copied
+                setattr(module, name, value.detach())
+    exact = copy.deepcopy(source).cpu().double()
+    for module, training in modes:
+        module.training = training
+    return exact.eval().requires_grad_(requires_grad=False)
+
+
+def _event_shape(parts: Parts, given: Sequence[int] | None) -> tuple[int, ...]:
+    known = parts.event_shape
+    if known is not None and len(known) == 3 and parts.channels_first:
+        known = (known[1], known[2], known[0])
+    if known is None and given is None:
+        raise DataError(
+            f"this flow of {parts.library} does not say what shape its rows have: give --event-shape, such as 4 for "
+            "rows of 4 columns or 28,28,1 for images"
+        )
+    if known is not None and given is not None and tuple(given) != known:
+        raise DataError(f"--event-shape is {list(given)}, and the flow's rows have the shape {list(known)}")
+    return tuple(known if known is not None else given or ())
+
+
+def _channels_last(parts: Parts, shape: tuple[int, ...]) -> Parts:
+    """The same for images ``[H, W, C]``, as a bundle has them."""
+    own_log_prob, own_generate = parts.log_prob, parts.generate
+
+    def log_prob(x: Tensor, context: Tensor | None) -> Tensor:
+        return own_log_prob(x.movedim(3, 1).clone(memory_format=torch.contiguous_format), context)
+
+    def generate(z: Tensor, context: Tensor | None) -> Tensor:
+        if own_generate is None:
+            raise NotImplementedError
+        return own_generate(z, context).movedim(1, 3)
+
+    changed = {name: getattr(parts, name) for name in Parts.__slots__}
+    changed |= {"log_prob": log_prob, "generate": None if own_generate is None else generate, "event_shape": shape}
+    return Parts(**changed)
+
+
+def _context_width(parts: Parts, exact: nn.Module, shape: tuple[int, ...], given: int | None) -> int:
+    """The number of columns of context: what the flow says, or with how many its own log_prob runs.
+
+    Raises:
+        DataError: it runs with no width that one of its layers could take, or not with the one that is given.
+    """
+    if parts.context_width is not None:
+        if given is not None and given != parts.context_width:
+            raise DataError(f"--context is {given}, and the flow takes {parts.context_width} columns of context")
+        return parts.context_width
+    features = math.prod(shape)
+    # by the attribute, not by nn.Linear: zuko has a class of its own
+    found = [getattr(layer, "in_features", None) for layer in exact.modules()]
+    widths = {width for width in found if isinstance(width, int)}
+    candidates = sorted({width - k for width in widths for k in range(min(features, width - 1) + 1)})
+    failure: Exception | None = None
+    for width in [given] if given is not None else [0, *candidates]:
+        context = torch.zeros(_TRIED_ROWS, width) if width else None
+        try:
+            parts.log_prob(torch.zeros(_TRIED_ROWS, *shape) + 0.5, context)
+        except Exception as error:
+            failure = failure or error
+        else:
+            return width
+    asked = f"{given} columns of context" if given is not None else "any width of context that its layers could take"
+    raise DataError(
+        f"the flow's own log_prob does not run on rows of shape {list(shape)} with {asked}: "
+        f"{first_words(failure)}. "
+        "Give --context and --event-shape as the flow has them"
+    ) from failure
+
+
+def _flat(parts: Parts, shape: tuple[int, ...], width: int, *, images: bool) -> list[Bijection]:
+    """The whole chain, the last step of which gives ``[N, D]``."""
+    chain: list[Bijection] = [*([_ChannelsFirst()] if images else []), *parts.steps]
+    value = torch.zeros(_TRIED_ROWS, *shape) + 0.5
+    context = torch.zeros(_TRIED_ROWS, width) if width else None
+    if context is not None and parts.embedding is not None:
+        context = parts.embedding(context)[0]
+    for step in chain:
+        value = step(value, context)[0]
+    if value[0].numel() != math.prod(shape):
+        raise Unsupported(
+            f"the flow makes {value[0].numel()} numbers of a row of {math.prod(shape)}: a bijection keeps their number"
+        )
+    return [*chain, *([Flatten(value.shape[1:])] if value.ndim > 2 else []), *parts.base_steps]
+
+
+class _ChannelsFirst(Bijection):
+    """Images ``[N, H, W, C]`` as most libraries have them, ``[N, C, H, W]``; volume stays."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """X ``[N, H, W, C]`` -> ``[N, C, H, W]``."""
+        # a copy in plain order: a library may look at it by `view`
+        return x.movedim(3, 1).clone(memory_format=torch.contiguous_format), per_row(0.0, x)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Y ``[N, C, H, W]`` -> ``[N, H, W, C]``."""
+        return y.movedim(1, 3), per_row(0.0, y)

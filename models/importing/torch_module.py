@@ -1,0 +1,76 @@
+"""A flow of no library: any module with `forward(x, context)` and `inverse(z, context)`, a value and a log-det each."""
+
+from __future__ import annotations
+
+from torch import Tensor, distributions, nn
+
+from models.flows.bases import base_log_prob
+from models.flows.flow import Bijection, Flow
+from models.importing import bases
+from models.importing.adapted import Parts, Unsupported
+from models.importing.steps import AsIs, per_row
+from service.bundle.bases import Base, NormalBase
+
+__all__ = ["adapt"]
+
+
+def adapt(source: nn.Module) -> Parts:
+    """Take a module of anyone's as one step.
+
+    Args:
+        source: in float64 and evaluation mode. `forward` is the normalizing direction. Where it has a `base` of torch's
+            distributions, that is its base, else a standard normal; where it has a `log_prob` its answers are held
+            against it.
+
+    Raises:
+        Unsupported: it has not the two methods, or another base.
+    """
+    if isinstance(source, Flow):
+        return _ours(source)
+    if not callable(getattr(source, "inverse", None)):
+        raise Unsupported(
+            f"{type(source).__name__} is not a flow that can be imported. Accepted are a zuko Flow, an nflows Flow or "
+            "Transform, a normflows NormalizingFlow, a FrEIA SequenceINN or GraphINN, and any torch module with "
+            "forward(x, context) and inverse(z, context), each returning a tensor and its log-determinant"
+        )
+    step = AsIs(source)
+    own, own_log_prob = getattr(source, "base", None), getattr(source, "log_prob", None)
+    base: Base = NormalBase()
+    extra: list[Bijection] = []
+    notes = []
+    if isinstance(own, distributions.Distribution):
+        base, extra = bases.of_distribution(own, type(source).__name__)
+    else:
+        notes.append("the module has no base: a standard normal was taken")
+
+    def log_prob(x: Tensor, context: Tensor | None) -> Tensor:
+        given = () if context is None else (context,)
+        if callable(own_log_prob):
+            values: Tensor = own_log_prob(x, *given)
+            return per_row(values, x)
+        z, ladj = step(x, context)
+        for more in extra:
+            z, term = more(z, context)
+            ladj = ladj + term
+        result: Tensor = base_log_prob(base, z.flatten(1)) + ladj
+        return result
+
+    def generate(z: Tensor, context: Tensor | None) -> Tensor:
+        for more in reversed(extra):
+            z, _ = more.inverse(z, context)
+        x, _ = step.inverse(z, context)
+        return x
+
+    return Parts("torch", [step], base, None, log_prob, generate, base_steps=extra, channels_first=False, notes=notes)
+
+
+def _ours(flow: Flow) -> Parts:
+    def generate(z: Tensor, context: Tensor | None) -> Tensor:
+        x, _ = flow.inverse(z, context)
+        return x
+
+    if flow.support is not None:
+        raise Unsupported("a pushforward Flow with a bounded support is exported by models.export.export.export_flow")
+    steps = [step for step in flow.bijections if isinstance(step, Bijection)]
+    return Parts("pushforward", steps, flow.latent, flow.event_shape, flow.log_prob, generate,
+                 flow.context_width, flow.context_scaling, channels_first=False)  # fmt: skip

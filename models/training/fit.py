@@ -1,0 +1,333 @@
+"""Maximum likelihood: weights that give the training rows the greatest density, stopped by rows set aside.
+
+Knows rows and a flow; no file but the checkpoint's, no recipe but `FitRecipe`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from models.data.load import Split, derived_seed
+from models.flows.flow import Flow
+from models.flows.preprocess import dequantize
+from models.recipe import FitRecipe
+from models.training.checkpoint import Checkpoint, EpochRecord, Origin
+from service.errors import DataError
+
+__all__ = ["FitResult", "Perturbation", "fit", "log_prob", "mean_log_prob", "reproducible", "usual_noise"]
+
+MAX_SKIPPED: Final = 20
+"""More steps than this in a row without a finite gradient end a fit."""
+
+_SCORED_ROWS, _SCORED_VALUES = 4096, 2**20  # at once; a network's hidden values are many times as many
+_LITTLE_NOISE, _KERNEL_SHARE, _REPEATED = 0.02, 0.3, 0.5  # of `usual_noise`
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Perturbation:
+    """What is added to rows, freshly drawn each time: noise over each bin, and normal noise.
+
+    x + U(-step/2, step/2) + N(0, deviation^2), column by column.
+
+    Args:
+        step: ``[*event]`` in the units of x, 0 where a column is not dequantized; None for no column.
+        deviation: ``[*event]`` in the units of x; None for none.
+    """
+
+    step: Tensor | None = None
+    deviation: Tensor | None = None
+
+    @classmethod
+    def of(cls, train: Tensor, step: Tensor | None, noise: float | None, *, bounded: bool) -> Perturbation:
+        """The noise of a fit: `noise` standard deviations of a column that is neither dequantized nor bounded.
+
+        Where `noise` is None, it is `usual_noise` of those columns.
+        """
+        if noise == 0 or bounded or (step is not None and bool((step > 0).all())):
+            return cls(step)
+        if noise is None:
+            noise = usual_noise(train.flatten(1) if step is None else train[:, step == 0])
+        deviation = noise * train.to(torch.float64).std(dim=0, correction=0).to(train.dtype)
+        return cls(step, deviation if step is None else torch.where(step > 0, 0.0, deviation))
+
+    def dequantized(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Rows ``[N, *event]`` spread over their bins; the same rows where nothing is dequantized."""
+        return rows if self.step is None else dequantize(rows, self.step, generator)
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Rows ``[N, *event]`` as a step of the fit sees them."""
+        rows = self.dequantized(rows, generator)
+        if self.deviation is None:
+            return rows
+        return rows + self.deviation * torch.randn(rows.shape, generator=generator, dtype=rows.dtype)
+
+
+def usual_noise(rows: Tensor) -> float:
+    """How much noise a fit to continuous columns adds where nobody has said, in standard deviations of a column.
+
+    0.02 where values are as good as never repeated. Where more than half of them are, there is no density to be
+    found, and its estimate would run up spikes at those values: the rows are then spread as a kernel density estimate
+    would spread them, by a share of the normal reference rule, 0.3 n^(-1/(D+4)).
+
+    Args:
+        rows: ``[N, D]``.
+
+    References:
+        Silverman, 1986, Density Estimation, equation 4.15. Rothfuss et al., 2019, https://arxiv.org/abs/1907.08982,
+        on noise as what keeps a likelihood from overfitting.
+    """
+    count, width = rows.shape
+    repeated = 0
+    for column in rows.unbind(dim=1):
+        _, times = torch.unique(column, return_counts=True)
+        repeated += int(times[times > 1].sum())
+    if repeated <= _REPEATED * rows.numel():
+        return _LITTLE_NOISE
+    return float(_KERNEL_SHARE * count ** (-1 / (width + 4)))
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """How a fit went; the flow itself holds its best weights.
+
+    Args:
+        history: an entry for each epoch.
+        best_epoch: the epoch whose weights were kept.
+        stopped: why it ended, in words.
+    """
+
+    history: list[EpochRecord] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped: str = ""
+
+
+def mean_log_prob(flow: Flow, rows: Tensor, context: Tensor | None = None) -> float:
+    """The mean of log p(x) over rows ``[N, *event]`` and their context, in nats, summed in float64."""
+    return float(log_prob(flow, rows, context).to(torch.float64).mean())
+
+
+def log_prob(flow: Flow, rows: Tensor, context: Tensor | None = None) -> Tensor:
+    """Log p(x) ``[N]`` in nats, without gradients, as the flow is served (dropout off).
+
+    Args:
+        flow: a flow.
+        rows: ``[N, *event]``.
+        context: ``[N, C]``; None for a flow without.
+    """
+    training = flow.training
+    flow.eval()
+    with torch.no_grad():
+        at_once = max(1, min(_SCORED_ROWS, _SCORED_VALUES // flow.width))
+        parts = torch.split(rows, at_once)
+        contexts = [None] * len(parts) if context is None else torch.split(context, at_once)
+        scores = torch.cat([flow.log_prob(x, c) for x, c in zip(parts, contexts, strict=True)])
+    flow.train(training)
+    return scores
+
+
+def fit(
+    flow: Flow,
+    split: Split,
+    options: FitRecipe,
+    *,
+    seed: int,
+    perturbation: Perturbation | None = None,
+    origin: Origin | None = None,
+    work: Path | None = None,
+    resumed: Checkpoint | None = None,
+    observe: Callable[[EpochRecord], None] | None = None,
+    seconds_between: float = 5.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> FitResult:
+    """Maximize mean log p(x + noise) over the training rows, and keep the weights best on validation rows.
+
+    A context is given as it is: only x has noise.
+
+    The same flow, rows, options and seed give the same weights, bit for bit, on one kind of machine; so does a fit
+    that was cut off and goes on from its checkpoint.
+
+    Args:
+        flow: as built; fitted in place.
+        split: ``[N, *event]`` float32 each, in the user's units, and their context where the flow takes one.
+        options: how.
+        seed: of the order of rows and of all noise.
+        perturbation: what is added to rows; None for nothing.
+        origin: what the fit belongs to, for its checkpoints.
+        work: the folder for checkpoints; None for none.
+        resumed: where to go on from.
+        observe: called after each epoch.
+        seconds_between: at least so many seconds between two checkpoints; the last is always written.
+        clock: seconds, ascending.
+
+    Raises:
+        DataError: where the likelihood is not finite, again and again, or on every validation row.
+    """
+    run = _Run(flow, split, options, seed, perturbation or Perturbation())
+    if resumed is not None:
+        run.restore(resumed)
+    with reproducible(options.threads):
+        written = clock()
+        while not run.finished:
+            record = run.epoch()
+            if observe is not None:
+                observe(record)
+            if work is not None and (run.finished or clock() - written >= seconds_between):
+                run.checkpoint(origin or Origin({}, "")).save(work)
+                written = clock()
+    flow.load_state_dict(run.best)
+    flow.eval()
+    return FitResult(run.history, run.best_epoch, run.stopped)
+
+
+class _Run:
+    """The state of a fit, epoch by epoch."""
+
+    def __init__(self, flow: Flow, split: Split, options: FitRecipe, seed: int, perturbation: Perturbation) -> None:
+        self.flow, self.split, self.options, self.perturbation = flow, split, options, perturbation
+        self.seed = seed
+        self.generator = torch.Generator().manual_seed(derived_seed(seed, "fit"))
+        self.validation = perturbation.dequantized(  # drawn once: epochs must be compared on the same rows
+            split.validation, torch.Generator().manual_seed(derived_seed(seed, "validation"))
+        )
+        self.optimizer = torch.optim.AdamW(
+            flow.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        self.schedule = _schedule(self.optimizer, options)
+        # AveragedModel begins with the first step's weights, so the mean has no bias towards the initial ones.
+        forget = get_ema_multi_avg_fn(options.average)  # type: ignore[no-untyped-call]  # torch gives it no types
+        self.average = AveragedModel(flow, multi_avg_fn=forget)
+        self.history: list[EpochRecord] = []
+        self.best: Mapping[str, Tensor] = _snapshot(flow)
+        self.best_epoch = 0
+        self.skipped_in_a_row = 0
+
+    @property
+    def best_validation(self) -> float:
+        return self.history[self.best_epoch - 1].validation if self.best_epoch else -math.inf
+
+    @property
+    def stopped(self) -> str:
+        """Why the fit is over, in words; empty where it is not."""
+        done = len(self.history)
+        if done - self.best_epoch >= self.options.patience:
+            return f"validation gained nothing for {self.options.patience} epochs"
+        return f"all {done} epochs were done" if done >= self.options.epochs else ""
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.stopped)
+
+    def epoch(self) -> EpochRecord:
+        """One pass over the training rows, then a look at the validation rows."""
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+            torch.manual_seed(derived_seed(self.seed, f"epoch {len(self.history) + 1}"))
+            train, skipped = self._pass()
+        judged = cast("Flow", self.average.module)
+        validation = mean_log_prob(judged, self.validation, self.split.validation_context)
+        number = len(self.history) + 1
+        best = validation if validation > self.best_validation else self.best_validation
+        self.history.append(EpochRecord(number, train, validation, best, rate, skipped))
+        if validation > self.best_validation:  # false for NaN: such weights are never the best
+            self.best, self.best_epoch = _snapshot(judged), number
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(validation if math.isfinite(validation) else -math.inf)
+        else:
+            self.schedule.step()
+        if self.finished and not self.best_epoch:
+            raise DataError(f"the fit diverged: after none of {number} epochs was the validation likelihood finite")
+        return self.history[-1]
+
+    def _pass(self) -> tuple[float, int]:
+        rows, context = self.split.train, self.split.train_context
+        order = torch.randperm(len(rows), generator=self.generator)
+        total, seen, skipped = 0.0, 0, 0
+        self.flow.train()
+        for batch in torch.split(order, self.options.rows_in_a_step(len(rows))):
+            x = self.perturbation(rows[batch], self.generator)
+            loss = -self.flow.log_prob(x, None if context is None else context[batch]).mean()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's Tensor.backward carries no types
+            norm = nn.utils.clip_grad_norm_(self.flow.parameters(), self.options.clip)
+            value = loss.item()
+            if math.isfinite(value) and math.isfinite(norm.item()):
+                self.optimizer.step()
+                self.average.update_parameters(self.flow)
+                total, seen, self.skipped_in_a_row = total - value * len(batch), seen + len(batch), 0
+                continue
+            skipped, self.skipped_in_a_row = skipped + 1, self.skipped_in_a_row + 1
+            if self.skipped_in_a_row > MAX_SKIPPED:
+                raise DataError(
+                    f"the fit diverged: in epoch {len(self.history) + 1}, {self.skipped_in_a_row} steps in a row had "
+                    "no finite likelihood or gradient; try a smaller learning rate than "
+                    f"{self.options.learning_rate:g}, or look for rows far from all others"
+                )
+        return (total / seen if seen else math.nan), skipped
+
+    def checkpoint(self, origin: Origin) -> Checkpoint:
+        return Checkpoint(
+            origin=origin,
+            epoch=len(self.history),
+            finished=self.finished,
+            weights=self.flow.state_dict(),
+            average=self.average.state_dict(),
+            best=self.best,
+            best_epoch=self.best_epoch,
+            skipped_in_a_row=self.skipped_in_a_row,
+            optimizer=self.optimizer.state_dict(),
+            schedule=self.schedule.state_dict(),
+            generator=self.generator.get_state(),
+            history=self.history,
+        )
+
+    def restore(self, state: Checkpoint) -> None:
+        self.flow.load_state_dict(state.weights)
+        self.average.load_state_dict(dict(state.average))
+        self.optimizer.load_state_dict(dict(state.optimizer))
+        self.schedule.load_state_dict(dict(state.schedule))
+        self.generator.set_state(state.generator)
+        self.history = list(state.history)
+        self.best, self.best_epoch = state.best, state.best_epoch
+        self.skipped_in_a_row = state.skipped_in_a_row
+
+
+def _snapshot(flow: Flow) -> dict[str, Tensor]:
+    return copy.deepcopy(flow.state_dict())
+
+
+def _schedule(optimizer: torch.optim.Optimizer, options: FitRecipe) -> LRScheduler:
+    if options.schedule == "plateau":
+        # Twice within the patience, so that a smaller step is tried before the fit ends.
+        return ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=max(1, options.patience // 3))
+    if options.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=options.epochs)
+    return LambdaLR(optimizer, _constant)
+
+
+def _constant(_: int) -> float:
+    return 1.0
+
+
+@contextmanager
+def reproducible(threads: int) -> Iterator[None]:
+    """Deterministic algorithms and a fixed number of threads, on which sums depend, for as long as a block runs."""
+    deterministic, many = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(many)

@@ -1,0 +1,235 @@
+"""The pictures of a report, as PNG bytes. Knows arrays and matplotlib's objects; no pyplot, so no global state."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from models.data.readers import FloatArray
+from models.training.checkpoint import EpochRecord
+
+__all__ = ["MAX_PAIRED", "density", "image_grid", "log_prob_histogram", "loss_curves", "pair_plot"]
+
+MAX_PAIRED: Final = 8
+"""A pair plot shows so many columns at most."""
+
+_DATA, _FLOW, _GAUSSIAN, _INK, _FAINT = "#35618f", "#d1603d", "#7a8391", "#2b2f36", "#d8dce2"
+_DPI: Final = 140
+
+
+def loss_curves(history: Sequence[EpochRecord], best_epoch: int) -> bytes:
+    """Mean log-likelihood of training and validation rows over the epochs, in nats."""
+    figure, axes = _figure(7.6, 3.4)
+    epochs = [record.epoch for record in history]
+    train, validation = ([getattr(r, name) for r in history] for name in ("train", "validation"))
+    axes.plot(epochs, train, color=_GAUSSIAN, linewidth=1.2, label="training rows, as stepped on")
+    axes.plot(epochs, validation, color=_FLOW, linewidth=1.6, label="validation rows")
+    if best_epoch:
+        best = history[best_epoch - 1].validation
+        kept = f"kept: epoch {best_epoch}, validation {best:.3f}"
+        axes.axvline(best_epoch, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), label=kept)
+        axes.plot([best_epoch], [best], "o", color=_FLOW, markersize=5, markeredgecolor="white")
+    finite = np.array([v for v in (*train, *validation) if math.isfinite(v)])
+    if finite.size > 1:
+        low, high = float(np.quantile(finite, 0.05)), float(finite.max())  # the first epochs would flatten the rest
+        margin = 0.12 * (high - low) or 1.0
+        axes.set_ylim(low - 2 * margin, high + margin)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_ylabel("mean log-likelihood, nats", fontsize=9)
+    axes.legend(fontsize=8, loc="lower right", facecolor="white", edgecolor="none", framealpha=1.0)
+    return _png(figure)
+
+
+def log_prob_histogram(flow: FloatArray, gaussian: FloatArray) -> bytes:
+    """How log_prob is spread over held-out rows ``[N]``, under the flow and under the Gaussian, in nats."""
+    figure, axes = _figure(7.6, 3.4)
+    both = np.concatenate([flow, gaussian])
+    low, high = np.quantile(both, 0.01), np.quantile(both, 0.999)
+    margin = 0.05 * (high - low) or 1.0
+    edges = np.linspace(low - margin, high + margin, int(np.clip(3 * len(flow) ** 0.5, 12, 60)) + 1)
+    for values, color, name, filled in ((gaussian, _GAUSSIAN, "Gaussian", False), (flow, _FLOW, "flow", True)):
+        clipped = np.clip(values, edges[0], edges[-1])  # the far tail is counted in the outermost bars
+        kind: Any = "stepfilled" if filled else "step"
+        axes.hist(
+            clipped, bins=edges.tolist(), histtype=kind, color=color, alpha=0.55 if filled else 1, linewidth=1.3,
+            label=f"{name}, mean {values.mean():.2f}",
+        )  # fmt: skip
+        axes.axvline(float(np.clip(values.mean(), edges[0], edges[-1])), color=color, linewidth=1.4, linestyle="--")
+    axes.set_xlabel("log_prob of a held-out row, nats", fontsize=9)
+    axes.set_ylabel("rows", fontsize=9)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    return _png(figure)
+
+
+def pair_plot(data: FloatArray, samples: FloatArray, names: Sequence[str]) -> bytes:
+    """Samples of the flow over rows of the data: each column on the diagonal, each pair of columns below it.
+
+    Args:
+        data: ``[N, K]``, K at most `MAX_PAIRED`.
+        samples: ``[M, K]``.
+        names: K of them.
+    """
+    count = data.shape[1]
+    side = 1.55 if count > 4 else 2.2
+    figure = Figure(figsize=(side * count + 0.6, side * count + 0.3), layout="constrained")
+    grid = figure.subplots(count, count, squeeze=False)
+    limits = [_limits(data[:, i], samples[:, i]) for i in range(count)]
+    size = 2.2 if len(data) > 800 else 5.0
+    for row in range(count):
+        for column in range(count):
+            axes = grid[row, column]
+            if column > row:
+                axes.set_axis_off()
+                continue
+            _plain(axes)
+            axes.set_xlim(*limits[column])
+            if row == column:
+                edges = np.linspace(*limits[row], 31).tolist()
+                axes.hist(data[:, row], bins=edges, density=True, color=_DATA, alpha=0.45)
+                axes.hist(samples[:, row], bins=edges, density=True, histtype="step", color=_FLOW, linewidth=1.3)
+                axes.set_yticks([])
+                axes.set_title(_short(names[row]), fontsize=8, color=_INK, pad=3)
+            else:
+                axes.set_ylim(*limits[row])
+                for points, color in ((data, _DATA), (samples, _FLOW)):
+                    axes.scatter(
+                        points[:, column],
+                        points[:, row],
+                        s=size,
+                        color=color,
+                        alpha=0.45,
+                        linewidths=0,
+                        rasterized=True,
+                    )
+            for axis, outer, name in (
+                (axes.xaxis, row == count - 1, names[column]),
+                (axes.yaxis, column == 0 and row > 0, names[row]),
+            ):
+                axis.set_tick_params(labelsize=6)
+                if outer:
+                    axis.set_label_text(_short(name), fontsize=8)
+                else:
+                    axis.set_tick_params(labelbottom=False, labelleft=False)
+    figure.legend(
+        handles=[
+            Line2D([], [], marker="o", linestyle="", color=_DATA, markersize=5, label="data"),
+            Line2D([], [], marker="o", linestyle="", color=_FLOW, markersize=5, label="samples of the flow"),
+        ],
+        loc="upper right",
+        frameon=False,
+        fontsize=9,
+    )
+    return _png(figure)
+
+
+def density(
+    values: FloatArray, low: Sequence[float], high: Sequence[float], data: FloatArray, names: Sequence[str]
+) -> bytes:
+    """A flow of two columns as a map of its density, with rows of the data on it.
+
+    Args:
+        values: ``[R, R]`` log_prob in nats; the first axis goes along the second column.
+        low: where the map begins, in both columns.
+        high: where it ends.
+        data: ``[N, 2]``.
+        names: of the two columns.
+    """
+    figure, axes = _figure(5.6, 4.6)
+    top = float(np.nanmax(values[np.isfinite(values)])) if np.isfinite(values).any() else 0.0
+    picture = axes.imshow(
+        np.exp(np.where(np.isfinite(values), values, -np.inf) - top),
+        origin="lower",
+        extent=(low[0], high[0], low[1], high[1]),
+        aspect="auto",
+        cmap="magma",
+        interpolation="bilinear",
+    )
+    axes.scatter(data[:, 0], data[:, 1], s=2.0, color="white", alpha=0.35, linewidths=0)
+    axes.set_xlim(low[0], high[0])
+    axes.set_ylim(low[1], high[1])
+    axes.set_xlabel(_short(names[0]), fontsize=9)
+    axes.set_ylabel(_short(names[1]), fontsize=9)
+    bar = figure.colorbar(picture, ax=axes, pad=0.02)
+    bar.set_label("density, relative to its maximum", fontsize=8)
+    _ticks(bar.ax)
+    return _png(figure)
+
+
+def image_grid(data: FloatArray, samples: FloatArray, low: float, high: float) -> bytes:
+    """Images of the data on the left, samples of the flow on the right.
+
+    Args:
+        data: ``[N, H, W, C]``.
+        samples: ``[N, H, W, C]``.
+        low: the value shown black.
+        high: the value shown white.
+    """
+    figure = Figure(figsize=(9.4, 4.9), layout="constrained")
+    for axes, images, title in zip(
+        figure.subplots(1, 2), (data, samples), ("held-out images", "samples of the flow"), strict=True
+    ):
+        axes.imshow(_mosaic(images, low, high), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_title(title, fontsize=10, color=_INK)
+        axes.set_axis_off()
+    return _png(figure)
+
+
+def _mosaic(images: FloatArray, low: float, high: float) -> npt.NDArray[np.float64]:
+    """Images ``[N, H, W, C]`` side by side in a near square, scaled to [0, 1], with a grey line between."""
+    scaled = np.clip((images - low) / ((high - low) or 1.0), 0, 1)
+    if scaled.shape[3] not in (1, 3):
+        scaled = scaled[..., :1]
+    count, height, width, channels = scaled.shape
+    across = math.ceil(count**0.5)
+    canvas = np.full((across * (height + 1) + 1, across * (width + 1) + 1, channels), 0.35)
+    for index, image in enumerate(scaled):
+        top, left = index // across * (height + 1) + 1, index % across * (width + 1) + 1
+        canvas[top : top + height, left : left + width] = image
+    used = math.ceil(count / across) * (height + 1) + 1
+    canvas = canvas[:used]
+    return canvas[..., 0] if channels == 1 else canvas
+
+
+def _limits(data: FloatArray, samples: FloatArray) -> tuple[float, float]:
+    """A range that holds nearly all of the data and most of the samples."""
+    low = min(np.quantile(data, 0.003), np.quantile(samples, 0.02))
+    high = max(np.quantile(data, 0.997), np.quantile(samples, 0.98))
+    margin = 0.06 * (high - low) or 0.5
+    return float(low - margin), float(high + margin)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 22 else f"{name[:20]}…"
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    _plain(axes)
+    return figure, axes
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_FAINT)
+    _ticks(axes)
+
+
+def _ticks(axes: Axes) -> None:
+    axes.tick_params(labelsize=8, colors=_INK, length=3, width=0.6)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
+    return buffer.getvalue()

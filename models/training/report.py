@@ -1,0 +1,307 @@
+"""The report of a fit: a folder with a page that stands by itself, its pictures, its figures as JSON, and the rows.
+
+Knows nothing of how a flow was fitted or exported; it is told.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.data.load import derived_seed
+from models.data.readers import FloatArray
+from models.flows.bases import sample_base
+from models.flows.flow import Flow
+from models.training import pictures
+from models.training.checkpoint import EpochRecord
+from models.training.evaluate import Evaluation, Score
+from models.training.fit import log_prob
+from models.training.held_out import AS_GIVEN, AS_SCORED, CONTEXT, held_out_files
+
+__all__ = ["Findings", "draw", "write_report"]
+
+_SHOWN_ROWS: Final = 2000
+_SHOWN_IMAGES: Final = 36
+_MAP: Final = 160
+_AVERAGED: Final = 16  # contexts that a map of the density is averaged over
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """All that a report says.
+
+    Args:
+        name: what the flow is called.
+        version: its version.
+        description: a sentence or two.
+        data: what it was fitted to, in words.
+        columns: the columns' names with their units; empty for images.
+        flow: as fitted.
+        held_out: ``[M, *event]`` the held-out rows as the user has them, in the user's units.
+        scored: ``[M, *event]`` the same as they were scored: dequantized once, where they are.
+        evaluation: what they gave.
+        history: an entry for each epoch.
+        best_epoch: the epoch whose weights were kept.
+        stopped: why the fit ended.
+        seconds: how long the fit took in this run; a fit that was resumed had more.
+        rows: training, validation and held-out rows.
+        seed: of the fit.
+        recipe: the whole of it, plain values.
+        notes: what the user should know.
+        bundle: the bundle's folder.
+        serve: the command that serves the flow.
+        context: ``[M, C]`` the context of the held-out rows; None for a flow without.
+        context_columns: its columns' names with their units.
+        published: bits per dimension that others have published for this data, by name.
+    """
+
+    name: str
+    version: int
+    description: str
+    data: str
+    columns: Sequence[str]
+    flow: Flow
+    held_out: Tensor
+    scored: Tensor
+    evaluation: Evaluation
+    history: Sequence[EpochRecord]
+    best_epoch: int
+    stopped: str
+    seconds: float
+    rows: tuple[int, int, int]
+    seed: int
+    recipe: Mapping[str, Any]
+    notes: Sequence[str]
+    bundle: Path
+    serve: str
+    context: Tensor | None = None
+    context_columns: Sequence[str] = ()
+    published: Mapping[str, float] = field(default_factory=dict)
+
+
+def write_report(findings: Findings, folder: Path) -> Path:
+    """Write ``index.html``, its pictures, ``report.json`` and the held-out rows.
+
+    Args:
+        findings: what to say.
+        folder: made where it is not there; files of the same names are replaced.
+
+    Returns:
+        The page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = draw(findings)
+    for name, picture in drawn.items():
+        (folder / f"{name}.png").write_bytes(picture)
+    np.save(folder / AS_GIVEN, findings.held_out.numpy())
+    if findings.evaluation.centres is not None:
+        np.save(folder / AS_SCORED, findings.scored.numpy())
+    if findings.context is not None:
+        np.save(folder / CONTEXT, findings.context.numpy())
+    text = json.dumps(_figures(findings), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    page = folder / "index.html"
+    page.write_text(_page(findings, drawn, folder), encoding="utf-8")
+    return page
+
+
+def draw(findings: Findings) -> dict[str, bytes]:
+    """The report's pictures: name -> PNG."""
+    evaluation = findings.evaluation
+    drawn = {
+        "loss": pictures.loss_curves(findings.history, findings.best_epoch),
+        "log_prob": pictures.log_prob_histogram(evaluation.flow.log_prob, evaluation.gaussian.log_prob),
+    }
+    data = findings.scored[:_SHOWN_ROWS].to(torch.float64).numpy()
+    context = None if findings.context is None else findings.context[:_SHOWN_ROWS]
+    samples = _samples(findings.flow, findings.seed, len(data), context)
+    if len(findings.flow.event_shape) == 3:
+        support = findings.flow.support
+        low = float(data.min()) if support is None or support.low is None else support.low
+        high = float(data.max()) if support is None or support.high is None else support.high
+        images = findings.held_out[:_SHOWN_IMAGES].to(torch.float64).numpy()
+        return drawn | {"samples": pictures.image_grid(images, samples[:_SHOWN_IMAGES], low, high)}
+    data, samples = data.reshape(len(data), -1), samples.reshape(len(samples), -1)
+    names = findings.columns or [f"column {i}" for i in range(data.shape[1])]
+    shown = min(data.shape[1], pictures.MAX_PAIRED)
+    drawn["samples"] = pictures.pair_plot(data[:, :shown], samples[:, :shown], names[:shown])
+    if data.shape[1] == 2:
+        drawn["density"] = _density(findings.flow, data, context, names)
+    return drawn
+
+
+def _samples(flow: Flow, seed: int, count: int, context: Tensor | None) -> FloatArray:
+    """Rows drawn from the flow, one at each context; the few that are not finite in float32 are left out."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, "report"))
+    with torch.no_grad():
+        x, _ = flow.inverse(sample_base(flow.base, count, flow.width, generator), context)
+    rows = x.to(torch.float64).numpy()
+    return np.asarray(rows[np.isfinite(rows.reshape(count, -1)).all(axis=1)], np.float64)
+
+
+def _density(flow: Flow, data: FloatArray, context: Tensor | None, names: Sequence[str]) -> bytes:
+    """The density of a flow of two columns; with a context, the mean over the first few held-out rows' contexts."""
+    low, high = data.min(axis=0), data.max(axis=0)
+    low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
+    first, second = (np.linspace(low[i], high[i], _MAP) for i in range(2))
+    grid = np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2)
+    points = torch.from_numpy(grid).to(torch.float32)
+    if context is None:
+        values = log_prob(flow, points).to(torch.float64).numpy()
+    else:
+        each = [log_prob(flow, points, one.expand(len(points), -1)) for one in context[:_AVERAGED]]
+        values = (torch.stack(each).to(torch.float64).logsumexp(dim=0) - math.log(len(each))).numpy()
+    return pictures.density(values.reshape(_MAP, _MAP), low.tolist(), high.tolist(), data, names)
+
+
+def _figures(findings: Findings) -> dict[str, Any]:
+    """The content of report.json."""
+    train, validation, test = findings.rows
+    return {
+        "name": findings.name,
+        "version": findings.version,
+        "data": findings.data,
+        "rows": {"train": train, "validation": validation, "held_out": test},
+        "width": findings.evaluation.width,
+        "context": list(findings.context_columns),
+        **findings.evaluation.summary(),
+        **({"published_bits_per_dim": dict(findings.published)} if findings.published else {}),
+        "fit": {
+            "epochs": len(findings.history),
+            "best_epoch": findings.best_epoch,
+            "stopped": findings.stopped,
+            "seconds": round(findings.seconds, 3),
+            "seed": findings.seed,
+            "skipped_steps": sum(record.skipped for record in findings.history),
+            "history": [_finite(asdict(record)) for record in findings.history],
+        },
+        "recipe": dict(findings.recipe),
+        "notes": list(findings.notes),
+    }
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: an epoch that diverged shows null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def _page(findings: Findings, drawn: Mapping[str, bytes], folder: Path) -> str:
+    images = {name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in drawn.items()}
+    template = Template(resources.files("models.training").joinpath("report.html").read_text(encoding="utf-8"))
+    width = len(findings.columns) or findings.evaluation.width
+    if len(findings.flow.event_shape) == 3:
+        title = "Samples"
+    else:
+        first = f" (the first {pictures.MAX_PAIRED} of {width} columns)" if width > pictures.MAX_PAIRED else ""
+        title = f"Samples over held-out rows{first}"
+    given = "" if findings.context is None else ", each drawn at the context of one of them"
+    below = [f'<img src="{images["samples"]}" alt="Samples of the flow beside held-out rows{given}">']
+    if findings.context is not None:
+        below.append('<p class="faint">Each sample is drawn at the context of one held-out row.</p>')
+    if "density" in images:
+        below.append(f'<img src="{images["density"]}" alt="The density as a map, with held-out rows on it">')
+        if findings.context is not None:
+            many = min(_AVERAGED, len(findings.context))
+            below.append(f'<p class="faint">The map is the mean density over the contexts of {many} held-out rows.</p>')
+    train, validation, test = findings.rows
+    facts = {
+        "rows": f"{train} to train on, {validation} to stop by, {test} held out",
+        "epochs": f"{len(findings.history)}: {findings.stopped}; the weights of epoch {findings.best_epoch} were kept",
+        "time": f"{findings.seconds:.1f} s",
+        "parameters": f"{sum(p.numel() for p in findings.flow.parameters())}",
+        "seed": str(findings.seed),
+    }
+    if findings.context_columns:
+        facts = {"given": ", ".join(findings.context_columns)} | facts
+    skipped = sum(record.skipped for record in findings.history)
+    if skipped:
+        facts["skipped steps"] = f"{skipped}, since their likelihood or gradient was not finite"
+    text = {
+        "title": f"{findings.name}, version {findings.version}",
+        "name": findings.name,
+        "version": str(findings.version),
+        "description": findings.description,
+        "data": findings.data,
+        "samples_title": title,
+        "serve": findings.serve,
+        "recipe": json.dumps(findings.recipe, indent=2, ensure_ascii=False),
+        "explanation": _explanation(findings.evaluation),
+    }
+    return template.substitute(
+        {key: html.escape(value) for key, value in text.items()},
+        notes="".join(f'<p class="note">{html.escape(note)}.</p>' for note in findings.notes),
+        table=_table(findings.evaluation, findings.published),
+        files="".join(
+            f"<p><code>{file.path.name}</code>: {html.escape(file.words)}, {file.mean:.3f} nats.</p>"
+            f"<pre>{html.escape(file.command)}</pre>"
+            for file in held_out_files(findings.evaluation, folder, findings.bundle)
+        ),
+        histogram=images["log_prob"],
+        loss=images["loss"],
+        samples="\n".join(below),
+        facts="".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items()),
+    )
+
+
+def _explanation(evaluation: Evaluation) -> str:
+    said = (
+        f"Means over {len(evaluation.flow.log_prob)} held-out rows, in nats and in the units of the data, with the "
+        "standard error of the mean. "
+    )
+    if evaluation.context_width:
+        said += (
+            "The flow and the Gaussian are given each row's context: the Gaussian's mean is a linear regression of the "
+            "columns on the context, and it has the full covariance of what that leaves over of the training rows."
+        )
+    else:
+        said += "The Gaussian has the mean and the full covariance of the training rows."
+    if evaluation.centres is not None:
+        said += (
+            " Values on a grid were spread over their bins once, by a fixed seed, and so scored. At the centres of the "
+            "bins are the same rows as they stand in the data, which is how the server answers them."
+        )
+    if evaluation.gaussian_ridged:
+        said += " Columns determine one another, so a millionth of each variance was added to the covariance."
+    return said
+
+
+def _table(evaluation: Evaluation, published: Mapping[str, float]) -> str:
+    gaussian = "Linear Gaussian, given the context" if evaluation.context_width else "Full-covariance Gaussian"
+    lines: list[tuple[str, str, Score, bool]] = [
+        ("flow", "The flow", evaluation.flow, True),
+        ("", gaussian, evaluation.gaussian, True),
+        ("", "Gain over the Gaussian", evaluation.gain, False),
+    ]
+    if evaluation.centres is not None and evaluation.centres_gaussian is not None:
+        lines += [
+            ("", "The flow, at the centres of the bins", evaluation.centres, False),
+            ("", "Gaussian, at the centres of the bins", evaluation.centres_gaussian, False),
+        ]
+    head = "<tr><th></th><th>log-likelihood, nats</th><th>per dimension, nats</th>"
+    head += ("<th>bits per dimension</th>" if evaluation.log_bins is not None else "") + "</tr>"
+    rows = "".join(_line(*line, evaluation) for line in lines)
+    rows += "".join(
+        f'<tr class=""><td>Published: {html.escape(name)}</td><td></td><td></td><td>{bits:g}</td></tr>'
+        for name, bits in published.items()
+    )
+    return f"<table>{head}{rows}</table>"
+
+
+def _line(kind: str, label: str, score: Score, has_bits: bool, evaluation: Evaluation) -> str:
+    cells = [label, f"{score.mean:.3f} ± {score.standard_error:.3f}", f"{score.mean / evaluation.width:.4f}"]
+    bits, error = evaluation.bits_per_dim(score), evaluation.bits_error(score)
+    if bits is not None and error is not None:
+        cells.append(f"{bits:.4f} ± {error:.4f}" if has_bits else "")
+    return f'<tr class="{kind}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

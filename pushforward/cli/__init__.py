@@ -1,0 +1,8 @@
+"""The command line: `pushforward COMMAND`.
+
+The commands themselves lie in `pushforward.commands`; here is what they share.
+"""
+
+from pushforward.cli.group import COMMANDS, cli, main
+
+__all__ = ["COMMANDS", "cli", "main"]

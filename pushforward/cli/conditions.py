@@ -1,0 +1,209 @@
+"""What a conditional flow is given, from the command line: in an option, in a file of its own, or beside the rows.
+
+Imports neither httpx nor the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+import click
+
+from pushforward.cli.layout import Block, ClassColumn, Layout
+from pushforward.cli.rows import open_rows
+from pushforward.client.arrays import Float32Array, to_float32, to_number
+from pushforward.client.errors import InvalidInput
+
+__all__ = ["Given", "context_layout", "context_options", "context_rows", "given_context"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_BLOCK_ROWS: Final = 1 << 12
+
+
+def context_layout(width: int, features: Sequence[Mapping[str, Any]]) -> Layout | None:
+    """What a row of a flow's context looks like.
+
+    Args:
+        width: the number of columns of context.
+        features: as a manifest describes them, `context_features`; empty where they have no names.
+
+    Returns:
+        None for a flow without a context.
+    """
+    if not width:
+        return None
+    layout = Layout.of((width,), [feature["name"] for feature in features], letter="context")
+    classes = {f["name"]: (f["column"], f["category"]) for f in features if f.get("column") is not None}
+    return replace(layout, classes=classes)
+
+
+def context_options(command: _Command) -> _Command:
+    """Add --context and --context-columns."""
+    command = click.option(
+        "--context-columns",
+        metavar="COLUMN,...",
+        help="The columns of the input that hold the context, where it calls them otherwise than the flow.",
+    )(command)
+    return click.option(
+        "--context",
+        help="Conditioning for all rows: numbers with commas, or NAME=VALUE,...; or @FILE, a row for each. Else the "
+        "context's columns are taken from the input.",
+    )(command)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """The context of the rows of an input.
+
+    Args:
+        rows: float32 ``[C]`` for all rows, or ``[N, C]``; None where the input itself holds it, or there is none.
+        beside: the columns of the input that hold it; None for no columns.
+    """
+
+    rows: Float32Array | None
+    beside: Layout | None
+
+    @property
+    def width(self) -> int:
+        """How many numbers a row brings with it; 0 where all rows have one context, or none."""
+        if self.beside is not None:
+            return self.beside.width
+        return 0 if self.rows is None or self.rows.ndim == 1 else self.rows.shape[1]
+
+    def of(self, block: Block, name: str) -> Float32Array | None:
+        """The context of a block of the input `name`: ``[C]``, or ``[n, C]``.
+
+        Raises:
+            InvalidInput: there are fewer rows of context.
+        """
+        if self.rows is None or self.rows.ndim == 1:
+            return block.context if self.rows is None else self.rows
+        end = block.first + len(block.values)
+        if end > len(self.rows):
+            raise InvalidInput(f"context has {len(self.rows)} rows, and {name} has at least {end}")
+        return self.rows[block.first : end]
+
+    def require_used(self, count: int, name: str) -> None:
+        """Refuse more rows of context than the `count` rows of the input `name`.
+
+        Raises:
+            InvalidInput: there are more.
+        """
+        if self.rows is not None and self.rows.ndim > 1 and len(self.rows) > count:
+            raise InvalidInput(f"context has {len(self.rows)} rows, and {name} has {count}")
+
+
+def given_context(value: str | None, columns: str | None, layout: Layout | None) -> Given:
+    """What --context and --context-columns mean for an input of rows.
+
+    Args:
+        value: of --context.
+        columns: of --context-columns.
+        layout: from `context_layout`.
+
+    Raises:
+        InvalidInput: both are given, or one that does not fit the flow.
+    """
+    if value is not None and columns is not None:
+        raise InvalidInput("--context gives the context, and --context-columns says where the input has it: give one")
+    if value is not None:
+        return Given(context_rows(value, layout), None)
+    if columns is None:
+        return Given(None, layout)
+    if layout is None:
+        raise InvalidInput("--context-columns is given, and this flow takes no context")
+    return Given(None, _called(layout, [name.strip() for name in columns.split(",")]))
+
+
+def context_rows(value: str | None, layout: Layout | None) -> Float32Array | None:
+    """Read --context: ``0.5,1`` or ``dose=0.5,kind=red``, for all rows; or ``@FILE``, a row for each.
+
+    Args:
+        value: of the option.
+        layout: from `context_layout`.
+
+    Returns:
+        float32 ``[C]`` or ``[N, C]``; None where there is none.
+
+    Raises:
+        InvalidInput: it is none of these, or of another width than the flow's.
+    """
+    if value is None:
+        return None
+    if value.startswith("@"):
+        if layout is None:
+            raise InvalidInput("--context is given, and this flow takes none")
+        with open_rows(value[1:], layout, _BLOCK_ROWS) as rows:
+            return rows.whole().values
+    cells = value.split(",")
+    if layout is not None and layout.named and any("=" in cell for cell in cells):
+        return to_float32(_by_name(cells, layout), "--context")
+    try:
+        numbers = [to_number(cell) for cell in cells]
+    except ValueError as error:
+        what = "numbers with commas between them, NAME=VALUE,... for a flow that names its context, or @FILE"
+        raise InvalidInput(f"--context must be {what}, not {value!r}") from error
+    width = 0 if layout is None else layout.width
+    if len(numbers) != width:
+        named = f": {', '.join(layout.names[:20])}" if layout is not None and layout.named else ""
+        raise InvalidInput(f"--context has {len(numbers)} numbers, and this flow takes {width}{named}")
+    return to_float32(numbers, "--context")
+
+
+def _by_name(cells: Sequence[str], layout: Layout) -> list[float]:
+    """Numbers of NAME=VALUE, in the flow's order: each column once, or each column of classes."""
+    columns = layout.class_columns
+    found: dict[str, float] = {}
+    for cell in cells:
+        name, sign, text = (part.strip() for part in cell.rpartition("="))
+        if sign and name in columns:
+            given = _class(columns[name], text)
+        elif sign and name in layout.names:
+            given = {name: _number(name, text)}
+        else:
+            there = ", ".join(layout.sources)
+            raise InvalidInput(f"--context: expected NAME=VALUE with a NAME of {there}, and found {cell.strip()!r}")
+        if found.keys() & given.keys():
+            raise InvalidInput(f"--context gives {name} twice")
+        found |= given
+    missing = [name for name in layout.sources if not set(layout.values_of(name)) <= found.keys()]
+    if missing:
+        raise InvalidInput(f"--context does not give {', '.join(missing)}")
+    return [found[name] for name in layout.names]
+
+
+def _class(column: ClassColumn, text: str) -> dict[str, float]:
+    place = column.place(text)
+    if place is None:
+        raise InvalidInput(f"--context: {column.unknown(text)}")
+    return {name: float(at == place) for at, name in enumerate(column.names)}
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return to_number(text)
+    except ValueError:
+        raise InvalidInput(f"--context: {name} must be a number, not {text!r}") from None
+
+
+def _called(layout: Layout, columns: Sequence[str]) -> Layout:
+    """The layout where the input calls its columns so; each column of classes counts once."""
+    sources = layout.sources
+    if len(columns) != len(sources):
+        raise InvalidInput(
+            f"--context-columns names {len(columns)} columns, and the flow's context has {len(sources)}: "
+            f"{', '.join(sources)}"
+        )
+    if len(set(columns)) < len(columns):
+        raise InvalidInput(f"--context-columns names a column twice: {', '.join(columns)}")
+    called = dict(zip(sources, columns, strict=True))
+    names, classes = [], {}
+    for name in layout.names:
+        column, category = layout.classes.get(name, (name, None))
+        names.append(called[column] if category is None else f"{called[column]}={category}")
+        if category is not None:
+            classes[names[-1]] = (called[column], category)
+    return Layout(layout.event_shape, tuple(names), True, classes)

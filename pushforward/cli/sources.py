@@ -1,0 +1,333 @@
+"""Where the command line's answers come from: a server, or a bundle that is run on the spot.
+
+Both give the same four verbs. The server's modules are imported only where a bundle is run, and httpx only where a
+server is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from pushforward.cli.conditions import context_layout
+from pushforward.cli.layout import Layout
+from pushforward.client.arrays import Float32Array
+from pushforward.client.errors import InvalidInput
+from pushforward.client.requests import Noise, Pictured
+
+if TYPE_CHECKING:
+    from pushforward.client.client import Client
+    from service.engine.verbs.edits import Direction
+    from service.engine.verbs.flow import ServedFlow
+
+__all__ = [
+    "DRAWN_SEED_BITS",
+    "Drawn",
+    "Moved",
+    "PathKind",
+    "Source",
+    "SourceOptions",
+    "Space",
+    "Spacing",
+    "Walk",
+    "bundle_folder",
+    "open_source",
+]
+
+Space = Literal["x", "z"]
+PathKind = Literal["slerp", "linear"]
+Spacing = Literal["parameter", "arc_length"]
+
+DRAWN_SEED_BITS: Final = 53
+"""A seed that is drawn here has as many bits as a server's: every reader of JSON and CSV keeps it exact."""
+
+
+class Drawn(NamedTuple):
+    """Samples: x float32 ``[n, *event]``, log_prob ``[n]`` in nats, and the seed that gives them again.
+
+    For K contexts x is ``[K, n, *event]``, and log_prob ``[K, n]``.
+    """
+
+    x: Float32Array
+    log_prob: Float32Array
+    seed: int
+
+
+class Walk(NamedTuple):
+    """A path: t, x ``[T, *event]``, log_prob in nats and round_trip_error ``[T]``, all float32."""
+
+    t: Float32Array
+    x: Float32Array
+    log_prob: Float32Array
+    round_trip_error: Float32Array
+
+
+class Moved(NamedTuple):
+    """Rows moved by S strengths: x ``[S, N, *event]`` and log_prob ``[S, N]`` in nats, both float32."""
+
+    x: Float32Array
+    log_prob: Float32Array
+
+
+class Source(Protocol):
+    """One flow, wherever it runs."""
+
+    @property
+    def layout(self) -> Layout:
+        """What a row of x looks like."""
+        ...
+
+    @property
+    def conditions(self) -> Layout | None:
+        """What a row of context looks like; None for a flow without."""
+        ...
+
+    @property
+    def directions(self) -> Sequence[str]:
+        """The names of the flow's directions."""
+        ...
+
+    def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
+        """Log-densities ``[n]`` of rows ``[n, *event]``, in nats; -inf outside the support."""
+        ...
+
+    def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> Drawn:
+        """Rows offset to offset + n of a seed; of one that is drawn, where it is None."""
+        ...
+
+    def interpolate(
+        self,
+        points: Float32Array,
+        space: Space,
+        steps: int,
+        path: PathKind | None,
+        spacing: Spacing,
+        context: Float32Array | None,
+    ) -> Walk:
+        """The walk through points ``[K, *event]``, or ``[K, D]``."""
+        ...
+
+    def edit(
+        self, x: Float32Array, direction: str | Float32Array, strength: Sequence[float], context: Float32Array | None
+    ) -> Moved:
+        """Rows ``[N, *event]`` along a direction: by name, a vector ``[D]``, or two rows ``[2, *event]``."""
+        ...
+
+    def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+        """The answer of logprob, sample, interpolate or edit as a PNG file; its arguments as the HTTP API calls them.
+
+        A direction is as `edit` takes it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What the command line says about where a flow is.
+
+    Args:
+        url: a server's base URL.
+        bundle: a bundle's folder.
+        repository: a folder of flows.
+        model: the flow's name; needed with a repository of several flows.
+        version: its version; None for the newest.
+    """
+
+    url: str | None = None
+    bundle: Path | None = None
+    repository: Path | None = None
+    model: str | None = None
+    version: int | None = None
+
+
+@contextmanager
+def open_source(options: SourceOptions) -> Iterator[Source]:
+    """The flow that the options mean: a server's, at the default address where they name none.
+
+    Raises:
+        InvalidInput: where they name two places, or a name that a bundle's folder has no use for.
+        FlowNotFound, VersionNotFound, BundleError: the bundle is not there or may not be run.
+        ClientError: the server does not answer, or has no such flow.
+    """
+    places = [f"--{name}" for name in ("url", "bundle", "repository") if getattr(options, name) is not None]
+    if len(places) > 1:
+        raise InvalidInput(f"{' and '.join(places)} name different places: give one of them")
+    if options.bundle is None and options.repository is None:
+        from pushforward.client.client import Client
+        from pushforward.client.connection import DEFAULT_URL
+
+        with Client(options.url or DEFAULT_URL, model=options.model, version=options.version) as client:
+            yield _Served(client)
+        return
+    yield _Local(_load(_folder(options)))
+
+
+def bundle_folder(path: Path) -> Path:
+    """The folder that a person means by a bundle: itself, or the newest version of ``repository/name``.
+
+    Raises:
+        FlowNotFound: it is neither.
+    """
+    from service.bundle.store import Repository
+
+    if (path / "flow.json").exists():
+        return path
+    named = Path(os.path.abspath(path))  # noqa: PTH100  a flow is known by its folder's name, a link's too
+    return Repository(named.parent).path(named.name)
+
+
+def _folder(options: SourceOptions) -> Path:
+    from service.bundle.store import Repository
+
+    if options.bundle is not None:
+        if options.model is not None or options.version is not None:
+            raise InvalidInput(
+                "--bundle is one version of one flow already: --model and --version go with --repository"
+            )
+        return bundle_folder(options.bundle)
+    repository = Repository(Path() if options.repository is None else options.repository)
+    names = repository.names()
+    if options.model is None and len(names) != 1:
+        raise InvalidInput(f"--model must say which flow of the repository is meant; it holds {names}")
+    return repository.path(options.model or names[0], options.version)
+
+
+def _load(folder: Path) -> ServedFlow:
+    from service.bundle.store import read_bundle
+    from service.engine.registry import load_flow
+
+    return load_flow(read_bundle(folder))
+
+
+class _Local:
+    """A bundle's flow, run in this process."""
+
+    def __init__(self, flow: ServedFlow) -> None:
+        self._flow = flow
+        manifest = flow.manifest
+        self.layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
+        self.directions = tuple(manifest.directions)
+        self.conditions = context_layout(
+            manifest.context_width, [feature.model_dump() for feature in manifest.context_features]
+        )
+
+    def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
+        from service.plan import run_now
+
+        return run_now(self._flow.log_prob(x, _rows_of(context))).log_prob
+
+    def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> Drawn:
+        from service.plan import run_now
+
+        seed = secrets.randbits(DRAWN_SEED_BITS) if seed is None else seed
+        temperature, truncation, method = noise
+        samples = run_now(self._flow.sample(n, seed, offset, temperature, context, truncation, method))
+        return Drawn(samples.x, samples.log_prob, seed)
+
+    def interpolate(
+        self,
+        points: Float32Array,
+        space: Space,
+        steps: int,
+        path: PathKind | None,
+        spacing: Spacing,
+        context: Float32Array | None,
+    ) -> Walk:
+        from service.engine.verbs.interpolate import interpolate
+        from service.plan import run_now
+
+        walk = run_now(interpolate(self._flow, points, steps, path, space, context, spacing))
+        return Walk(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
+
+    def edit(
+        self, x: Float32Array, direction: str | Float32Array, strength: Sequence[float], context: Float32Array | None
+    ) -> Moved:
+        from service.engine.verbs.edits import edit
+        from service.plan import run_now
+
+        found = run_now(edit(self._flow, x, _along(direction), strength, _rows_of(context)))
+        return Moved(found.x, found.log_prob)
+
+    def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+        from service.pictures import drawn
+        from service.pictures.options import Look
+        from service.plan import run_now
+
+        look = Look(columns, size)
+        if verb == "logprob":
+            context = _rows_of(arguments.pop("context"))
+            return run_now(drawn.drawn_densities(self._flow, look, context=context, **arguments))
+        if verb == "sample":
+            return run_now(drawn.drawn_sample(self._flow, look, **arguments))
+        if verb == "edit":
+            context, direction = _rows_of(arguments.pop("context")), _along(arguments.pop("direction"))
+            return run_now(drawn.drawn_edit(self._flow, look, direction=direction, context=context, **arguments))
+        return run_now(drawn.drawn_walk(self._flow, look, **arguments))
+
+
+class _Served:
+    """A server's flow."""
+
+    def __init__(self, client: Client) -> None:
+        about = client.model()
+        self._client = client
+        self._about = about
+        self.layout = Layout.of(about.event_shape, about.features)
+        self.conditions = context_layout(about.context_width, about.payload.get("context_features", ()))
+
+    @property
+    def directions(self) -> Sequence[str]:
+        return self._about.directions
+
+    def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
+        return self._client.log_prob(x, context=context)
+
+    def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> Drawn:
+        samples = self._client.sample(n, seed=seed, offset=offset, context=context, **noise._asdict())
+        return Drawn(samples.x, samples.log_prob, samples.seed)
+
+    def interpolate(
+        self,
+        points: Float32Array,
+        space: Space,
+        steps: int,
+        path: PathKind | None,
+        spacing: Spacing,
+        context: Float32Array | None,
+    ) -> Walk:
+        how: dict[str, Any] = {"space": space, "steps": steps, "path": path, "spacing": spacing}
+        walk = self._client.interpolate(points, context=context, **how)
+        return Walk(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
+
+    def edit(
+        self, x: Float32Array, direction: str | Float32Array, strength: Sequence[float], context: Float32Array | None
+    ) -> Moved:
+        found = self._client.edit(x, direction, strength, context=context)
+        return Moved(found.x, found.log_prob)
+
+    def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+        if verb == "edit":
+            from pushforward.client.latent_requests import said_direction
+
+            arguments["direction"] = said_direction(arguments["direction"])
+        return self._client.picture(verb, columns=columns, size=size, **arguments)
+
+
+def _along(direction: str | Float32Array) -> Direction:
+    """A direction as the engine takes it."""
+    from service.engine.verbs.edits import Between
+
+    if isinstance(direction, str):
+        return direction
+    return direction.astype(np.float64) if direction.ndim == 1 else Between(direction[:1], direction[1:])
+
+
+def _rows_of(context: Float32Array | None) -> Float32Array | None:
+    return None if context is None else np.atleast_2d(context)

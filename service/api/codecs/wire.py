@@ -1,0 +1,201 @@
+"""Bytes <-> arguments and answers, by media type. A further type is one more codec in `CODECS`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from service.api.codecs.arrow import Arrow
+from service.api.codecs.codec import Answer, Codec, Form, StreamCodec
+from service.api.codecs.csv import Csv
+from service.api.codecs.json import Json
+from service.api.codecs.ndjson import Ndjson
+from service.api.codecs.npy import Npy
+from service.api.codecs.png import Png
+from service.api.codecs.query import query_arguments
+from service.errors import InvalidArgument, NotAcceptable, Reason, UnsupportedMediaType
+from service.exchange import Exchange, Reply
+
+__all__ = [
+    "CODECS",
+    "PICTURE",
+    "Arguments",
+    "accepted",
+    "decode",
+    "encode",
+    "holds_all",
+    "is_json",
+    "require_json",
+    "streaming",
+    "takes_long",
+    "told_beside",
+]
+
+_JSON: Final = Json()
+_STREAMS: Final[Mapping[str, StreamCodec]] = {codec.media_type: codec for codec in (Npy(), Arrow(), Ndjson(), Csv())}
+
+PICTURE: Final[Codec] = Png()
+"""A picture of an answer, which only some calls have."""
+
+CODECS: Final[Mapping[str, Codec]] = {_JSON.media_type: _JSON, **_STREAMS, PICTURE.media_type: PICTURE}
+"""Media type -> codec; the first is written for whoever accepts anything."""
+
+_FORM = "application/x-www-form-urlencoded"
+
+_LONG: Final = 1 << 16
+"""In bytes; a longer body takes the event loop too long, half a millisecond in JSON."""
+
+_LONG_ARRAY: Final = 1 << 20
+"""The same of .npy, whose numbers are read where they lie."""
+
+
+class Arguments(NamedTuple):
+    """What a call was given.
+
+    Args:
+        values: name -> value; arrays as `service.api.codecs.codec.Codec.decode` gives them.
+        place: where those beside the arrays stood.
+    """
+
+    values: Mapping[str, Any]
+    place: Literal["body", "query"]
+
+
+def decode(exchange: Exchange, main: str) -> Arguments:
+    """The arguments of an exchange, by its Content-Type.
+
+    A JSON body holds all of them. A body of another type is the main argument, and the others stand in the query.
+
+    A missing Content-Type is read as JSON, and so is the one that curl -d sends of itself where the body begins as
+    a JSON object does: people type that.
+
+    Args:
+        exchange: with its body.
+        main: the argument that a body is which holds one array.
+
+    Raises:
+        UnsupportedMediaType: no codec reads it.
+        MalformedBody, InvalidArgument: from the codec.
+    """
+    named = _without_parameters(exchange.content_type or "")
+    if holds_all(exchange):
+        if exchange.query:
+            name = exchange.query[0][0][:64]
+            detail = f"{name!r} stands in the query; a call with a JSON body takes all of its arguments there"
+            raise InvalidArgument(detail, (Reason(("query", name), "put it into the body"),))
+        return Arguments(_JSON.decode(exchange.body, main), "body")
+    codec = CODECS.get(named)
+    if codec is None:
+        raise UnsupportedMediaType(f"a body of type {named[:100]!r} cannot be read; send {_LISTED}")
+    values = query_arguments(exchange.query)
+    arrays = codec.decode(exchange.body, main)
+    if twice := values.keys() & {main, *arrays}:
+        detail = f"{min(twice)} stands in the query, and the body holds it"
+        raise InvalidArgument(detail, tuple(Reason(("query", name), "the body holds it") for name in sorted(twice)))
+    return Arguments({**values, **arrays}, "query")
+
+
+def holds_all(exchange: Exchange) -> bool:
+    """Whether the body is JSON and holds all arguments, as `decode` reads it."""
+    if is_json(exchange.content_type):
+        return True
+    return _without_parameters(exchange.content_type or "") == _FORM and exchange.body.lstrip()[:1] in (b"{", b"")
+
+
+def takes_long(content_type: str | None, size: int) -> bool:
+    """Whether the event loop is not to wait until a body of so many bytes has been read."""
+    if size <= _LONG:
+        return False
+    return size > _LONG_ARRAY or _without_parameters(content_type or "") != Npy.media_type
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a body of this Content-Type is read as JSON whatever it holds: JSON's own, or none."""
+    return _without_parameters(content_type or "") in ("", _JSON.media_type)
+
+
+@functools.lru_cache(maxsize=64)  # clients send the same few headers all the time
+def _without_parameters(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def accepted(exchange: Exchange, *, pictures: bool = False) -> Codec:
+    """The codec for the answer, by Accept: the first of the types with the greatest weight that can be written.
+
+    Args:
+        exchange: with its Accept.
+        pictures: whether there is a picture of the answer.
+
+    Raises:
+        NotAcceptable: none of them can.
+    """
+    return CODECS[_chosen(exchange.accept or "*/*", tuple(CODECS) if pictures else _BOTH_WAYS)]
+
+
+def require_json(accept: str | None) -> None:
+    """Hold an Accept header against an answer that is JSON whatever is asked.
+
+    Raises:
+        NotAcceptable: it asks for something else.
+    """
+    _chosen(accept or "*/*", (_JSON.media_type,))
+
+
+def streaming(codec: Codec) -> StreamCodec | None:
+    """The codec, if it can write an answer row by row."""
+    return _STREAMS.get(codec.media_type)
+
+
+@functools.lru_cache(maxsize=64)
+def _chosen(accept: str, offered: tuple[str, ...]) -> str:
+    """The media type of those that are offered that an Accept header asks for."""
+    wanted = sorted(_weighted(accept if accept.strip() else "*/*"), key=lambda pair: -pair[1])
+    refused = {media_type for media_type, weight in wanted if weight <= 0}
+    for media_type, weight in wanted:
+        kind = media_type.removesuffix("*") if media_type != "*/*" else ""
+        for name in offered:
+            matches = name == media_type or (media_type.endswith("/*") and name.startswith(kind))
+            if weight > 0 and matches and name not in refused:
+                return name
+    raise NotAcceptable(f"an answer of type {accept[:100]!r} cannot be written; accept {' or '.join(offered)}")
+
+
+def _weighted(accept: str) -> list[tuple[str, float]]:
+    """Each media type of an Accept header and its weight (RFC 9110, section 12.5.1)."""
+    pairs = []
+    for item in accept.split(","):
+        media_type, *parameters = (part.strip().lower() for part in item.split(";"))
+        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            pairs.append((media_type, float(weight)))
+        except ValueError:
+            pairs.append((media_type, 0.0))
+    return pairs
+
+
+_BOTH_WAYS: Final = tuple(name for name in CODECS if name != PICTURE.media_type)
+_LISTED: Final = " or ".join(_BOTH_WAYS)
+
+
+def encode(codec: Codec, answer: Answer, main: str, features: Sequence[str]) -> Reply:
+    """An answer as a reply of the codec's media type.
+
+    Args:
+        codec: from `accepted`.
+        answer: names -> values in their order.
+        main: the array that a type carries which has room for one.
+        features: the names of x's columns.
+
+    Raises:
+        NotAcceptable: the type has no room for this answer.
+    """
+    if codec is _JSON:
+        return Reply(_JSON.encode(answer))
+    return Reply(codec.encode(answer, Form(main, features)), media_type=codec.media_type, headers=told_beside(answer))
+
+
+def told_beside(answer: Answer) -> dict[str, str]:
+    """What an answer says beside its arrays, as header fields: `Pushforward-Model`, `Pushforward-Seed` and so on."""
+    plain = {name: value for name, value in answer.items() if isinstance(value, (str, int, float))}
+    return {f"Pushforward-{name.title()}": str(value) for name, value in plain.items()}

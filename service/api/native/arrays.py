@@ -1,0 +1,292 @@
+"""Nested lists of numbers -> float32 arrays of the shape that a flow takes. Nothing passes for a number that is none.
+
+NumPy alone would read "1.5" and true as numbers, and null as NaN; each of them is an error here, and named.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import InvalidArgument, MalformedBody, NotFinite, PushforwardError, Reason, WrongShape
+from service.plan import Float32
+
+__all__ = ["NUMBERS", "context_rows", "event_rows", "plain_rows", "walks_of"]
+
+Loc = tuple[str | int, ...]
+
+_BLOCK: Final = 1024
+"""Items of a list that are read in one go."""
+
+_FEW: Final = 16
+"""Up to so many rows are packed one by one."""
+
+_MOST_AXES: Final = 8
+
+NUMBERS: Final = frozenset({int, float})
+"""The types of what JSON calls a number; a boolean has another."""
+
+_RAGGED: Final = "the rows are ragged: "
+_NAMES: Final = {str: "a string", bool: "a boolean", type(None): "null", dict: "an object", list: "an array"}
+
+
+def event_rows(value: Any, event_shape: Sequence[int], loc: Loc) -> Float32:  # noqa: ANN401  what JSON holds
+    """Read rows of events.
+
+    Args:
+        value: nested lists as JSON gives them, or an array: ``[N, *event]``, a single ``[*event]``, or either with
+            each event flat, ``[N, D]`` and ``[D]``.
+        event_shape: of the flow.
+        loc: where the value stands, for errors.
+
+    Returns:
+        float32 ``[N, *event]``, N at least 1, all finite.
+
+    Raises:
+        MalformedBody: ragged; the row is named, and where in it.
+        InvalidArgument: something in it is no number.
+        WrongShape: of another shape, or without a row.
+        NotFinite: a number is infinite or beyond float32; row and column are named.
+    """
+    event = tuple(event_shape)
+    if (plain := plain_rows(value, event)) is not None:
+        return plain
+    width = math.prod(event)
+    numbers, shape = _numbers(value, loc, len(event))
+    single = shape in (event, (width,))
+    if not single and shape[1:] not in (event, (width,)):
+        either = [f"[N, {_listed(event)}]", f"[{_listed(event)}]"]
+        either += [] if event == (width,) else [f"[N, {width}]"]
+        raise _wrong_shape(loc, f"expected shape {' or '.join(either)}, and found [{_listed(shape)}]")
+    if numbers.size == 0:
+        raise _wrong_shape(loc, "expected at least one row, and found none")
+    return _finite(numbers, width, loc).reshape(-1, *event)
+
+
+def plain_rows(value: Any, event: tuple[int, ...]) -> Float32 | None:  # noqa: ANN401  what JSON holds
+    """A few rows of a table that are as they should be, read at the least cost; None for anything else.
+
+    Args:
+        value: as for `event_rows`.
+        event: the shape of a row.
+    """
+    if type(value) is not list or len(event) != 1 or not 0 < len(value) <= _FEW:
+        return None
+    width = event[0]
+    for row in value:
+        if type(row) is not list or len(row) != width or not NUMBERS.issuperset(map(type, row)):
+            return None
+    try:
+        packed = b"".join([_packer(width).pack(*row) for row in value])
+    except (OverflowError, struct.error):  # a number is beyond float32: told with its row and column
+        return None
+    if not all(map(math.isfinite, map(sum, value))):  # what float32 holds does not overflow a sum
+        return None
+    rows: Float32 = np.frombuffer(packed, np.float32).reshape(len(value), width)
+    return rows
+
+
+@functools.lru_cache(maxsize=64)
+def _packer(width: int) -> struct.Struct:
+    """float64 values to native float32, each rounded to the nearest, as NumPy does."""
+    return struct.Struct(f"={width}f")
+
+
+def walks_of(value: Any, event_shape: Sequence[int]) -> tuple[Any, int | None]:  # noqa: ANN401  what JSON holds
+    """Tell several walks from one.
+
+    Args:
+        value: nested lists or an array: points ``[K, *event]``, or ``[B, K, *event]``, an event flat in either.
+        event_shape: of the flow.
+
+    Returns:
+        The points of all walks, one after the other, for `event_rows`; and how many walks they are, None for one.
+
+    Raises:
+        MalformedBody: the walks have different numbers of points.
+
+    Example:
+        >>> walks_of([[[0, 1], [2, 3]], [[4, 5], [6, 7]]], (2,))
+        ([[0, 1], [2, 3], [4, 5], [6, 7]], 2)
+    """
+    shape: list[int] = []
+    level = value
+    while type(level) is list and level and len(shape) < _MOST_AXES:
+        shape.append(len(level))
+        level = level[0]
+    if isinstance(value, np.ndarray):
+        shape = list(value.shape)
+    rank = len(event_shape)
+    flat = len(shape) == 3 and rank > 2 and shape != list(event_shape)
+    if len(shape) != rank + 2 and not flat:
+        return value, None
+    if isinstance(value, np.ndarray):
+        return value.reshape(shape[0] * shape[1], *shape[2:]), shape[0]
+    for at, walk in enumerate(value):
+        if type(walk) is not list or len(walk) != shape[1]:
+            points = f"{len(walk)} points" if type(walk) is list else "no points"
+            raise _error(MalformedBody, ("body", "points"), f"walk {at} has {points}, and the first one has {shape[1]}")
+    return list(chain.from_iterable(value)), shape[0]
+
+
+def context_rows(value: Any, width: int, loc: Loc) -> Float32:  # noqa: ANN401  what JSON holds
+    """Read conditioning rows.
+
+    Args:
+        value: ``[N, C]`` or ``[C]``.
+        width: C; 0 for a flow without context.
+        loc: where the value stands, for errors.
+
+    Returns:
+        float32 of the same number of axes.
+
+    Raises:
+        WrongShape, MalformedBody, InvalidArgument, NotFinite: as `event_rows`.
+    """
+    if width == 0:
+        raise _wrong_shape(loc, "this flow takes no context")
+    numbers, shape = _numbers(value, loc, 1)
+    if len(shape) not in (1, 2) or shape[-1] != width:
+        raise _wrong_shape(loc, f"expected shape [N, {width}] or [{width}], and found [{_listed(shape)}]")
+    if numbers.size == 0:
+        raise _wrong_shape(loc, "expected at least one row, and found none")
+    return _finite(numbers, width, loc).reshape(shape)
+
+
+def _numbers(value: Any, loc: Loc, event_rank: int) -> tuple[npt.NDArray[np.floating], tuple[int, ...]]:  # noqa: ANN401
+    """All numbers in their order, and the shape they had.
+
+    A long list is read block by block: a single call over millions of values would keep every other thread, and so
+    the event loop, waiting for as long as it takes.
+    """
+    if isinstance(value, np.ndarray):
+        # What every float64 of it would be rounded to: a dtype that float32 holds whole needs no detour, and no copy.
+        dtype: type[np.floating] = np.float32 if np.can_cast(value.dtype, np.float32) else np.float64
+        return value.astype(dtype, copy=False).ravel(), value.shape
+    if not isinstance(value, list):
+        raise _error(InvalidArgument, loc, f"expected an array of numbers, and found {_name(value)}")
+    numbers, shape = _block(value[:_BLOCK], 0, loc, event_rank)
+    pieces = [numbers]
+    for at in range(_BLOCK, len(value), _BLOCK):
+        # The very first item goes before each further block, so that all are held against the same one.
+        numbers, (_, *inner) = _block([value[0], *value[at : at + _BLOCK]], at - 1, loc, event_rank)
+        pieces.append(numbers[math.prod(inner) :])
+    return np.concatenate(pieces), (len(value), *shape[1:])
+
+
+def _block(rows: list[Any], offset: int, loc: Loc, event_rank: int) -> tuple[npt.NDArray[np.float64], tuple[int, ...]]:
+    """Numbers and shape of a list whose first item stands at `offset` in the whole."""
+    level, shape = rows, [len(rows)]
+    while (kinds := set(map(type, level))) == {list} and len(lengths := set(map(len, level))) == 1:
+        shape.append(lengths.pop())
+        level = list(chain.from_iterable(level))
+    if kinds <= NUMBERS:
+        return np.fromiter(level, np.float64, len(level)), tuple(shape)
+    # The first row that is wrong is the one to name: each is read again, by itself or beside the very first.
+    if len(rows) > 1:
+        _block(rows[:1], offset, loc, event_rank)
+    if len(rows) > 2:
+        for at, row in enumerate(rows[1:]):
+            _block([rows[0], row], offset + at, loc, event_rank)
+    tell = _of_another_length if kinds == {list} else _of_another_kind
+    raise tell(level, shape, _Place(rows, offset, event_rank), loc)
+
+
+class _Place:
+    """Where an item stands, for errors: which row, and where in it.
+
+    Args:
+        rows: nested lists, rows of events or a single event: how deep they go tells which.
+        offset: where the first of them stands in the whole.
+        event_rank: the number of axes of an event.
+    """
+
+    def __init__(self, rows: list[Any], offset: int, event_rank: int) -> None:
+        depth = 0
+        level: Any = rows
+        while type(level) is list:
+            depth, level = depth + 1, level[0] if level else None
+        self._single = depth in (1, event_rank)
+        self._offset = offset
+
+    def of(self, index: int, shape: Sequence[int]) -> tuple[int, int, str]:
+        """The row, the flat index in it, and that one written out, of a flat index in a level of this shape."""
+        inner = math.prod(shape[1:])
+        index += self._offset * inner
+        row, at = (0, index) if self._single else divmod(index, inner)
+        axes = (self._offset + shape[0], *shape[1:]) if self._single else tuple(shape[1:])
+        return row, at, "".join(f"[{i}]" for i in np.unravel_index(at, axes))
+
+
+def _of_another_length(level: list[list[Any]], shape: list[int], place: _Place, loc: Loc) -> PushforwardError:
+    """Name the first list whose length is not that of the first one."""
+    expected = len(level[0])
+    wrong = next(i for i, item in enumerate(level) if len(item) != expected)
+    row, _, inside = place.of(wrong, shape)
+    reason = f"{_subject(inside)} has length {len(level[wrong])}, and the first one has {expected}"
+    return _error(MalformedBody, loc, reason, row, prefix=_RAGGED)
+
+
+def _of_another_kind(level: list[Any], shape: list[int], place: _Place, loc: Loc) -> PushforwardError:
+    """Name the first item that is no number, or no array beside arrays; one for the other is ragged."""
+    arrays = type(level[0]) is list
+    kinds, others = ({list}, NUMBERS) if arrays else (NUMBERS, {list})
+    wrong = next(i for i, item in enumerate(level) if type(item) not in kinds)
+    row, at, inside = place.of(wrong, shape)
+    expected, column = ("an array", None) if arrays else ("a number", at)
+    found = _name(level[wrong])
+    if type(level[wrong]) in others:
+        reason = f"{_subject(inside)} is {found}, and the first one is {expected}"
+        return _error(MalformedBody, loc, reason, row, column, prefix=_RAGGED)
+    where = f" as its item {inside}" if inside and arrays else ""
+    return _error(InvalidArgument, loc, f"expected {expected}{where}, and found {found}", row, column)
+
+
+def _subject(inside: str) -> str:
+    return f"its item {inside}" if inside else "row"
+
+
+def _finite(numbers: npt.NDArray[np.floating], width: int, loc: Loc) -> Float32:
+    with np.errstate(over="ignore"):
+        values = numbers.astype(np.float32, copy=False)
+    finite = np.isfinite(values)
+    if finite.all():
+        return values
+    reasons = []
+    for index in np.flatnonzero(~finite)[: PushforwardError.MAX_REASONS].tolist():
+        row, column = divmod(index, width)
+        what = "is not finite" if not math.isfinite(numbers[index]) else "is beyond the range of float32"
+        reasons.append(Reason(loc, f"{numbers[index]:g} {what}", row, column))
+    first = reasons[0]
+    raise NotFinite(f"{loc[-1]}, row {first.row}, column {first.column}: {first.reason}", tuple(reasons))
+
+
+def _wrong_shape(loc: Loc, reason: str) -> PushforwardError:
+    return _error(WrongShape, loc, reason)
+
+
+def _error(
+    kind: type[PushforwardError],
+    loc: Loc,
+    reason: str,
+    row: int | None = None,
+    column: int | None = None,
+    prefix: str = "",
+) -> PushforwardError:
+    where = "".join(f", {name} {at}" for name, at in (("row", row), ("column", column)) if at is not None)
+    return kind(f"{prefix}{loc[-1]}{where}: {reason}", (Reason(loc, reason, row, column),))
+
+
+def _name(value: object) -> str:
+    return _NAMES.get(type(value), "a number")
+
+
+def _listed(shape: Sequence[int]) -> str:
+    return ", ".join(map(str, shape))

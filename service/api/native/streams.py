@@ -1,0 +1,118 @@
+"""Samples too large to lie in memory whole: drawn, run and written some thousands of rows at a time.
+
+Row i of a seed is one value whatever is drawn with it, so that the pieces are, bit for bit, the rows of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple, TypeVar
+
+from service.api.codecs.codec import Form, StreamCodec, answered
+from service.engine.sampling.noise import Method
+from service.engine.verbs.flow import Samples, ServedFlow
+from service.exchange import Reply
+from service.plan import Finished, Float32, Plan, advance
+
+__all__ = ["STREAM_VALUES", "Draw", "streamed"]
+
+T = TypeVar("T")
+
+STREAM_VALUES: Final = 1 << 16
+"""A sample of more values is streamed, in pieces of about so many."""
+
+Cut = tuple[Float32 | None, int, int]
+
+
+class Draw(NamedTuple):
+    """What to draw, as `service.engine.verbs.flow.ServedFlow.sample` takes it."""
+
+    flow: ServedFlow
+    n: int
+    seed: int
+    offset: int
+    temperature: float
+    context: Float32 | None
+    truncation: float | None = None
+    method: Method = "random"
+    round_trip: bool = False
+
+    def check(self) -> None:
+        """Refuse what a later piece would refuse.
+
+        Raises:
+            InvalidArgument: as `service.engine.verbs.flow.ServedFlow.sample` of the whole.
+        """
+        self.flow.check_noise(self.offset + self.n, self.temperature, self.truncation, self.method)
+
+    def whole(self) -> Plan[Samples]:
+        """All rows, for all contexts."""
+        return self._drawn(self.n, 0, self.context)
+
+    def cuts(self) -> Iterator[Cut]:
+        """Context, first row and number of rows of each piece: one context after the other."""
+        rows = max(1, STREAM_VALUES // self.flow.width)
+        several = self.context is not None and self.context.ndim > 1
+        for context in self.context if several and self.context is not None else [self.context]:
+            for start in range(0, self.n, rows):
+                yield context, start, min(rows, self.n - start)
+
+    def piece(self, context: Float32 | None, start: int, rows: int) -> Plan[Samples]:
+        """The rows of one cut."""
+        return self._drawn(rows, start, context)
+
+    def _drawn(self, rows: int, start: int, context: Float32 | None) -> Plan[Samples]:
+        how = (self.temperature, context, self.truncation, self.method)
+        return self.flow.sample(rows, self.seed, self.offset + start, *how, round_trip=self.round_trip)
+
+
+def streamed(
+    stream: StreamCodec, form: Form, draw: Draw, lead: tuple[int, ...], headers: Mapping[str, str]
+) -> Plan[Reply]:
+    """The reply that begins with the first piece; what can be refused is refused before it.
+
+    Args:
+        stream: how rows are written.
+        form: of the answer.
+        draw: which rows.
+        lead: the axes of the whole before an event's.
+        headers: of the reply.
+    """
+    draw.check()
+    cuts = draw.cuts()
+    found = yield from draw.piece(*next(cuts))
+    return Reply(
+        stream.start(answered(found), form, lead),
+        media_type=stream.media_type,
+        headers=headers,
+        rest=_rest(stream, form, draw, cuts),
+    )
+
+
+def _rest(stream: StreamCodec, form: Form, draw: Draw, cuts: Iterator[Cut]) -> Iterator[Plan[bytes]]:
+    def written(cut: Cut) -> Plan[bytes]:
+        found = yield from _admitted(draw.piece(*cut))
+        return stream.more(answered(found), form)
+
+    def ended() -> Plan[bytes]:
+        yield from ()
+        return stream.end
+
+    for cut in cuts:
+        yield written(cut)
+    if stream.end:
+        yield ended()
+
+
+def _admitted(plan: Plan[T]) -> Plan[T]:
+    """A plan whose runs pass the bound on waiting rows by: an answer that has begun goes on, however busy it gets."""
+    step = advance(plan)
+    while not isinstance(step, Finished):
+        try:
+            outputs = yield step._replace(bounded=False)
+        except Exception as error:  # the plan itself decides what an error means
+            step = advance(plan, error)
+        else:
+            step = advance(plan, outputs)
+    value: T = step.value
+    return value

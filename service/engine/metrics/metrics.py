@@ -1,0 +1,337 @@
+"""What a server counts about itself, cheap enough to count it for every request: plain numbers, rendered when asked.
+
+Holds no rendering and knows no HTTP beyond the words that name a request. `service.engine.metrics.shared_counters`
+keeps the numbers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import mul
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+
+from service.engine.metrics.shared_counters import Cells, Region, Tallies
+from service.engine.verbs.scores import HeldOut
+from service.onnx.signature import Direction
+from service.plan import Float32, Outputs
+
+__all__ = ["METRICS", "UNSEEN", "LaneMetrics", "Metric", "Metrics", "Observed", "RoundTripMetrics"]
+
+_LANE: Final = ("flow", "version", "direction")
+_SECONDS: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
+_FEW: Final = 8
+_STATES: Final = ("loading", "ready", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What one metric is.
+
+    Args:
+        kind: as Prometheus has it.
+        name: without the suffix that Prometheus adds to a counter.
+        help: what it says.
+        labels: their names.
+        bounds: of a histogram's buckets, each included in its own; one more has no bound.
+    """
+
+    kind: Literal["counter", "gauge", "histogram"]
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
+REQUESTS: Final = Metric(
+    "counter", "pushforward_requests", "Requests that were answered.", ("method", "route", "status")
+)
+REJECTIONS: Final = Metric("counter", "pushforward_rejections", "Requests that were answered with an error.", ("code",))
+ROWS: Final = Metric("counter", "pushforward_rows", "Rows that were run, canary rows included.", _LANE)
+BATCH_ROWS: Final = Metric(
+    "histogram", "pushforward_batch_rows", "Rows of a batch.", _LANE, (1, 4, 16, 64, 256, 1024, 4096, 16384)
+)
+QUEUE_SECONDS: Final = Metric(
+    "histogram", "pushforward_queue_seconds", "How long the oldest row of a batch had waited.", _LANE, _SECONDS
+)
+ENGINE_SECONDS: Final = Metric(
+    "histogram", "pushforward_engine_seconds", "How long a batch ran, in seconds.", _LANE, _SECONDS
+)
+LOG_PROB: Final = Metric(
+    "histogram",
+    "pushforward_log_prob_quantile",
+    "Rows by the share of held-out rows with a lower log_prob, canary rows included: even where rows are as the "
+    "held-out ones were. The sum takes each at the middle of its bucket.",
+    _LANE,
+    (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999),
+)
+ROUND_TRIP: Final = Metric(
+    "histogram",
+    "pushforward_round_trip_error",
+    "Rows by their round-trip error, where it was computed, canary rows included: in units of x for those that went "
+    "forward first, in those of z for the others.",
+    _LANE,
+    (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
+)
+FLOW_STATE: Final = Metric(
+    "gauge",
+    "pushforward_flow_state",
+    "Workers on which a flow is in this state.",
+    ("flow", "version", "state"),
+)
+FLOW_PROVIDER: Final = Metric(
+    "gauge",
+    "pushforward_flow_provider",
+    "Workers on which this execution provider runs a flow; CPUExecutionProvider is what others fall back on.",
+    ("flow", "version", "provider"),
+)
+CANARY_FAILED: Final = Metric(
+    "gauge",
+    "pushforward_canary_failed",
+    "Workers on which the last canary row of a flow did not give its golden answer.",
+    ("flow", "version"),
+)
+WORKER_STARTS: Final = Metric(
+    "counter", "pushforward_worker_starts", "How often a worker was started: more than 1 after a crash.", ("worker",)
+)
+WORKER_START_TIME: Final = Metric(
+    "gauge",
+    "pushforward_worker_start_time_seconds",
+    "When a worker that runs was started, since the epoch.",
+    ("worker",),
+)
+WORKERS: Final = Metric("gauge", "pushforward_workers", "Workers that run.")
+START_TIME: Final = Metric("gauge", "process_start_time_seconds", "When the server was started, since the epoch.")
+
+METRICS: Final = (
+    REQUESTS,
+    REJECTIONS,
+    ROWS,
+    BATCH_ROWS,
+    QUEUE_SECONDS,
+    ENGINE_SECONDS,
+    LOG_PROB,
+    ROUND_TRIP,
+    FLOW_STATE,
+    FLOW_PROVIDER,
+    CANARY_FAILED,
+    WORKERS,
+    WORKER_STARTS,
+    WORKER_START_TIME,
+    START_TIME,
+)
+"""Every metric, in the order in which they are told."""
+
+
+class Observed(NamedTuple):
+    """Values that were sorted into buckets.
+
+    Args:
+        counts: bucket, and how many fell into it.
+        total: the sum of the values.
+    """
+
+    counts: Sequence[tuple[int, int]]
+    total: float
+
+
+UNSEEN: Final = Observed((), 0.0)
+"""No value."""
+
+
+class _Scale:
+    """The held-out quantiles at the bounds of `LOG_PROB`, in nats.
+
+    The sum takes each row at the middle of its bucket: to find its own quantile would take longer than to count it.
+
+    Args:
+        held_out: the scale of log_prob.
+    """
+
+    def __init__(self, held_out: HeldOut) -> None:
+        ends = held_out.ends(LOG_PROB.bounds)
+        self._ends = ends[:, None]
+        self._few_ends = ends.tolist()
+
+    def few(self, log_prob: list[float]) -> Observed:
+        """Sort a few rows into buckets, sooner than NumPy begins."""
+        buckets = [bisect_left(self._few_ends, value) for value in log_prob if value == value]
+        return Observed([(bucket, 1) for bucket in buckets], sum([_MIDDLES[bucket] for bucket in buckets]))
+
+    def many(self, log_prob: Float32) -> Observed:
+        """Sort rows into buckets, none of them NaN."""
+        # A search takes a branch that no processor foretells, for each row and bound; comparing takes none.
+        buckets = np.add.reduce((self._ends < log_prob).view(np.uint8), axis=0, dtype=np.uint8)
+        counts = np.bincount(buckets, minlength=len(_MIDDLES)).tolist()
+        return Observed(list(enumerate(counts)), sum(map(mul, counts, _MIDDLES)))
+
+
+_MIDDLES: Final = [(low + high) / 2 for low, high in pairwise((0.0, *LOG_PROB.bounds, 1.0))]
+
+
+def _add(cells: Cells, observed: Observed) -> None:
+    for bucket, count in observed.counts:
+        cells[bucket] += count
+    cells[-1] += observed.total
+
+
+class LaneMetrics:
+    """What is counted of one direction of one flow. Made by `Metrics.lane`.
+
+    Args:
+        region: where.
+        labels: flow, version and direction.
+        held_out: the scale of log_prob; None where that is not counted.
+    """
+
+    __slots__ = ("_engine", "_levels", "_queue", "_rows", "_scale")
+
+    def __init__(self, region: Region, labels: tuple[str, str, str], held_out: HeldOut | None) -> None:
+        self._scale = None if held_out is None else _Scale(held_out)
+        self._levels = _histogram(region, LOG_PROB, labels)
+        self._rows = _histogram(region, BATCH_ROWS, labels)
+        self._queue = _histogram(region, QUEUE_SECONDS, labels)
+        self._engine = _histogram(region, ENGINE_SECONDS, labels)
+
+    def weigh(self, outputs: Outputs) -> Observed:
+        """Sort the rows of a batch into buckets, for `batch`: done before the lock is taken.
+
+        Args:
+            outputs: of the batch.
+        """
+        scale, log_prob = self._scale, outputs.log_prob
+        if scale is None:
+            return UNSEEN
+        if len(log_prob) <= _FEW:
+            return scale.few(log_prob.tolist())
+        return scale.many(log_prob if outputs.finite else log_prob[~np.isnan(log_prob)])
+
+    def batch(self, rows: int, waited: float, ran: float, levels: Observed = UNSEEN) -> None:
+        """Count a batch. Threads that share a lane must hold a lock around this.
+
+        Args:
+            rows: how many it had.
+            waited: seconds from the arrival of its oldest row to its start.
+            ran: seconds in the engine.
+            levels: from `weigh`.
+        """
+        _add(self._levels, levels)
+        cells = self._rows
+        cells[bisect_left(_ROW_BOUNDS, rows)] += 1
+        cells[-1] += rows
+        cells = self._queue
+        cells[bisect_left(_SECONDS, waited)] += 1
+        cells[-1] += waited
+        cells = self._engine
+        cells[bisect_left(_SECONDS, ran)] += 1
+        cells[-1] += ran
+
+
+_ROW_BOUNDS: Final = BATCH_ROWS.bounds
+
+
+class RoundTripMetrics:
+    """What is counted of a flow's round trips, from any thread. Made by `Metrics.round_trips`.
+
+    Args:
+        region: where.
+        flow: its name.
+        version: its version.
+    """
+
+    def __init__(self, region: Region, flow: str, version: str) -> None:
+        directions: tuple[Direction, ...] = ("forward", "inverse")
+        self._cells = {each: _histogram(region, ROUND_TRIP, (flow, version, each)) for each in directions}
+        self._lock = threading.Lock()
+
+    def observe(self, direction: Direction, errors: Float32) -> None:
+        """Count errors ``[N]``, finite, of rows that went in this direction first."""
+        counts = np.bincount(np.searchsorted(ROUND_TRIP.bounds, errors)).tolist()
+        observed = Observed(list(enumerate(counts)), float(errors.sum(dtype=np.float64)))
+        with self._lock:
+            _add(self._cells[direction], observed)
+
+
+class Metrics:
+    """The counts of one worker.
+
+    `request` and `rejection` are for the thread of the event loop alone.
+
+    Args:
+        tallies: where all workers of the server count; None for a server of one.
+        worker: which of them this is.
+    """
+
+    def __init__(self, tallies: Tallies | None = None, worker: int = 0) -> None:
+        self.tallies = tallies or Tallies()
+        self._region = self.tallies.region(worker)
+        self._requests: dict[tuple[str, str, int], Cells] = {}
+        self._rejections: dict[str, Cells] = {}
+        self._region.cells("counter", (WORKER_STARTS.name, str(worker)))[0] += 1
+        self._region.cells("gauge", (WORKER_START_TIME.name, str(worker)))[0] = time.time()
+
+    def request(self, method: str, route: str, status: int) -> None:
+        """Count a request that is answered.
+
+        Args:
+            method: of HTTP, one of a bounded number.
+            route: the template of the path, never the path itself: one of a bounded number.
+            status: of HTTP.
+        """
+        try:
+            self._requests[method, route, status][0] += 1
+        except KeyError:
+            key = (REQUESTS.name, method, route, str(status))
+            cells = self._requests[method, route, status] = self._region.cells("counter", key)
+            cells[0] += 1
+
+    def rejection(self, code: str) -> None:
+        """Count an error that goes to a client.
+
+        Args:
+            code: of `service.errors`.
+        """
+        try:
+            self._rejections[code][0] += 1
+        except KeyError:
+            cells = self._rejections[code] = self._region.cells("counter", (REJECTIONS.name, code))
+            cells[0] += 1
+
+    def lane(self, flow: str, version: int, direction: str, held_out: HeldOut | None = None) -> LaneMetrics:
+        """The counts of one direction of a flow; the same lane may be asked for again.
+
+        Args:
+            flow: its name.
+            version: its version.
+            direction: forward or inverse.
+            held_out: the scale of its log_prob; None where that is not counted.
+        """
+        return LaneMetrics(self._region, (flow, str(version), direction), held_out)
+
+    def round_trips(self, flow: str, version: int) -> RoundTripMetrics:
+        """The counts of a flow's round trips."""
+        return RoundTripMetrics(self._region, flow, str(version))
+
+    def state(self, flow: str, version: int, state: str | None) -> None:
+        """Say in which state a flow is: loading, ready or failed, or None where it is no longer there."""
+        for each in _STATES:
+            self._region.cells("gauge", (FLOW_STATE.name, flow, str(version), each))[0] = each == state
+
+    def provider(self, flow: str, version: int, provider: str) -> None:
+        """Say which execution provider runs a flow now."""
+        self._region.cells("gauge", (FLOW_PROVIDER.name, flow, str(version), provider))[0] = 1
+
+    def canary(self, flow: str, version: int, *, passed: bool) -> None:
+        """Say whether a flow's canary row came back as it should."""
+        self._region.cells("gauge", (CANARY_FAILED.name, flow, str(version)))[0] = not passed
+
+
+def _histogram(region: Region, metric: Metric, labels: tuple[str, str, str]) -> Cells:
+    """A cell for each bucket, and one for the sum of what was observed."""
+    return region.cells("counter", (metric.name, *labels), len(metric.bounds) + 2)

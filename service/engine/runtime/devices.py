@@ -1,0 +1,138 @@
+"""Where flows run: a processor's cores, or a CUDA device; and how ONNX Runtime opens a graph there.
+
+A session is made from bytes that were checked, never from a path. ONNX Runtime's own fallback is switched off: it
+would move a flow to the CPU with a line on standard output and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import onnxruntime as ort
+
+from service.errors import EngineFailed
+from service.plan import Float32
+
+__all__ = ["CPU_PROVIDER", "CUDA_PROVIDER", "Buffer", "CudaOptions", "Gpu", "OrtGpu", "open_on_cpu"]
+
+CPU_PROVIDER: Final = "CPUExecutionProvider"
+CUDA_PROVIDER: Final = "CUDAExecutionProvider"
+
+_QUIET: Final = 4  # ONNX Runtime's severity "fatal": its messages hold node names and would go to stderr unasked
+
+
+@dataclass(frozen=True, slots=True)
+class CudaOptions:
+    """How flows run on a CUDA device.
+
+    Args:
+        index: which device.
+        memory_bytes: the most that ONNX Runtime may take on it for one direction of one flow; 0 for no bound.
+        tf32: whether products may round their factors to 10 bits of mantissa. Errors of 1e-3 in each layer add up
+            over the layers of a flow, so that a density needs it off.
+        required: whether a flow that cannot run there is not served, instead of running on the CPU.
+    """
+
+    index: int = 0
+    memory_bytes: int = 0
+    tf32: bool = False
+    required: bool = False
+
+    @property
+    def name(self) -> str:
+        """As the setting `device` has it."""
+        return f"cuda:{self.index}"
+
+    def provider(self, *, capture: bool) -> tuple[str, dict[str, str]]:
+        """ONNX Runtime's execution provider with its options.
+
+        Args:
+            capture: whether runs are recorded as CUDA graphs.
+        """
+        options = {
+            "device_id": str(self.index),
+            # The default doubles the arena each time, up to twice of what is needed.
+            "arena_extend_strategy": "kSameAsRequested",
+            # Neither timed nor guessed from the shape: a convolution chosen by either has other digits next time.
+            "cudnn_conv_algo_search": "DEFAULT",
+            "use_tf32": str(int(self.tf32)),
+            "enable_cuda_graph": str(int(capture)),
+        }
+        if self.memory_bytes:
+            options["gpu_mem_limit"] = str(self.memory_bytes)
+        return CUDA_PROVIDER, options
+
+
+class Buffer(Protocol):
+    """Memory at a fixed place of the device."""
+
+    def update_inplace(self, data: Float32) -> None:
+        """Copy an array of its shape into it."""
+        ...
+
+    def numpy(self) -> Float32:
+        """Its content; may be the very memory, where that is the host's."""
+        ...
+
+
+class Gpu(Protocol):
+    """What is needed of a device; tests put their own in."""
+
+    options: CudaOptions
+
+    def open(self, data: bytes, *, capture: bool) -> Any:  # noqa: ANN401  onnxruntime has no types
+        """A session of a graph, like `onnxruntime.InferenceSession`."""
+        ...
+
+    def buffer(self, shape: Sequence[int]) -> Buffer:
+        """Memory for float32 of that shape."""
+        ...
+
+
+class OrtGpu:
+    """A CUDA device, by ONNX Runtime.
+
+    Args:
+        options: which, and how.
+    """
+
+    def __init__(self, options: CudaOptions) -> None:
+        self.options = options
+
+    def open(self, data: bytes, *, capture: bool) -> Any:  # noqa: ANN401  onnxruntime has no types
+        """A session of a graph on it.
+
+        Where the driver or a library of CUDA is missing, ONNX Runtime gives one on the CPU: look at `get_providers`.
+
+        Raises:
+            EngineFailed: this ONNX Runtime was built without CUDA.
+        """
+        if CUDA_PROVIDER not in ort.get_available_providers():
+            raise EngineFailed("the ONNX Runtime that is installed has no CUDA; the extra `gpu` brings one that has")
+        providers = [self.options.provider(capture=capture), CPU_PROVIDER]
+        return ort.InferenceSession(data, _session_options(), providers=providers, enable_fallback=0)
+
+    def buffer(self, shape: Sequence[int]) -> Buffer:
+        """Memory of the device for float32 of that shape."""
+        made: Buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32, "cuda", self.options.index)
+        return made
+
+
+def open_on_cpu(data: bytes) -> Any:  # noqa: ANN401  onnxruntime has no types
+    """A session of a graph on one core a call, for several calling threads."""
+    return ort.InferenceSession(data, _session_options(), providers=[CPU_PROVIDER])
+
+
+def _session_options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_cpu_mem_arena = False  # an arena keeps the largest batch's memory for ever
+    options.log_severity_level = _QUIET
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options

@@ -1,0 +1,142 @@
+"""From uniform numbers to latents, for each base distribution: what a row of z is made of.
+
+A row is computed by exactly rounded steps alone (`service.engine.sampling.exact`), and no row looks at another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Self, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from service.bundle.bases import Base, DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
+from service.engine.sampling.exact import inverse_normal_cdf, log
+from service.plan import Float32
+
+__all__ = ["Truncation", "latents", "words_needed"]
+
+Float64 = npt.NDArray[np.float64]
+
+_FACTORS: Final = 16
+"""So many uniform numbers are multiplied before a logarithm is taken: 2^-53, the least, has such a power in float64."""
+
+
+def words_needed(base: Base, width: int) -> int:
+    """How many uniform numbers a row takes.
+
+    Args:
+        base: the distribution of z.
+        width: D.
+
+    Example:
+        >>> words_needed(NormalBase(), 3), words_needed(StudentTBase(degrees_of_freedom=5), 3)
+        (3, 12)
+    """
+    match base:
+        case StudentTBase(degrees_of_freedom=freedom):
+            return width * (1 + freedom % 2 + freedom // 2)
+        case MixtureBase():
+            return 1 + width
+        case _:
+            return width
+
+
+class Truncation(NamedTuple):
+    """Where the normal numbers of each row end, on both sides.
+
+    Args:
+        bounds: float64 ``[N, 1]``, in standard deviations; infinite for a row that is not truncated.
+        tails: float64 ``[N, 1]``, the distribution function at -bound.
+    """
+
+    bounds: Float64
+    tails: Float64
+
+    @classmethod
+    def of(cls, bounds: Sequence[float | None], lengths: Sequence[int]) -> Self:
+        """Of so many rows each with the same bound."""
+        ends = [math.inf if bound is None else bound for bound in bounds]
+        tails = [0.5 * math.erfc(end / math.sqrt(2)) for end in ends]
+        return cls(np.repeat(ends, lengths)[:, None], np.repeat(tails, lengths)[:, None])
+
+
+def latents(
+    base: Base, width: int, values: Float64, scale: Float64 | None = None, truncation: Truncation | None = None
+) -> Float32:
+    """Rows of z from uniform numbers.
+
+    Args:
+        base: the distribution of z.
+        width: D.
+        values: float64 ``[N, W]``, strictly between 0 and 1, W from `words_needed`.
+        scale: ``[N, 1]``, what the standard deviations of each row are multiplied by; None for 1.
+        truncation: of the normal numbers before that; None for none.
+
+    Returns:
+        float32 ``[N, D]``. A number that no float32 holds is infinite: who runs it names the row.
+    """
+    match base:
+        case NormalBase():
+            z = _normals(values, scale, truncation)
+        case DiagonalNormalBase(frame=(mean, deviation)):
+            z = _normals(values, scale, truncation)
+            z *= deviation
+            z += mean
+        case MixtureBase(frames=(means, deviations), thresholds=thresholds):
+            chosen = np.searchsorted(thresholds, values[:, 0], side="right")
+            z = _normals(values[:, 1:], scale, truncation)
+            z *= deviations[chosen]
+            z += means[chosen]
+        case StudentTBase(degrees_of_freedom=freedom):
+            z = _student_t(values.reshape(len(values), -1, width), freedom)
+        case UniformBase(low=low, high=high):
+            return _inside(low, high, values)
+        case _:
+            assert_never(base)
+    with np.errstate(over="ignore"):
+        return z.astype(np.float32)
+
+
+def _normals(values: Float64, scale: Float64 | None, truncation: Truncation | None) -> Float64:
+    """Normal numbers of mean 0, from uniform ones."""
+    if truncation is None:
+        z = inverse_normal_cdf(values)
+    else:
+        z = inverse_normal_cdf(truncation.tails + (1.0 - 2.0 * truncation.tails) * values)
+        np.clip(z, -truncation.bounds, truncation.bounds, out=z)
+    if scale is not None:
+        z *= scale
+    return z
+
+
+def _student_t(values: Float64, freedom: int) -> Float64:
+    """Z / sqrt(X / n), X of a chi-squared distribution with n degrees of freedom.
+
+    X is -2 log(U_1 ... U_(n // 2)), and the square of one more normal number where n is odd.
+
+    Args:
+        values: uniform ``[N, 1 + n % 2 + n // 2, D]``.
+        freedom: n.
+    """
+    normals = 1 + freedom % 2
+    first = inverse_normal_cdf(values[:, :normals])
+    z = first[:, 0]
+    squares = first[:, 1] * first[:, 1] if normals == 2 else np.zeros_like(z)
+    for start in range(normals, values.shape[1], _FACTORS):
+        product = values[:, start].copy()
+        for k in range(start + 1, min(start + _FACTORS, values.shape[1])):
+            product *= values[:, k]
+        squares -= 2.0 * log(product)
+    squares /= freedom
+    ratio: Float64 = z / np.sqrt(squares)
+    return ratio
+
+
+def _inside(low: float, high: float, values: Float64) -> Float32:
+    rows = (low + (high - low) * values).astype(np.float32)
+    # Rounding to float32 must not move a value onto an end, where the density may be zero.
+    least = np.nextafter(np.float32(low), np.float32(high))
+    return np.clip(rows, least, np.nextafter(np.float32(high), np.float32(low)))

@@ -1,0 +1,344 @@
+"""One served flow and its verbs, each a plan: NumPy in, NumPy out, whoever drives it.
+
+f: x -> z is the forward direction, g = f^-1 the inverse. Every density is the flow's own,
+
+    log p(x) = log p_Z(f(x)) + log|det df/dx|,
+
+in nats, in the units of x. Inputs are finite float32 of the right shape (`service.api.codecs.wire` sees to it for
+HTTP); what a verb gives back holds no NaN and, but for log_prob = -inf where the density is zero, no infinity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from service.bundle.manifest import Manifest
+from service.bundle.store import Golden
+from service.engine.runtime.execution import Execution
+from service.engine.sampling.latents import words_needed
+from service.engine.sampling.noise import BaseNoise, Method
+from service.engine.sampling.sobol import MAX_ROWS, MAX_WIDTH
+from service.engine.verbs.checks import check_outputs
+from service.engine.verbs.round_trips import RoundTrips, came_back
+from service.engine.verbs.scores import HeldOut, bits_per_dim
+from service.errors import EngineFailed, InvalidArgument, NotFinite, PushforwardError, Reason, WrongShape
+from service.plan import Float32, Lane, Outputs, Plan, Rows, Run
+
+__all__ = ["RETURNS", "Decoded", "Densities", "Encoded", "Return", "Samples", "ServedFlow"]
+
+Return = Literal[
+    "z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"
+]
+RETURNS: Final[tuple[Return, ...]] = get_args(Return)
+"""What `ServedFlow.log_prob` can give beside log_prob."""
+
+
+class Densities(NamedTuple):
+    """The answer of `ServedFlow.log_prob`.
+
+    Args:
+        log_prob: float32 ``[N]``, in nats; -inf where the density is zero.
+        extras: what was asked for beside it, float32 ``[N]`` each, z ``[N, D]``.
+        anomaly: bool ``[N]``, where an alarm rate was given.
+    """
+
+    log_prob: Float32
+    extras: Mapping[Return, Float32] = MappingProxyType({})
+    anomaly: npt.NDArray[np.bool_] | None = None
+
+
+class Samples(NamedTuple):
+    """The answer of `ServedFlow.sample`: x float32 ``[n, *event]`` and log_prob ``[n]``; with K contexts, K of each.
+
+    round_trip_error is None where it was not asked for; in latent space, as `log_prob`.
+    """
+
+    x: Float32
+    log_prob: Float32
+    round_trip_error: Float32 | None = None
+
+
+class Encoded(NamedTuple):
+    """z float32 ``[N, D]``, log|det df/dx| ``[N]`` and log_prob ``[N]``, in nats.
+
+    round_trip_error ``[N]``, the greatest abs(g(z) - x) over the coordinates, is None where it was not asked for.
+    """
+
+    z: Float32
+    log_abs_det_jacobian: Float32
+    log_prob: Float32
+    round_trip_error: Float32 | None = None
+
+
+class Decoded(NamedTuple):
+    """x float32 ``[N, *event]``, log|det dg/dz| ``[N]`` and log_prob ``[N]`` at x, in nats.
+
+    round_trip_error ``[N]``, the greatest abs(f(x) - z) over the coordinates, is None where it was not asked for.
+    """
+
+    x: Float32
+    log_abs_det_jacobian: Float32
+    log_prob: Float32
+    round_trip_error: Float32 | None = None
+
+
+class _Repeated:
+    """Each row `times` over, without a copy of the whole: the context of n samples each."""
+
+    def __init__(self, rows: Float32, times: int) -> None:
+        self._rows = rows
+        self._times = times
+
+    def __len__(self) -> int:
+        return len(self._rows) * self._times
+
+    def __getitem__(self, index: slice, /) -> Float32:
+        rows: Float32 = self._rows[np.arange(index.start, index.stop) // self._times]
+        return rows
+
+
+class ServedFlow:
+    """A flow that is loaded: what it says of itself, and a lane for each direction.
+
+    Args:
+        manifest: from its bundle.
+        golden: the rows with known answers, for the canary.
+        forward: x -> z.
+        inverse: z -> x.
+        execution: how both are run; None where that is not known.
+        round_trips: where the errors of round trips are counted; None for nowhere.
+        tracer: x -> the event after each step (`service.engine.verbs.traces`); None for a bundle without trace.onnx.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        golden: Golden,
+        forward: Lane,
+        inverse: Lane,
+        execution: Execution | None = None,
+        round_trips: RoundTrips | None = None,
+        tracer: Lane | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.golden = golden
+        self.forward = forward
+        self.inverse = inverse
+        self.execution = execution
+        self.round_trips = round_trips
+        self.tracer = tracer
+        self.held_out = HeldOut(manifest.calibration)
+        self.event_shape = tuple(manifest.event_shape)
+        """The shape of one row of x."""
+        self.width = manifest.latent_width
+        """D, the number of coordinates of z and of values of a row."""
+        self.features = tuple(
+            [feature.name for feature in manifest.features or ()] or [f"x{at}" for at in range(self.width)]
+        )
+        """The names of x's columns; x0, x1 and so on where the manifest names none."""
+        self.conditions = tuple(feature.name for feature in manifest.context_features)
+        """The names of the context's columns; empty where the manifest names none."""
+
+    def log_prob(
+        self,
+        x: Float32,
+        context: Float32 | None = None,
+        returns: Collection[Return] = (),
+        alarm_rate: float | None = None,
+    ) -> Plan[Densities]:
+        """Log-densities of rows.
+
+        Args:
+            x: ``[N, *event]``.
+            context: ``[N, C]`` or ``[1, C]`` for all rows; None for a flow without.
+            returns: what to give beside log_prob: z, log_abs_det_jacobian, base_log_prob (log p_Z(z), in nats),
+                quantile (the share of held-out rows with a lower log_prob), typicality (the distance of -log_prob
+                from the entropy on either side, in held-out standard deviations) and bits_per_dim (-log2 of the
+                density a dimension; for quantized data of the probability of the bin, taking the density as even over
+                it), of which `service.engine.verbs.scores` says more; and round_trip_error (the greatest abs(g(f(x))
+                - x) over the coordinates, by a run of g).
+            alarm_rate: between 0 and 1; a row is an anomaly where at most this share of held-out rows has a log_prob
+                as low.
+
+        Raises:
+            WrongShape: the context is missing, superfluous or of another number of rows.
+            NotFinite: a row is so far out that the answer has no float32.
+        """
+        each = self.context_for(context, len(x))
+        returned = "round_trip_error" in returns
+        outputs = yield Run(self.forward, x, each, value=returned or "z" in returns)
+        check_outputs(outputs, "x", NotFinite)
+        log_prob = outputs.log_prob
+        if not returns and alarm_rate is None:
+            return Densities(log_prob)
+        extras = {name: self._extra(name, outputs) for name in RETURNS[:-1] if name in returns}
+        if returned:
+            extras["round_trip_error"] = yield from self._x_came_back(outputs.value, x, each)
+        anomaly = None if alarm_rate is None else self.held_out.anomaly(log_prob, alarm_rate)
+        return Densities(log_prob, extras, anomaly)
+
+    def sample(
+        self,
+        n: int,
+        seed: int,
+        offset: int = 0,
+        temperature: float = 1.0,
+        context: Float32 | None = None,
+        truncation: float | None = None,
+        method: Method = "random",
+        *,
+        round_trip: bool = False,
+    ) -> Plan[Samples]:
+        """Draw rows; row i of a seed is one value, whatever n and offset.
+
+        Args:
+            n: how many, at least 1; as many for each context.
+            seed: 0 to 2^64 - 1.
+            offset: the row of the seed that comes first.
+            temperature: multiplies the standard deviations of a normal base, diagonal one or mixture, about their
+                means; log_prob stays the flow's own.
+            context: ``[C]``, or ``[K, C]`` for n rows of each; None for a flow without.
+            truncation: where a normal base ends, on both sides of its mean, in its standard deviations, which
+                temperature scales; None for nowhere. log_prob stays the flow's own.
+            method: independent rows, or Sobol's (`service.engine.sampling.sobol`): as a whole spread more evenly.
+            round_trip: whether to give round_trip_error, by a run of f.
+
+        Raises:
+            InvalidArgument: a temperature other than 1 or a truncation for a uniform base or a Student-t; for
+                sobol, more numbers a row or rows of a seed than there are.
+            WrongShape: the context is missing or superfluous.
+            NotFinite: a row has no float32, at a temperature above 1 or under the context that is given.
+            EngineFailed: any other row that was drawn has none.
+        """
+        base = self.manifest.base
+        self.check_noise(offset + n, temperature, truncation, method)
+        contexts = 1 if context is None else math.prod(context.shape[:-1])
+        each = None if context is None else context.reshape(contexts, context.shape[-1])
+        self.require_context(each)
+        noise = BaseNoise(base, self.width, seed, offset, n, temperature, contexts, truncation, method).ahead()
+        repeated = None if each is None else _Repeated(each, n)
+        outputs = yield Run(self.inverse, noise, repeated)
+        # The flow's own rows are the server's matter; how hot they are, and under which context, is the caller's.
+        argument = "context" if context is not None and temperature <= 1.0 else "temperature"
+        unservable = EngineFailed if context is None and temperature <= 1.0 else NotFinite
+        check_outputs(outputs, argument, unservable, each=n if argument == "context" else 1)
+        lead = (n,) if context is None else (*context.shape[:-1], n)
+        error = None
+        if round_trip:
+            found = yield from self._z_came_back(outputs.value, noise, repeated, "temperature", unservable)
+            error = found.reshape(lead)
+        return Samples(outputs.value.reshape(*lead, *self.event_shape), outputs.log_prob.reshape(lead), error)
+
+    def encode(self, x: Float32, context: Float32 | None = None, *, round_trip: bool = False) -> Plan[Encoded]:
+        """Normalize, z = f(x), with log|det df/dx| and log_prob; arguments and errors as in `log_prob`.
+
+        With `round_trip`, round_trip_error too, by a run of g.
+        """
+        each = self.context_for(context, len(x))
+        outputs = yield Run(self.forward, x, each)
+        check_outputs(outputs, "x", NotFinite)
+        error = (yield from self._x_came_back(outputs.value, x, each)) if round_trip else None
+        return Encoded(*outputs.arrays, error)
+
+    def decode(self, z: Float32, context: Float32 | None = None, *, round_trip: bool = False) -> Plan[Decoded]:
+        """Generate, x = g(z), with log|det dg/dz| and the log_prob at x.
+
+        Args:
+            z: ``[N, D]``.
+            context: as in `log_prob`.
+            round_trip: whether to give round_trip_error, by a run of f.
+
+        Raises:
+            WrongShape, NotFinite: as in `log_prob`.
+        """
+        each = self.context_for(context, len(z))
+        outputs = yield Run(self.inverse, z, each)
+        check_outputs(outputs, "z", NotFinite)
+        error = (yield from self._z_came_back(outputs.value, z, each, "z", NotFinite)) if round_trip else None
+        return Decoded(*outputs.arrays, error)
+
+    def _x_came_back(self, z: Float32, x: Float32, context: Rows | None) -> Plan[Float32]:
+        back = Run(self.inverse, z, context)
+        return came_back(back, x, "forward", self.round_trips, "x", NotFinite)
+
+    def _z_came_back(
+        self, x: Float32, z: Rows, context: Rows | None, argument: str, error: type[PushforwardError]
+    ) -> Plan[Float32]:
+        back = Run(self.forward, x, context)
+        return came_back(back, z, "inverse", self.round_trips, argument, error)
+
+    def _extra(self, name: Return, outputs: Outputs) -> Float32:
+        z, ladj, log_prob = outputs.arrays
+        if name == "z":
+            return z
+        if name == "log_abs_det_jacobian":
+            return ladj
+        if name == "base_log_prob":
+            return log_prob - ladj
+        if name == "quantile":
+            return self.held_out.quantile(log_prob)
+        if name == "typicality":
+            return self.held_out.typicality(log_prob)
+        quantization = self.manifest.quantization
+        return bits_per_dim(log_prob, self.width, quantization.step if quantization else 1.0)
+
+    def context_for(self, context: Float32 | None, count: int) -> Rows | None:
+        """The context of `count` rows, from ``[count, C]`` or ``[1, C]``.
+
+        Raises:
+            WrongShape: it is missing, superfluous or of another number of rows.
+        """
+        self.require_context(context)
+        if context is None or len(context) == count:
+            return context
+        if len(context) == 1:
+            return np.broadcast_to(context, (count, context.shape[1]))
+        detail = f"context must have one row, or one for each of the {count} rows, and has {len(context)}"
+        raise WrongShape(detail, (Reason(("context",), detail),))
+
+    def check_noise(self, end: int, temperature: float, truncation: float | None, method: Method) -> None:
+        """Hold what `sample` would draw against the flow's base.
+
+        Args:
+            end: one past the last row of the seed.
+            temperature: as for `sample`.
+            truncation: as for `sample`.
+            method: as for `sample`.
+
+        Raises:
+            InvalidArgument: as `sample`.
+        """
+        base = self.manifest.base
+        if temperature != 1.0 and not base.tempered:
+            detail = f"temperature scales a normal base; this flow's base is {base.title}, so that only 1 will do"
+            raise InvalidArgument(detail, (Reason(("temperature",), detail),))
+        if truncation is not None and not base.tempered:
+            detail = f"truncation ends a normal base; this flow's base is {base.title}, which has no such end"
+            raise InvalidArgument(detail, (Reason(("truncation",), detail),))
+        if method == "random":
+            return
+        if (numbers := words_needed(base, self.width)) > MAX_WIDTH:
+            detail = f"a row of this flow takes {numbers} numbers, and sobol has {MAX_WIDTH}; use method=random"
+            raise InvalidArgument(detail, (Reason(("method",), detail),))
+        if end > MAX_ROWS:
+            detail = f"sobol has 2^52 rows, numbered from 0, and these end at {end}"
+            raise InvalidArgument(detail, (Reason(("offset",), detail),))
+
+    def require_context(self, context: Float32 | None) -> None:
+        """Hold the width of a context ``[N, C]`` against the flow's.
+
+        Raises:
+            WrongShape: it is missing, superfluous or of another width.
+        """
+        width = self.manifest.context_width
+        found = 0 if context is None else context.shape[1]
+        if found != width:
+            expected = f"a context of {width} columns is needed" if width else "this flow takes no context"
+            detail = expected + (f", and it has {found}" if width and found else ", and there is none" if width else "")
+            raise WrongShape(detail, (Reason(("context",), detail),))

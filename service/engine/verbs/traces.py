@@ -1,0 +1,97 @@
+"""The chain made visible: the event after each step, from x to z, and what each step adds to the log-determinant.
+
+    log p(x) = log p_Z(z) + sum_k log|det df_k|,  z = f_S(... f_1(x))
+
+A trace is looked at more than it is served, and its graph holds the weights again: it is tried when the flow is loaded,
+and kept in memory only from the first request on. It runs on the processor, wherever the flow itself runs.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from service.bundle.store import Bundle
+from service.engine.runtime.graph import Graph
+from service.engine.verbs.checks import check_outputs
+from service.engine.verbs.flow import ServedFlow
+from service.errors import NotFinite, NotTraceable
+from service.plan import Float32, Outputs, Plan, Run
+
+__all__ = ["Traced", "TracedStep", "Tracer", "trace"]
+
+_CHUNK_VALUES: Final = 1 << 20
+_CHUNK_ROWS: Final = 1024
+
+
+class TracedStep(NamedTuple):
+    """One step of the chain.
+
+    Args:
+        name: of the step; ``"x"`` for what goes in.
+        value: float32 ``[N, ...]``, the event after it.
+        log_abs_det_jacobian: float32 ``[N]``, its own, in nats; 0 for what goes in.
+    """
+
+    name: str
+    value: Float32
+    log_abs_det_jacobian: Float32
+
+
+class Traced(NamedTuple):
+    """The answer of `trace`: the steps from x to z, and log_prob float32 ``[N]`` in nats."""
+
+    steps: tuple[TracedStep, ...]
+    log_prob: Float32
+
+
+class Tracer:
+    """trace.onnx as a runner that opens its graph when it is first called; safe to call from several threads at once.
+
+    Args:
+        bundle: with a trace.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.width = len(bundle.manifest.trace) * bundle.manifest.latent_width
+        self.chunk_rows = max(1, min(_CHUNK_ROWS, _CHUNK_VALUES // self.width))
+        """How many rows should run together: fewer where there are many steps, each of which holds all of them."""
+        graphs = {name: data for name, data in bundle.graphs.items() if name == "trace.onnx"}
+        self._bundle = Bundle(bundle.manifest, graphs, bundle.golden)
+        self._lock = threading.Lock()
+        self._graph: Graph | None = None
+
+    def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
+        """Run one batch, as `Graph` does: values ``[N, S, D]``, log-determinants ``[N, S]`` and log_prob ``[N]``."""
+        with self._lock:
+            if self._graph is None:
+                self._graph = Graph(self._bundle, "trace")
+        return self._graph(rows, context)
+
+
+def trace(flow: ServedFlow, x: Float32, context: Float32 | None = None) -> Plan[Traced]:
+    """The event after each step of the chain.
+
+    Args:
+        flow: with a trace in its bundle.
+        x: ``[N, *event]``. A row outside the support is traced from the nearest point inside, as it is encoded.
+        context: ``[N, C]`` or ``[1, C]`` for all rows; None for a flow without.
+
+    Raises:
+        NotTraceable: the bundle holds no trace.onnx.
+        WrongShape, NotFinite: as `ServedFlow.log_prob`.
+    """
+    if flow.tracer is None:
+        raise NotTraceable(
+            f"{flow.manifest.name} version {flow.manifest.version} was exported without its chain; "
+            "export it anew, with trace.onnx in the bundle"
+        )
+    outputs = yield Run(flow.tracer, x, flow.context_for(context, len(x)))
+    check_outputs(outputs, "x", NotFinite)
+    steps = [TracedStep("x", x, np.zeros(len(x), np.float32))]
+    for at, step in enumerate(flow.manifest.trace):
+        value = np.ascontiguousarray(outputs.value[:, at]).reshape(len(x), *step.shape)
+        steps.append(TracedStep(step.name, value, np.ascontiguousarray(outputs.log_abs_det_jacobian[:, at])))
+    return Traced(tuple(steps), outputs.log_prob)

@@ -1,0 +1,60 @@
+"""What a verb sees of HTTP: an exchange comes in, a reply goes out, both plain data.
+
+Any door that can fill an `Exchange` may drive a verb: a FastAPI route, the fast door in the HTTP protocol, a test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
+
+from service.plan import Plan
+
+__all__ = ["Body", "Exchange", "Reply"]
+
+Body: TypeAlias = bytes | bytearray
+"""A body, whole. A large one is put together in place, and nobody changes it afterwards."""
+
+
+class Exchange(NamedTuple):
+    """One call, as far as a verb needs it.
+
+    Args:
+        name: the flow named in the path, if one is.
+        version: the version named in the path, as it was written.
+        query: the query parameters in their order, decoded.
+        content_type: the header, or None.
+        accept: the header, or None.
+        body: whole, at most the cap.
+        deadline: on `time.monotonic`, in seconds; nobody waits for the answer any longer.
+    """
+
+    name: str | None = None
+    version: str | None = None
+    query: tuple[tuple[str, str], ...] = ()
+    content_type: str | None = None
+    accept: str | None = None
+    body: Body = b""
+    deadline: float = math.inf
+
+
+class Reply(NamedTuple):
+    """The answer to one call.
+
+    Args:
+        body: the bytes; of an answer that streams, the first of them.
+        status: of HTTP.
+        media_type: of the body.
+        headers: further ones.
+        rest: of an answer that streams: each gives the bytes that come next.
+        code: of an error, for whoever counts them; None for an answer that was asked for.
+    """
+
+    body: bytes
+    status: int = 200
+    media_type: str = "application/json"
+    headers: Mapping[str, str] = MappingProxyType({})
+    rest: Iterable[Plan[bytes]] = ()
+    code: str | None = None

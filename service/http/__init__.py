@@ -1,0 +1,1 @@
+"""Bytes on a socket to exchanges and back: the connection, heads of requests, hot calls."""

@@ -1,0 +1,1 @@
+"""What the exporter and the server share of ONNX Runtime. Imports neither."""

@@ -1,0 +1,1 @@
+"""Processes and signals: one server, or several workers and their supervisor."""

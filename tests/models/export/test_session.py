@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from models.export.session import Graph
+from service.errors import ParityFailed
+
+ROWS = np.arange(10, dtype=np.float32).reshape(5, 2)
+SUM = "a = ReduceSum<keepdims: int = 0>(x, axis)"
+
+
+def graph(body: str, ladj: str = "N") -> Graph:
+    """z = x, and what `body` says of the other two outputs."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 9, opset_import: ["" : 18]>
+        g (float[N, 2] x) => (float[N, 2] z, float[{ladj}] log_abs_det_jacobian, float[N] log_prob)
+        <int64[1] axis = {{1}}, float[3] three = {{1, 2, 3}}, int64[2] fixed = {{5, 2}}> {{ {body} }}"""
+    )
+    return Graph(model.SerializeToString(), "forward")
+
+
+SOUND = f"z = Identity(x) {SUM} log_abs_det_jacobian = Neg(a) log_prob = Identity(a)"
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 7])
+def test_rows_come_back_in_order_whatever_the_batch(batch: int) -> None:
+    answers = graph(SOUND)(ROWS, None, batch)
+    assert np.array_equal(answers.value, ROWS)
+    assert np.array_equal(answers.log_prob, ROWS.sum(axis=1))
+    assert np.array_equal(answers.log_abs_det_jacobian, -ROWS.sum(axis=1))
+    assert answers.log_prob.dtype == np.float64
+
+
+def test_an_output_that_does_not_follow_the_batch_is_named() -> None:
+    frozen = graph(f"z = Identity(x) {SUM} log_prob = Neg(a) log_abs_det_jacobian = Identity(three)", "3")
+    with pytest.raises(ParityFailed, match=r"log_abs_det_jacobian of shape \[3\] for a batch of 2"):
+        frozen(ROWS, None, 2)
+    assert frozen(ROWS, None, 3).log_prob.shape == (5,)
+
+
+def test_a_run_that_fails_names_the_batch() -> None:
+    frozen = graph(f"z = Reshape(x, fixed) {SUM} log_prob = Neg(a) log_abs_det_jacobian = Identity(a)")
+    assert np.array_equal(frozen(ROWS, None, 5).value, ROWS)
+    with pytest.raises(ParityFailed, match=r"forward\.onnx fails on a batch of 7\. .* by x\.shape\[0\]"):
+        frozen(ROWS, None, 7)
+
+
+def test_what_is_no_graph_is_refused() -> None:
+    with pytest.raises(ParityFailed, match=r"cannot load forward\.onnx"):
+        Graph(b"not a graph", "forward")

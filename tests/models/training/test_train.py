@@ -1,0 +1,356 @@
+"""From a recipe to a bundle and a report; what stands in the way, and what is left behind when it fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import models.training.train
+from models.recipe import Recipe
+from models.training.checkpoint import CHECKPOINT_FILE, Checkpoint, EpochRecord
+from models.training.train import train
+from service.errors import DataError, ParityFailed
+from tests.models.unwritable import readable_folder, unwritable
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(200, 2)) @ [[2.0, 0.3], [0.0, 0.5]]
+    np.savez(tmp_path / "rows.npz", X=x, y=generator.integers(0, 2, 200))
+    return Recipe.parse(
+        {
+            "name": "rows",
+            "out": str(tmp_path / "flows"),
+            "data": {"source": str(tmp_path / "rows.npz")},
+            "flow": {"transforms": 2, "hidden": [8]},
+            "fit": {"epochs": 4, "batch_size": 32},
+        }
+    )
+
+
+class Exported(list):
+    """Stands in for the export, which has tests of its own: keeps what it was given, and makes the folder."""
+
+    def __call__(self, flow, *, repository, name, **rest):
+        self.append({"flow": {k: v.clone() for k, v in flow.state_dict().items()}, "name": name, **rest})
+        folder = repository.root / name / str(repository.next_version(name))
+        folder.mkdir(parents=True)
+        return folder
+
+
+@pytest.fixture
+def exported(monkeypatch) -> Exported:
+    stand_in = Exported()
+    monkeypatch.setattr(models.training.train, "export_flow", stand_in)
+    return stand_in
+
+
+def weights_equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_after(epoch: int):
+    def observe(record: EpochRecord) -> None:
+        if record.epoch > epoch:
+            raise Cut
+
+    return observe
+
+
+def test_the_next_version_never_overwrites_and_nothing_is_left_over(recipe, exported, tmp_path):
+    out = tmp_path / "flows"
+    first, second = train(recipe), train(recipe.override({"seed": 5}))
+    assert (first.version, second.version) == (1, 2)
+    assert {path.name for path in out.iterdir()} == {"rows"}
+    assert {path.name for path in (out / "rows").iterdir()} == {"1", "2", "report-1", "report-2"}
+    assert first.report == out / "rows" / "report-1"
+    assert {path.name for path in first.report.iterdir()} >= {"index.html", "report.json", "held_out.npy", "loss.png"}
+
+
+def test_the_same_recipe_gives_the_same_weights(recipe, exported):
+    train(recipe)
+    train(recipe)
+    train(recipe.override({"seed": 1}))
+    assert weights_equal(exported[0]["flow"], exported[1]["flow"])
+    assert not weights_equal(exported[0]["flow"], exported[2]["flow"])
+
+
+def test_the_export_is_told_what_it_needs(recipe, exported, tmp_path):
+    result = train(recipe.override({"data": {"where": ["y=0"], "units": {"1": "m"}}, "description": "Words."}))
+    (told,) = exported
+    with np.load(tmp_path / "rows.npz") as arrays:
+        kept = int((arrays["y"] == 0).sum())
+    assert told["data"] == f"rows.npz where y=0: {kept} rows of 2 columns"
+    assert len(told["held_out"]) == round(0.1 * kept)
+    assert told["description"] == "Words."
+    assert [f.unit for f in told["features"]] == [None, "m"]
+    assert told["gaussian_mean"] == result.evaluation.gaussian.mean
+    assert told["recipe"]["flow"]["transforms"] == 2
+    assert str(tmp_path) not in repr(told["recipe"])
+    assert np.array_equal(np.load(result.report / "held_out.npy"), told["held_out"].numpy())
+
+
+def test_standardization_is_of_training_rows_only(recipe, exported):
+    train(recipe.override({"fit": {"epochs": 1}, "data": {"test": 0.3}}))
+    table = models.training.train.load_data(recipe)
+    parts = models.training.train.split(table, recipe.override({"data": {"test": 0.3}}).data, 0)
+    (mean,) = (value for key, value in exported[0]["flow"].items() if key.endswith("mean"))
+    torch.testing.assert_close(mean, parts.train.double().mean(dim=0).float())
+    assert not torch.allclose(mean, torch.from_numpy(table.rows).mean(dim=0).float(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("whiten", "starts"), [(None, 1), (True, 1), (False, 0)])
+def test_a_table_is_whitened_unless_it_is_said_otherwise(recipe, exported, whiten, starts):
+    said = {} if whiten is None else {"flow": {"whiten": whiten}}
+    train(recipe.override({**said, "fit": {"epochs": 1}}))
+    found = [key for key in exported[0]["flow"] if key.endswith("inverse_matrix")]
+    assert len(found) == starts
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_broken_fit_resumes_to_the_same_weights(recipe, exported, tmp_path, epoch):
+    train(recipe.override({"out": str(tmp_path / "whole")}))
+    with pytest.raises(Cut):
+        train(recipe, observe=cut_after(epoch), seconds_between=0.0)
+    work = tmp_path / "flows" / ".training" / "rows"
+    assert Checkpoint.load(work).epoch == epoch
+    said: list[str] = []
+    seen: list[int] = []
+    result = train(recipe, resume=True, say=said.append, observe=lambda record: seen.append(record.epoch))
+    assert f"Going on after epoch {epoch}." in said
+    assert seen == list(range(epoch + 1, 5))
+    assert len(result.history) == 4
+    assert weights_equal(exported[0]["flow"], exported[1]["flow"])
+    assert not work.exists()
+
+
+def three_columns(folder: Path) -> None:
+    generator = np.random.default_rng(1)
+    np.savez(folder / "rows.npz", X=generator.normal(size=(200, 3)), y=generator.integers(0, 2, 200))
+
+
+def test_a_context_goes_through_to_the_export(recipe, exported, tmp_path):
+    three_columns(tmp_path)
+    result = train(recipe.override({"data": {"context": ["y", "1"], "one_hot": ["y"], "units": {"1": "m"}}}))
+    (told,) = exported
+    assert told["held_out"].shape == (20, 2)
+    assert told["context"].shape == (20, 3)
+    assert [(f.name, f.unit) for f in told["context_features"]] == [("y=0", None), ("y=1", None), ("column 1", "m")]
+    assert told["features"] == ()
+    assert told["data"] == "rows.npz: 200 rows of 2 columns, given 3 columns of context"
+    assert told["gaussian_mean"] == result.evaluation.gaussian.mean
+    assert told["recipe"]["data"]["context"] == ["y", "1"]
+    assert np.array_equal(np.load(result.report / "held_out_context.npy"), told["context"].numpy())
+    figures = json.loads((result.report / "report.json").read_text())
+    assert figures["context"] == ["y=0", "y=1", "column 1, m"]
+
+
+def test_a_broken_conditional_fit_resumes_to_the_same_weights(recipe, exported, tmp_path):
+    three_columns(tmp_path)
+    recipe = recipe.override({"data": {"context": ["y"]}})
+    train(recipe.override({"out": str(tmp_path / "whole")}))
+    with pytest.raises(Cut):
+        train(recipe, observe=cut_after(2), seconds_between=0.0)
+    with pytest.raises(DataError, match="another recipe and another data set"):
+        train(recipe.override({"data": {"context": ["y", "1"]}}), resume=True)
+    with np.load(tmp_path / "rows.npz") as arrays:
+        x, y = arrays["X"], arrays["y"]
+    np.savez(tmp_path / "rows.npz", X=x, y=1 - y)
+    with pytest.raises(DataError, match="another data set"):
+        train(recipe, resume=True)
+    np.savez(tmp_path / "rows.npz", X=x, y=y)
+    train(recipe, resume=True)
+    assert weights_equal(exported[0]["flow"], exported[1]["flow"])
+
+
+def test_an_unfinished_fit_is_not_thrown_away_unasked(recipe, exported):
+    with pytest.raises(Cut):
+        train(recipe, observe=cut_after(2), seconds_between=0.0)
+    with pytest.raises(DataError, match="after epoch 2: --resume goes on with it, and --restart throws it away"):
+        train(recipe)
+    with pytest.raises(DataError, match="give one of them"):
+        train(recipe, resume=True, restart=True)
+    assert len(train(recipe, restart=True).history) == 4
+
+
+def test_resume_without_an_unfinished_fit_begins_one(recipe, exported):
+    assert len(train(recipe, resume=True).history) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"fit": {"clip": 1.0}}, "another recipe"),
+        ({"seed": 1}, "another recipe"),
+        ({"data": {"where": ["0<100"]}}, "another recipe"),
+        ({}, "another data set"),
+    ],
+)
+def test_a_fit_is_not_resumed_with_another_recipe_or_other_data(recipe, exported, tmp_path, change, words):
+    with pytest.raises(Cut):
+        train(recipe, observe=cut_after(1), seconds_between=0.0)
+    if not change:
+        with np.load(tmp_path / "rows.npz") as arrays:
+            x = arrays["X"]
+        x[3, 1] += 1e-3
+        np.savez(tmp_path / "rows.npz", X=x)
+    with pytest.raises(DataError, match=f"it began with {words};"):
+        train(recipe.override(change), resume=True)
+
+
+def test_a_failed_export_keeps_the_fit(recipe, exported, monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise ParityFailed("the graphs differ")
+
+    monkeypatch.setattr(models.training.train, "export_flow", refuse)
+    with pytest.raises(ParityFailed):
+        train(recipe)
+    assert Checkpoint.load(tmp_path / "flows" / ".training" / "rows").finished
+    monkeypatch.setattr(models.training.train, "export_flow", exported)
+    seen: list[EpochRecord] = []
+    assert len(train(recipe, resume=True, observe=seen.append).history) == 4
+    assert seen == []  # nothing was left to fit
+
+
+def test_folders_of_ones_own(recipe, exported, tmp_path):
+    work, report = tmp_path / "work", tmp_path / "report"
+    with pytest.raises(Cut):
+        train(recipe, observe=cut_after(1), seconds_between=0.0, work=work)
+    assert [path.name for path in work.iterdir()] == [CHECKPOINT_FILE]
+    assert train(recipe, resume=True, work=work, report=report).report == report
+    assert (report / "index.html").is_file()
+    assert list(work.iterdir()) == []
+
+
+def test_a_work_folder_keeps_what_is_the_users(recipe, exported, tmp_path):
+    work = tmp_path / "home"
+    (work / "photos").mkdir(parents=True)
+    (work / "thesis.txt").write_text("mine")
+    for options in ({"resume": True}, {"restart": True}):
+        with pytest.raises(Cut):
+            train(recipe, observe=cut_after(1), seconds_between=0.0, work=work)
+        (work / ".checkpoint-abc123").write_bytes(b"of a run that was killed while it wrote")
+        train(recipe, work=work, **options)
+        assert sorted(path.name for path in work.iterdir()) == ["photos", "thesis.txt"]
+
+
+def test_an_unfinished_fit_of_another_name_stays(recipe, exported, tmp_path):
+    with pytest.raises(Cut):
+        train(recipe.override({"name": "other"}), observe=cut_after(1), seconds_between=0.0)
+    train(recipe)
+    assert [path.name for path in (tmp_path / "flows" / ".training").iterdir()] == ["other"]
+
+
+def test_a_checkpoint_that_cannot_be_removed_is_told_with_what_is_done(recipe, exported, monkeypatch):
+    def refuse(folder: Path) -> None:
+        raise DataError("the checkpoint cannot be removed")
+
+    monkeypatch.setattr(Checkpoint, "remove", refuse)
+    with pytest.raises(DataError, match="rows is installed as version 1, with its report; the checkpoint cannot"):
+        train(recipe)
+
+
+@pytest.mark.parametrize("place", ["out", "work", "report"])
+@pytest.mark.parametrize("why", ["Permission denied", "is not a folder"])
+def test_where_nothing_can_be_written_nothing_is_begun(recipe, monkeypatch, place, why):
+    monkeypatch.setattr(models.training.train, "load_data", None)  # not reached
+    with readable_folder() as folder:
+        (folder / "good").mkdir(mode=0o777)
+        (folder / "good").chmod(0o777)
+        (folder / "bad").mkdir() if why == "Permission denied" else (folder / "bad").touch()
+        places = dict.fromkeys(("out", "work", "report"), folder / "good") | {place: folder / "bad" / "here"}
+        with unwritable(folder), pytest.raises(DataError, match=rf"^{place}: \S+/bad/here\S* cannot be used: .*{why}"):
+            train(recipe.override({"out": str(places["out"])}), work=places["work"], report=places["report"])
+        assert list((folder / "good").iterdir()) == []
+
+
+@pytest.fixture
+def killed(monkeypatch) -> Callable[[Recipe], None]:
+    """Train until the bundle is installed, and stop before the report."""
+
+    def run(recipe: Recipe) -> None:
+        def die(*_: object) -> None:
+            raise Cut
+
+        with monkeypatch.context() as patch:
+            patch.setattr(models.training.train, "write_report", die)
+            with pytest.raises(Cut):
+                train(recipe)
+
+    return run
+
+
+def test_what_a_killed_run_installed_is_not_installed_again(recipe, killed, tmp_path):
+    flow = tmp_path / "flows" / "rows"
+    killed(recipe)
+    (flow / "2").mkdir()
+    (flow / "2" / "flow.json").write_text("another's, and no bundle")
+    assert {path.name for path in flow.iterdir()} == {"1", "2"}
+    said: list[str] = []
+    result = train(recipe, resume=True, say=said.append)
+    assert "Version 1 holds this fit already: what is left is its report." in said
+    assert (result.version, result.bundle, result.report) == (1, flow / "1", flow / "report-1")
+    assert {path.name for path in flow.iterdir()} == {"1", "2", "report-1"}
+    assert json.loads((result.report / "report.json").read_text())["version"] == 1
+    assert not (tmp_path / "flows" / ".training").exists()
+
+
+def test_a_bundle_of_another_export_is_not_taken_for_that_of_a_killed_run(recipe, killed, monkeypatch, tmp_path):
+    killed(recipe)
+    work = tmp_path / "flows" / ".training" / "rows"
+    monkeypatch.setattr(models.training.train, "export_flow", Exported())
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "remove", lambda _: None)  # to resume it again
+        assert train(recipe.override({"description": "Other words."}), resume=True).version == 2
+    Checkpoint.note_export(work, "2001-02-03T04:05:06+00:00")
+    assert train(recipe, resume=True).version == 3
+
+
+def test_integers_are_fitted_spread_and_exported_as_they_are(recipe, exported, tmp_path):
+    generator = np.random.default_rng(0)
+    x = np.column_stack([generator.integers(0, 5, 200), 10 * generator.integers(0, 9, 200)])
+    np.save(tmp_path / "counts.npy", x)
+    counts = recipe.override({"data": {"source": str(tmp_path / "counts.npy")}})
+    notes: list[str] = []
+    train(counts, say=notes.append)
+    assert "Note: each of the columns 0, 1 holds integers only" in notes[0]
+    result = train(counts.override({"data": {"dequantize": True}}))
+    told = exported[1]
+    assert result.notes == ()
+    assert np.array_equal(told["held_out"].numpy(), np.round(told["held_out"].numpy()))
+    assert "0 (1), 1 (10)" in told["description"]  # two steps: one reading in the manifest cannot say it
+    assert told["quantization"] is None
+    assert told["gaussian_mean"] == result.evaluation.centres_gaussian.mean
+    assert result.evaluation.bits_per_dim(result.evaluation.flow) is not None
+
+
+def test_bounded_integers_get_a_logit_and_half_a_bin_around(recipe, exported, tmp_path):
+    np.save(tmp_path / "counts.npy", np.random.default_rng(0).integers(0, 5, (200, 2)))
+    data = {"source": str(tmp_path / "counts.npy"), "dequantize": True, "low": 0.0, "high": 4.0}
+    built = []
+    true = models.training.train.build_flow
+
+    def build(*args, **options):
+        built.append(options["support"])
+        return true(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models.training.train, "build_flow", build)
+        train(recipe.override({"data": data}))
+    assert (built[0].low, built[0].high) == (-0.5, 4.5)
+    assert (exported[0]["quantization"].low, exported[0]["quantization"].high) == (0, 4)
+
+
+def test_name_and_out_are_needed(recipe):
+    with pytest.raises(DataError, match="a flow needs name and out"):
+        train(recipe.override({"name": None, "out": None}))

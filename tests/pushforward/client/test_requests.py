@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pushforward.client.arrays import number_text
+from pushforward.client.delivery import Answer, Delivery, Send
+from pushforward.client.errors import InvalidInput, UnexpectedAnswer
+from pushforward.client.requests import Noise, Requests
+
+
+class Flow:
+    """A stand-in for a server: answers each row by itself, and remembers what it was sent."""
+
+    def __init__(self, event: tuple[int, ...] = (2,)) -> None:
+        self.event = event
+        self.asked: list[dict[str, Any]] = []
+        self.version = 3
+
+    def answer(self, send: Send) -> Answer:
+        request = send.request
+        arguments = orjson.loads(request.body) if request.body else dict(request.query)
+        self.asked.append({"path": request.path, "method": request.method, **arguments})
+        given = {"model": "flow", "version": self.version}
+        if request.path == "sample":
+            n, offset = int(arguments.get("n", 1)), int(arguments.get("offset", 0))
+            seed = int(arguments.get("seed", 11))
+            contexts = arguments.get("context")
+            rows = np.stack([self.row(seed, i) for i in range(offset, offset + n)])
+            if isinstance(contexts, list):
+                rows = np.stack([rows + np.float32(c[0]) for c in contexts])
+            log_prob = rows.reshape(*rows.shape[: -len(self.event)], -1).sum(-1)
+            return self.reply(given | {"seed": seed, "offset": offset, "n": n}, x=rows, log_prob=log_prob)
+        key = "z" if request.path == "decode" else "x"
+        x = np.array(arguments[key], np.float32)
+        x = x.reshape(-1, *self.event)
+        flat = x.reshape(len(x), -1)
+        if "context" in arguments:
+            flat = flat + np.atleast_2d(np.array(arguments["context"], np.float32))[:, :1]
+        out = {"encode": "z", "decode": "x"}.get(request.path)
+        arrays = {"log_prob": flat.sum(1), "log_abs_det_jacobian": flat[:, 0]}
+        return self.reply(given, **arrays, **({out: flat * 2} if out else {"z": flat * 2}))
+
+    def row(self, seed: int, index: int) -> np.ndarray:
+        return np.random.default_rng([seed, index]).normal(size=self.event).astype(np.float32)
+
+    def reply(self, given: dict[str, Any], **arrays: np.ndarray) -> Answer:
+        members = [orjson.dumps(given)[1:-1], *(f'"{k}":'.encode() + number_text(v) for k, v in arrays.items())]
+        return Answer(200, b"{" + b",".join(members) + b"}")
+
+
+def drive(steps, flow):
+    message = None
+    try:
+        while True:
+            message = flow.answer(steps.send(message))
+    except StopIteration as stop:
+        return stop.value
+
+
+def requests(**options):
+    return Requests(Delivery(), **options)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 60), st.sampled_from([(2,), (1,), (2, 2, 1)]), st.booleans())
+def test_pieces_joined_are_the_whole(rows, bound, event, with_context):
+    x = np.random.default_rng(rows).normal(size=(rows, *event)).astype(np.float32)
+    context = np.arange(rows, dtype=np.float32)[:, None] if with_context else None
+    for verb in ("log_prob", "encode", "decode"):
+        whole = drive(getattr(requests(), verb)(x, context, None, None), Flow(event))
+        flow = Flow(event)
+        cut = drive(getattr(requests(max_values=bound), verb)(x, context, None, None), flow)
+        for name in ("log_prob", "z", "x"):
+            if getattr(whole, name, None) is not None:
+                assert getattr(cut, name).tobytes() == getattr(whole, name).tobytes()
+        width = int(np.prod(event)) + with_context
+        assert len(flow.asked) == -(-rows // max(1, bound // width)) if rows * width > bound else len(flow.asked) == 1
+
+
+@settings(deadline=None)
+@given(st.integers(1, 1200), st.integers(0, 50), st.integers(20, 3000), st.sampled_from([None, 5]))
+def test_samples_in_pieces_are_the_whole(n, offset, bound, seed):
+    flow = Flow()
+    drawn = drive(requests(max_values=bound).sample(n, seed, offset, Noise(), None, None, None), flow)
+    expected = np.stack([flow.row(seed or 11, i) for i in range(offset, offset + n)])
+    assert drawn.x.tobytes() == expected.tobytes()
+    assert (drawn.seed, drawn.offset, len(drawn.log_prob)) == (seed or 11, offset, n)
+    starts = [int(asked["offset"]) for asked in flow.asked]
+    counts = [int(asked["n"]) for asked in flow.asked]
+    assert sum(counts) == n
+    assert starts == [offset + sum(counts[:i]) for i in range(len(counts))]
+    assert all(count * 2 <= bound or count == 1 for count in counts[1:])
+
+
+def test_a_wide_context_counts_in_the_size_of_a_request():
+    flow = Flow()
+    context = np.zeros((10, 98), np.float32)
+    drive(requests(max_values=300).log_prob(np.ones((10, 2)), context, None, None), flow)
+    assert [len(asked["x"]) for asked in flow.asked] == [3, 3, 3, 1]
+    assert [len(asked["context"]) for asked in flow.asked] == [3, 3, 3, 1]
+
+
+def test_samples_of_many_contexts_travel_in_pieces():
+    flow = Flow()
+    context = np.arange(50, dtype=np.float32).reshape(50, 1)
+    drawn = drive(requests(max_values=64).sample(3, None, 2, Noise(), context, None, None), flow)
+    assert [len(asked["context"]) for asked in flow.asked] == [21, 21, 8]
+    assert [asked.get("seed") for asked in flow.asked] == [None, 11, 11]
+    assert [asked.get("version") for asked in flow.asked] == [None, 3, 3]
+    assert drawn.x.shape == (50, 3, 2)
+    expected = np.stack([flow.row(11, i) for i in (2, 3, 4)]) + context[:, None]
+    np.testing.assert_array_equal(drawn.x, expected)
+    assert (drawn.seed, drawn.offset) == (11, 2)
+
+
+def test_samples_of_several_contexts_are_joined_along_their_rows():
+    flow = Flow()
+    context = np.array([[0.0], [10.0]], np.float32)
+    drawn = drive(requests(max_values=64).sample(700, 5, 0, Noise(), context, None, None), flow)
+    assert drawn.x.shape == (2, 700, 2)
+    assert drawn.log_prob.shape == (2, 700)
+    rows = np.stack([flow.row(5, i) for i in range(700)])
+    assert drawn.x.tobytes() == np.stack([rows, rows + np.float32(10)]).tobytes()
+    assert {asked["method"] for asked in flow.asked} == {"POST"}
+
+
+def test_the_first_answer_fixes_flow_version_and_seed_for_the_rest():
+    flow = Flow()
+    drive(requests(max_values=100).sample(1000, None, 0, Noise(), None, None, None), flow)
+    assert "seed" not in flow.asked[0]
+    assert "version" not in flow.asked[0]
+    assert all((a["model"], a["version"], a["seed"]) == ("flow", "3", "11") for a in flow.asked[1:])
+    flow = Flow()
+    drive(requests(max_values=4).log_prob(np.ones((9, 2)), None, None, None), flow)
+    assert [asked.get("version") for asked in flow.asked] == [None, 3, 3, 3, 3]
+
+
+def test_a_simple_sample_is_a_get_with_only_what_was_said():
+    flow = Flow()
+    drive(requests().sample(2, 7, 0, Noise(0.5), [0.25, 1e-45], "wine", 4), flow)
+    assert flow.asked == [
+        {
+            "path": "sample",
+            "method": "GET",
+            "model": "wine",
+            "version": "4",
+            "n": "2",
+            "seed": "7",
+            "offset": "0",
+            "temperature": "0.5",
+            "context": "0.25,1e-45",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "sent"),
+    [
+        ((None, None), (None, None), (None, None)),
+        (("a", 2), (None, None), ("a", 2)),
+        (("a", 2), ("a", None), ("a", 2)),
+        (("a", 2), ("b", None), ("b", None)),
+        (("a", 2), ("b", 5), ("b", 5)),
+        (("a", 2), (None, 5), ("a", 5)),
+    ],
+)
+def test_which_flow_a_call_means(own, given, sent):
+    flow = Flow()
+    drive(requests(model=own[0], version=own[1]).encode([[1, 2]], None, *given), flow)
+    assert (flow.asked[0].get("model"), flow.asked[0].get("version")) == sent
+
+
+def test_what_is_asked_for_travels_along():
+    flow = Flow()
+    scores = drive(requests().log_prob([1, 2], [0.5], None, None, ["z", "quantile"], 0.01), flow)
+    assert flow.asked[0] == {
+        "path": "logprob",
+        "method": "POST",
+        "x": [1.0, 2.0],
+        "context": [0.5],
+        "return": ["z", "quantile"],
+        "alarm_rate": 0.01,
+    }
+    assert scores.z.shape == (1, 2)
+    assert scores.in_support.tolist() == [True]
+
+
+def test_one_row_of_context_is_sent_with_every_piece():
+    flow = Flow()
+    drive(requests(max_values=4).log_prob(np.ones((5, 2)), [[0.5]], None, None), flow)
+    assert [asked["context"] for asked in flow.asked] == [[[0.5]]] * 3
+    assert [len(asked["x"]) for asked in flow.asked] == [2, 2, 1]
+
+
+def test_context_and_rows_that_do_not_go_together():
+    with pytest.raises(InvalidInput, match="context has 3 rows, and x has 4"):
+        drive(requests(max_values=4).log_prob(np.ones((4, 2)), np.ones((3, 1)), None, None), Flow())
+
+
+def test_nothing_is_sent_of_input_that_cannot_be():
+    flow = Flow()
+    with pytest.raises(InvalidInput):
+        drive(requests().log_prob([[1, np.nan]], None, None, None), flow)
+    with pytest.raises(InvalidInput, match="context"):
+        drive(requests().sample(1, 1, 0, Noise(), [np.inf], None, None), flow)
+    assert flow.asked == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>", b"[]", b"3", b"{}", b'{"model": "a"}', b'{"model": 1, "version": 1}']
+)
+def test_an_answer_that_is_not_of_this_api(content):
+    steps = requests().encode([[1, 2]], None, None, None)
+    next(steps)
+    with pytest.raises(UnexpectedAnswer):
+        steps.send(Answer(200, content))
