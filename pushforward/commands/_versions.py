@@ -20,10 +20,9 @@ def repository_of(folder: Path, manifest: Manifest, out: Path | None) -> Reposit
     Raises:
         InvalidInput: none is given, and the bundle does not lie in one.
     """
-    from service.bundle.place import place_of
-    from service.bundle.store import Repository
+    from service.bundle.store import Repository, identity_of_folder
 
-    if out is None and place_of(folder) != (manifest.name, manifest.version):
+    if out is None and identity_of_folder(folder) != (manifest.name, manifest.version):
         raise InvalidInput(f"the bundle does not lie at REPOSITORY/{manifest.name}/VERSION: say --out REPOSITORY")
     return Repository(out or folder.absolute().parent.parent)
 

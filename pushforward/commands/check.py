@@ -22,17 +22,16 @@ def command(bundle: Path) -> None:
     folder is checked too, and the place is told where a server would find it.
     """
     from pushforward.cli.sources import bundle_folder
-    from service.bundle.place import place_of, require_place
-    from service.bundle.store import read_bundle
+    from service.bundle.store import check_identity, identity_of_folder, read_bundle
     from service.engine.canary import parity_table
     from service.errors import ParityFailed, Reason
 
     folder = bundle_folder(bundle)
     checked = read_bundle(folder)
     manifest = checked.manifest
-    place = place_of(folder)
+    place = identity_of_folder(folder)
     if place is not None:
-        require_place(manifest, *place)
+        check_identity(manifest, *place)
     files = ", ".join(sorted([*manifest.files, "flow.json"]))
     click.echo(f"{manifest.name} version {manifest.version}: {files}: digests and operators are right")
     table = parity_table(checked)

@@ -11,7 +11,7 @@ import orjson
 from service.api.door import drive
 from service.api.helpers import Helpers
 from service.api.native.arguments import path_version
-from service.bundle.calibration import thinned
+from service.bundle.calibration import thin
 from service.engine.canary import probe
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Entry, Registry
@@ -148,7 +148,7 @@ class Operations:
             "error": None if error is None else {"code": error.code, "detail": error.detail},
         }
         if manifest is not None:
-            shown = thinned(manifest.calibration, _SHOWN_QUANTILES)
+            shown = thin(manifest.calibration, _SHOWN_QUANTILES)
             document = manifest.model_copy(update={"calibration": shown}).model_dump()
             described |= {key: document[key] for key in _BRIEF} | {"directions": sorted(manifest.directions)}
             described["trace"] = [step.name for step in manifest.trace]

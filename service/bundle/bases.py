@@ -1,7 +1,8 @@
-"""The distributions of z that a manifest may name, and what the rest needs to know of each.
+"""The base distributions that a manifest may name, with the parameters of each.
 
-The densities are the exporter's (`models.flows.bases`), the draws are the server's
-(`service.engine.sampling.latents`); both read the numbers that stand here. Must not import torch or anything of HTTP.
+The exporter computes their densities (`models.flows.bases`) and the server draws from them
+(`service.engine.sampling.latents`). Both read the parameters from these classes. Must not import torch or anything of
+HTTP.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, FiniteFloat, model_validator
-
-from service.bundle.part import Part
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 __all__ = [
     "MAX_COMPONENTS",
@@ -22,6 +21,7 @@ __all__ = [
     "AnyBase",
     "Base",
     "DiagonalNormalBase",
+    "ManifestPart",
     "MixtureBase",
     "NormalBase",
     "StudentTBase",
@@ -29,10 +29,11 @@ __all__ = [
 ]
 
 MAX_DEGREES_OF_FREEDOM: Final = 100
-"""With more a Student-t is hardly told from a normal distribution, and a draw costs a random word for every two."""
+"""The most degrees of freedom of a Student-t base. With more it is close to a normal distribution, and a draw costs one
+random word for every two of them."""
 
 MAX_COMPONENTS: Final = 1024
-"""A mixture has no more components than this."""
+"""The most components of a mixture."""
 
 _SUM_TOLERANCE: Final = 1e-6
 
@@ -40,13 +41,20 @@ Positive = Annotated[FiniteFloat, Field(gt=0)]
 Float64 = npt.NDArray[np.float64]
 
 
-class _Base(Part):
-    """What is asked of every base.
+class ManifestPart(BaseModel):
+    """A strict, frozen part of the manifest: an unknown or misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Base(ManifestPart):
+    """A base distribution.
 
     Attributes:
-        title: what it is called in a sentence.
-        tempered: whether `temperature` may scale its deviations: it is made of normal distributions.
-        path: how a walk between two latents goes where nobody says.
+        title: its name in a sentence.
+        tempered: whether `temperature` may scale its standard deviations. It may where the base is made of normal
+            distributions.
+        path: the default path between two latents.
     """
 
     title: ClassVar[str]
@@ -55,12 +63,12 @@ class _Base(Part):
 
     @property
     def width(self) -> int | None:
-        """The number of coordinates that its numbers are for; None where it fits any."""
+        """The number of coordinates that its parameters are given for; None where it fits any number."""
         return None
 
     @property
     def reading(self) -> str:
-        """The distribution in a few words."""
+        """A short description."""
         return self.title
 
 
@@ -75,12 +83,12 @@ class NormalBase(_Base):
 
     @property
     def reading(self) -> str:
-        """The distribution in a few words."""
+        """A short description."""
         return "N(0, 1) in each"
 
 
 class DiagonalNormalBase(_Base):
-    """z_i ~ N(m_i, s_i^2), each apart: log p_Z(z) = sum -((z_i - m_i) / s_i)^2 / 2 - log s_i - log(2 pi) / 2.
+    """z_i ~ N(m_i, s_i^2), independent: log p_Z(z) = sum -((z_i - m_i) / s_i)^2 / 2 - log s_i - log(2 pi) / 2.
 
     Args:
         mean: m ``[D]``.
@@ -100,7 +108,7 @@ class DiagonalNormalBase(_Base):
     standard_deviation: Annotated[list[Positive], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _one_of_each(self) -> Self:
+    def _check_lengths(self) -> Self:
         if len(self.mean) != len(self.standard_deviation):
             raise ValueError(
                 f"a diagonal normal base needs as many standard deviations as means, and has "
@@ -115,8 +123,8 @@ class DiagonalNormalBase(_Base):
 
     @property
     def reading(self) -> str:
-        """The distribution in a few words."""
-        ranges = f"{_range('means', self.mean)}, {_range('deviations', self.standard_deviation)}"
+        """A short description."""
+        ranges = f"{_extent('means', self.mean)}, {_extent('deviations', self.standard_deviation)}"
         return f"N(mean, deviation^2) in each, {ranges}"
 
     @cached_property
@@ -126,7 +134,7 @@ class DiagonalNormalBase(_Base):
 
 
 class StudentTBase(_Base):
-    """z_i of a Student-t distribution with n degrees of freedom, each apart: tails that fall as |z|^-(n + 1).
+    """z_i of a Student-t distribution with n degrees of freedom, independent: tails that fall as |z|^-(n + 1).
 
     log p_Z(z) = sum log G((n + 1) / 2) - log G(n / 2) - log(n pi) / 2 - (n + 1) / 2 log(1 + z_i^2 / n), G the gamma
     function.
@@ -142,7 +150,7 @@ class StudentTBase(_Base):
 
     @property
     def reading(self) -> str:
-        """The distribution in a few words."""
+        """A short description."""
         plural = "" if self.degrees_of_freedom == 1 else "s"
         return f"Student-t with {self.degrees_of_freedom} degree{plural} of freedom in each"
 
@@ -151,8 +159,8 @@ class MixtureBase(_Base):
     """A mixture of K diagonal normals: p_Z(z) = sum_k w_k N(z; m_k, diag(s_k^2)).
 
     Args:
-        weights: w ``[K]``, above zero; their sum is one to within a millionth, and what is left of it is rounding:
-            everything divides by it.
+        weights: w ``[K]``, above zero. Their sum is one to within a millionth. The difference is rounding, and
+            every use divides by the sum.
         means: m ``[K, D]``.
         standard_deviations: s ``[K, D]``, above zero.
     """
@@ -166,7 +174,7 @@ class MixtureBase(_Base):
     standard_deviations: list[list[Positive]]
 
     @model_validator(mode="after")
-    def _one_of_each(self) -> Self:
+    def _check_lengths(self) -> Self:
         count = len(self.weights)
         if abs(math.fsum(self.weights) - 1) > _SUM_TOLERANCE:
             raise ValueError(f"the weights of a mixture must sum to 1, and sum to {math.fsum(self.weights):.9g}")
@@ -185,11 +193,11 @@ class MixtureBase(_Base):
 
     @property
     def reading(self) -> str:
-        """The distribution in a few words."""
+        """A short description."""
         deviations = [value for row in self.standard_deviations for value in row]
         return (
-            f"a mixture of {len(self.weights)} diagonal normals, {_range('weights', self.weights)}, "
-            f"{_range('means', [value for row in self.means for value in row])}, {_range('deviations', deviations)}"
+            f"a mixture of {len(self.weights)} diagonal normals, {_extent('weights', self.weights)}, "
+            f"{_extent('means', [value for row in self.means for value in row])}, {_extent('deviations', deviations)}"
         )
 
     @cached_property
@@ -199,8 +207,8 @@ class MixtureBase(_Base):
 
     @cached_property
     def thresholds(self) -> Float64:
-        """The shares of the components added up, without the last ``[K - 1]``: where a uniform number changes them."""
-        # Python adds one by one, as NumPy does not promise to: the same bits on every machine.
+        """The cumulative weights without the last, ``[K - 1]``; a uniform number between two picks a component."""
+        # Python adds one by one, which NumPy does not promise. So the bits are the same on every machine.
         total, sums = 0.0, []
         for weight in self.weights:
             total += weight
@@ -218,23 +226,23 @@ class UniformBase(_Base):
     high: FiniteFloat
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_order(self) -> Self:
         if not self.low < self.high:
             raise ValueError(f"a uniform base needs low < high, and has {self.low} and {self.high}")
         return self
 
     @property
     def reading(self) -> str:
-        """The distribution in a few words."""
+        """A short description."""
         return f"U({self.low:g}, {self.high:g}) in each"
 
 
 Base = NormalBase | DiagonalNormalBase | StudentTBase | MixtureBase | UniformBase
-"""Any of them."""
+"""Any base distribution."""
 
 AnyBase = Annotated[Base, Field(discriminator="family")]
-"""Any of them, as a key of the manifest: `family` says which."""
+"""Any base distribution as a key of the manifest, told apart by `family`."""
 
 
-def _range(name: str, values: list[float]) -> str:
+def _extent(name: str, values: list[float]) -> str:
     return f"{name} {min(values):.3g} to {max(values):.3g}"

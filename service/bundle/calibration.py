@@ -1,4 +1,7 @@
-"""log_prob over held-out rows, summed up for a manifest: at export, and when a bundle is calibrated anew."""
+"""The calibration of a flow: log_prob over held-out rows, summarized for the manifest.
+
+The exporter calibrates a new flow, and `pushforward calibrate` calibrates a bundle anew.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,18 @@ import numpy.typing as npt
 
 from service.bundle.manifest import MAX_QUANTILES, Calibration
 
-__all__ = ["calibrate", "thinned"]
+__all__ = ["calibrate", "thin"]
 
 
 def calibrate(log_prob: npt.NDArray[np.floating], gaussian_mean: float | None = None) -> Calibration:
-    """Sum up log_prob ``[M]`` over held-out rows, finite and in nats, M >= 2.
+    """Summarize log_prob over held-out rows.
 
-    All M values are kept, sorted; of more than `MAX_QUANTILES`, so many order statistics with their ranks.
+    All M values are kept, sorted. Of more than `MAX_QUANTILES` values, as many order statistics are kept, with their
+    ranks.
 
     Args:
-        log_prob: as the served graph gives it, in float32: each is kept as its shortest exact text.
+        log_prob: ``[M]``, M >= 2, finite, in nats, in float32 from the served graph. Each is kept as its shortest exact
+            text.
         gaussian_mean: see `Calibration`.
 
     Example:
@@ -24,7 +29,7 @@ def calibrate(log_prob: npt.NDArray[np.floating], gaussian_mean: float | None = 
         [-3.0, -2.1, -1.0]
     """
     ordered = np.sort(log_prob.astype(np.float32))
-    kept = _spread(ordered.size, MAX_QUANTILES)
+    kept = _spread_indices(ordered.size, MAX_QUANTILES)
     return Calibration(
         rows=int(ordered.size),
         mean=float(log_prob.mean(dtype=np.float64)),
@@ -35,8 +40,8 @@ def calibrate(log_prob: npt.NDArray[np.floating], gaussian_mean: float | None = 
     )
 
 
-def thinned(calibration: Calibration, most: int) -> Calibration:
-    """The same with at most so many of its quantiles, the least and the greatest among them: for showing it.
+def thin(calibration: Calibration, most: int) -> Calibration:
+    """Keep at most `most` of the quantiles, the least and the greatest among them, to show a calibration.
 
     Args:
         calibration: of a manifest.
@@ -45,13 +50,13 @@ def thinned(calibration: Calibration, most: int) -> Calibration:
     count = len(calibration.quantiles)
     if count <= most:
         return calibration
-    kept = _spread(count, most)
+    kept = _spread_indices(count, most)
     exact = calibration.ranks or (list(range(count)) if count == calibration.rows else None)
     quantiles = np.asarray(calibration.quantiles)[kept].tolist()
     ranks = None if exact is None else [exact[at] for at in kept]
     return calibration.model_copy(update={"quantiles": quantiles, "ranks": ranks})
 
 
-def _spread(count: int, most: int) -> npt.NDArray[np.intp]:
-    """Indices into `count` values, the first and the last among them, evenly spread; all where there are few."""
+def _spread_indices(count: int, most: int) -> npt.NDArray[np.intp]:
+    """At most `most` evenly spread indices into `count` values, the first and the last among them."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.intp)

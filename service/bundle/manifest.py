@@ -1,4 +1,4 @@
-"""flow.json: what a bundle says about its flow. The one definition, for the exporter and for the server.
+"""The manifest of a bundle, flow.json: one definition for the exporter and for the server.
 
 Must not import onnxruntime, torch or anything of HTTP.
 """
@@ -12,8 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
-from service.bundle.bases import AnyBase
-from service.bundle.part import Part
+from service.bundle.bases import AnyBase, ManifestPart
 from service.errors import ManifestInvalid, Reason
 
 __all__ = [
@@ -34,14 +33,14 @@ __all__ = [
 ]
 
 FORMAT: Final[Literal[2]] = 2
-"""The number of the format that is written. Format 1, which kept at most 1,001 quantiles, is read too; a reader
-refuses any other."""
+"""The number of the format that is written. Format 1, which kept at most 1,001 quantiles, is read too. Any other is
+refused."""
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
-"""What a flow may be called: it is a folder's name and a part of a URL."""
+"""The pattern of a flow's name, which is a folder's name and a part of a URL."""
 
 MAX_QUANTILES = 1 << 15
-"""At most so many order statistics of the held-out log_prob are kept."""
+"""The most order statistics of the held-out log_prob that a manifest keeps."""
 
 _DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 _MAX_WIDTH = 1 << 20
@@ -57,7 +56,7 @@ def is_flow_name(name: str) -> bool:
     return re.fullmatch(NAME_PATTERN[1:-1], name) is not None
 
 
-class Feature(Part):
+class Feature(ManifestPart):
     """One column of a table.
 
     Args:
@@ -84,14 +83,14 @@ class ContextFeature(Feature):
     category: str | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_class(self) -> Self:
         if (self.column is None) != (self.category is None):
             raise ValueError(f"{self.name!r} needs both a column and a category, or neither")
         return self
 
 
-class Support(Part):
-    """Where the density can be above zero: every coordinate of x between low and high.
+class Support(ManifestPart):
+    """The support of the density: every coordinate of x lies between low and high.
 
     Args:
         low: the lower end, in the units of x; null where there is none.
@@ -106,8 +105,8 @@ class Support(Part):
     high_closed: bool = False
 
 
-class Quantization(Part):
-    """How integer-valued data became continuous, and so how an integer row is read.
+class Quantization(ManifestPart):
+    """The dequantization of integer-valued data, by which an integer row is read.
 
     Args:
         low: the least integer of the data.
@@ -122,7 +121,7 @@ class Quantization(Part):
     reading: str
 
 
-class Calibration(Part):
+class Calibration(ManifestPart):
     """The distribution of log_prob over held-out rows, in nats.
 
     Args:
@@ -151,7 +150,7 @@ class Calibration(Part):
         return self.standard_deviation / math.sqrt(self.rows)
 
     @model_validator(mode="after")
-    def _ascending(self) -> Self:
+    def _check_quantiles(self) -> Self:
         if any(a > b for a, b in zip(self.quantiles, self.quantiles[1:], strict=False)):
             raise ValueError("quantiles must ascend")
         if self.ranks is not None:
@@ -162,8 +161,8 @@ class Calibration(Part):
         return self
 
 
-class Parity(Part):
-    """How far the exported graphs are from the float64 flow they came from: maxima over all rows tried.
+class Parity(ManifestPart):
+    """The errors of the exported graphs against the float64 flow they came from: maxima over all rows tried.
 
     Args:
         tolerance: the bound that the gate held log_prob to.
@@ -173,8 +172,8 @@ class Parity(Part):
         z: the same for the latent of the forward graph.
         x: the same for the data of the inverse graph.
         round_trip: max of abs(g(f(x)) - x) / (1 + abs(x)) over held-out rows.
-        batch_multiple: in batches of a multiple of so many rows each row gave the same bits at every place; null
-            where that was not tried.
+        batch_multiple: the number of rows such that in batches of its multiples each row gave the same bits at every
+            position; null where that was not tried.
     """
 
     tolerance: Annotated[FiniteFloat, Field(gt=0)]
@@ -187,8 +186,8 @@ class Parity(Part):
     batch_multiple: Annotated[int, Field(ge=1)] | None = None
 
 
-class Recalibration(Part):
-    """Where the calibration came from, of a bundle that was calibrated anew.
+class Recalibration(ManifestPart):
+    """The origin of the calibration of a bundle that was calibrated anew.
 
     Args:
         data: the held-out rows, in words; no path of anyone's machine.
@@ -203,16 +202,16 @@ class Recalibration(Part):
     created: str
 
 
-class Provenance(Part):
-    """Where the flow came from.
+class Provenance(ManifestPart):
+    """The origin of a flow.
 
     Args:
-        data: what it was fitted to, in words; no path of anyone's machine.
-        recipe: the recipe it was fitted by, whole.
+        data: the training data, in words; no path of anyone's machine.
+        recipe: the whole recipe of the fit.
         seed: the seed of the fit; null where nothing was random.
-        libraries: name -> version of what made it.
+        libraries: name -> version of the libraries that made it.
         created: the moment of export, ISO 8601 in UTC.
-        recalibration: where the calibration came from, if not from the export.
+        recalibration: the origin of the calibration, where it is not the export.
     """
 
     data: str
@@ -223,11 +222,11 @@ class Provenance(Part):
     recalibration: Recalibration | None = None
 
 
-class Step(Part):
+class Step(ManifestPart):
     """One step of the chain from x to z, as trace.onnx shows it.
 
     Args:
-        name: what it is, such as ``"standardize"`` or ``"coupling 2"``.
+        name: of the step, such as ``"standardize"`` or ``"coupling 2"``.
         shape: of the event after it.
     """
 
@@ -235,31 +234,31 @@ class Step(Part):
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
 
 
-class Manifest(Part):
+class Manifest(ManifestPart):
     """The content of flow.json.
 
     Args:
         format: the number of the format, `FORMAT` or an older one.
-        name: what the flow is called, `NAME_PATTERN`.
+        name: of the flow, of `NAME_PATTERN`.
         version: a positive integer.
-        description: one or two sentences for whoever meets the flow in a list.
+        description: one or two sentences for a list of flows.
         event_shape: the shape of one row of x: ``[D]`` for a table, ``[H, W, C]`` for an image.
         latent_width: the number of coordinates of z.
         context_width: the number of columns of context; 0 for a flow without.
         features: one entry a column, for a table that names its columns; else empty.
         context_features: one entry a column of context, where those have names; else empty.
         base: the distribution of z (`service.bundle.bases`).
-        support: where the density can be above zero; null for all of space.
+        support: the support of the density; null for all of space.
         quantization: for integer-valued data; else null.
         inverse: "closed form" where x follows from z by formulas, be it column after column; "numeric" where some step
-            searches for it, by a number of steps that is fixed.
+            searches for it in a fixed number of steps.
         opset: the ONNX opset of the graphs.
         files: file name -> SHA-256, for every other file of the bundle.
         calibration: log_prob on held-out rows.
         directions: name -> direction in latent space, ``[D]``.
         trace: the steps of the chain, where the bundle holds trace.onnx; else empty.
-        parity: what the exporter's gate measured.
-        provenance: where the flow came from.
+        parity: the errors that the exporter's gate measured.
+        provenance: the origin of the flow.
 
     Raises:
         ManifestInvalid: from `from_json`, naming each wrong key.
@@ -292,7 +291,7 @@ class Manifest(Part):
         return math.prod(self.event_shape)
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_widths_and_names(self) -> Self:
         if self.event_width > _MAX_WIDTH:
             raise ValueError(f"an event may hold at most {_MAX_WIDTH} values, not {self.event_width}")
         if self.latent_width != self.event_width:

@@ -1,9 +1,9 @@
-"""What an ONNX graph may hold: an allow-list, checked before ONNX Runtime sees a byte.
+"""The allow-list of ONNX operators, checked before ONNX Runtime reads a graph.
 
-A bundle is data from a stranger. A graph can read files (external data), loop for ever, or be random; none of
-these has a place in a flow; one form of Loop has, the passes of an autoregressive step. The parser is Google's
-protobuf, which ONNX Runtime brings; the schema is the part of onnx.proto
-(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto) that these checks read, so that serving does not carry the
+A bundle is data from a stranger. A graph can read files (external data), loop for ever, or be random, and a flow needs
+none of these. The one exception is a form of Loop: the passes of an autoregressive step. The parser is Google's
+protobuf, which ONNX Runtime requires. The schema is the part of onnx.proto
+(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto) that these checks read, so that serving does not need the
 `onnx` package.
 """
 
@@ -32,17 +32,17 @@ ALLOWED_OPERATORS: Final[frozenset[str]] = frozenset(
 )
 """Operators of the default domain: elementwise, linear, shape and selection. No control flow, nothing random.
 
-`Loop` comes beside them in one form only, which `check_graph` describes."""
+`check_graph` also allows `Loop` in one form, which it describes."""
 
 MAX_PASSES: Final = 4096
-"""The most passes of a Loop: as many as an autoregressive step may have columns."""
+"""The most passes of a Loop, and so the most columns of an autoregressive step."""
 MAX_LOOPS: Final = 512
 """The most Loops of a graph: one or two for each autoregressive step."""
 
 _BYTES, _STRING, _INT64, _INT32 = 12, 9, 3, 5  # FieldDescriptorProto.Type
 _OPTIONAL, _REPEATED = 1, 3  # FieldDescriptorProto.Label
 _ONNX_INT64, _ONNX_INT64_BYTES = 7, 8  # TensorProto.DataType
-_BEFORE_CARRIED = 2  # inputs of a Loop and of its body before those that are carried: passes and condition
+_BEFORE_CARRIED = 2  # inputs of a Loop and of its body before the carried values: passes and condition
 
 # message -> (field, number, type or message, label)
 _SCHEMA: dict[str, list[tuple[str, int, int | str, int]]] = {
@@ -109,11 +109,11 @@ _Model: Final = _model_class()
 
 @dataclass(frozen=True, slots=True)
 class GraphSummary:
-    """What a graph is made of.
+    """The opset, the operators and the Loops of a graph.
 
     Args:
         opset: the version of the default operator set.
-        operators: operator -> how many nodes, those in the bodies of Loops included.
+        operators: operator -> number of nodes, those in the bodies of Loops included.
         passes: the most passes of each Loop.
     """
 
@@ -128,21 +128,24 @@ class GraphSummary:
 
 
 def check_graph(data: bytes, file: str) -> GraphSummary:
-    """Hold an ONNX file against the allow-list.
+    """Check an ONNX file against the allow-list.
 
-    A Loop is let in whose number of passes is at most `MAX_PASSES` and written in the file: its first input is an
-    int64 initializer, which nobody can feed, and its condition can only end it sooner. Its body holds operators of
-    the list and no graph, and gives back what it carries and nothing else. So every node runs at most `MAX_PASSES`
-    times, and a graph does at most that many times the work of its nodes written out once.
+    A Loop is allowed where the file holds its number of passes, at most `MAX_PASSES`. Its first input is an int64
+    initializer, which no caller can feed, and its condition can only end it sooner. Its body holds operators of the
+    list and no graph, and returns the carried values and nothing else. So every node runs at most `MAX_PASSES` times,
+    and a graph does at most that many times the work of its nodes written out once.
 
     Args:
         data: the file's bytes.
         file: its name within the bundle, for the error.
 
+    Returns:
+        The opset, the operators and the Loops of the graph.
+
     Raises:
-        ForbiddenGraph: where `data` is no ONNX model, or holds an operator outside `ALLOWED_OPERATORS`, a Loop of
-            another form or more than `MAX_LOOPS`, any other subgraph, a local function, training information, a
-            sparse tensor, or a tensor whose values lie in another file.
+        ForbiddenGraph: `data` is no ONNX model, or holds an operator outside `ALLOWED_OPERATORS`, a Loop of another
+            form or more than `MAX_LOOPS`, any other subgraph, a local function, training information, a sparse tensor,
+            or a tensor whose values lie in another file.
     """
     try:
         model = _Model.FromString(data)
@@ -156,16 +159,16 @@ def check_graph(data: bytes, file: str) -> GraphSummary:
     loops = _check_nodes(model.graph, file, operators)
     if len(loops) > MAX_LOOPS:
         raise ForbiddenGraph(f"{file} holds {len(loops)} Loops; at most {MAX_LOOPS} are allowed")
-    passes = tuple(_passes(model.graph, loop, file) for loop in loops)
+    passes = tuple(_read_passes(model.graph, loop, file) for loop in loops)
     for loop in loops:
-        if _check_nodes(_body(loop, file), file, operators):
+        if _check_nodes(_read_body(loop, file), file, operators):
             raise ForbiddenGraph(f"{file} holds a Loop in the body of another")
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     return GraphSummary(opset, operators, passes)
 
 
 def _check_nodes(graph: Any, file: str, operators: Counter[str]) -> list[Any]:  # noqa: ANN401  see `_model_class`
-    """Hold the nodes and tensors of one graph against the list, and count them; its Loops are left to the caller."""
+    """Check the nodes and tensors of one graph against the list, count its operators, and return its Loops."""
     if graph.sparse_initializer:
         raise ForbiddenGraph(f"{file} holds sparse tensors")
     tensors = list(graph.initializer)
@@ -189,7 +192,7 @@ def _check_nodes(graph: Any, file: str, operators: Counter[str]) -> list[Any]:  
     return loops
 
 
-def _passes(graph: Any, loop: Any, file: str) -> int:  # noqa: ANN401  see `_model_class`
+def _read_passes(graph: Any, loop: Any, file: str) -> int:  # noqa: ANN401  see `_model_class`
     """The most passes of a Loop, which is a constant of the graph that holds it."""
     name = loop.input[0] if loop.input else ""
     found = [tensor for tensor in graph.initializer if name and tensor.name == name]
@@ -208,8 +211,8 @@ def _passes(graph: Any, loop: Any, file: str) -> int:  # noqa: ANN401  see `_mod
     return int(passes)
 
 
-def _body(loop: Any, file: str) -> Any:  # noqa: ANN401  see `_model_class`
-    """The body of a Loop that gives back what it carries, and nothing else."""
+def _read_body(loop: Any, file: str) -> Any:  # noqa: ANN401  see `_model_class`
+    """The body of a Loop that returns the carried values, and nothing else."""
     bodies = [attribute.g for attribute in loop.attribute if attribute.name == "body" and attribute.HasField("g")]
     if len(bodies) != 1 or len(loop.attribute) != 1:
         raise ForbiddenGraph(f"{file} holds a Loop without one body, or with more")

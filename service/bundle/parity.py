@@ -1,6 +1,6 @@
-"""How far a graph's answers are from the ones computed in float64: one measure for exporter, check and canary.
+"""The error of a graph's answers against those computed in float64: one measure for exporter, `check` and canary.
 
-Must not import onnxruntime or torch: both sides hand in arrays.
+Must not import onnxruntime or torch: its callers hand in arrays.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ TOLERANCE = 1e-4
 """The bound on the relative error of log_prob, for the gate, for `check` and for the canary."""
 
 BATCH_MULTIPLE = 4
-"""A row's answer is bitwise the same in every batch of a multiple of so many rows: the server pads to it, and the
-exporter's gate shows it of each graph."""
+"""A row's answer is bitwise the same in every batch whose size is a multiple of this. The server pads batches to it,
+and the exporter's gate proves it for each graph."""
 
 
 def log_det_unit(log_prob: npt.ArrayLike, width: int) -> npt.NDArray[np.float64]:
-    """What log-determinants are divided by before their `relative_error`: 1 + min(|log_prob|, D).
+    """The unit of log-determinants, by which they are divided before their `relative_error`: 1 + min(|log_prob|, D).
 
-    Large terms of both signs, as those of a logit and of a scale for each of a thousand pixels, can leave hardly
-    anything, with float32's rounding of what they were: some nats a column, and a log-determinant adds up D columns.
-    All that it is for is its part in log_prob, which is held to one plus its own size. Beyond D nats that size is the
-    latent's distance, as of a row far outside the data, and no excuse for a log-determinant.
+    Large terms of both signs can cancel, such as those of a logit and of a scale for each of a thousand pixels. The
+    rounding errors of the terms stay: up to some nats a column, and a log-determinant adds up D columns. A
+    log-determinant only matters as a part of log_prob, whose error is relative to one plus its own size. Beyond D nats
+    that size is the distance of the latent, as for a row far outside the data, and excuses no error of a
+    log-determinant.
 
     Args:
         log_prob: ``[N]`` as expected, in nats; -inf outside the support, where the unit is 1.
@@ -42,21 +43,21 @@ def log_det_unit(log_prob: npt.ArrayLike, width: int) -> npt.NDArray[np.float64]
 
 
 def relative_error(actual: npt.ArrayLike, expected: npt.ArrayLike) -> float:
-    """The greatest error relative to one plus the size of what was expected.
+    """The greatest error relative to one plus the expected size: max |actual - expected| / (1 + |expected|).
 
-    max |actual - expected| / (1 + |expected|); a log-density spans many orders, so that neither the absolute
-    nor the purely relative error is a fair measure of it.
+    A log-density spans many orders of magnitude, so that neither the absolute nor the purely relative error is a fair
+    measure of it.
 
     Args:
         actual: any shape.
         expected: the same shape.
 
     Returns:
-        The maximum, 0.0 for empty arrays. Equal infinities agree; where only one side is infinite, or any value
-        is NaN, the error is infinite.
+        The maximum; 0.0 for empty arrays. Equal infinities agree. Where only one side is infinite, or any value is NaN,
+        the error is infinite.
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: the shapes differ.
 
     Example:
         >>> relative_error([1.0, -np.inf], [1.1, -np.inf]) < 0.05

@@ -2,6 +2,9 @@
 
 Reading checks everything that needs no engine: the files, their digests, the graphs' operators. The answers to
 the golden rows are checked by `service.engine`, and by the exporter before a bundle is written.
+
+The names of the folders and the manifest must agree: a server goes by the folders' names, so that a bundle in the
+folder of another would answer in its place.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ import numpy.typing as npt
 
 from service.bundle.manifest import Manifest, is_flow_name
 from service.bundle.operators import check_graph
-from service.bundle.place import is_version
 from service.errors import (
+    BundleError,
     DataError,
     DigestMismatch,
     FlowNotFound,
@@ -33,15 +36,70 @@ from service.errors import (
     VersionNotFound,
 )
 
-__all__ = ["Bundle", "Golden", "Repository", "digest", "read_bundle"]
+__all__ = [
+    "Bundle",
+    "Golden",
+    "Repository",
+    "check_identity",
+    "digest",
+    "identity_of_folder",
+    "is_version",
+    "read_bundle",
+]
 
 MANIFEST_FILE = "flow.json"
 REQUIRED_FILES = frozenset({"forward.onnx", "inverse.onnx", "golden.npz"})
 OPTIONAL_FILES = frozenset({"trace.onnx"})
 MAX_FILE_BYTES = 512 << 20
-"""No file of a bundle may be larger: a cap on what a stranger can make the server read."""
+"""The size of the largest file of a bundle: a cap on what a stranger can make the server read."""
 MAX_GOLDEN_BYTES = 64 << 20
-"""The same for golden.npz once it is unpacked."""
+"""The size of the largest golden.npz once it is unpacked."""
+
+
+def is_version(name: str) -> bool:
+    """Tell whether `name` is a version as a folder writes it: a positive integer without leading zeros.
+
+    Example:
+        >>> is_version("12"), is_version("012"), is_version("v1")
+        (True, False, False)
+    """
+    return name.isascii() and name.isdigit() and not name.startswith("0") and len(name) <= 9
+
+
+def identity_of_folder(folder: Path) -> tuple[str, int] | None:
+    """The flow and version that a server would take a folder for.
+
+    Args:
+        folder: absolute, or relative to the working directory.
+
+    Returns:
+        Name and version where the path ends in ``<name>/<version>``; None where it does not.
+
+    Example:
+        >>> identity_of_folder(Path("repository/two-moons/1")), identity_of_folder(Path("/srv/Downloads/mine"))
+        (('two-moons', 1), None)
+    """
+    absolute = Path(os.path.abspath(folder))  # noqa: PTH100  resolve() would follow links; a server goes by their names
+    name, version = absolute.parent.name, absolute.name
+    return (name, int(version)) if is_flow_name(name) and is_version(version) else None
+
+
+def check_identity(manifest: Manifest, name: str, version: int) -> None:
+    """Compare a manifest's name and version with those of the folder that holds it.
+
+    Args:
+        manifest: of the bundle.
+        name: the flow that the folder stands for.
+        version: the version that the folder stands for.
+
+    Raises:
+        BundleError: they differ.
+    """
+    if (manifest.name, manifest.version) != (name, version):
+        raise BundleError(
+            f"flow.json is of {manifest.name} version {manifest.version}, "
+            f"and the bundle lies where {name} version {version} should"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +121,7 @@ class Golden:
     context: npt.NDArray[np.float32] | None = None
 
     def to_npz(self) -> bytes:
-        """Write golden.npz. The same rows give the same bytes."""
+        """The bytes of golden.npz. The same rows give the same bytes."""
         arrays: dict[str, npt.NDArray[np.floating]] = {
             "x": self.x,
             "z": self.z,
@@ -78,10 +136,14 @@ class Golden:
 
     @classmethod
     def from_npz(cls, data: bytes, manifest: Manifest) -> Golden:
-        """Read golden.npz and hold its shapes against the manifest.
+        """Read golden.npz and compare its shapes with the manifest.
+
+        Args:
+            data: the bytes of golden.npz.
+            manifest: of the same bundle.
 
         Raises:
-            UnexpectedFile: where it is no npz of these arrays, or they have other shapes or dtypes.
+            UnexpectedFile: `data` is no npz of these arrays, or they have other shapes or dtypes.
         """
         arrays = _read_npz(data)
         rows = arrays["x"].shape[0] if "x" in arrays and arrays["x"].ndim else 0
@@ -123,7 +185,7 @@ def _read_npz(data: bytes) -> dict[str, npt.NDArray[np.generic]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
-    """A bundle as read: every byte that will be served has been checked, and is not read again.
+    """A bundle in memory: every byte that will be served has been checked, and is not read again.
 
     Args:
         manifest: the content of flow.json.
@@ -136,7 +198,7 @@ class Bundle:
     golden: Golden
 
     def files(self) -> dict[str, bytes]:
-        """What a bundle with these graphs and golden rows is installed with: file name -> bytes."""
+        """The files to install a bundle with these graphs and golden rows from: file name -> bytes."""
         return {**self.graphs, "golden.npz": self.golden.to_npz()}
 
 
@@ -146,7 +208,7 @@ def digest(data: bytes) -> str:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Read a bundle into memory and check all that needs no engine.
+    """Read a bundle into memory, and check everything that needs no engine.
 
     Args:
         folder: the folder that holds flow.json.
@@ -196,7 +258,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def _read_file(folder: Path, name: str) -> bytes:
-    """Read one regular file of the bundle: no link of either kind, no device, nothing over the cap."""
+    """Read one regular file of the bundle: no symbolic or hard link, no device, no file over the cap."""
     try:
         descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -213,8 +275,8 @@ def _read_file(folder: Path, name: str) -> bytes:
 class Repository:
     """A folder of flows: `<root>/<name>/<version>/`.
 
-    Names and versions are looked up among what is there, never joined to a path unchecked. Anything that is not
-    so named (a recipe beside the versions, a temporary folder) is passed over.
+    Names and versions are looked up among the folders, and never joined to a path unchecked. An entry with any other
+    name (a recipe beside the versions, a temporary folder) is ignored.
 
     Args:
         root: the folder; it need not exist yet.
@@ -237,10 +299,15 @@ class Repository:
         return sorted(int(e.name) for e in os.scandir(folder) if is_version(e.name) and e.is_dir())
 
     def path(self, name: str, version: int | None = None) -> Path:
-        """The folder of one bundle; the newest where no version is given.
+        """The folder of one bundle.
+
+        Args:
+            name: of the flow.
+            version: None for the newest.
 
         Raises:
-            FlowNotFound, VersionNotFound: where it is not there.
+            FlowNotFound: the repository holds no such flow.
+            VersionNotFound: the flow has no such version.
         """
         versions = self.versions(name)
         if not versions:
@@ -254,18 +321,18 @@ class Repository:
         return max(self.versions(name), default=0) + 1
 
     def install(self, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
-        """Write a bundle: a temporary folder, fsync, a check of what was written, rename.
+        """Write a bundle to a temporary folder, sync it, check it, and rename it.
 
         Args:
-            manifest: its `files` are filled in here, from what is written.
+            manifest: of the bundle; its `files` are filled in here.
             files: file name -> bytes, without flow.json.
 
         Returns:
             The folder of the bundle.
 
         Raises:
-            BundleError: where the bundle would not be served; then nothing is left behind.
-            FileExistsError: where this version is there already: a version never changes.
+            BundleError: the bundle would not be served. Nothing is left behind.
+            FileExistsError: this version exists already, and a version never changes.
         """
         target = self.root / manifest.name / str(manifest.version)
         if target.exists():
@@ -287,16 +354,19 @@ class Repository:
         return target
 
     def install_next(self, manifest: Manifest, files: Mapping[str, bytes], *, pinned: bool = False) -> Path:
-        """Write a bundle, as `install`; where its version was taken since it was chosen, as the next one.
+        """Write a bundle, as the next free version where another process has taken its version meanwhile.
 
         Args:
-            manifest: of the version that was free.
+            manifest: of the bundle, with the version that was free.
             files: as for `install`.
-            pinned: whether it must be this version.
+            pinned: whether the version must be the one of the manifest.
+
+        Returns:
+            The folder of the bundle.
 
         Raises:
             BundleError: as `install`.
-            DataError: this version is there already, and it is pinned.
+            DataError: the version exists already, and it is pinned.
         """
         while True:
             try:
@@ -306,7 +376,7 @@ class Repository:
                     raise
                 if pinned:
                     raise DataError(f"{manifest.name} has a version {manifest.version} already") from error
-            # What took it may be no folder of a bundle, and so no version to the repository.
+            # The entry of that name may be no folder of a bundle, and so no version of the repository.
             free = max(self.next_version(manifest.name), manifest.version + 1)
             manifest = manifest.model_copy(update={"version": free})
 

@@ -14,8 +14,7 @@ from typing import Literal
 import numpy as np
 
 from service.bundle.manifest import Manifest
-from service.bundle.place import require_place
-from service.bundle.store import Bundle, Repository, read_bundle
+from service.bundle.store import Bundle, Repository, check_identity, read_bundle
 from service.engine.batching.chunk_size import Timing, best_chunk, time_batches
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import QueuedLane, Workers
@@ -214,7 +213,7 @@ class Registry:
         try:
             bundle = read_bundle(self._repository.path(name, version))
             manifest = bundle.manifest
-            require_place(manifest, name, version)
+            check_identity(manifest, name, version)
             flow = load_flow(bundle, self._workers, self._limits, self._metrics, self._device)
         except PushforwardError as error:
             why = "; ".join([error.detail, *map(str, error.unsaid())])

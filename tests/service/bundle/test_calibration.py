@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from service.bundle.calibration import calibrate, thinned
+from service.bundle.calibration import calibrate, thin
 from service.bundle.manifest import MAX_QUANTILES, Calibration
 
 
@@ -38,7 +38,7 @@ def test_of_more_values_than_are_kept_each_is_one_of_them_with_its_rank():
 @pytest.mark.parametrize("rows", [1001, 5000, MAX_QUANTILES + 7])
 def test_thinning_keeps_order_statistics_and_their_ranks(rows):
     values = draws(rows)
-    shown = thinned(calibrate(values), 1001)
+    shown = thin(calibrate(values), 1001)
     assert len(shown.quantiles) == 1001
     places = shown.ranks or range(rows)
     assert np.float32(shown.quantiles).tobytes() == np.sort(values)[list(places)].tobytes()
@@ -47,6 +47,6 @@ def test_thinning_keeps_order_statistics_and_their_ranks(rows):
 
 def test_interpolated_quantiles_of_format_1_have_no_ranks():
     old = Calibration(rows=10, mean=0.0, standard_deviation=1.0, quantiles=[0.0, 1.0, 2.0, 3.0, 4.0])
-    shown = thinned(old, 3)
+    shown = thin(old, 3)
     assert shown.quantiles == [0.0, 2.0, 4.0]
     assert shown.ranks is None

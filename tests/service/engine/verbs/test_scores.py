@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from service.bundle.calibration import calibrate, thinned
+from service.bundle.calibration import calibrate, thin
 from service.bundle.manifest import MAX_QUANTILES, Calibration
 from service.engine.verbs.scores import HeldOut, bits_per_dim
 
@@ -75,7 +75,7 @@ def test_a_calibration_of_format_1_is_read_at_its_levels():
     asked = draws(500, seed=3)
     exact = HeldOut(calibrate(held_out)).quantile(asked)
     np.testing.assert_allclose(HeldOut(old).quantile(asked), exact, atol=4 / 3000)
-    np.testing.assert_allclose(HeldOut(thinned(calibrate(held_out), 500)).quantile(asked), exact, atol=7 / 3000)
+    np.testing.assert_allclose(HeldOut(thin(calibrate(held_out), 500)).quantile(asked), exact, atol=7 / 3000)
 
 
 def test_typicality_has_two_sides():
