@@ -63,7 +63,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     limits = Limits(settings.chunk_rows, settings.max_queued_rows)
     repository = Repository(settings.repository)
     registry = Registry(repository, settings.default_flow, workers, limits, metrics, _device(settings))
-    helpers = Helpers(workers.threads, send=workers.send if workers.threads > 1 else None)
+    helpers = Helpers(workers.threads, send=workers.submit_task if workers.threads > 1 else None)
     operations = Operations(registry, helpers, settings.probe_seconds, metrics)
     verbs = Verbs(registry, settings.max_work, settings.max_stream_work)
     door = Door(helpers, settings.max_body_bytes, settings.timeout_seconds)

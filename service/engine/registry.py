@@ -15,7 +15,7 @@ import numpy as np
 
 from service.bundle.manifest import Manifest
 from service.bundle.store import Bundle, Repository, check_identity, read_bundle
-from service.engine.batching.chunk_size import Timing, best_chunk, time_batches
+from service.engine.batching.chunk_size import Timing, choose_chunk, time_batches
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import QueuedLane, Workers
 from service.engine.canary import check_golden, check_traced
@@ -127,11 +127,11 @@ def _lane(
     workers: Workers, graph: Graph | OnDevice, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
 ) -> QueuedLane:
     """A lane that knows from the start how long its rows take."""
-    chunk = best_chunk(timings)
+    chunk = choose_chunk(timings)
     limits = limits if limits.chunk_rows else replace(limits, chunk_rows=chunk.rows)
-    lane = workers.lane(graph, limits, metrics, here=isinstance(graph, Graph))
+    lane = workers.lane(graph, limits, metrics, inline=isinstance(graph, Graph))
     for timing in (chunk, timings[0]):
-        lane.queue.note(timing.rows, timing.seconds)
+        lane.queue.record(timing.rows, timing.seconds)
     return lane
 
 

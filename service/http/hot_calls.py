@@ -18,8 +18,8 @@ from service.api.codecs import wire
 from service.api.door import LARGE_RUN, drive
 from service.api.helpers import Helpers
 from service.api.problems import told
-from service.engine.batching.queues import Request
-from service.engine.batching.workers import Asked, QueuedLane
+from service.engine.batching.queues import QueuedRun
+from service.engine.batching.workers import QueuedLane, Submission
 from service.errors import PushforwardError
 from service.exchange import Exchange, Reply
 from service.guard import deadline
@@ -64,7 +64,7 @@ class Going(ABC, Generic[T]):
         self._door = door
         self.plan = plan
         self.deadline = deadline
-        self.ticket: Request | None = None
+        self.ticket: QueuedRun | None = None
         self.task: asyncio.Task[None] | None = None
         self.abandoned = False
 
@@ -296,9 +296,9 @@ class FastDoor:
         self._flushing = False
         gathered, self._gathered = self._gathered, {}
         for lane, runs in gathered.items():
-            asked = [Asked(run, going, going.deadline) for run, going in runs if not going.abandoned]
+            asked = [Submission(run, going, going.deadline) for run, going in runs if not going.abandoned]
             goings = [going for _, going in runs if not going.abandoned]
-            for going, ticket in zip(goings, lane.run_here(asked, _MOST_SECONDS), strict=True):
+            for going, ticket in zip(goings, lane.run_inline(asked, _MOST_SECONDS), strict=True):
                 if ticket is not None and not ticket.answered:  # else it would hold the two of them in a circle
                     going.ticket = ticket
 

@@ -38,7 +38,7 @@ def held(monkeypatch):
 def expect_to_be_slow(queue):
     """A second a row or more, as far as the server knows."""
     for size in (1, queue.limits.chunk_rows):
-        queue.note(size, 1e5)
+        queue.record(size, 1e5)
 
 
 def timeout(milliseconds):

@@ -1,1 +1,1 @@
-"""Batches: the requests of many callers put together, in which order, and on which threads. Knows no HTTP."""
+"""Batching: the queues of runs, the batches they are packed into, and the threads that compute them. Knows no HTTP."""

@@ -1,10 +1,10 @@
-"""Requests -> batches of rows: a pure state machine. Knows no ONNX, no HTTP, no thread, no lock and no clock.
+"""The batcher: a pure state machine from queued runs to batches. Knows no ONNX, no HTTP, no thread, no lock, no clock.
 
-Rows are the unit, and there is no waiting window: whoever is idle takes what is there at once, and what arrives
-while a batch runs is the next batch. Whoever drives the machine (`service.engine.batching.workers`, or a simulator)
-calls `take`, runs the batch, and hands the outputs to `finish` or the error to `fail`; `collect` gives the answers
-that have fallen due, for the driver to deliver outside its lock. Each request is answered exactly once: with its own
-rows in their order, with the error of its own rows, or with the reason why they did not run.
+Rows are the unit, and there is no waiting window: an idle engine takes the waiting rows at once, and the rows that
+arrive while a batch is computed are the next batch. A driver (`service.engine.batching.workers`, or a simulator) calls
+`take`, computes the batch, and passes the outputs to `finish` or the error to `fail`. `collect` returns the outcomes
+that the driver delivers outside its lock. Each run is answered exactly once: with its own rows in their order, with the
+error of its own rows, or with the reason why they were not computed.
 """
 
 from __future__ import annotations
@@ -15,99 +15,114 @@ from typing import Final
 
 import numpy as np
 
-from service.engine.batching.queues import Answer, Batch, Limits, Line, Part, Queue, Request
+from service.engine.batching.queues import Backlog, Batch, Limits, Queue, QueuedRun, RunOutcome, RunSlice
 from service.errors import ClientGone, DeadlineExceeded, Draining, PushforwardError, QueueFull
 from service.plan import Done, Outputs, Run
 
 __all__ = ["Batcher"]
 
 _MARGIN: Final = 0.8
-"""A request is taken where its answer is expected within this share of the time that it has: estimates err."""
+"""The share of the time until its deadline within which a run must be expected to end: estimates err."""
 
 
-def _left(request: Request) -> int:
-    """Rows that have not been handed out."""
-    return request.size - request.given
+def _remaining_rows(run: QueuedRun) -> int:
+    """The number of rows that are not dispatched."""
+    return run.size - run.dispatched
 
 
-def _room(piece: Outputs, request: Request) -> Outputs:
-    """Arrays for all rows of a request, of the shapes and dtypes of a piece; none for values that it does not want."""
-    value, ladj, log_prob = (np.empty((request.size, *array.shape[1:]), array.dtype) for array in piece.arrays)
-    return Outputs(value if request.value else value[:, :0], ladj, log_prob, piece.finite)
+def _allocate(piece: Outputs, run: QueuedRun) -> Outputs:
+    """Arrays for all rows of a run, of the dtypes and row shapes of a piece; empty ones for values it does not want."""
+    value, ladj, log_prob = (np.empty((run.size, *array.shape[1:]), array.dtype) for array in piece.arrays)
+    return Outputs(value if run.value else value[:, :0], ladj, log_prob, piece.finite)
 
 
 class Batcher:
-    """The queues of one engine.
+    """The queues of one set of engines.
 
-    Requests of at most `chunk_rows` rows are packed into batches in the order they came. Longer ones are cut, one
-    chunk a batch; every second chunk is the oldest one's, the others are those of the one with the least left. Of two
-    alike, one is then read or written while the other runs, where in turns both would end at once; and a million rows
-    hold up no ten thousand. The short and the long ones of every queue take turns with each other, so that they hold
-    up no single one either, and a busy flow no other.
+    Runs of at most `chunk_rows` rows are short: they are packed into batches in order of arrival. Longer ones are cut,
+    one chunk a batch. Every second chunk is of the oldest long run, and the others are of the run with the fewest rows
+    left. Of two equal runs one is then decoded or encoded while the other is computed, where with strict turns both
+    would end at the same time. A million rows do not delay ten thousand for long. The short and the long backlogs of
+    all queues take turns, so that a long run does not delay a single row for long, nor a busy flow another.
 
     Args:
-        engines: how many batches run at the same time.
+        engines: the number of batches that are computed at the same time.
     """
 
     def __init__(self, engines: int = 1) -> None:
         self._engines = engines
         self._queues: list[Queue] = []
-        self._turns: deque[Line] = deque()
-        self._again: deque[Batch] = deque()
-        self._in_hand: dict[Batch, None] = {}
-        self._due: list[Answer] = []
-        self._taken_at = -math.inf
+        self._rotation: deque[Backlog] = deque()
+        self._retries: deque[Batch] = deque()
+        self._running: dict[Batch, None] = {}
+        self._outcomes: list[RunOutcome] = []
+        self._last_taken = -math.inf
         self._closed = False
 
     @property
     def has_work(self) -> bool:
-        """Whether something waits."""
-        return bool(self._again or self._turns)
+        """Whether rows wait."""
+        return bool(self._retries or self._rotation)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits, nothing runs and no answer is due."""
-        return not (self.has_work or self._in_hand or self._due)
+        """Whether no rows wait, no batch is computed and no outcome is to be collected."""
+        return not (self.has_work or self._running or self._outcomes)
 
-    def open(self, limits: Limits) -> Queue:
-        """A queue of its own for one lane."""
+    def open_queue(self, limits: Limits) -> Queue:
+        """Open a queue for one lane."""
         queue = Queue(limits)
         self._queues.append(queue)
         return queue
 
-    def submit(self, queue: Queue, run: Run, done: Done, now: float, deadline: float = math.inf) -> Request:
-        """Take a request, as `Lane.submit` says.
+    def submit(self, queue: Queue, run: Run, done: Done, now: float, deadline: float = math.inf) -> QueuedRun:
+        """Take a run, as `service.plan.Lane.submit` does.
 
         Args:
             queue: of this batcher.
-            run: what it wishes for.
-            done: gets the answer.
+            run: the rows and their context.
+            done: takes the outcome.
             now: in seconds, on the clock of `deadline`.
-            deadline: see there.
+            deadline: in seconds.
+
+        Returns:
+            The run in the queue.
+
+        Raises:
+            ValueError: the run has no rows, or another number of rows of context.
+            QueueFull: as `admit`.
+            DeadlineExceeded: as `admit`.
+            Draining: the batcher is closed.
         """
-        request = Request(run, done, now, deadline)
-        size = request.size
+        queued = QueuedRun(run, done, now, deadline)
+        size = queued.size
         if size < 1 or (run.context is not None and len(run.context) != size):
             raise ValueError("a run needs at least one row, and one row of context for each")
         if run.bounded:
             self.admit(queue, size, now, deadline)
         elif self._closed:
             raise Draining("the server is shutting down and takes no new work")
-        line = queue.short if size <= queue.limits.chunk_rows else queue.long
-        line.requests.append(request)
-        line.rows += size
+        backlog = queue.short if size <= queue.limits.chunk_rows else queue.long
+        backlog.runs.append(queued)
+        backlog.rows += size
         queue.waiting_rows += size
-        if not line.in_turn:
-            line.in_turn = True
-            self._turns.append(line)
-        return request
+        if not backlog.in_rotation:
+            backlog.in_rotation = True
+            self._rotation.append(backlog)
+        return queued
 
     def admit(self, queue: Queue, size: int, now: float, deadline: float) -> None:
-        """Hold what waits against the bounds, before a request of `size` rows.
+        """Check that a run would be taken now.
+
+        Args:
+            queue: of this batcher.
+            size: the number of rows of the run.
+            now: in seconds, on the clock of `deadline`.
+            deadline: in seconds.
 
         Raises:
-            QueueFull: too many rows wait, or the answer is not to be expected by the deadline.
-            DeadlineExceeded: it has passed.
+            QueueFull: too many rows wait, or the run is not expected to end by its deadline.
+            DeadlineExceeded: the deadline has passed.
             Draining: the batcher is closed.
         """
         if self._closed:
@@ -120,8 +135,8 @@ class Batcher:
                 f"{queue.waiting_rows} rows are waiting already; the bound is {queue.limits.max_queued_rows}",
                 retry_seconds=self.expected_seconds(queue, size),
             )
-        rides_at_once = queue.waiting_rows + size <= queue.limits.chunk_rows and len(self._turns) < 2
-        if not self._again and (rides_at_once or not self._turns):
+        in_next_batch = queue.waiting_rows + size <= queue.limits.chunk_rows and len(self._rotation) < 2
+        if not self._retries and (in_next_batch or not self._rotation):
             return
         expected = self.expected_seconds(queue, size)
         if expected > _MARGIN * left:
@@ -131,257 +146,265 @@ class Batcher:
             )
 
     def expected_seconds(self, queue: Queue, size: int) -> float:
-        """How long a request of `size` rows would take to be answered, if it came now.
+        """The expected time until a run would end, if it came now.
 
-        Each of its line's batches up to its own last one waits for one batch of every other line that has work, and
-        all are shared among the engines:
+        Each batch of its backlog up to its own last one waits for one batch of every other backlog in the rotation, and
+        the engines share all of them:
 
-            seconds = (running + batches * (own + sum over other lines of one batch)) / engines
+            seconds = (running + batches * (own + sum over other backlogs of one batch)) / engines
+
+        Args:
+            queue: of this batcher.
+            size: the number of rows of the run.
         """
         chunk = queue.limits.chunk_rows
         if size <= chunk:
-            line, ahead = queue.short, queue.short.rows + size
+            backlog, ahead = queue.short, queue.short.rows + size
         else:
-            line = queue.long
-            ahead = size + sum(min(size, other.size - other.given) for other in line.requests)
-        running = sum(batch.queue.usual_seconds(batch.size) for batch in self._in_hand)
-        others = sum(other.queue.typical_seconds(other) for other in self._turns if other is not line)
-        turns = -(-ahead // chunk)
-        own = queue.usual_seconds(min(ahead, chunk))
-        return (running + turns * (own + others)) / self._engines
+            backlog = queue.long
+            ahead = size + sum(min(size, _remaining_rows(other)) for other in backlog.runs)
+        running = sum(batch.queue.mean_seconds(batch.size) for batch in self._running)
+        others = sum(other.queue.turn_seconds(other) for other in self._rotation if other is not backlog)
+        batches = -(-ahead // chunk)
+        own = queue.mean_seconds(min(ahead, chunk))
+        return (running + batches * (own + others)) / self._engines
 
     def take(self, now: float, queue: Queue | None = None) -> Batch | None:
-        """The next batch to run, or None where there is none.
-
-        What has been abandoned, or would not be back by its deadline, is dropped here instead of being run.
+        """Take the next batch to compute. Runs that are abandoned, or would not end by their deadline, are dropped.
 
         Args:
             now: in seconds, on the clock of the deadlines.
-            queue: take from this one's short requests only, and only if nothing but long ones waits beside them: the
-                engines have enough to do with those.
+            queue: take the short runs of this queue alone, and only if no other short runs and no retries wait: those
+                keep the engines busy. None takes from any backlog in turn.
+
+        Returns:
+            The batch; None where there is none.
         """
         if queue is not None:
-            return self._ahead(now, queue.short)
-        while self._again or self._turns:
-            batch = self._retried(now) if self._again else self._turn(now)
-            if batch.parts:
-                return self._handed_out(batch, now)
+            return self._take_short(queue.short, now)
+        while self._retries or self._rotation:
+            batch = self._next_retry(now) if self._retries else self._next_batch(self._rotation.popleft(), now)
+            if batch.slices:
+                return self._dispatch(batch, now)
         return None
 
-    def _handed_out(self, batch: Batch, now: float) -> Batch:
-        self._in_hand[batch] = None
-        self._taken_at = now
+    def _dispatch(self, batch: Batch, now: float) -> Batch:
+        self._running[batch] = None
+        self._last_taken = now
         return batch
 
-    def _ahead(self, now: float, line: Line) -> Batch | None:
-        """A batch of a line out of its turn, past the long ones."""
-        if self._again or any(other is not line and not other.long for other in self._turns):
+    def _take_short(self, backlog: Backlog, now: float) -> Batch | None:
+        """Take a batch of short runs out of turn, past the long ones."""
+        if self._retries or any(other is not backlog and not other.long for other in self._rotation):
             return None
-        while line.in_turn:
-            self._turns.remove(line)
-            batch = self._batch_of(line, now)
-            if batch.parts:
-                return self._handed_out(batch, now)
+        while backlog.in_rotation:
+            self._rotation.remove(backlog)
+            batch = self._next_batch(backlog, now)
+            if batch.slices:
+                return self._dispatch(batch, now)
         return None
 
-    def _retried(self, now: float) -> Batch:
-        """A half of a batch that failed, without what has been answered or has run out of time."""
-        batch = self._again.popleft()
+    def _next_retry(self, now: float) -> Batch:
+        """A half of a failed batch, without the runs that have been answered, are abandoned or have expired."""
+        batch = self._retries.popleft()
         batch.queue.waiting_rows -= batch.size
-        for request, _, _ in batch.parts:
-            if not request.answered and (request.abandoned or request.deadline <= now):
-                self._give_up(batch.queue, request, now)
-        return Batch(batch.queue, [part for part in batch.parts if not part.request.answered])
+        for run, _, _ in batch.slices:
+            if not run.answered and (run.abandoned or run.deadline <= now):
+                self._drop(batch.queue, run, now)
+        return Batch(batch.queue, [piece for piece in batch.slices if not piece.run.answered])
 
-    def _turn(self, now: float) -> Batch:
-        return self._batch_of(self._turns.popleft(), now)
+    def _next_batch(self, backlog: Backlog, now: float) -> Batch:
+        """The next batch of a backlog that has left the rotation. The backlog goes to the end if it has more rows."""
+        slices = self._next_chunk(backlog, now) if backlog.long else self._pack(backlog, now)
+        backlog.in_rotation = bool(backlog.runs)
+        if backlog.in_rotation:
+            self._rotation.append(backlog)
+        return Batch(backlog.queue, slices)
 
-    def _batch_of(self, line: Line, now: float) -> Batch:
-        """The next batch of a line that has been taken out of the turns; it comes last in them, if it has more."""
-        parts = self._chunk(line, now) if line.long else self._packed(line, now)
-        line.in_turn = bool(line.requests)
-        if line.in_turn:
-            self._turns.append(line)
-        return Batch(line.queue, parts)
-
-    def _packed(self, line: Line, now: float) -> list[Part]:
-        parts: list[Part] = []
-        gone: list[Request] = []
-        late: list[Request] = []
-        requests = line.requests
-        room = line.queue.limits.chunk_rows
-        back = now + line.queue.longest_seconds(line)
+    def _pack(self, backlog: Backlog, now: float) -> list[RunSlice]:
+        """The next short runs that fit into a batch together, whole."""
+        slices: list[RunSlice] = []
+        gone: list[QueuedRun] = []
+        late: list[QueuedRun] = []
+        runs = backlog.runs
+        room = backlog.queue.limits.chunk_rows
+        end = now + backlog.queue.upper_turn_seconds(backlog)
         rows = 0
-        while requests and requests[0].size <= room:
-            request = requests.popleft()
-            rows += request.size
-            if request.abandoned or request.deadline <= now:
-                gone.append(request)
-            elif request.deadline <= back:
-                late.append(request)
+        while runs and runs[0].size <= room:
+            run = runs.popleft()
+            rows += run.size
+            if run.abandoned or run.deadline <= now:
+                gone.append(run)
+            elif run.deadline <= end:
+                late.append(run)
             else:
-                room -= request.size
-                parts.append(Part(request, 0, request.size))
-        line.rows -= rows
-        line.queue.waiting_rows -= rows
-        if late and not parts:  # how long a batch takes is an estimate, and only runs mend one that is wrong
+                room -= run.size
+                slices.append(RunSlice(run, 0, run.size))
+        backlog.rows -= rows
+        backlog.queue.waiting_rows -= rows
+        if late and not slices:  # the end is an estimate, and only further batches can correct one that is wrong
             newest = late.pop()
-            parts.append(Part(newest, 0, newest.size))
-        for request in (*gone, *late):
-            self._give_up(line.queue, request, now)
-        for request in (*gone, *late, *[part.request for part in parts]):
-            request.given = request.size
-        return parts
+            slices.append(RunSlice(newest, 0, newest.size))
+        for run in (*gone, *late):
+            self._drop(backlog.queue, run, now)
+        for run in (*gone, *late, *[piece.run for piece in slices]):
+            run.dispatched = run.size
+        return slices
 
-    def _chunk(self, line: Line, now: float) -> list[Part]:
-        requests = line.requests
-        while requests:
-            request = requests[0] if line.oldest_next else min(requests, key=_left)
-            if request.abandoned or request.deadline <= now:
-                self._give_up(line.queue, request, now)
-                requests.remove(request)
-                self._forget_rest(line, request)
+    def _next_chunk(self, backlog: Backlog, now: float) -> list[RunSlice]:
+        """The next chunk of the long run whose turn it is."""
+        runs = backlog.runs
+        while runs:
+            run = runs[0] if backlog.oldest_next else min(runs, key=_remaining_rows)
+            if run.abandoned or run.deadline <= now:
+                self._drop(backlog.queue, run, now)
+                runs.remove(run)
+                self._cancel_rest(backlog, run)
                 continue
-            start = request.given
-            request.given = min(start + line.queue.limits.chunk_rows, request.size)
-            line.rows -= request.given - start
-            line.queue.waiting_rows -= request.given - start
-            if request.given == request.size:
-                requests.remove(request)
-            line.oldest_next = not line.oldest_next
-            return [Part(request, start, request.given)]
+            start = run.dispatched
+            run.dispatched = min(start + backlog.queue.limits.chunk_rows, run.size)
+            backlog.rows -= run.dispatched - start
+            backlog.queue.waiting_rows -= run.dispatched - start
+            if run.dispatched == run.size:
+                runs.remove(run)
+            backlog.oldest_next = not backlog.oldest_next
+            return [RunSlice(run, start, run.dispatched)]
         return []
 
     def finish(self, batch: Batch, outputs: Outputs) -> None:
-        """Hand in what a batch gave.
+        """Pass in the outputs of a batch.
 
         Args:
             batch: from `take`.
-            outputs: its rows, in its order.
+            outputs: of its rows, in its order.
         """
-        if batch not in self._in_hand:  # answered by `abort` while it ran
+        if batch not in self._running:  # `abort` answered its runs while it was computed
             return
-        del self._in_hand[batch]
+        del self._running[batch]
         at = 0
-        for request, start, stop in batch.parts:
+        for run, start, stop in batch.slices:
             size = stop - start
             piece = outputs.part(at, at + size)
             at += size
-            if request.answered:
+            if run.answered:
                 continue
-            if size == request.size:
-                self._answer(request, piece)
+            if size == run.size:
+                self._answer(run, piece)
                 continue
-            request.returned += size
-            whole = request.outputs
+            run.returned += size
+            whole = run.outputs
             if whole is None:
-                request.outputs = whole = _room(piece, request)
+                run.outputs = whole = _allocate(piece, run)
             elif whole.finite and not piece.finite:
-                request.outputs = whole = whole._replace(finite=False)
-            for array, part in zip(whole.arrays, piece.arrays, strict=True):
+                run.outputs = whole = whole._replace(finite=False)
+            for array, values in zip(whole.arrays, piece.arrays, strict=True):
                 if array.size:
-                    array[start:stop] = part
-            if not request.value and not piece.finite:
-                # The values are not kept: a row in which they are not finite is told by its log-determinant.
+                    array[start:stop] = values
+            if not run.value and not piece.finite:
+                # The values are not kept: a NaN log-determinant marks a row whose values are not finite.
                 lost = ~np.isfinite(piece.value.reshape(size, -1)).all(axis=1)
                 whole.log_abs_det_jacobian[start:stop][lost] = np.nan
-            if request.returned == request.size:
-                self._answer(request, whole)
+            if run.returned == run.size:
+                self._answer(run, whole)
 
     def fail(self, batch: Batch, error: PushforwardError) -> None:
-        """Hand in that a batch failed: halves of it run again, until the request at fault is alone with the error.
+        """Pass in the error of a batch. Its halves are computed again, until the run at fault is alone with the error.
 
         Args:
             batch: from `take`.
-            error: what its only request gets; its neighbours run again without it.
+            error: the answer to its only run. Where it has several, they are retried without it.
         """
-        if batch not in self._in_hand:
+        if batch not in self._running:
             return
-        del self._in_hand[batch]
-        parts = [part for part in batch.parts if not part.request.answered]
-        if len(batch.parts) > 1:  # the one at fault may have been answered meanwhile, and have left one behind
-            middle = len(parts) // 2
-            for half in (parts[:middle], parts[middle:]):
+        del self._running[batch]
+        slices = [piece for piece in batch.slices if not piece.run.answered]
+        if len(batch.slices) > 1:  # the run at fault may have been answered meanwhile, so that one other is left
+            middle = len(slices) // 2
+            for half in (slices[:middle], slices[middle:]):
                 if half:
-                    self._again.append(Batch(batch.queue, half))
-                    batch.queue.waiting_rows += self._again[-1].size
+                    self._retries.append(Batch(batch.queue, half))
+                    batch.queue.waiting_rows += self._retries[-1].size
             return
-        for part in parts:
-            self._answer(part.request, error)
-            self._withdraw(batch.queue.long, part.request)
+        for piece in slices:
+            self._answer(piece.run, error)
+            self._withdraw(batch.queue.long, piece.run)
 
     def expire(self, now: float) -> None:
-        """Answer whatever has passed its deadline or has been abandoned, also what runs and does not come back."""
-        for queue in self._queues:
-            for line in (queue.short, queue.long):
-                for request in [r for r in line.requests if r.abandoned or r.deadline <= now]:
-                    self._give_up(queue, request, now)
-                    self._withdraw(line, request)
-        for batch in (*self._again, *self._in_hand):
-            for request, _, _ in batch.parts:
-                if not request.answered and (request.abandoned or request.deadline <= now):
-                    self._give_up(batch.queue, request, now)
+        """Answer every run that has passed its deadline or is abandoned, also those of batches that are computed.
 
-    def _withdraw(self, line: Line, request: Request) -> None:
-        """Take a request's rows that have not been handed out from where they wait."""
-        if request.given == request.size:
-            return
-        line.requests.remove(request)
-        self._forget_rest(line, request)
-        if not line.requests:
-            line.in_turn = False
-            self._turns.remove(line)
-
-    def _forget_rest(self, line: Line, request: Request) -> None:
-        rest = request.size - request.given
-        request.given = request.size
-        line.rows -= rest
-        line.queue.waiting_rows -= rest
-
-    def _give_up(self, queue: Queue, request: Request, now: float) -> None:
-        """Answer a request whose rows do not run any more.
-
-        None of its rows ran, and the queue moved on while it waited: then there was too much before it, whatever was
-        expected when it came, and it is refused as it would have been then.
+        Args:
+            now: in seconds, on the clock of the deadlines.
         """
-        if request.abandoned:
-            self._answer(request, ClientGone("the client closed its connection before its rows ran"))
-        elif request.given or (request.deadline <= now and self._taken_at <= request.arrived):
-            self._answer(request, DeadlineExceeded("the deadline passed before this request was answered"))
+        for queue in self._queues:
+            for backlog in (queue.short, queue.long):
+                for run in [r for r in backlog.runs if r.abandoned or r.deadline <= now]:
+                    self._drop(queue, run, now)
+                    self._withdraw(backlog, run)
+        for batch in (*self._retries, *self._running):
+            for run, _, _ in batch.slices:
+                if not run.answered and (run.abandoned or run.deadline <= now):
+                    self._drop(batch.queue, run, now)
+
+    def _withdraw(self, backlog: Backlog, run: QueuedRun) -> None:
+        """Remove the rows of a run that are not dispatched from its backlog."""
+        if run.dispatched == run.size:
+            return
+        backlog.runs.remove(run)
+        self._cancel_rest(backlog, run)
+        if not backlog.runs:
+            backlog.in_rotation = False
+            self._rotation.remove(backlog)
+
+    def _cancel_rest(self, backlog: Backlog, run: QueuedRun) -> None:
+        rest = _remaining_rows(run)
+        run.dispatched = run.size
+        backlog.rows -= rest
+        backlog.queue.waiting_rows -= rest
+
+    def _drop(self, queue: Queue, run: QueuedRun, now: float) -> None:
+        """Answer a run whose remaining rows are not computed.
+
+        Where none of its rows were computed although batches were taken while it waited, too many rows were before it.
+        It is then refused as a full queue refuses it, whatever was expected when it came.
+        """
+        if run.abandoned:
+            self._answer(run, ClientGone("the client closed its connection before its rows ran"))
+        elif run.dispatched or (run.deadline <= now and self._last_taken <= run.arrived):
+            self._answer(run, DeadlineExceeded("the deadline passed before this request was answered"))
         else:
             detail = "too much was waiting before this request for an answer by its deadline; none of its rows were run"
-            self._answer(request, QueueFull(detail, retry_seconds=self.expected_seconds(queue, request.size)))
+            self._answer(run, QueueFull(detail, retry_seconds=self.expected_seconds(queue, run.size)))
 
-    def _answer(self, request: Request, result: Outputs | Exception) -> None:
-        request.answered = True
-        self._due.append(Answer(request.done, result))
+    def _answer(self, run: QueuedRun, result: Outputs | Exception) -> None:
+        run.answered = True
+        self._outcomes.append(RunOutcome(run.done, result))
 
-    def collect(self) -> list[Answer]:
-        """The answers that have fallen due since the last time."""
-        due, self._due = self._due, []
-        return due
+    def collect(self) -> list[RunOutcome]:
+        """The outcomes since the last call."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
 
     def close(self) -> None:
-        """Take nothing more; what was taken still runs."""
+        """Take no further runs; those that were taken are still computed."""
         self._closed = True
 
     def abort(self, error: Exception) -> None:
-        """Take nothing more, and give up what was taken: what still runs is passed over when it comes back.
+        """Take no further runs, and answer those that were taken. What is still computed is ignored when it ends.
 
         Args:
-            error: the answer to every request that has none.
+            error: the answer to every run that has none.
         """
         self._closed = True
-        requests = [request for line in self._turns for request in line.requests]
-        requests += [part.request for batch in (*self._again, *self._in_hand) for part in batch.parts]
-        for request in dict.fromkeys(requests):
-            if not request.answered:
-                self._answer(request, error)
+        runs = [run for backlog in self._rotation for run in backlog.runs]
+        runs += [piece.run for batch in (*self._retries, *self._running) for piece in batch.slices]
+        for run in dict.fromkeys(runs):
+            if not run.answered:
+                self._answer(run, error)
         for queue in self._queues:
-            for line in (queue.short, queue.long):
-                line.requests.clear()
-                line.rows, line.in_turn = 0, False
+            for backlog in (queue.short, queue.long):
+                backlog.runs.clear()
+                backlog.rows, backlog.in_rotation = 0, False
             queue.waiting_rows = 0
-        self._turns.clear()
-        self._again.clear()
-        self._in_hand.clear()
+        self._rotation.clear()
+        self._retries.clear()
+        self._running.clear()

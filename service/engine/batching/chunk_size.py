@@ -1,7 +1,7 @@
-"""How many rows a batch should have at most: measured, for each direction of each flow, when it is loaded.
+"""The choice of the largest batch: measured for each direction of each flow when it is loaded.
 
-A larger batch costs less a row, until it leaves the caches; and whoever comes next waits for the whole of it. The
-answers are the same whatever is chosen. The same calls warm a flow up: the first one of each size allocates.
+A larger batch costs less per row until it leaves the caches, and the next run waits for the whole of it. The answers do
+not depend on the choice. The same calls warm a flow up: the first one of each size allocates.
 """
 
 from __future__ import annotations
@@ -9,24 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["Timing", "best_chunk", "time_batches"]
+__all__ = ["Timing", "choose_chunk", "time_batches"]
 
 BUDGET_SECONDS: Final = 0.025
-"""After so long no further size is tried: a server with four flows has eight directions to measure at its start."""
+"""The time after which no further size is tried: a server with four flows measures eight directions at its start."""
 MOST_SECONDS: Final = 0.005
-"""The longest that a batch may take, where a smaller one is to be had: a single row may wait for one of these."""
+"""The longest time of a batch, where a smaller one is possible: a single row may wait for one of these."""
 
 _CALLS: Final = 3
 _HANDLING_SECONDS: Final = 2e-4
-"""What a batch costs beside its run: taking it, joining its rows, handing them out, and to wait each time for the
-interpreter's lock. 50 us on an idle server, 300 on a busy one, where it matters more."""
+"""The time of a batch beside its computation: to take it, concatenate its rows, deliver its outputs, and wait for the
+interpreter's lock each time. 50 us on an idle server, 300 on a busy one, where it matters more."""
 
-_ENOUGH: Final = 0.95
-_MOST_IN_VAIN: Final = 2
+_GOOD_SHARE: Final = 0.95
+"""A batch with this share of the best rate is as good."""
+
+_MAX_USELESS: Final = 2
+"""Sizes in a row that are no better than a smaller one, after which no further size is tried."""
 
 
 class Timing(NamedTuple):
-    """How long a batch takes.
+    """The time of a batch.
 
     Args:
         rows: of the batch.
@@ -38,7 +41,7 @@ class Timing(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Rows a second, with the handling counted in."""
+        """Rows a second, the handling included."""
         return self.rows / (self.seconds + _HANDLING_SECONDS)
 
 
@@ -48,49 +51,49 @@ def time_batches(
     clock: Callable[[], float],
     budget_seconds: float = BUDGET_SECONDS,
 ) -> list[Timing]:
-    """Run batches of growing size, for as long as it may show something.
+    """Time batches of growing size, for as long as a larger one may be better.
 
-    It ends where the next size is expected to take more than `MOST_SECONDS`, where two in turn were no better than a
+    It ends where the next size is expected to take more than `MOST_SECONDS`, where two in a row were no better than a
     smaller one, or where the budget is spent.
 
     Args:
-        prepare: gives for a number of rows what runs a batch of them, over and over.
+        prepare: returns, for a number of rows, a function that computes a batch of them each time it is called.
         sizes: ascending.
-        clock: seconds; where the calling thread does the work, those of its own on a processor, so that what else
-            runs on the machine matters less.
-        budget_seconds: may be overrun by one call.
+        clock: seconds. Where the calling thread does the work, this is its own processor time, on which other
+            processes of the machine have less influence.
+        budget_seconds: may be exceeded by one call.
 
     Returns:
         A timing for each size that was run, ascending; at least one.
     """
     ends = clock() + budget_seconds
     timings: list[Timing] = []
-    best, in_vain = 0.0, 0
+    best, useless = 0.0, 0
     for size in sizes:
-        if timings and (clock() >= ends or _expected(timings, size) > MOST_SECONDS):
+        if timings and (clock() >= ends or _extrapolate(timings, size) > MOST_SECONDS):
             break
-        timing = Timing(size, _quickest(prepare(size), clock, ends))
+        timing = Timing(size, _time_quickest(prepare(size), clock, ends))
         timings.append(timing)
-        in_vain = 0 if timing.rate * _ENOUGH > best else in_vain + 1
+        useless = 0 if timing.rate * _GOOD_SHARE > best else useless + 1
         best = max(best, timing.rate)
-        if in_vain == _MOST_IN_VAIN:
+        if useless == _MAX_USELESS:
             break
     return timings
 
 
-def best_chunk(timings: Sequence[Timing]) -> Timing:
-    """The smallest batch with at least 95% of the best rate, of those that take at most `MOST_SECONDS`.
+def choose_chunk(timings: Sequence[Timing]) -> Timing:
+    """Choose the smallest batch with at least 95% of the best rate, of those that take at most `MOST_SECONDS`.
 
     Args:
-        timings: at least one, ascending. Where all take longer, it is the first.
+        timings: at least one, ascending. Where all take longer, the first is chosen.
     """
     quick = [timing for timing in timings if timing.seconds <= MOST_SECONDS] or timings[:1]
     best = max(timing.rate for timing in quick)
-    return next(timing for timing in quick if timing.rate >= _ENOUGH * best)
+    return next(timing for timing in quick if timing.rate >= _GOOD_SHARE * best)
 
 
-def _expected(timings: Sequence[Timing], size: int) -> float:
-    """How long a batch of a further size takes, along the line through the last two; at least as long as the last."""
+def _extrapolate(timings: Sequence[Timing], size: int) -> float:
+    """The expected time of a larger batch, on the line through the last two timings; at least that of the last."""
     last = timings[-1]
     if len(timings) == 1:
         return last.seconds
@@ -98,8 +101,8 @@ def _expected(timings: Sequence[Timing], size: int) -> float:
     return last.seconds + max(0.0, slope) * (size - last.rows)
 
 
-def _quickest(run: Callable[[], object], clock: Callable[[], float], ends: float) -> float:
-    """The least of a few calls: the first one also allocates, and on a busy machine some wait for a processor."""
+def _time_quickest(run: Callable[[], object], clock: Callable[[], float], ends: float) -> float:
+    """The least time of a few calls: the first one also allocates, and on a busy machine some wait for a processor."""
     quickest = float("inf")
     for call in range(_CALLS):
         began = clock()

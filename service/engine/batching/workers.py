@@ -1,6 +1,6 @@
-"""The threads that run batches: one set for all lanes, so that ten flows do not make ten times the threads.
+"""The engine's threads: one set for all lanes, so that ten flows do not make ten times the threads.
 
-Holds the one lock of the engine; the queues themselves (`service.engine.batching.batcher`) have none.
+This module holds the one lock of the engine. The batcher and its queues (`service.engine.batching.batcher`) have none.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 from service.engine.batching.batcher import Batcher
-from service.engine.batching.queues import Answer, Batch, Limits, Queue, Request
+from service.engine.batching.queues import Batch, Limits, Queue, QueuedRun, RunOutcome
 from service.engine.metrics.metrics import UNSEEN, LaneMetrics
 from service.errors import Draining, EngineFailed, PushforwardError
 from service.plan import Done, Float32, Outputs, Run
 
-__all__ = ["Asked", "QueuedLane", "Runner", "Workers"]
+__all__ = ["QueuedLane", "Runner", "Submission", "Workers"]
 
 _NICE: Final = 5
-"""How far the engine's threads stand back behind the event loop's, as `nice` counts. The loop needs little, but soon:
-on two busy cores it would wait for milliseconds until a batch is over, at each request."""
+"""The niceness of the engine's threads above that of the event loop's thread. The loop needs little time, but needs it
+soon: on two busy cores it would wait for milliseconds at each request, until a batch is over."""
 
 _log = logging.getLogger(__name__)
 
 
-class Asked(NamedTuple):
-    """What `QueuedLane.submit` takes, for several at once.
+class Submission(NamedTuple):
+    """A run to submit, one of several.
 
     Args:
-        run: what to run.
-        done: gets the answer, or the error of a request that is not taken.
+        run: the rows and their context.
+        done: takes the outcome, also the error of a run that is refused.
         deadline: in seconds, on the workers' clock.
     """
 
@@ -46,7 +46,7 @@ class Asked(NamedTuple):
 
 
 class Runner(Protocol):
-    """What computes a batch; called by several threads at once."""
+    """One direction of a flow that computes batches, called by several threads at once."""
 
     @property
     def width(self) -> int:
@@ -62,38 +62,38 @@ class QueuedLane:
     """A runner behind a queue: the `Lane` that serving uses. Made by `Workers.lane`."""
 
     def __init__(
-        self, runner: Runner, queue: Queue, workers: Workers, metrics: LaneMetrics | None, *, here: bool
+        self, runner: Runner, queue: Queue, workers: Workers, metrics: LaneMetrics | None, *, inline: bool
     ) -> None:
-        self.here = here
+        self.inline = inline
         self.runner = runner
         self.metrics = metrics
         self.queue = queue
         self.width = runner.width
         self._workers = workers
 
-    def submit(self, run: Run, done: Done, deadline: float = math.inf) -> Request:
-        """Take rows, as `service.plan.Lane.submit` says."""
-        return self._workers.submit(self, Asked(run, done, deadline))
+    def submit(self, run: Run, done: Done, deadline: float = math.inf) -> QueuedRun:
+        """Queue a run, as `service.plan.Lane.submit` does."""
+        return self._workers.submit(self, Submission(run, done, deadline))
 
     def admit(self, deadline: float) -> None:
-        """Look for room, as `service.plan.Lane.admit` says."""
+        """Check for room, as `service.plan.Lane.admit` does."""
         self._workers.admit(self, deadline)
 
-    def run_here(self, asked: Sequence[Asked], most_seconds: float) -> list[Request | None]:
-        """Take several requests, as `Workers.run_here` says."""
-        return self._workers.run_here(self, asked, most_seconds)
+    def run_inline(self, submissions: Sequence[Submission], max_seconds: float) -> list[QueuedRun | None]:
+        """Queue several runs, and compute them on the calling thread where that is quick: `Workers.run_inline`."""
+        return self._workers.run_inline(self, submissions, max_seconds)
 
 
 class Workers:
-    """Threads that take turns over the lanes that have work. They start with the first request.
+    """Threads that take turns over the lanes that have work. They start with the first run.
 
-    Between batches they run errands: what has to be computed for a request beside its rows. As many threads as
-    processors then do all of the work; one more, that takes a processor and the interpreter from them, costs far more
-    than its own time. One thread is always left to the lanes.
+    Between batches they do tasks: other computations for a request, such as decoding its body. As many threads as
+    processors then do all of the work. One thread more would take a processor and the interpreter from them, and cost
+    far more than its own time. One thread is always left to the lanes.
 
     Args:
-        threads: how many; `service.engine.runtime.cpu.usable_cpus` says what the container grants.
-        clock: seconds, for deadlines and for the expected length of a batch.
+        threads: the number of threads; `service.engine.runtime.cpu.usable_cpus` is what the container grants.
+        clock: seconds, for deadlines and for the expected time of a batch.
     """
 
     def __init__(self, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -103,106 +103,131 @@ class Workers:
         self._batcher = Batcher(threads)
         self._lanes: dict[Queue, QueuedLane] = {}
         self._started: list[threading.Thread] = []
-        self._errands: deque[Callable[[], None]] = deque()
-        self._on_errands = 0
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._running_tasks = 0
         self._closed = False
 
     def lane(
-        self, runner: Runner, limits: Limits, metrics: LaneMetrics | None = None, *, here: bool = True
+        self, runner: Runner, limits: Limits, metrics: LaneMetrics | None = None, *, inline: bool = True
     ) -> QueuedLane:
         """Open a lane that these threads serve.
 
         Args:
-            runner: runs its batches.
+            runner: computes its batches.
             limits: of its queue.
-            metrics: where its batches are counted; None for nowhere.
-            here: whether whoever brings rows may run them, as `run_here` has it: not on a device with one thread, which
-                would be waited for.
+            metrics: counts its batches; None to count nothing.
+            inline: whether the thread that brings rows may compute them, as in `run_inline`. Not for a device with one
+                thread of its own, which the caller would wait for.
         """
         with self._wake:
-            queue = self._batcher.open(limits)
-            lane = self._lanes[queue] = QueuedLane(runner, queue, self, metrics, here=here)
+            queue = self._batcher.open_queue(limits)
+            lane = self._lanes[queue] = QueuedLane(runner, queue, self, metrics, inline=inline)
         return lane
 
-    def submit(self, lane: QueuedLane, asked: Asked) -> Request:
-        """Queue rows of a lane, and wake a thread."""
+    def submit(self, lane: QueuedLane, submission: Submission) -> QueuedRun:
+        """Queue a run of a lane, and wake a thread.
+
+        Args:
+            lane: of these workers.
+            submission: the run, its callback and its deadline.
+
+        Returns:
+            The run in the queue.
+
+        Raises:
+            QueueFull: as `service.plan.Lane.submit`.
+            DeadlineExceeded: as `service.plan.Lane.submit`.
+            Draining: as `service.plan.Lane.submit`.
+        """
         with self._wake:
-            request = self._take(lane, asked)
+            run = self._enqueue(lane, submission)
             self._wake.notify()
-        return request
+        return run
 
     def admit(self, lane: QueuedLane, deadline: float) -> None:
-        """Look whether a single row of a lane would be taken now."""
+        """Check that a single row of a lane would be taken now.
+
+        Args:
+            lane: of these workers.
+            deadline: in seconds, on the workers' clock.
+
+        Raises:
+            QueueFull: as `service.plan.Lane.admit`.
+            DeadlineExceeded: as `service.plan.Lane.admit`.
+            Draining: as `service.plan.Lane.admit`.
+        """
         with self._wake:
             self._batcher.admit(lane.queue, 1, self.clock(), deadline)
 
-    def run_here(self, lane: QueuedLane, asked: Sequence[Asked], most_seconds: float) -> list[Request | None]:
-        """Queue requests of a lane, and run them at once on the calling thread where that is quick.
+    def run_inline(
+        self, lane: QueuedLane, submissions: Sequence[Submission], max_seconds: float
+    ) -> list[QueuedRun | None]:
+        """Queue several runs of a lane, and compute them on the calling thread where that is quick.
 
-        A thread that is woken for a few rows costs more than the rows. Where nothing but long requests waits before
-        them and their batch is expected to take at most `most_seconds`, it is therefore run where the rows came from,
-        and does not wait until a thread is through with a chunk of a long one; anything else is left to the threads.
+        To wake a thread for a few rows costs more than the rows. Where only long runs wait before them and their batch
+        is expected to take at most `max_seconds`, it is therefore computed on the calling thread, and does not wait for
+        the end of a chunk of a long run. Anything else is left to the threads.
 
         Args:
-            lane: whose rows.
-            asked: the requests. One that is not taken gets its error through `done`.
-            most_seconds: how long the caller can do without its thread.
+            lane: of these workers.
+            submissions: the runs. One that is refused gets its error through `done`.
+            max_seconds: the time for which the caller can do without its thread.
 
         Returns:
-            Each as it was taken; None where it was not.
+            Each run in the queue; None where it was refused.
         """
-        taken: list[Request | None] = []
-        refused: list[Answer] = []
+        taken: list[QueuedRun | None] = []
+        refused: list[RunOutcome] = []
         batch: Batch | None = None
         with self._wake:
-            for one in asked:
+            for submission in submissions:
                 try:
-                    taken.append(self._take(lane, one))
+                    taken.append(self._enqueue(lane, submission))
                 except PushforwardError as error:
                     taken.append(None)
-                    refused.append(Answer(one.done, error))
-            if lane.here and lane.queue.least_seconds(lane.queue.short.rows) <= most_seconds:
+                    refused.append(RunOutcome(submission.done, error))
+            if lane.inline and lane.queue.least_seconds(lane.queue.short.rows) <= max_seconds:
                 batch = self._batcher.take(self.clock(), lane.queue)
             if self._batcher.has_work:
                 self._wake.notify()
-            due = self._batcher.collect()
+            outcomes = self._batcher.collect()
         _deliver(refused)
-        _deliver(due)
+        _deliver(outcomes)
         if batch is not None:
             self._run(batch, self.clock())
         return taken
 
-    def _take(self, lane: QueuedLane, asked: Asked) -> Request:
-        request = self._batcher.submit(lane.queue, asked.run, asked.done, self.clock(), asked.deadline)
+    def _enqueue(self, lane: QueuedLane, submission: Submission) -> QueuedRun:
+        run = self._batcher.submit(lane.queue, submission.run, submission.done, self.clock(), submission.deadline)
         if len(self._started) < self.threads:
-            self._start()
-        return request
+            self._start_thread()
+        return run
 
-    def send(self, errand: Callable[[], None]) -> None:
-        """Have something called on one of the threads, before any further batch of its own.
+    def submit_task(self, task: Callable[[], None]) -> None:
+        """Call a task on one of the threads, before any further batch of that thread.
 
         Args:
-            errand: must not raise. With a single thread, or while the threads do not come back, it is never called.
+            task: must not raise. With a single thread, or while the threads do not come back, it is never called.
         """
         with self._wake:
-            self._errands.append(errand)
+            self._tasks.append(task)
             if len(self._started) < self.threads:
-                self._start()
+                self._start_thread()
             self._wake.notify()
 
     def expire(self) -> None:
-        """Answer what has passed its deadline; to be called every now and then, for engines that do not come back."""
+        """Answer the runs that have passed their deadline: to be called regularly, as an engine may not come back."""
         with self._wake:
             self._batcher.expire(self.clock())
-            due = self._batcher.collect()
-        _deliver(due)
+            outcomes = self._batcher.collect()
+        _deliver(outcomes)
 
     def close(self, timeout: float | None = None) -> None:
-        """Let what was taken run, then stop.
+        """Let the runs that were taken end, then stop.
 
         Args:
-            timeout: seconds to wait; whatever is not answered by then is answered with `Draining`. None waits
-                for all of it.
+            timeout: seconds to wait. A run that is not answered by then is answered with `Draining`. None waits for all
+                runs.
         """
         with self._wake:
             self._closed = True
@@ -213,61 +238,63 @@ class Workers:
             thread.join(None if end is None else max(0.0, end - time.monotonic()))
         with self._wake:
             self._batcher.abort(Draining("the server has shut down"))
-            due = self._batcher.collect()
-        _deliver(due)
+            outcomes = self._batcher.collect()
+        _deliver(outcomes)
 
-    def _start(self) -> None:
+    def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work, name=f"engine-{len(self._started)}", daemon=True)
         self._started.append(thread)
         thread.start()
 
     def _work(self) -> None:
-        _step_back()
+        """Do tasks and compute batches until the workers are closed."""
+        _lower_priority()
         busy_since: float | None = None
         while True:
             with self._wake:
                 now = self.clock()
-                errand = self._errand()
-                batch = self._batcher.take(now) if errand is None else None
-                due = self._batcher.collect()
-                if errand is None and batch is None and not due:
-                    if self._closed and not self._on_errands:
+                task = self._next_task()
+                batch = self._batcher.take(now) if task is None else None
+                outcomes = self._batcher.collect()
+                if task is None and batch is None and not outcomes:
+                    if self._closed and not self._running_tasks:
                         self._wake.notify_all()
                         return
                     self._wake.wait()
                     busy_since = None
                     continue
-                if self._batcher.has_work or self._errands:
+                if self._batcher.has_work or self._tasks:
                     self._wake.notify()
-            _deliver(due)
-            if errand is not None:
-                errand()
+            _deliver(outcomes)
+            if task is not None:
+                task()
                 busy_since = None
                 with self._wake:
-                    self._on_errands -= 1
+                    self._running_tasks -= 1
             elif batch is not None:
                 busy_since = self._run(batch, now if busy_since is None else busy_since)
 
-    def _errand(self) -> Callable[[], None] | None:
-        """The next errand, where a thread is left to the lanes meanwhile."""
-        if not self._errands or self._on_errands >= self.threads - 1:
+    def _next_task(self) -> Callable[[], None] | None:
+        """The next task, where a thread is left to the lanes meanwhile."""
+        if not self._tasks or self._running_tasks >= self.threads - 1:
             return None
-        self._on_errands += 1
-        return self._errands.popleft()
+        self._running_tasks += 1
+        return self._tasks.popleft()
 
     def _run(self, batch: Batch, busy_since: float) -> float:
-        """Run a batch, and hand in what it gave.
+        """Compute a batch, and pass its outputs or its error to the batcher.
 
         Args:
             batch: as it was taken.
-            busy_since: when the thread began with it: where it had one before, at the end of that one's run.
+            busy_since: the time at which the thread began with it: the end of the computation of its previous batch,
+                where there was one.
 
         Returns:
-            When its run ended.
+            The time at which its computation ended.
         """
         began = self.clock()
         lane = self._lanes[batch.queue]
-        outputs = _outputs(lane.runner, batch)
+        outputs = _compute(lane.runner, batch)
         ended = self.clock()
         seconds = ended - began
         metrics = lane.metrics
@@ -275,40 +302,40 @@ class Workers:
         if metrics is not None and batch.counted and isinstance(outputs, Outputs):
             levels = metrics.weigh(outputs)
         with self._wake:
-            batch.queue.note(batch.size, seconds, ended - busy_since)
+            batch.queue.record(batch.size, seconds, busy_seconds=ended - busy_since)
             if metrics is not None:
-                metrics.batch(batch.size, began - batch.parts[0].request.arrived, seconds, levels)
+                metrics.batch(batch.size, began - batch.slices[0].run.arrived, seconds, levels)
             if isinstance(outputs, Outputs):
                 self._batcher.finish(batch, outputs)
             else:
                 self._batcher.fail(batch, outputs)
                 self._wake.notify()
-            due = self._batcher.collect()
-        _deliver(due)
+            outcomes = self._batcher.collect()
+        _deliver(outcomes)
         return ended
 
 
-def _step_back() -> None:
-    """Let other threads go before this one. Only Linux has priorities of single threads; to do without is no harm."""
+def _lower_priority() -> None:
+    """Lower the priority of the calling thread. Only Linux has priorities of threads; elsewhere nothing happens."""
     if sys.platform == "linux":
         with suppress(OSError):
             own = threading.get_native_id()
             os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + _NICE)
 
 
-def _outputs(runner: Runner, batch: Batch) -> Outputs | PushforwardError:
-    """Run a batch; an error becomes the answer of whoever is at fault, never the end of a thread."""
+def _compute(runner: Runner, batch: Batch) -> Outputs | PushforwardError:
+    """Compute a batch. An error is returned as the answer to the run at fault, and never ends a thread."""
     try:
         return runner(batch.rows(), batch.context())
     except PushforwardError as error:
         return error
     except Exception:
-        _log.exception("a batch of %d rows of %d requests failed", batch.size, len(batch.parts))
+        _log.exception("a batch of %d rows of %d requests failed", batch.size, len(batch.slices))
         return EngineFailed("the flow could not be run on these rows")
 
 
-def _deliver(answers: list[Answer]) -> None:
-    for done, result in answers:
+def _deliver(outcomes: list[RunOutcome]) -> None:
+    for done, result in outcomes:
         try:
             done(result)
         except Exception:

@@ -176,7 +176,7 @@ def test_a_flow_is_warm_and_knows_how_long_its_rows_take_before_the_first_reques
     monkeypatch.setattr("service.engine.registry.check_golden", lambda _: iter(()))
     flow = load_flow(bundle(tmp_path, affine()), workers, Limits(chunk_rows=0))
     assert flow.forward.queue.least_seconds(SIZES[-1]) == pytest.approx(1e-5, rel=0.2)
-    assert flow.forward.queue.usual_seconds(1) > 0
+    assert flow.forward.queue.mean_seconds(1) > 0
 
 
 @pytest.mark.parametrize("chunk_rows", [4, 7, 64, 1000])

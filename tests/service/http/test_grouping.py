@@ -265,7 +265,7 @@ def blocked():
     """A lane that is busy, for now, and a door."""
     runner, helpers, workers = Blocked(), Helpers(1), Workers(1, lambda: 0.0)
     lane = workers.lane(runner, Limits())
-    lane.queue.note(1, 1.0)  # too slow for the loop
+    lane.queue.record(1, 1.0)  # too slow for the loop
     lane.submit(Run(lane, np.zeros((1, 1), np.float32)), lambda result: None)
     yield lane, FastDoor(Heads({}, {}), helpers, 1000, 30.0)
     runner.may.set()
@@ -291,7 +291,7 @@ def test_a_group_is_abandoned_when_all_of_it_has_gone(blocked):
     async def main():
         waiting = two(lane, door, asyncio.Queue())
         await asyncio.sleep(0)
-        ticket = lane.queue.short.requests[-1]
+        ticket = lane.queue.short.runs[-1]
         waiting[0].abandon()
         seen = [ticket.abandoned]
         waiting[1].abandon()

@@ -53,7 +53,7 @@ def ask(helpers, clock, values, rows_each=1):
     async def all_of_them():
         workers, runner = Workers(1, clock), Counting()
         lane = workers.lane(runner, Limits())
-        lane.queue.note(1, 1e-6)
+        lane.queue.record(1, 1e-6)
 
         def doubled(exchange):
             rows = np.full((rows_each, 1), float(exchange.body), np.float32)

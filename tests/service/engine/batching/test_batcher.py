@@ -9,7 +9,7 @@ from service.engine.batching.batcher import Batcher
 from service.engine.batching.queues import Limits
 from service.errors import ClientGone, DeadlineExceeded, Draining, EngineFailed, QueueFull
 from service.plan import Run
-from tests.service.engine.simulation import Lazy, play, ran, right, rows
+from tests.service.engine.batching.simulation import Lazy, play, ran, right, rows
 
 
 class Box:
@@ -17,8 +17,8 @@ class Box:
 
     def __init__(self, limits=None):
         self.batcher = Batcher()
-        self.queue = self.batcher.open(limits or Limits(chunk_rows=8, max_queued_rows=100))
-        self.other = self.batcher.open(Limits(chunk_rows=8, max_queued_rows=100))
+        self.queue = self.batcher.open_queue(limits or Limits(chunk_rows=8, max_queued_rows=100))
+        self.other = self.batcher.open_queue(Limits(chunk_rows=8, max_queued_rows=100))
         self.answers = {}
 
     def submit(self, request, size, queue=None, *, now=0.0, **named):
@@ -84,8 +84,8 @@ def test_small_requests_take_turns_with_a_long_one():
     owners = []
     for request in range(3, 9):
         box.submit(request, 1)
-        owners.append(box.run().parts[0].request.size)
-        owners.append(box.run().parts[0].request.size)
+        owners.append(box.run().slices[0].run.size)
+        owners.append(box.run().slices[0].run.size)
     assert owners == [80, 1] * 6
 
 
@@ -103,7 +103,7 @@ def test_every_second_chunk_goes_to_the_one_with_the_least_left():
     box = Box(Limits(chunk_rows=8, max_queued_rows=1000))
     for request, size in ((1, 400), (2, 80), (3, 16)):
         box.submit(request, size)
-    assert [box.run().parts[0].request.size for _ in range(8)] == [400, 16, 400, 16, 400, 80, 400, 80]
+    assert [box.run().slices[0].run.size for _ in range(8)] == [400, 16, 400, 16, 400, 80, 400, 80]
 
 
 def test_while_the_bound_is_reached_nothing_is_taken_but_a_canary():
@@ -248,7 +248,7 @@ def test_what_has_passed_its_deadline_is_dropped_and_not_run():
         box.submit(request, 2, deadline=deadline)
     box.submit(4, 20, deadline=2.0)
     batch = box.take(now=2.0)
-    assert [len(part.request.rows) for part in batch.parts] == [2, 2]
+    assert [len(piece.run.rows) for piece in batch.slices] == [2, 2]
     assert isinstance(box.answers[1], DeadlineExceeded)
     assert box.take(now=2.0) is None
     assert isinstance(box.answers[4], QueueFull), "it had been its turn later"
@@ -314,7 +314,7 @@ def test_a_request_past_its_deadline_is_not_taken():
 
 def timed(seconds_per_row):
     box = Box(Limits(chunk_rows=100, max_queued_rows=10_000))
-    box.queue.note(100, 100 * seconds_per_row)
+    box.queue.record(100, 100 * seconds_per_row)
     return box
 
 
@@ -351,7 +351,7 @@ def test_what_would_not_be_back_in_time_is_refused_without_a_run():
         box.submit(request, 20, deadline=deadline)
     batch = box.take(now=9.5)  # 0.6 seconds for its 60 rows
     assert isinstance(box.answers[1], QueueFull)
-    assert [part.request.deadline for part in batch.parts] == [11.0, math.inf]
+    assert [piece.run.deadline for piece in batch.slices] == [11.0, math.inf]
 
 
 def test_an_engine_that_has_nothing_else_to_run_tries():
@@ -368,40 +368,40 @@ def test_an_engine_that_has_nothing_else_to_run_tries():
 def test_batches_that_take_now_this_and_now_that_long_are_not_expected_to_the_moment():
     queue = timed(0.01).queue
     queue.short.rows = 100
-    assert queue.longest_seconds(queue.short) == pytest.approx(1.0)
+    assert queue.upper_turn_seconds(queue.short) == pytest.approx(1.0)
     for _ in range(100):
-        queue.note(100, 0.5)
-        queue.note(100, 1.5)
-    assert queue.usual_seconds(100) == pytest.approx(1.0, rel=0.05)
-    assert queue.longest_seconds(queue.short) == pytest.approx(2.0, rel=0.05)
+        queue.record(100, 0.5)
+        queue.record(100, 1.5)
+    assert queue.mean_seconds(100) == pytest.approx(1.0, rel=0.05)
+    assert queue.upper_turn_seconds(queue.short) == pytest.approx(2.0, rel=0.05)
 
 
 def test_a_batch_is_timed_by_the_quickest_of_late_and_by_the_usual():
     box = Box()
     assert box.queue.least_seconds(1) == math.inf
-    assert box.queue.usual_seconds(1) == 0
-    box.queue.note(1, 0.016)
+    assert box.queue.mean_seconds(1) == 0
+    box.queue.record(1, 0.016)
     assert box.queue.least_seconds(32) == pytest.approx(0.032)
-    box.queue.note(1, 0.16)
+    box.queue.record(1, 0.16)
     assert box.queue.least_seconds(16) == pytest.approx(0.016 * 1.1), "one slow batch says nothing"
-    assert box.queue.usual_seconds(16) == pytest.approx(0.016 + (0.16 - 0.016) / 32)
+    assert box.queue.mean_seconds(16) == pytest.approx(0.016 + (0.16 - 0.016) / 32)
 
 
 def test_a_batch_is_timed_by_those_of_about_its_size():
     queue = Box().queue
     for size, seconds in ((16, 0.1), (112, 0.2), (1000, 1.0)):
-        queue.note(size, seconds)
-    assert [queue.usual_seconds(size) for size in (1, 16, 64, 112, 1000)] == pytest.approx([0.1, 0.1, 0.15, 0.2, 1.0])
-    assert queue.usual_seconds(2000) == pytest.approx(2.0)
+        queue.record(size, seconds)
+    assert [queue.mean_seconds(size) for size in (1, 16, 64, 112, 1000)] == pytest.approx([0.1, 0.1, 0.15, 0.2, 1.0])
+    assert queue.mean_seconds(2000) == pytest.approx(2.0)
     for _ in range(1000):
-        queue.note(16, 10.0)
-    assert queue.usual_seconds(1000) == pytest.approx(1.0), "small ones say nothing of it"
+        queue.record(16, 10.0)
+    assert queue.mean_seconds(1000) == pytest.approx(1.0), "small ones say nothing of it"
 
 
 def test_a_batch_keeps_its_engine_for_longer_than_its_run():
     queue = Box().queue
-    queue.note(16, 0.1, 0.3)
-    assert queue.usual_seconds(16) == pytest.approx(0.3)
+    queue.record(16, 0.1, 0.3)
+    assert queue.mean_seconds(16) == pytest.approx(0.3)
     assert queue.least_seconds(16) == pytest.approx(0.1)
 
 
@@ -413,7 +413,7 @@ def test_whoever_runs_short_ones_himself_need_not_wait_for_the_long_ones_turn():
     box.submit(4, 6)
     for request, size in ((3, 3), (4, 6)):
         batch = box.batcher.take(0.0, box.queue)
-        assert [part.request.size for part in batch.parts] == [size]
+        assert [piece.run.size for piece in batch.slices] == [size]
         box.finish(batch)
         assert request in box.answers
     assert box.batcher.take(0.0, box.queue) is None

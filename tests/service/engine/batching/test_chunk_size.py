@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.engine.batching.chunk_size import BUDGET_SECONDS, MOST_SECONDS, Timing, best_chunk, time_batches
+from service.engine.batching.chunk_size import BUDGET_SECONDS, MOST_SECONDS, Timing, choose_chunk, time_batches
 
 SIZES = (4, 16, 64, 256, 512, 1024, 2048, 4096)
 
@@ -35,25 +35,25 @@ def test_each_size_is_timed_warm():
 def test_a_batch_that_leaves_the_caches_is_not_chosen():
     # 1,000,000 rows a second up to 1,024 rows, then 600,000
     timings = Engine(lambda rows: 5e-5 + rows / (1e6 if rows <= 1024 else 6e5)).time()
-    assert best_chunk(timings).rows == 1024
+    assert choose_chunk(timings).rows == 1024
 
 
 def test_of_sizes_that_are_as_good_the_smallest_is_chosen():
     timings = [Timing(256, 256e-6), Timing(512, 400e-6), Timing(1024, 980e-6), Timing(2048, 2100e-6)]
-    assert best_chunk(timings).rows == 512
+    assert choose_chunk(timings).rows == 512
 
 
 def test_no_batch_is_chosen_that_holds_up_the_next_for_long():
     timings = Engine(lambda rows: 2e-3 + 5e-6 * rows, 1.0).time()
-    assert best_chunk(timings).rows == 512
-    assert best_chunk(timings).seconds <= MOST_SECONDS
+    assert choose_chunk(timings).rows == 512
+    assert choose_chunk(timings).seconds <= MOST_SECONDS
 
 
 def test_a_flow_that_is_slow_is_not_tried_in_large_batches():
     engine = Engine(lambda rows: 1e-3 * rows)
-    assert best_chunk(engine.time()).rows == 4
+    assert choose_chunk(engine.time()).rows == 4
     assert set(engine.ran) == {4, 16}
-    assert best_chunk([Timing(4, 1.0), Timing(16, 2.0)]).rows == 4
+    assert choose_chunk([Timing(4, 1.0), Timing(16, 2.0)]).rows == 4
 
 
 def test_trying_ends_with_the_budget():
@@ -73,7 +73,7 @@ def test_trying_ends_where_more_rows_no_longer_help():
     engine = Engine(lambda rows: 1e-6 * rows, 1.0)
     timings = engine.time()
     assert timings[-1].rows == 4096
-    assert best_chunk(timings).rows == 2048
+    assert choose_chunk(timings).rows == 2048
 
 
 def test_one_call_that_waited_for_a_processor_does_not_matter():

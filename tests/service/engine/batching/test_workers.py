@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.engine.batching.queues import Limits
-from service.engine.batching.workers import Asked, Workers
+from service.engine.batching.workers import Submission, Workers
 from service.errors import ClientGone, DeadlineExceeded, Draining, EngineFailed, NotFinite
 from service.plan import Outputs, Run
 
@@ -72,7 +72,7 @@ def test_what_arrives_while_a_batch_runs_is_the_next_batch():
     lane = workers.lane(runner, Limits(chunk_rows=16))
     runner.gate.clear()
     first = ask(lane, 1)
-    while not workers._batcher._in_hand:
+    while not workers._batcher._running:
         pass
     rest = [ask(lane, value) for value in range(5)]
     runner.gate.set()
@@ -153,9 +153,9 @@ def test_a_batch_that_takes_long_is_not_run_where_it_came_from():
     workers = Workers(1)
     for row_seconds, here in ((1e-6, True), (1.0, False)):
         lane = workers.lane(Named(), Limits())
-        lane.queue.note(16, 16 * row_seconds)
+        lane.queue.record(16, 16 * row_seconds)
         answered = Future()
-        lane.run_here([Asked(Run(lane, np.zeros((1, 1), np.float32)), answered.set_result)], 5e-4)
+        lane.run_inline([Submission(Run(lane, np.zeros((1, 1), np.float32)), answered.set_result)], 5e-4)
         assert isinstance(answered.result(10), Outputs)
         assert (names[-1] == threading.current_thread().name) is here
     workers.close(10)
@@ -170,7 +170,7 @@ def test_what_passes_between_two_batches_is_of_the_second():
     assert (first.result(30).value, second.result(30).value) == (2, 4)
     workers.close(10)
     assert lane.queue.least_seconds(16) == pytest.approx(1.0)
-    assert lane.queue.usual_seconds(16) > 1.0
+    assert lane.queue.mean_seconds(16) > 1.0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
@@ -192,7 +192,7 @@ def held(workers):
     lane = workers.lane(runner, Limits(chunk_rows=16))
     runner.gate.clear()
     first = ask(lane, 1)
-    while not workers._batcher._in_hand:
+    while not workers._batcher._running:
         pass
     return lane, runner, first
 
@@ -230,7 +230,7 @@ def test_the_first_batch_of_a_lane_is_left_to_the_threads():
     workers = Workers(1)
     lane = workers.lane(Doubles(), Limits())
     answered, here = Future(), []
-    lane.run_here([Asked(Run(lane, np.ones((1, 1), np.float32)), answered.set_result)], 1e9)
+    lane.run_inline([Submission(Run(lane, np.ones((1, 1), np.float32)), answered.set_result)], 1e9)
     answered.add_done_callback(lambda _: here.append(threading.current_thread()))
     assert answered.result(30).value[0, 0] == 2
     workers.close(10)
@@ -241,8 +241,8 @@ def test_what_is_refused_here_is_answered():
     lane = workers.lane(Doubles(), Limits())
     workers.close(1)
     refused = []
-    asked = [Asked(Run(lane, np.zeros((1, 1), np.float32)), refused.append)]
-    assert lane.run_here(asked, 1.0) == [None]
+    asked = [Submission(Run(lane, np.zeros((1, 1), np.float32)), refused.append)]
+    assert lane.run_inline(asked, 1.0) == [None]
     assert [type(error) for error in refused] == [Draining]
 
 
@@ -256,7 +256,7 @@ def test_an_errand_is_done_by_one_thread_while_another_is_left_to_the_lanes(work
         done.release()
 
     for _ in range(3):
-        workers.send(errand)
+        workers.submit_task(errand)
     assert begun.acquire(timeout=30)
     assert ask(lane, 3).result(30).value[0, 0] == 6
     assert not begun.acquire(blocking=False), "both threads are on errands"
@@ -267,7 +267,7 @@ def test_an_errand_is_done_by_one_thread_while_another_is_left_to_the_lanes(work
 def test_a_single_thread_is_never_sent():
     workers, done = Workers(1), []
     lane = workers.lane(Doubles(), Limits())
-    workers.send(lambda: done.append(1))
+    workers.submit_task(lambda: done.append(1))
     assert ask(lane, 3).result(30).value[0, 0] == 6
     workers.close(10)
     assert not done
@@ -276,7 +276,7 @@ def test_a_single_thread_is_never_sent():
 def test_errands_that_were_taken_are_done_before_the_end():
     workers, done = Workers(2), []
     for number in range(20):
-        workers.send(lambda number=number: done.append(number))
+        workers.submit_task(lambda number=number: done.append(number))
     workers.close(30)
     assert done == list(range(20))
     assert not any(thread.is_alive() for thread in workers._started)

@@ -2,7 +2,7 @@
 
 Every run is a function of its seed: `Simulation(seed).play()` replays one. Run by itself, this module plays many:
 
-    python -m tests.service.engine.simulation 100000
+    python -m tests.service.engine.batching.simulation 100000
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from multiprocessing import Pool
 import numpy as np
 
 from service.engine.batching.batcher import Batcher
-from service.engine.batching.queues import Limits, Queue, Request
+from service.engine.batching.queues import Limits, Queue, QueuedRun
 from service.errors import ClientGone, DeadlineExceeded, Draining, EngineFailed, QueueFull
 from service.plan import Outputs, Run
 
@@ -66,7 +66,7 @@ class Ask:
 
     def __init__(self, number, size, queue, deadline):
         self.number, self.size, self.queue, self.deadline = number, size, queue, deadline
-        self.taken: Request | None = None
+        self.taken: QueuedRun | None = None
         self.arrived = 0.0
         self.cancelled = False
         self.answers = []
@@ -82,7 +82,7 @@ class Simulation:
         self.engines = draw.randint(1, 3)
         self.batcher = Batcher(self.engines)
         self.queues: list[Queue] = [
-            self.batcher.open(Limits(chunk_rows=draw.randint(1, 12), max_queued_rows=draw.randint(1, 80)))
+            self.batcher.open_queue(Limits(chunk_rows=draw.randint(1, 12), max_queued_rows=draw.randint(1, 80)))
             for _ in range(draw.randint(1, 3))
         ]
         share = draw.choice([0, 0, 0.1, 0.5])
@@ -94,9 +94,9 @@ class Simulation:
         self.running = 0
         self.events: list[tuple[float, int, str, object]] = []
         self.aborted = False
-        self.failed: set[Request] = set()
-        self.passed: dict[Queue, Request | None] = {}  # the oldest long request, where the last chunk was not its own
-        self.waited: dict[tuple[Queue, bool], int] = {}  # turns of others since a line with work had one
+        self.failed: set[QueuedRun] = set()
+        self.passed: dict[Queue, QueuedRun | None] = {}  # the oldest long request, where the last chunk was not its own
+        self.waited: dict[tuple[Queue, bool], int] = {}  # turns of others since a backlog with work had one
 
     def ask(self, number):
         draw = self.random
@@ -165,10 +165,10 @@ class Simulation:
     def start(self):
         while self.running < self.engines:
             had = {
-                (queue, line.long): waiting
+                (queue, backlog.long): waiting
                 for queue in self.queues
-                for line in (queue.short, queue.long)
-                if (waiting := [r for r in line.requests if not r.abandoned and r.deadline > self.clock])
+                for backlog in (queue.short, queue.long)
+                if (waiting := [r for r in backlog.runs if not r.abandoned and r.deadline > self.clock])
             }
             alone = self.random.choice([None, None, self.random.choice(self.queues)])
             batch = self.batcher.take(self.clock, alone)
@@ -190,27 +190,27 @@ class Simulation:
 
     def check_taken(self, batch, had, *, ahead):
         assert 1 <= batch.size <= batch.queue.limits.chunk_rows
-        owners = [self.asks[part.request.rows[0:1].astype(int)[0, 0] // 1024] for part in batch.parts]
+        owners = [self.asks[piece.run.rows[0:1].astype(int)[0, 0] // 1024] for piece in batch.slices]
         long = owners[0].size > batch.queue.limits.chunk_rows
-        again = any(start < ask.started for ask, (_, start, _) in zip(owners, batch.parts, strict=True))
-        for ask, (request, start, stop) in zip(owners, batch.parts, strict=True):
+        again = any(start < ask.started for ask, (_, start, _) in zip(owners, batch.slices, strict=True))
+        for ask, (run, start, stop) in zip(owners, batch.slices, strict=True):
             assert ask.queue is batch.queue, "rows of two flows in one batch"
-            assert request.deadline > self.clock, "expired work was run"
+            assert run.deadline > self.clock, "expired work was run"
             assert not ask.cancelled, "abandoned work was run"
             assert not ask.answers
             if again:
-                assert request in self.failed, "rows were handed out twice"
+                assert run in self.failed, "rows were handed out twice"
             else:
                 assert start == ask.started, "rows were left out"
             ask.started = max(ask.started, stop)
         if again:
             return
         if long:
-            mine, waiting = batch.parts[0].request, had[batch.queue, True]
+            mine, waiting = batch.slices[0].run, had[batch.queue, True]
             oldest = waiting[0]
             if mine is not oldest:
-                left = min(r.size - r.given for r in waiting if r is not mine)
-                assert mine.size - batch.parts[0].start <= left, "neither the oldest nor the one with the least left"
+                left = min(r.size - r.dispatched for r in waiting if r is not mine)
+                assert mine.size - batch.slices[0].start <= left, "neither the oldest nor the one with the least left"
                 assert self.passed.get(batch.queue) is not oldest, "the oldest has not every second chunk"
             self.passed[batch.queue] = None if mine is oldest else oldest
         else:
@@ -219,20 +219,20 @@ class Simulation:
         if ahead:  # on a thread of its own: nobody loses a turn
             self.waited.pop((batch.queue, long), None)
             return
-        # Every other line that had work waits for one turn of each line at most.
-        self.waited = {line: turns + 1 for line, turns in self.waited.items() if line in had}
-        for line in had:
-            self.waited.setdefault(line, 0)
+        # Every other backlog with work waits for one turn of each backlog at most.
+        self.waited = {backlog: turns + 1 for backlog, turns in self.waited.items() if backlog in had}
+        for backlog in had:
+            self.waited.setdefault(backlog, 0)
         self.waited.pop((batch.queue, long), None)
-        assert all(turns <= 2 * len(self.queues) for turns in self.waited.values()), "a line was starved"
+        assert all(turns <= 2 * len(self.queues) for turns in self.waited.values()), "a backlog was starved"
 
     def returns(self, what):
         batch, seconds = what
         self.running -= 1
-        batch.queue.note(batch.size, seconds)
+        batch.queue.record(batch.size, seconds)
         owners = {int(value) // 1024 for value in batch.rows()[:, 0]}
         if owners & self.poison:
-            self.failed |= {part.request for part in batch.parts}
+            self.failed |= {piece.run for piece in batch.slices}
             self.batcher.fail(batch, EngineFailed("as told"))
         else:
             self.batcher.finish(batch, ran(batch))
@@ -250,10 +250,10 @@ class Simulation:
             # Halves of failed batches wait again, at most a chunk for each engine.
             again = self.engines * queue.limits.chunk_rows
             assert 0 <= queue.waiting_rows < queue.limits.max_queued_rows + largest + again
-            for line in (queue.short, queue.long):
-                assert line.rows == sum(r.size - r.given for r in line.requests)
-                assert line.in_turn == bool(line.requests)
-                assert self.batcher._turns.count(line) == int(line.in_turn)
+            for backlog in (queue.short, queue.long):
+                assert backlog.rows == sum(r.size - r.dispatched for r in backlog.runs)
+                assert backlog.in_rotation == bool(backlog.runs)
+                assert self.batcher._rotation.count(backlog) == int(backlog.in_rotation)
 
     def check_end(self):
         assert self.running == 0
