@@ -1,1 +1,1 @@
-"""Latents by position: row i of a seed is one value, whatever rows are drawn with it."""
+"""Sampling from the base: row i of a seed is one value, whatever rows are drawn with it."""

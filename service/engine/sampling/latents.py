@@ -1,6 +1,6 @@
-"""From uniform numbers to latents, for each base distribution: what a row of z is made of.
+"""Latents of each base distribution, transformed from uniform numbers.
 
-A row is computed by exactly rounded steps alone (`service.engine.sampling.exact`), and no row looks at another.
+A row is computed by exactly rounded steps (`service.engine.sampling.exact`) from its own numbers alone.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from service.bundle.bases import Base, DiagonalNormalBase, MixtureBase, NormalBa
 from service.engine.sampling.exact import inverse_normal_cdf, log
 from service.plan import Float32
 
-__all__ = ["Truncation", "latents", "words_needed"]
+__all__ = ["Truncation", "transform_uniform", "words_per_row"]
 
 Float64 = npt.NDArray[np.float64]
 
 _FACTORS: Final = 16
-"""So many uniform numbers are multiplied before a logarithm is taken: 2^-53, the least, has such a power in float64."""
+"""The uniform numbers that are multiplied before a logarithm is taken: float64 holds this power of 2^-53, the least."""
 
 
-def words_needed(base: Base, width: int) -> int:
-    """How many uniform numbers a row takes.
+def words_per_row(base: Base, width: int) -> int:
+    """The number of uniform numbers that a row is made of.
 
     Args:
         base: the distribution of z.
         width: D.
 
     Example:
-        >>> words_needed(NormalBase(), 3), words_needed(StudentTBase(degrees_of_freedom=5), 3)
+        >>> words_per_row(NormalBase(), 3), words_per_row(StudentTBase(degrees_of_freedom=5), 3)
         (3, 12)
     """
     match base:
@@ -45,11 +45,11 @@ def words_needed(base: Base, width: int) -> int:
 
 
 class Truncation(NamedTuple):
-    """Where the normal numbers of each row end, on both sides.
+    """The truncation of the normal numbers of each row, to between -bound and bound.
 
     Args:
         bounds: float64 ``[N, 1]``, in standard deviations; infinite for a row that is not truncated.
-        tails: float64 ``[N, 1]``, the distribution function at -bound.
+        tails: float64 ``[N, 1]``, the distribution function Phi at -bound.
     """
 
     bounds: Float64
@@ -57,26 +57,34 @@ class Truncation(NamedTuple):
 
     @classmethod
     def of(cls, bounds: Sequence[float | None], lengths: Sequence[int]) -> Self:
-        """Of so many rows each with the same bound."""
+        """Truncate groups of rows.
+
+        Args:
+            bounds: of each group; None for no truncation.
+            lengths: the number of rows of each group.
+        """
         ends = [math.inf if bound is None else bound for bound in bounds]
         tails = [0.5 * math.erfc(end / math.sqrt(2)) for end in ends]
         return cls(np.repeat(ends, lengths)[:, None], np.repeat(tails, lengths)[:, None])
 
 
-def latents(
+def transform_uniform(
     base: Base, width: int, values: Float64, scale: Float64 | None = None, truncation: Truncation | None = None
 ) -> Float32:
-    """Rows of z from uniform numbers.
+    """Transform uniform numbers to rows of z.
+
+    A normal number is Phi^-1(u), a mixture takes one more u for its component, and a uniform number is low + (high -
+    low) u. A Student-t number is Phi^-1(u) / sqrt(X / n) with X of a chi-squared distribution (`_student_t`).
 
     Args:
         base: the distribution of z.
         width: D.
-        values: float64 ``[N, W]``, strictly between 0 and 1, W from `words_needed`.
-        scale: ``[N, 1]``, what the standard deviations of each row are multiplied by; None for 1.
-        truncation: of the normal numbers before that; None for none.
+        values: float64 ``[N, W]``, strictly between 0 and 1, W from `words_per_row`.
+        scale: float64 ``[N, 1]``, the factor of the standard deviations of each row; None for 1.
+        truncation: of the normal numbers before they are scaled; None for none.
 
     Returns:
-        float32 ``[N, D]``. A number that no float32 holds is infinite: who runs it names the row.
+        float32 ``[N, D]``. A number beyond float32 is infinite, and the flow refuses its row.
     """
     match base:
         case NormalBase():
@@ -93,7 +101,7 @@ def latents(
         case StudentTBase(degrees_of_freedom=freedom):
             z = _student_t(values.reshape(len(values), -1, width), freedom)
         case UniformBase(low=low, high=high):
-            return _inside(low, high, values)
+            return _uniforms_between(low, high, values)
         case _:
             assert_never(base)
     with np.errstate(over="ignore"):
@@ -101,7 +109,7 @@ def latents(
 
 
 def _normals(values: Float64, scale: Float64 | None, truncation: Truncation | None) -> Float64:
-    """Normal numbers of mean 0, from uniform ones."""
+    """Normal numbers of mean 0: Phi^-1(t + (1 - 2 t) u), t the share of a tail that is cut off."""
     if truncation is None:
         z = inverse_normal_cdf(values)
     else:
@@ -113,9 +121,10 @@ def _normals(values: Float64, scale: Float64 | None, truncation: Truncation | No
 
 
 def _student_t(values: Float64, freedom: int) -> Float64:
-    """Z / sqrt(X / n), X of a chi-squared distribution with n degrees of freedom.
+    """Student-t numbers: Z / sqrt(X / n), Z normal and X of a chi-squared distribution with n degrees of freedom.
 
-    X is -2 log(U_1 ... U_(n // 2)), and the square of one more normal number where n is odd.
+    X is -2 log(U_1 ... U_(n // 2)), plus the square of another normal number where n is odd: -2 log U is chi-squared
+    with two degrees of freedom.
 
     Args:
         values: uniform ``[N, 1 + n % 2 + n // 2, D]``.
@@ -135,7 +144,8 @@ def _student_t(values: Float64, freedom: int) -> Float64:
     return ratio
 
 
-def _inside(low: float, high: float, values: Float64) -> Float32:
+def _uniforms_between(low: float, high: float, values: Float64) -> Float32:
+    """Numbers between low and high, both ends left out."""
     rows = (low + (high - low) * values).astype(np.float32)
     # Rounding to float32 must not move a value onto an end, where the density may be zero.
     least = np.nextafter(np.float32(low), np.float32(high))

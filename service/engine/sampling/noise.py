@@ -1,11 +1,8 @@
-r"""Row i of seed s, by construction: a value of (seed, row), whatever rows are asked for with it.
+"""Rows of latent noise: row i of a seed is a function of the seed and i, whatever rows are drawn with it.
 
-A counter-based generator (Philox4x64-10: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as
-1, 2, 3", SC 2011) is keyed by the seed, and row i starts at block i * ceil(W / 4) of its stream, W the words that a
-row of the base takes (`service.engine.sampling.latents`).
-
-Every step after the generator is exactly rounded (`service.engine.sampling.exact`), so that the same row has the same
-bits in every slice.
+Words come from a generator that is addressed by position (`service.engine.sampling.philox` or
+`service.engine.sampling.sobol`). Every later step is exactly rounded (`service.engine.sampling.exact`), so that a row
+has the same bits in every slice.
 """
 
 from __future__ import annotations
@@ -19,69 +16,25 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.bases import Base
-from service.engine.sampling.latents import Truncation, latents, words_needed
-from service.engine.sampling.philox import WORDS, philox
+from service.engine.sampling.exact import to_uniform
+from service.engine.sampling.latents import Truncation, transform_uniform, words_per_row
+from service.engine.sampling.philox import philox_first_words, philox_words
 from service.engine.sampling.sobol import sobol_words
 from service.plan import Float32, Rows
 
-__all__ = ["MAX_SEED", "BaseNoise", "FirstRows", "Method", "NoiseAhead", "uniforms"]
+__all__ = ["MAX_SEED", "BaseNoise", "BufferedNoise", "FirstRows", "Method"]
 
-Float64 = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
 Method = Literal["random", "sobol"]
 
 MAX_SEED: Final = (1 << 64) - 1
-"""The greatest seed: the generator's key has so many bits."""
+"""The greatest seed: the generator's key has 64 bits."""
 
-_AHEAD_VALUES: Final = 1 << 14
-_NARROW: Final = 8
-"""A thousand rows of more values are numbers enough for NumPy."""
+_BUFFERED_VALUES: Final = 1 << 14
+"""The values that `BufferedNoise` computes at a time."""
 
-_MANY_SEEDS: Final = 16
-"""Of so many it is quicker to compute all words at once than to make a generator for each."""
-
-
-def uniforms(seed: int, start: int, stop: int, width: int) -> Float64:
-    """Uniform values of the rows start to stop of a seed.
-
-    u = (k + 1/2) / 2^52 with 52 random bits k, so that u lies strictly between 0 and 1 and is symmetric about 1/2,
-    exactly. (One bit more and k + 1/2 has no float64: the greatest would round to 1.)
-
-    Args:
-        seed: 0 to `MAX_SEED`.
-        start: the first row, at least 0.
-        stop: one past the last row.
-        width: the values in a row.
-
-    Returns:
-        float64 ``[stop - start, width]``.
-    """
-    return _uniform(random_words(seed, start, stop - start, width))
-
-
-def random_words(seed: int, start: int, count: int, width: int) -> Words:
-    """Random words of rows of a seed.
-
-    Args:
-        seed: 0 to `MAX_SEED`.
-        start: the first row, at least 0.
-        count: how many rows.
-        width: the values in a row.
-
-    Returns:
-        uint64 ``[count, width]``.
-    """
-    blocks = -(-width // WORDS)
-    generator = np.random.Philox(key=seed, counter=start * blocks)
-    words: Words = generator.random_raw(count * blocks * WORDS).reshape(count, blocks * WORDS)[:, :width]
-    return words
-
-
-def _uniform(words: Words) -> Float64:
-    values: Float64 = (words >> np.uint64(12)).astype(np.float64)
-    values += 0.5
-    values *= 2.0**-52
-    return values
+_BUFFERED_WIDTH: Final = 8
+"""The greatest width of a row that is worth a buffer: a chunk of wider rows has enough values for NumPy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +46,15 @@ class BaseNoise:
         width: D.
         seed: 0 to `MAX_SEED`.
         offset: the row of the seed that comes first.
-        count: how many rows.
+        count: the number of rows.
         temperature: multiplies the standard deviations of a base made of normal distributions; 1 for any other.
-        repeats: the same rows so many times over, once for each context.
-        truncation: where the normal numbers end, on both sides, in standard deviations before the temperature; None
-            for nowhere, and for a base without.
-        method: independent rows, or Sobol's (`service.engine.sampling.sobol`), shifted by the seed.
+        repeats: the number of times that the same rows follow each other, once for each context.
+        truncation: the greatest size of a normal number, in standard deviations before the temperature; None for no
+            bound, and for a base without normal numbers.
+        method: independent rows, or Sobol's (`service.engine.sampling.sobol`) shifted by the seed.
 
     Example:
+        >>> from service.bundle.bases import NormalBase
         >>> noise = BaseNoise(NormalBase(), 2, seed=7, offset=0, count=10)
         >>> bool((noise[5:10] == BaseNoise(NormalBase(), 2, seed=7, offset=5, count=5)[0:5]).all())
         True
@@ -119,45 +73,49 @@ class BaseNoise:
     def __len__(self) -> int:
         return self.count * self.repeats
 
-    def ahead(self) -> Rows:
-        """The same rows, for a run that may be cut into chunks."""
-        return NoiseAhead(self) if len(self) * self.width > _AHEAD_VALUES and self.width <= _NARROW else self
+    def buffered(self) -> Rows:
+        """The same rows for a run that may be cut into chunks, with a buffer where it saves time."""
+        buffers = len(self) * self.width > _BUFFERED_VALUES and self.width <= _BUFFERED_WIDTH
+        return BufferedNoise(self) if buffers else self
 
     def __getitem__(self, index: slice, /) -> Float32:
         return self.computed([(self, index.start, index.stop)])
 
     @staticmethod
     def computed(parts: Sequence[tuple[BaseNoise, int, int]]) -> Float32:
-        """The rows start to stop of each of several noises of one flow, one after the other.
+        """The rows of several noises of one flow, one after the other.
 
-        The generator is asked for each, the rest is done for all at once: a value depends on no other.
+        The words are generated for each noise, and transformed for all at once, as no value depends on another.
+
+        Args:
+            parts: noise, and the start and stop of its rows.
         """
         first = parts[0][0]
         pieces = [piece for noise, start, stop in parts for piece in noise.words(start, stop)]
-        values = _uniform(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+        values = to_uniform(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
         scale = truncation = None
         lengths = [stop - start for _, start, stop in parts]
         if any(noise.temperature != 1.0 for noise, _, _ in parts):
             scale = np.repeat([noise.temperature for noise, _, _ in parts], lengths)[:, None]
         if any(noise.truncation is not None for noise, _, _ in parts):
             truncation = Truncation.of([noise.truncation for noise, _, _ in parts], lengths)
-        return latents(first.base, first.width, values, scale, truncation)
+        return transform_uniform(first.base, first.width, values, scale, truncation)
 
     def words(self, start: int, stop: int) -> Iterator[Words]:
         """The random words ``[., W]`` of the rows start to stop, in one piece or more."""
-        needed = words_needed(self.base, self.width)
+        width = words_per_row(self.base, self.width)
+        words = philox_words if self.method == "random" else sobol_words
         while True:
             row = start % self.count
             length = min(stop - start, self.count - row)
-            words = random_words if self.method == "random" else sobol_words
-            yield words(self.seed, self.offset + row, length, needed)
+            yield words(self.seed, start=self.offset + row, count=length, width=width)
             start += length
             if start >= stop:
                 return
 
 
 class FirstRows:
-    """The first row of each of several seeds, untempered: the `Rows` of many requests for one row each.
+    """The first row of each of several seeds, at temperature 1: the `Rows` of many requests for one row each.
 
     Args:
         base: the distribution of z.
@@ -165,6 +123,7 @@ class FirstRows:
         seeds: uint64 ``[N]``.
 
     Example:
+        >>> from service.bundle.bases import NormalBase
         >>> rows = FirstRows(NormalBase(), 2, np.array([7, 8], np.uint64))[0:2]
         >>> bool((rows[1] == BaseNoise(NormalBase(), 2, seed=8, offset=0, count=10)[0:1]).all())
         True
@@ -179,27 +138,22 @@ class FirstRows:
         return len(self._seeds)
 
     def __getitem__(self, index: slice, /) -> Float32:
-        seeds = self._seeds[index]
-        needed = words_needed(self._base, self._width)
-        if len(seeds) < _MANY_SEEDS:
-            words = np.concatenate([random_words(seed, 0, 1, needed) for seed in seeds.tolist()])
-        else:
-            words = philox(seeds, -(-needed // WORDS))[:, :needed]
-        return latents(self._base, self._width, _uniform(words))
+        words = philox_first_words(self._seeds[index], words_per_row(self._base, self._width))
+        return transform_uniform(self._base, self._width, to_uniform(words))
 
 
-class NoiseAhead:
-    """Noise that is computed some thousands of rows at a time, for chunks that are taken one after the other.
+class BufferedNoise:
+    """Rows of noise computed some thousands at a time, for chunks that are taken one after the other.
 
-    NumPy takes as long to begin with two thousand numbers as to get through them, and noise takes a hundred steps.
+    Noise takes a hundred steps of NumPy, and NumPy's overhead of a step is as long as the work on two thousand numbers.
 
     Args:
-        noise: whose rows these are, bit for bit.
+        noise: has the same rows, bit for bit.
     """
 
     def __init__(self, noise: BaseNoise) -> None:
         self._noise = noise
-        self._rows = max(1, _AHEAD_VALUES // noise.width)
+        self._rows = max(1, _BUFFERED_VALUES // noise.width)
         self._blocks: dict[int, Float32] = {}
         self._lock = threading.Lock()
 
@@ -219,11 +173,11 @@ class NoiseAhead:
         found = self._blocks.get(number)
         if found is not None:
             return found
-        with self._lock:  # whoever comes next waits for it: to compute it twice would take as long
+        with self._lock:  # other threads wait for the block, as to compute it again would take as long
             found = self._blocks.get(number)
             if found is None:
                 start = number * self._rows
                 found = self._noise[start : min(start + self._rows, len(self._noise))]
-                before = self._blocks.get(number - 1)  # another thread may still be at its last rows
+                before = self._blocks.get(number - 1)  # another thread may still read its last rows
                 self._blocks = {number: found} if before is None else {number - 1: before, number: found}
             return found

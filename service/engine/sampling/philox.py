@@ -1,8 +1,12 @@
-"""Philox4x64-10 of many keys at once: one pass of NumPy over all of them, where a generator for each takes 8 µs a key.
+"""Random words by Philox4x64-10, a counter-based generator: a word is a function of the seed and its position.
 
-Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3: ten rounds, each
+Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3. A block of four
+words is the counter after ten rounds, each
 
     (c0, c1, c2, c3) <- (hi(M1 c2) ^ c1 ^ k0, lo(M1 c2), hi(M0 c0) ^ c3 ^ k1, lo(M0 c0)),    (k0, k1) += (W0, W1).
+
+NumPy has this generator for one key. Many keys are computed here in one pass of NumPy over all of them, as a generator
+for each takes 8 µs a key.
 """
 
 from __future__ import annotations
@@ -12,12 +16,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["WORDS", "philox"]
+__all__ = ["BLOCK_WORDS", "philox_blocks", "philox_first_words", "philox_words"]
 
 Words = npt.NDArray[np.uint64]
 
-WORDS: Final = 4
-"""In a block, of 64 bits each."""
+BLOCK_WORDS: Final = 4
+"""The words of a block, of 64 bits each."""
+
+_MANY_KEYS: Final = 16
+"""From this number of keys on, it is quicker to compute all words at once than to make a generator for each."""
 
 _ROUNDS: Final = 10
 _MULTIPLIERS: Final[Words] = np.array([[0xD2E7470EE14C6C93], [0xCA5A826395121157]], np.uint64)
@@ -28,37 +35,70 @@ _LOW_MULTIPLIERS: Final[Words] = _MULTIPLIERS & _LOW
 _HIGH_MULTIPLIERS: Final[Words] = _MULTIPLIERS >> _HALF
 
 
-def philox(keys: Words, blocks: int) -> Words:
-    """The first words of each key's stream, bit for bit those of ``numpy.random.Philox(key=key)``.
+def philox_words(seed: int, start: int, count: int, width: int) -> Words:
+    """Random words of rows of a seed. Row i starts at block i * ceil(width / 4) of the seed's stream.
+
+    Args:
+        seed: the key, 0 to 2^64 - 1.
+        start: the first row, at least 0.
+        count: the number of rows.
+        width: the words in a row.
+
+    Returns:
+        uint64 ``[count, width]``.
+    """
+    blocks = -(-width // BLOCK_WORDS)
+    generator = np.random.Philox(key=seed, counter=start * blocks)
+    words: Words = generator.random_raw(count * blocks * BLOCK_WORDS).reshape(count, blocks * BLOCK_WORDS)[:, :width]
+    return words
+
+
+def philox_first_words(seeds: Words, width: int) -> Words:
+    """Random words of the first row of each of several seeds, bit for bit those of `philox_words`.
+
+    Args:
+        seeds: uint64 ``[N]``, N at least 1.
+        width: the words in a row.
+
+    Returns:
+        uint64 ``[N, width]``.
+    """
+    if len(seeds) < _MANY_KEYS:
+        return np.concatenate([philox_words(seed, start=0, count=1, width=width) for seed in seeds.tolist()])
+    return philox_blocks(seeds, -(-width // BLOCK_WORDS))[:, :width]
+
+
+def philox_blocks(keys: Words, blocks: int) -> Words:
+    """The first blocks of each key's stream, bit for bit those of ``numpy.random.Philox(key=key)``.
 
     Args:
         keys: uint64 ``[N]``.
-        blocks: how many of `WORDS` words.
+        blocks: the number of blocks for each key.
 
     Returns:
-        uint64 ``[N, blocks * WORDS]``.
+        uint64 ``[N, blocks * BLOCK_WORDS]``.
 
     Example:
-        >>> philox(np.array([7], np.uint64), 1)[0, 0] == np.random.Philox(key=7).random_raw()
+        >>> bool(philox_blocks(np.array([7], np.uint64), 1)[0, 0] == np.random.Philox(key=7).random_raw())
         True
     """
     count = len(keys) * blocks
-    even = np.zeros((2, count), np.uint64)  # c0 and c2: what is multiplied
+    even = np.zeros((2, count), np.uint64)  # c0 and c2, which are multiplied
     odd = np.zeros((2, count), np.uint64)  # c1 and c3
-    even[0] = np.tile(np.arange(1, blocks + 1, dtype=np.uint64), len(keys))  # NumPy counts before it computes
+    even[0] = np.tile(np.arange(1, blocks + 1, dtype=np.uint64), len(keys))  # NumPy counts up before each block
     key = np.zeros((2, count), np.uint64)
     key[0] = np.repeat(keys, blocks)
     for _ in range(_ROUNDS):
-        high = _high(even)
+        high = _high_product(even)
         low = _MULTIPLIERS * even
         even = high[::-1] ^ odd
         even ^= key
         odd = low[::-1]
         key += _WEYL
-    return np.stack((even[0], odd[0], even[1], odd[1]), axis=-1).reshape(len(keys), blocks * WORDS)
+    return np.stack((even[0], odd[0], even[1], odd[1]), axis=-1).reshape(len(keys), blocks * BLOCK_WORDS)
 
 
-def _high(values: Words) -> Words:
+def _high_product(values: Words) -> Words:
     """The upper 64 bits of the products with the multipliers, from halves of 32 bits."""
     low, high = values & _LOW, values >> _HALF
     carried = low * _LOW_MULTIPLIERS

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from service.bundle.manifest import Manifest
 from service.bundle.store import Golden
 from service.engine.runtime.execution import Execution
-from service.engine.sampling.latents import words_needed
+from service.engine.sampling.latents import words_per_row
 from service.engine.sampling.noise import BaseNoise, Method
 from service.engine.sampling.sobol import MAX_ROWS, MAX_WIDTH
 from service.engine.verbs.checks import check_outputs
@@ -221,7 +221,7 @@ class ServedFlow:
         contexts = 1 if context is None else math.prod(context.shape[:-1])
         each = None if context is None else context.reshape(contexts, context.shape[-1])
         self.require_context(each)
-        noise = BaseNoise(base, self.width, seed, offset, n, temperature, contexts, truncation, method).ahead()
+        noise = BaseNoise(base, self.width, seed, offset, n, temperature, contexts, truncation, method).buffered()
         repeated = None if each is None else _Repeated(each, n)
         outputs = yield Run(self.inverse, noise, repeated)
         # The flow's own rows are the server's matter; how hot they are, and under which context, is the caller's.
@@ -323,7 +323,7 @@ class ServedFlow:
             raise InvalidArgument(detail, (Reason(("truncation",), detail),))
         if method == "random":
             return
-        if (numbers := words_needed(base, self.width)) > MAX_WIDTH:
+        if (numbers := words_per_row(base, self.width)) > MAX_WIDTH:
             detail = f"a row of this flow takes {numbers} numbers, and sobol has {MAX_WIDTH}; use method=random"
             raise InvalidArgument(detail, (Reason(("method",), detail),))
         if end > MAX_ROWS:

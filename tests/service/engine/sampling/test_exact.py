@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import special
 
-from service.engine.sampling.exact import inverse_normal_cdf, log
-from service.engine.sampling.noise import uniforms
+from service.engine.sampling.exact import inverse_normal_cdf, log, to_uniform
+from service.engine.sampling.philox import philox_words
 
 inside = st.floats(2.0**-53, 1 - 2.0**-53)
 
@@ -15,7 +15,7 @@ inside = st.floats(2.0**-53, 1 - 2.0**-53)
 def test_the_inverse_of_the_normal_distribution_function_agrees_with_scipy():
     p = np.concatenate(
         [
-            uniforms(1, 0, 20000, 4).ravel(),
+            to_uniform(philox_words(1, 0, 20000, 4)).ravel(),
             2.0 ** -np.arange(1.0, 54),
             1 - 2.0 ** -np.arange(2.0, 53),
             np.linspace(0.074, 0.076, 999),  # where the centre ends and the tail begins

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
-from service.engine.sampling.latents import latents, words_needed
+from service.engine.sampling.latents import transform_uniform, words_per_row
 from service.engine.sampling.noise import MAX_SEED, BaseNoise
 
 DIAGONAL = DiagonalNormalBase(mean=[1.0, -20.0], standard_deviation=[0.5, 3.0])
@@ -72,10 +72,10 @@ def test_a_diagonal_normal_is_the_normal_of_the_same_seed_moved_and_scaled():
 
 
 def test_how_many_words_a_row_takes():
-    found = [words_needed(StudentTBase(degrees_of_freedom=n), 3) for n in (1, 2, 3, 100)]
+    found = [words_per_row(StudentTBase(degrees_of_freedom=n), 3) for n in (1, 2, 3, 100)]
     assert found == [6, 6, 9, 153]
-    assert words_needed(MIXTURE, 2) == 3
-    assert [words_needed(base, 2) for base in (NormalBase(), DIAGONAL, UniformBase(low=0.0, high=1.0))] == [2, 2, 2]
+    assert words_per_row(MIXTURE, 2) == 3
+    assert [words_per_row(base, 2) for base in (NormalBase(), DIAGONAL, UniformBase(low=0.0, high=1.0))] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 30, 99, 100])
@@ -98,13 +98,13 @@ def test_the_extreme_words_of_the_generator_give_finite_noise(monkeypatch, freed
 
 
 def test_a_product_of_the_least_uniform_numbers_does_not_underflow():
-    z = latents(StudentTBase(degrees_of_freedom=100), 1, np.full((1, 51), 2.0**-53))
+    z = transform_uniform(StudentTBase(degrees_of_freedom=100), 1, np.full((1, 51), 2.0**-53))
     squares = -2 * 50 * math.log(2.0**-53)
     assert z[0, 0] == pytest.approx(stats.norm.ppf(2.0**-53) / math.sqrt(squares / 100), rel=1e-6)
 
 
 def test_a_row_that_no_float32_holds_is_infinite_and_raises_nothing():
-    z = latents(DIAGONAL, 2, np.full((1, 2), 0.75), np.array([[1e300]]))
+    z = transform_uniform(DIAGONAL, 2, np.full((1, 2), 0.75), np.array([[1e300]]))
     assert math.isinf(z[0, 0])
 
 

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
-from service.engine.sampling.latents import Truncation, latents
-from service.engine.sampling.noise import MAX_SEED, BaseNoise, FirstRows, NoiseAhead, uniforms
+from service.engine.sampling.exact import to_uniform
+from service.engine.sampling.latents import Truncation, transform_uniform
+from service.engine.sampling.noise import MAX_SEED, BaseNoise, BufferedNoise, FirstRows
+from service.engine.sampling.philox import philox_words
 
 seeds = st.integers(0, MAX_SEED)
 WIDTHS = st.integers(1, 9)
@@ -67,7 +69,7 @@ STREAM = [
 
 @given(seeds, st.integers(0, 1000), st.integers(1, 5))
 def test_uniforms_lie_strictly_inside(seed, start, width):
-    values = uniforms(seed, start, start + 20, width)
+    values = to_uniform(philox_words(seed, start, 20, width))
     assert values.shape == (20, width)
     assert values.min() >= 2.0**-53
     assert values.max() <= 1 - 2.0**-53
@@ -82,7 +84,7 @@ def test_the_extreme_words_of_the_generator_give_finite_noise(monkeypatch):
             return np.resize(np.array([0, MAX_SEED], np.uint64), size)
 
     monkeypatch.setattr(np.random, "Philox", Extreme)
-    assert uniforms(0, 0, 1, 2).tolist() == [[2.0**-53, 1 - 2.0**-53]]
+    assert to_uniform(philox_words(0, 0, 1, 2)).tolist() == [[2.0**-53, 1 - 2.0**-53]]
     normal = BaseNoise(NormalBase(), 2, 0, 0, 1)[0:1]
     assert np.isfinite(normal).all()
     assert normal[0, 0] == -normal[0, 1]
@@ -174,7 +176,7 @@ def test_sobol_noise_has_the_base_s_distribution_and_sooner():
 @pytest.mark.parametrize("bound", [1e-9, 0.1, 1.0, 2.5, 8.0, 40.0])
 def test_truncated_noise_is_the_inverse_of_the_truncated_distribution_function(bound):
     z = BaseNoise(NormalBase(), 4, 11, 0, 5000, truncation=bound)[0:5000]
-    expected = stats.truncnorm.ppf(uniforms(11, 0, 5000, 4), -bound, bound)
+    expected = stats.truncnorm.ppf(to_uniform(philox_words(11, 0, 5000, 4)), -bound, bound)
     np.testing.assert_allclose(z, expected, rtol=2e-6, atol=1e-15)
     assert np.abs(z).max() <= np.float32(bound)
 
@@ -187,7 +189,7 @@ def test_a_wide_bound_leaves_the_bits():
 def test_the_extreme_words_of_the_generator_stay_inside_a_bound():
     values = np.array([[2.0**-53, 1 - 2.0**-53, 0.5]])
     for bound in np.geomspace(1e-12, 50, 200):
-        z = latents(NormalBase(), 3, values, None, Truncation.of([bound], [1]))
+        z = transform_uniform(NormalBase(), 3, values, None, Truncation.of([bound], [1]))
         assert np.isfinite(z).all()
         assert np.abs(z).max() <= np.float32(bound)
         assert abs(z[0, 2]) < 1e-7
@@ -213,8 +215,8 @@ def test_truncated_and_sobol_rows_computed_together_have_the_bits_that_they_have
 @pytest.mark.parametrize(("width", "count", "repeats"), [(1, 40_000, 1), (2, 9_000, 2), (3, 20_001, 1), (8, 5_000, 1)])
 def test_rows_computed_ahead_have_the_bits_that_they_have_alone(width, count, repeats):
     noise = BaseNoise(NormalBase(), width, 5, 3, count, 0.5, repeats)
-    ahead = noise.ahead()
-    assert isinstance(ahead, NoiseAhead)
+    ahead = noise.buffered()
+    assert isinstance(ahead, BufferedNoise)
     assert len(ahead) == len(noise)
     whole = noise[0 : len(noise)]
     assert ahead[0 : len(ahead)].tobytes() == whole.tobytes()
@@ -225,7 +227,7 @@ def test_rows_computed_ahead_have_the_bits_that_they_have_alone(width, count, re
 
 def test_rows_computed_ahead_by_several_threads():
     noise = BaseNoise(NormalBase(), 2, 5, 3, 60_000)
-    ahead, whole = noise.ahead(), noise[0:60_000]
+    ahead, whole = noise.buffered(), noise[0:60_000]
     with ThreadPoolExecutor(4) as pool:
         parts = pool.map(lambda start: ahead[start : start + 1000].tobytes(), range(0, 60_000, 1000))
         assert b"".join(parts) == whole.tobytes()
@@ -234,7 +236,7 @@ def test_rows_computed_ahead_by_several_threads():
 @pytest.mark.parametrize(("width", "count"), [(2, 8_192), (2, 1), (9, 100_000)])
 def test_few_rows_and_wide_ones_are_not_computed_ahead(width, count):
     noise = BaseNoise(NormalBase(), width, 5, 3, count)
-    assert noise.ahead() is noise
+    assert noise.buffered() is noise
 
 
 @given(st.lists(seeds, min_size=1, max_size=40), some_base, st.data())

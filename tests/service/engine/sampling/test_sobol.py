@@ -31,7 +31,7 @@ def test_far_rows_are_scipy_s():
 
 def test_the_direction_numbers_are_those_of_joe_and_kuo():
     with np.load(Path(scipy.stats.__file__).with_name("_sobol_direction_numbers.npz")) as theirs:
-        polynomials, initial = sobol._given()
+        polynomials, initial = sobol._load_joe_kuo()
         assert (theirs["poly"][:MAX_WIDTH] == polynomials).all()
         assert (theirs["vinit"][:MAX_WIDTH, : initial.shape[1]] == initial).all()
         assert not theirs["vinit"][:MAX_WIDTH, initial.shape[1] :].any()
