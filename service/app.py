@@ -148,7 +148,7 @@ async def _untold(request: Request, _: Exception) -> Response:
 
 def _counted(request: Request, reply: Reply) -> Response:
     if reply.code is not None:
-        request.app.state.metrics.rejection(reply.code)
+        request.app.state.metrics.count_rejection(reply.code)
     return respond(reply)
 
 

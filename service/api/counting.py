@@ -33,9 +33,9 @@ class CountReplies:
 
     def __call__(self, method: str, route: str, reply: Reply) -> None:
         """Count an answer to a request of this method and route."""
-        self._metrics.request(method, route, reply.status)
+        self._metrics.count_request(method, route, reply.status)
         if reply.code is not None:
-            self._metrics.rejection(reply.code)
+            self._metrics.count_rejection(reply.code)
 
 
 class CountRequests:
@@ -74,4 +74,4 @@ class CountRequests:
     def _count(self, scope: Scope, status: int) -> None:
         method = scope["method"]
         route = getattr(scope.get("route"), "path", OTHER)  # its template: as many as there are routes
-        self._metrics.request(method if method in _METHODS else OTHER, route, status)
+        self._metrics.count_request(method if method in _METHODS else OTHER, route, status)

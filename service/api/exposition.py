@@ -16,33 +16,33 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from service.engine.metrics.metrics import BATCH_ROWS, METRICS, ROWS, START_TIME, WORKERS, Metric
-from service.engine.metrics.shared_counters import Reading, Tallies
+from service.engine.metrics.shared_counters import SharedCounters, Totals
 from service.exchange import Reply
 
 __all__ = ["exposition"]
 
 
-def exposition(tallies: Tallies, accept: str | None) -> Reply:
+def exposition(counters: SharedCounters, accept: str | None) -> Reply:
     """All that has been counted.
 
     Args:
-        tallies: of all workers.
+        counters: of all workers.
         accept: the header; OpenMetrics is given to whoever asks for it.
     """
     encode, media_type = choose_encoder(accept or "")
     registry = CollectorRegistry()
-    registry.register(_Collector(tallies.read()))
+    registry.register(_Collector(counters.read()))
     return Reply(encode(registry), media_type=media_type)
 
 
 class _Collector(Collector):
-    """A reading as families of metrics."""
+    """The totals as families of metrics."""
 
-    def __init__(self, reading: Reading) -> None:
-        self._cells = dict(reading.cells)
-        self._cells[WORKERS.name,] = [float(len(reading.held))]
-        self._cells[START_TIME.name,] = [reading.started]
-        for key, cells in reading.cells.items():
+    def __init__(self, totals: Totals) -> None:
+        self._cells = dict(totals.cells)
+        self._cells[WORKERS.name,] = [float(len(totals.live))]
+        self._cells[START_TIME.name,] = [totals.started]
+        for key, cells in totals.cells.items():
             if key[0] == BATCH_ROWS.name:  # rows need no cell of their own: they are what the batches sum to
                 self._cells[(ROWS.name, *key[1:])] = [cells[-1]]
 

@@ -106,7 +106,7 @@ class Operations:
         for flow in flows:
             name, version = flow.manifest.name, flow.manifest.version
             why = await self._canary(flow)
-            self._metrics.canary(name, version, passed=why is None)
+            self._metrics.set_canary(name, version, passed=why is None)
             if why is not None:
                 failures.append(_reason(name, version, why))
         return failures
@@ -135,7 +135,7 @@ class Operations:
     def _exposition(self, accept: str | None) -> Reply:
         from service.api.exposition import exposition
 
-        return exposition(self._metrics.tallies, accept)
+        return exposition(self._metrics.counters, accept)
 
     def _described(self, entry: Entry, *, whole: bool) -> dict[str, Any]:
         error, manifest = entry.error, entry.manifest

@@ -106,7 +106,7 @@ def load_flow(
         raise
     except PushforwardError as error:
         raise BundleError("the flow could not be run on its golden rows") from error
-    metrics.provider(name, version, execution.provider)
+    metrics.set_provider(name, version, execution.provider)
     return flow
 
 
@@ -194,14 +194,14 @@ class Registry:
         names = self._repository.names()
         self._entries = {n: {v: Entry(n, v, "loading") for v in self._repository.versions(n)} for n in names}
         for entry in self.entries():
-            self._metrics.state(entry.name, entry.version, entry.state)
+            self._metrics.set_state(entry.name, entry.version, entry.state)
         for name in sorted(names, key=lambda name: name != self.default):
             for version in sorted(self._entries[name], reverse=True):
                 if self._closed:
                     return
                 entry = self._entries[name][version] = self._load(name, version)
                 self._found = {}  # a new one: whoever looks up meanwhile keeps what was right into the old
-                self._metrics.state(name, version, entry.state)
+                self._metrics.set_state(name, version, entry.state)
         self.loaded = True
 
     def close(self) -> None:

@@ -28,13 +28,13 @@ class Job(NamedTuple):
     Args:
         settings: of the server, with the port that was chosen.
         number: which worker it is, counted from 0.
-        tallies: the descriptor of the file in which all workers count.
+        counters: the descriptor of the file in which all workers count.
         listener: the descriptor of the socket to answer on; None to open one on the same port as the others.
     """
 
     settings: Settings
     number: int
-    tallies: int
+    counters: int
     listener: int | None
 
 
@@ -107,7 +107,7 @@ class Slot:
 def start(job: Job) -> Worker:
     """Start a process: a new interpreter, so that it inherits neither locks nor threads."""
     ours, theirs = Pipe()
-    files = (theirs.fileno(), job.tallies, *(() if job.listener is None else (job.listener,)))
+    files = (theirs.fileno(), job.counters, *(() if job.listener is None else (job.listener,)))
     # It finds modules where this process does: the working directory comes first only where it does so here.
     here = str(Path.cwd())
     safe = [] if here in sys.path or "" in sys.path else ["-P"]

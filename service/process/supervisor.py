@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import wait
 from typing import Final
 
-from service.engine.metrics.shared_counters import Tallies, shared_file
+from service.engine.metrics.shared_counters import SharedCounters, shared_file
 from service.errors import ServerError
 from service.process.preflight import REUSES_PORTS, Standing, bind, cannot_listen, check_repository, start_log, url
 from service.process.slots import Failed, Job, Slot, Worker, start
@@ -57,12 +57,12 @@ def serve(settings: Settings, announce: Callable[[str, Standing], None], *, reus
             bound.listen(2048)
         settings = settings.model_copy(update={"port": bound.getsockname()[1]})
         file = held.enter_context(shared_file(settings.workers))
-        tallies = Tallies(settings.workers, file.fileno())
+        counters = SharedCounters(settings.workers, file.fileno())
 
         def begin(number: int) -> Worker:
             return start(Job(settings, number, file.fileno(), None if reuse else bound.fileno()))
 
-        supervisor = _Supervisor(settings, begin, tallies, lambda standing: announce(url(bound), standing))
+        supervisor = _Supervisor(settings, begin, counters, lambda standing: announce(url(bound), standing))
         with _signals(supervisor) as woken:
             supervisor.watch(woken)
             bound.close()
@@ -76,11 +76,11 @@ class _Supervisor:
         self,
         settings: Settings,
         start: Callable[[int], Worker],
-        tallies: Tallies,
+        counters: SharedCounters,
         announce: Callable[[Standing], None],
     ) -> None:
         self._start = start
-        self._tallies = tallies
+        self._counters = counters
         self._announce = announce
         self._drain_seconds = settings.drain_seconds
         self._slots = [Slot(number) for number in range(settings.workers)]
@@ -175,7 +175,7 @@ class _Supervisor:
 
     def _ended(self, slot: Slot, worker: Worker) -> None:
         status = worker.end()
-        self._tallies.leave(slot.number)
+        self._counters.release(slot.number)
         delay = slot.ended(time.monotonic())
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         if self._signals:

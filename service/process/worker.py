@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 from service.engine.metrics.metrics import Metrics
-from service.engine.metrics.shared_counters import Tallies
+from service.engine.metrics.shared_counters import SharedCounters
 from service.errors import PushforwardError
 from service.process.preflight import Standing, bind, start_log
 from service.process.server import run
@@ -42,7 +42,7 @@ def main(control: Connection[Standing | Failed, Job]) -> int:
     start_log(job.settings)
     threading.Thread(target=_watch, args=(control, job.settings.drain_seconds), name="watch", daemon=True).start()
     try:
-        metrics = Metrics(Tallies(job.settings.workers, job.tallies), job.number)
+        metrics = Metrics(SharedCounters(job.settings.workers, job.counters), job.number)
         run(job.settings, _socket(job), metrics, lambda standing: _say(control, standing))
     except PushforwardError as error:
         _say(control, Failed(error.detail))

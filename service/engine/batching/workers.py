@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, Protocol
 
 from service.engine.batching.batcher import Batcher
 from service.engine.batching.queues import Batch, Limits, Queue, QueuedRun, RunOutcome
-from service.engine.metrics.metrics import UNSEEN, LaneMetrics
+from service.engine.metrics.metrics import NO_COUNTS, LaneMetrics
 from service.errors import Draining, EngineFailed, PushforwardError
 from service.plan import Done, Float32, Outputs, Run
 
@@ -298,13 +298,15 @@ class Workers:
         ended = self.clock()
         seconds = ended - began
         metrics = lane.metrics
-        levels = UNSEEN
+        log_prob = NO_COUNTS
         if metrics is not None and batch.counted and isinstance(outputs, Outputs):
-            levels = metrics.weigh(outputs)
+            log_prob = metrics.bucket_log_prob(outputs)
         with self._wake:
             batch.queue.record(batch.size, seconds, busy_seconds=ended - busy_since)
             if metrics is not None:
-                metrics.batch(batch.size, began - batch.slices[0].run.arrived, seconds, levels)
+                metrics.count_batch(
+                    batch.size, waited=began - batch.slices[0].run.arrived, ran=seconds, log_prob=log_prob
+                )
             if isinstance(outputs, Outputs):
                 self._batcher.finish(batch, outputs)
             else:

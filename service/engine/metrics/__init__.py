@@ -1,1 +1,1 @@
-"""What a server counts about itself, in one process and in all of its workers. Knows no HTTP."""
+"""Metrics: the counts of one process, and of all workers of a server. Knows no HTTP."""

@@ -1,7 +1,7 @@
-"""What a server counts about itself, cheap enough to count it for every request: plain numbers, rendered when asked.
+"""The metrics of a server, cheap enough to count for every request: plain numbers that are rendered on demand.
 
-Holds no rendering and knows no HTTP beyond the words that name a request. `service.engine.metrics.shared_counters`
-keeps the numbers.
+Renders nothing, and knows no HTTP beyond the words that name a request. `service.engine.metrics.shared_counters` keeps
+the numbers.
 """
 
 from __future__ import annotations
@@ -17,29 +17,31 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
-from service.engine.metrics.shared_counters import Cells, Region, Tallies
+from service.engine.metrics.shared_counters import Cells, Region, SharedCounters
 from service.engine.verbs.scores import HeldOut
 from service.onnx.signature import Direction
 from service.plan import Float32, Outputs
 
-__all__ = ["METRICS", "UNSEEN", "LaneMetrics", "Metric", "Metrics", "Observed", "RoundTripMetrics"]
+__all__ = ["METRICS", "NO_COUNTS", "BucketCounts", "LaneMetrics", "Metric", "Metrics", "RoundTripMetrics"]
 
 _LANE: Final = ("flow", "version", "direction")
 _SECONDS: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
-_FEW: Final = 8
+_FEW_ROWS: Final = 8
+"""Up to this number of rows Python sorts into buckets sooner than NumPy."""
+
 _STATES: Final = ("loading", "ready", "failed")
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What one metric is.
+    """The description of one metric.
 
     Args:
-        kind: as Prometheus has it.
+        kind: of Prometheus's.
         name: without the suffix that Prometheus adds to a counter.
-        help: what it says.
-        labels: their names.
-        bounds: of a histogram's buckets, each included in its own; one more has no bound.
+        help: the description for users.
+        labels: the names of its labels.
+        bounds: the upper ends of a histogram's buckets, each of its own bucket; one bucket more has no end.
     """
 
     kind: Literal["counter", "gauge", "histogram"]
@@ -126,14 +128,14 @@ METRICS: Final = (
     WORKER_START_TIME,
     START_TIME,
 )
-"""Every metric, in the order in which they are told."""
+"""Every metric, in the order in which they are rendered."""
 
 
-class Observed(NamedTuple):
-    """Values that were sorted into buckets.
+class BucketCounts(NamedTuple):
+    """Values of a histogram, sorted into its buckets.
 
     Args:
-        counts: bucket, and how many fell into it.
+        counts: bucket, and the number of values in it.
         total: the sum of the values.
     """
 
@@ -141,14 +143,14 @@ class Observed(NamedTuple):
     total: float
 
 
-UNSEEN: Final = Observed((), 0.0)
-"""No value."""
+NO_COUNTS: Final = BucketCounts((), 0.0)
+"""No values."""
 
 
-class _Scale:
-    """The held-out quantiles at the bounds of `LOG_PROB`, in nats.
+class _LogProbBuckets:
+    """The buckets of `LOG_PROB`: the held-out quantiles at its bounds, in nats.
 
-    The sum takes each row at the middle of its bucket: to find its own quantile would take longer than to count it.
+    The sum counts each row as the middle of its bucket. To find its own quantile would take longer than to count it.
 
     Args:
         held_out: the scale of log_prob.
@@ -157,71 +159,71 @@ class _Scale:
     def __init__(self, held_out: HeldOut) -> None:
         ends = held_out.ends(LOG_PROB.bounds)
         self._ends = ends[:, None]
-        self._few_ends = ends.tolist()
+        self._end_list = ends.tolist()
 
-    def few(self, log_prob: list[float]) -> Observed:
-        """Sort a few rows into buckets, sooner than NumPy begins."""
-        buckets = [bisect_left(self._few_ends, value) for value in log_prob if value == value]
-        return Observed([(bucket, 1) for bucket in buckets], sum([_MIDDLES[bucket] for bucket in buckets]))
+    def count_few(self, log_prob: list[float]) -> BucketCounts:
+        """Sort a few rows into buckets without NumPy. NaN is left out."""
+        buckets = [bisect_left(self._end_list, value) for value in log_prob if value == value]
+        return BucketCounts([(bucket, 1) for bucket in buckets], sum([_BUCKET_MIDDLES[bucket] for bucket in buckets]))
 
-    def many(self, log_prob: Float32) -> Observed:
+    def count_many(self, log_prob: Float32) -> BucketCounts:
         """Sort rows into buckets, none of them NaN."""
-        # A search takes a branch that no processor foretells, for each row and bound; comparing takes none.
+        # A search takes a branch that no processor predicts, for each row and bound. A comparison takes none.
         buckets = np.add.reduce((self._ends < log_prob).view(np.uint8), axis=0, dtype=np.uint8)
-        counts = np.bincount(buckets, minlength=len(_MIDDLES)).tolist()
-        return Observed(list(enumerate(counts)), sum(map(mul, counts, _MIDDLES)))
+        counts = np.bincount(buckets, minlength=len(_BUCKET_MIDDLES)).tolist()
+        return BucketCounts(list(enumerate(counts)), sum(map(mul, counts, _BUCKET_MIDDLES)))
 
 
-_MIDDLES: Final = [(low + high) / 2 for low, high in pairwise((0.0, *LOG_PROB.bounds, 1.0))]
+_BUCKET_MIDDLES: Final = [(low + high) / 2 for low, high in pairwise((0.0, *LOG_PROB.bounds, 1.0))]
 
 
-def _add(cells: Cells, observed: Observed) -> None:
+def _add(cells: Cells, observed: BucketCounts) -> None:
     for bucket, count in observed.counts:
         cells[bucket] += count
     cells[-1] += observed.total
 
 
 class LaneMetrics:
-    """What is counted of one direction of one flow. Made by `Metrics.lane`.
+    """The counts of one direction of one flow. Made by `Metrics.lane`.
 
     Args:
-        region: where.
+        region: holds the counts.
         labels: flow, version and direction.
-        held_out: the scale of log_prob; None where that is not counted.
+        held_out: the scale of log_prob; None where log_prob is not counted.
     """
 
-    __slots__ = ("_engine", "_levels", "_queue", "_rows", "_scale")
+    __slots__ = ("_buckets", "_engine", "_log_prob", "_queue", "_rows")
 
     def __init__(self, region: Region, labels: tuple[str, str, str], held_out: HeldOut | None) -> None:
-        self._scale = None if held_out is None else _Scale(held_out)
-        self._levels = _histogram(region, LOG_PROB, labels)
+        self._buckets = None if held_out is None else _LogProbBuckets(held_out)
+        self._log_prob = _histogram(region, LOG_PROB, labels)
         self._rows = _histogram(region, BATCH_ROWS, labels)
         self._queue = _histogram(region, QUEUE_SECONDS, labels)
         self._engine = _histogram(region, ENGINE_SECONDS, labels)
 
-    def weigh(self, outputs: Outputs) -> Observed:
-        """Sort the rows of a batch into buckets, for `batch`: done before the lock is taken.
+    def bucket_log_prob(self, outputs: Outputs) -> BucketCounts:
+        """Sort the log_prob of a batch into buckets, for `count_batch`. Threads need no lock for this.
 
         Args:
             outputs: of the batch.
         """
-        scale, log_prob = self._scale, outputs.log_prob
-        if scale is None:
-            return UNSEEN
-        if len(log_prob) <= _FEW:
-            return scale.few(log_prob.tolist())
-        return scale.many(log_prob if outputs.finite else log_prob[~np.isnan(log_prob)])
+        buckets, log_prob = self._buckets, outputs.log_prob
+        if buckets is None:
+            return NO_COUNTS
+        if len(log_prob) <= _FEW_ROWS:
+            return buckets.count_few(log_prob.tolist())
+        return buckets.count_many(log_prob if outputs.finite else log_prob[~np.isnan(log_prob)])
 
-    def batch(self, rows: int, waited: float, ran: float, levels: Observed = UNSEEN) -> None:
+    def count_batch(self, rows: int, waited: float, ran: float, log_prob: BucketCounts = NO_COUNTS) -> None:
         """Count a batch. Threads that share a lane must hold a lock around this.
 
         Args:
-            rows: how many it had.
+            rows: of the batch.
             waited: seconds from the arrival of its oldest row to its start.
             ran: seconds in the engine.
-            levels: from `weigh`.
+            log_prob: from `bucket_log_prob`.
         """
-        _add(self._levels, levels)
+        _add(self._log_prob, log_prob)
         cells = self._rows
         cells[bisect_left(_ROW_BOUNDS, rows)] += 1
         cells[-1] += rows
@@ -237,10 +239,10 @@ _ROW_BOUNDS: Final = BATCH_ROWS.bounds
 
 
 class RoundTripMetrics:
-    """What is counted of a flow's round trips, from any thread. Made by `Metrics.round_trips`.
+    """The counts of a flow's round trips, from any thread. Made by `Metrics.round_trips`.
 
     Args:
-        region: where.
+        region: holds the counts.
         flow: its name.
         version: its version.
     """
@@ -251,9 +253,14 @@ class RoundTripMetrics:
         self._lock = threading.Lock()
 
     def observe(self, direction: Direction, errors: Float32) -> None:
-        """Count errors ``[N]``, finite, of rows that went in this direction first."""
+        """Count the round-trip errors of rows.
+
+        Args:
+            direction: of the first half of the round trip.
+            errors: float32 ``[N]``, finite.
+        """
         counts = np.bincount(np.searchsorted(ROUND_TRIP.bounds, errors)).tolist()
-        observed = Observed(list(enumerate(counts)), float(errors.sum(dtype=np.float64)))
+        observed = BucketCounts(list(enumerate(counts)), float(errors.sum(dtype=np.float64)))
         with self._lock:
             _add(self._cells[direction], observed)
 
@@ -261,28 +268,28 @@ class RoundTripMetrics:
 class Metrics:
     """The counts of one worker.
 
-    `request` and `rejection` are for the thread of the event loop alone.
+    `count_request` and `count_rejection` are for the thread of the event loop alone.
 
     Args:
-        tallies: where all workers of the server count; None for a server of one.
-        worker: which of them this is.
+        counters: of all workers of the server; None for a server of one.
+        worker: the number of this worker, from 0.
     """
 
-    def __init__(self, tallies: Tallies | None = None, worker: int = 0) -> None:
-        self.tallies = tallies or Tallies()
-        self._region = self.tallies.region(worker)
+    def __init__(self, counters: SharedCounters | None = None, worker: int = 0) -> None:
+        self.counters = counters or SharedCounters()
+        self._region = self.counters.claim_region(worker)
         self._requests: dict[tuple[str, str, int], Cells] = {}
         self._rejections: dict[str, Cells] = {}
         self._region.cells("counter", (WORKER_STARTS.name, str(worker)))[0] += 1
         self._region.cells("gauge", (WORKER_START_TIME.name, str(worker)))[0] = time.time()
 
-    def request(self, method: str, route: str, status: int) -> None:
+    def count_request(self, method: str, route: str, status: int) -> None:
         """Count a request that is answered.
 
         Args:
-            method: of HTTP, one of a bounded number.
-            route: the template of the path, never the path itself: one of a bounded number.
-            status: of HTTP.
+            method: the HTTP method, one of a bounded number.
+            route: the template of the path, one of a bounded number; never the path itself.
+            status: the HTTP status.
         """
         try:
             self._requests[method, route, status][0] += 1
@@ -291,11 +298,11 @@ class Metrics:
             cells = self._requests[method, route, status] = self._region.cells("counter", key)
             cells[0] += 1
 
-    def rejection(self, code: str) -> None:
-        """Count an error that goes to a client.
+    def count_rejection(self, code: str) -> None:
+        """Count an error that is answered to a client.
 
         Args:
-            code: of `service.errors`.
+            code: of the error, one of `service.errors`.
         """
         try:
             self._rejections[code][0] += 1
@@ -304,13 +311,13 @@ class Metrics:
             cells[0] += 1
 
     def lane(self, flow: str, version: int, direction: str, held_out: HeldOut | None = None) -> LaneMetrics:
-        """The counts of one direction of a flow; the same lane may be asked for again.
+        """The counts of one direction of a flow. Two calls for one lane share the counts.
 
         Args:
             flow: its name.
             version: its version.
-            direction: forward or inverse.
-            held_out: the scale of its log_prob; None where that is not counted.
+            direction: forward, inverse or trace.
+            held_out: the scale of its log_prob; None where log_prob is not counted.
         """
         return LaneMetrics(self._region, (flow, str(version), direction), held_out)
 
@@ -318,20 +325,38 @@ class Metrics:
         """The counts of a flow's round trips."""
         return RoundTripMetrics(self._region, flow, str(version))
 
-    def state(self, flow: str, version: int, state: str | None) -> None:
-        """Say in which state a flow is: loading, ready or failed, or None where it is no longer there."""
+    def set_state(self, flow: str, version: int, state: str | None) -> None:
+        """Set the state of a flow.
+
+        Args:
+            flow: its name.
+            version: its version.
+            state: loading, ready or failed; None where the flow is gone.
+        """
         for each in _STATES:
             self._region.cells("gauge", (FLOW_STATE.name, flow, str(version), each))[0] = each == state
 
-    def provider(self, flow: str, version: int, provider: str) -> None:
-        """Say which execution provider runs a flow now."""
+    def set_provider(self, flow: str, version: int, provider: str) -> None:
+        """Set the execution provider that runs a flow.
+
+        Args:
+            flow: its name.
+            version: its version.
+            provider: of ONNX Runtime's.
+        """
         self._region.cells("gauge", (FLOW_PROVIDER.name, flow, str(version), provider))[0] = 1
 
-    def canary(self, flow: str, version: int, *, passed: bool) -> None:
-        """Say whether a flow's canary row came back as it should."""
+    def set_canary(self, flow: str, version: int, *, passed: bool) -> None:
+        """Set whether the last canary row of a flow gave its golden answer.
+
+        Args:
+            flow: its name.
+            version: its version.
+            passed: whether it did.
+        """
         self._region.cells("gauge", (CANARY_FAILED.name, flow, str(version)))[0] = not passed
 
 
 def _histogram(region: Region, metric: Metric, labels: tuple[str, str, str]) -> Cells:
-    """A cell for each bucket, and one for the sum of what was observed."""
+    """The cells of a histogram: one for each bucket, and one for the sum of the values."""
     return region.cells("counter", (metric.name, *labels), len(metric.bounds) + 2)

@@ -1,9 +1,9 @@
-"""Numbers that outlive the process that counts them: named cells in memory that all of a server's workers share.
+"""Counters in memory that all workers of a server share, and that outlive the process that counts.
 
 Each worker counts in a region of its own, so that no two processes write to the same cell and none needs a lock. Any
-worker reads all regions, and so can answer for all. A worker that takes the place of a dead one counts on in the same
-region: what was counted stays, and no counter runs backwards. What holds of a living process only (a gauge) is set
-to zero when its region is taken, and is not read while no process holds it.
+worker can read all regions and answer for all. A worker that replaces a dead one claims the same region: the counts
+stay, and no counter runs backwards. A gauge describes a living process: it is set to zero when its region is claimed,
+and is not read while no process holds the region.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import IO, Final, Literal, NamedTuple, TypeAlias
 
-__all__ = ["REGION_BYTES", "Cells", "Key", "Kind", "Reading", "Region", "Tallies", "shared_file"]
+__all__ = ["REGION_BYTES", "Cells", "Key", "Kind", "Region", "SharedCounters", "Totals", "shared_file"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,68 +27,69 @@ Key = tuple[str, ...]
 """A metric's name, then the values of its labels."""
 
 Cells: TypeAlias = "memoryview[float]"
-"""Numbers that are shared: read, add, write back."""
+"""Shared float64 numbers."""
 
 Kind = Literal["counter", "gauge"]
 
 REGION_BYTES: Final = 4 << 20
-"""The most that one worker's cells take: those of thousands of flows. Only what is counted in uses memory."""
+"""The size of one region, enough for thousands of flows. Only the pages that hold cells use memory."""
 
-_HEAD: Final = struct.Struct("=qqd")  # bytes in use, the process that holds the region or 0, when the server started
-_RECORD: Final = struct.Struct(
-    "=iiq"
-)  # bytes of the key, number of cells, whether a gauge; the key and the cells follow
+_HEADER: Final = struct.Struct("=qqd")  # bytes in use, the process that holds the region or 0, when the server started
+_RECORD: Final = struct.Struct("=iiq")  # bytes of the key, number of cells, is it a gauge; key and cells follow
 _WORD: Final = 8
 
 
-class Reading(NamedTuple):
-    """What all regions hold, added up.
+class Totals(NamedTuple):
+    """The sums over all regions.
 
     Args:
-        cells: what each name has come to.
-        held: the numbers of the regions that a process holds.
-        started: when the server started, in seconds since the epoch.
+        cells: the sums of each key.
+        live: the numbers of the regions that a process holds.
+        started: the time of the server's start, in seconds since the epoch.
     """
 
     cells: dict[Key, list[float]]
-    held: list[int]
+    live: list[int]
     started: float
 
 
 class Region:
-    """The cells of one process. Made by `Tallies.region`.
+    """The cells of one process. Made by `SharedCounters.claim_region`.
 
-    A cell has one writer at a time: whoever counts in it from several threads holds a lock of its own.
+    A cell has one writer at a time. Threads that count in the same cell share a lock of their own.
     """
 
     def __init__(self, memory: memoryview, started: float) -> None:
         self._memory = memory
         self._lock = threading.Lock()
         self._known: dict[Key, Cells] = {}
-        used, _, _ = _HEAD.unpack_from(memory)
-        self._used = max(used, _HEAD.size)
+        used, _, _ = _HEADER.unpack_from(memory)
+        self._used = max(used, _HEADER.size)
         self._full = False
         for key, at, count, gauge in _records(memory[: self._used]):
             cells = self._known[key] = memory[at : at + _WORD * count].cast("d")
             if gauge:
                 cells[:] = memoryview(bytes(_WORD * count)).cast("d")
-        _HEAD.pack_into(memory, 0, self._used, os.getpid(), started)
+        _HEADER.pack_into(memory, 0, self._used, os.getpid(), started)
 
     def cells(self, kind: Kind, key: Key, count: int = 1) -> Cells:
-        """The cells of a name, ``[count]`` float64, zero where they are new. Keep them: this call is slow.
+        """The cells of a key. Callers keep them, as this call is slow.
 
         Args:
-            kind: a gauge is zero again when another process takes the region.
-            key: the name. There must be a bound on how many there are.
-            count: how many; always the same for one name.
+            kind: a gauge is zero again when another process claims the region.
+            key: one of a bounded number.
+            count: the number of cells, always the same for one key.
+
+        Returns:
+            float64 ``[count]``, zero where the key is new.
         """
         with self._lock:
             cells = self._known.get(key)
             if cells is None:
-                cells = self._known[key] = self._new(kind, key, count)
+                cells = self._known[key] = self._append(kind, key, count)
             return cells
 
-    def _new(self, kind: Kind, key: Key, count: int) -> Cells:
+    def _append(self, kind: Kind, key: Key, count: int) -> Cells:
         name = json.dumps(key).encode()
         name += b" " * (-len(name) % _WORD)
         at = self._used + _RECORD.size + len(name)
@@ -100,24 +101,24 @@ class Region:
             return memoryview(bytearray(_WORD * count)).cast("d")
         _RECORD.pack_into(self._memory, self._used, len(name), count, kind == "gauge")
         self._memory[at - len(name) : at] = name
-        self._used = end  # only now, so that nobody reads half a record
+        self._used = end  # after the record is whole, so that no process reads half of it
         struct.pack_into("=q", self._memory, 0, end)
         return self._memory[at:end].cast("d")
 
 
-class Tallies:
+class SharedCounters:
     """The regions of one server's workers.
 
     Args:
-        regions: how many workers there are.
+        regions: the number of workers.
         file: the descriptor of a `shared_file` for as many; None for memory of this process alone.
 
     Example::
 
-        tallies = Tallies()
-        requests = tallies.region(0).cells("counter", ("requests", "/logprob"))
+        counters = SharedCounters()
+        requests = counters.claim_region(0).cells("counter", ("requests", "/logprob"))
         requests[0] += 1
-        tallies.read().cells[("requests", "/logprob")]  # [1.0]
+        counters.read().cells[("requests", "/logprob")]  # [1.0]
     """
 
     def __init__(self, regions: int = 1, file: int | None = None) -> None:
@@ -126,41 +127,41 @@ class Tallies:
         if not self._started():
             struct.pack_into("=d", self._memory, 16, time.time())
 
-    def region(self, number: int) -> Region:
-        """Take a region for this process."""
+    def claim_region(self, number: int) -> Region:
+        """Claim a region for this process."""
         return Region(memoryview(self._memory)[number * REGION_BYTES : (number + 1) * REGION_BYTES], self._started())
 
-    def leave(self, number: int) -> None:
-        """Say that the process which held a region has ended: its gauges are gone, its counts stay."""
+    def release(self, number: int) -> None:
+        """Release the region of a process that has ended: its gauges are dropped, its counts stay."""
         struct.pack_into("=q", self._memory, number * REGION_BYTES + 8, 0)
 
-    def read(self) -> Reading:
-        """Add up what every worker has counted."""
+    def read(self) -> Totals:
+        """The sums of what all workers have counted."""
         total: dict[Key, list[float]] = {}
-        held = []
+        live = []
         for number in range(self.regions):
             at = number * REGION_BYTES
-            used, process, _ = _HEAD.unpack_from(self._memory, at)
+            used, process, _ = _HEADER.unpack_from(self._memory, at)
             if process:
-                held.append(number)
-            # A copy, so that what is added while this reads cannot matter.
-            memory = memoryview(self._memory[at : at + max(used, _HEAD.size)])
+                live.append(number)
+            # A copy, so that records which are added meanwhile do not matter.
+            memory = memoryview(self._memory[at : at + max(used, _HEADER.size)])
             for key, start, count, gauge in _records(memory):
                 if gauge and not process:
                     continue
                 cells = memory[start : start + _WORD * count].cast("d")
                 known = total.get(key)
                 total[key] = list(cells) if known is None else [a + b for a, b in zip(known, cells, strict=True)]
-        return Reading(total, held, self._started())
+        return Totals(total, live, self._started())
 
     def _started(self) -> float:
-        found: float = _HEAD.unpack_from(self._memory, 0)[2]
+        found: float = _HEADER.unpack_from(self._memory, 0)[2]
         return found
 
 
 def shared_file(regions: int) -> IO[bytes]:
-    """A file that exists only as long as some process has it open, with room for so many regions."""
-    if hasattr(os, "memfd_create"):  # in memory: also where no folder can be written to
+    """A file with room for `regions` regions, which exists only as long as some process has it open."""
+    if hasattr(os, "memfd_create"):  # in memory, and so also where no folder is writable
         file: IO[bytes] = os.fdopen(os.memfd_create("pushforward-metrics"), "w+b")
     else:
         file = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
@@ -169,8 +170,8 @@ def shared_file(regions: int) -> IO[bytes]:
 
 
 def _records(memory: memoryview) -> Iterator[tuple[Key, int, int, bool]]:
-    """Of each record: its name, where its cells begin, how many there are, whether they are a gauge."""
-    at = _HEAD.size
+    """For each record: its key, the position of its cells, their number, and whether it is a gauge."""
+    at = _HEADER.size
     while at < len(memory):
         size, count, gauge = _RECORD.unpack_from(memory, at)
         at += _RECORD.size + size

@@ -4,31 +4,31 @@ import pytest
 
 from service.api.exposition import exposition
 from service.engine.metrics.metrics import METRICS, Metrics
-from service.engine.metrics.shared_counters import Tallies
+from service.engine.metrics.shared_counters import SharedCounters
 from tests.service.scraped import Scraped
 
 
-def scraped(tallies, accept=None):
-    return Scraped(exposition(tallies, accept).body.decode())
+def scraped(counters, accept=None):
+    return Scraped(exposition(counters, accept).body.decode())
 
 
 def test_every_metric_is_told_even_before_anything_is_counted():
-    found = scraped(Tallies())
+    found = scraped(SharedCounters())
     assert found.kinds == {metric.name: metric.kind for metric in METRICS}
 
 
 def test_workers_add_up_and_rows_come_from_batches():
-    tallies = Tallies(2)
+    counters = SharedCounters(2)
     for worker in range(2):
-        metrics = Metrics(tallies, worker)
-        metrics.request("POST", "/logprob", 200)
-        metrics.state("square", 1, "ready")
-        metrics.provider("square", 1, "CPUExecutionProvider")
-        metrics.canary("square", 1, passed=worker == 0)
+        metrics = Metrics(counters, worker)
+        metrics.count_request("POST", "/logprob", 200)
+        metrics.set_state("square", 1, "ready")
+        metrics.set_provider("square", 1, "CPUExecutionProvider")
+        metrics.set_canary("square", 1, passed=worker == 0)
         lane = metrics.lane("square", 1, "forward")
-        lane.batch(3, 2e-5, 1e-3)
-        lane.batch(5, 0.5, 100.0)
-    found = scraped(tallies)
+        lane.count_batch(3, 2e-5, 1e-3)
+        lane.count_batch(5, 0.5, 100.0)
+    found = scraped(counters)
     flow = {"flow": "square", "version": 1}
     lane = {**flow, "direction": "forward"}
     assert found.value("pushforward_requests_total", method="POST", route="/logprob", status=200) == 2
@@ -44,11 +44,14 @@ def test_workers_add_up_and_rows_come_from_batches():
     assert found.value("pushforward_flow_provider", **flow, provider="CPUExecutionProvider") == 2
     assert found.value("pushforward_canary_failed", **flow) == 1
     assert found.value("pushforward_workers") == 2
-    assert found.value("process_start_time_seconds") == tallies.read().started
+    assert found.value("process_start_time_seconds") == counters.read().started
 
 
 def test_openmetrics_is_given_to_who_asks_for_it():
-    plain, asked = exposition(Tallies(), None), exposition(Tallies(), "application/openmetrics-text; version=1.0.0")
+    plain, asked = (
+        exposition(SharedCounters(), None),
+        exposition(SharedCounters(), "application/openmetrics-text; version=1.0.0"),
+    )
     assert plain.media_type.startswith("text/plain")
     assert asked.media_type.startswith("application/openmetrics-text")
     assert asked.body.endswith(b"# EOF\n")
