@@ -23,7 +23,7 @@ def command(bundle: Path) -> None:
     """
     from pushforward.cli.sources import bundle_folder
     from service.bundle.store import check_identity, identity_of_folder, read_bundle
-    from service.engine.canary import parity_table
+    from service.engine.canary import measure_parity
     from service.errors import ParityFailed, Reason
 
     folder = bundle_folder(bundle)
@@ -34,7 +34,7 @@ def command(bundle: Path) -> None:
         check_identity(manifest, *place)
     files = ", ".join(sorted([*manifest.files, "flow.json"]))
     click.echo(f"{manifest.name} version {manifest.version}: {files}: digests and operators are right")
-    table = parity_table(checked)
+    table = measure_parity(checked)
     click.echo(f"{len(checked.golden.x)} golden rows against float64, errors relative to 1 + |expected|:")
     click.echo(f"  {'':<30}{'batch':>6}{'error':>10}{'bound':>10}")
     for row in table:

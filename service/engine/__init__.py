@@ -1,1 +1,1 @@
-"""Flows at work: batches, runs, noise, paths. Knows no HTTP."""
+"""The engine: flows that are served, their batches, runs, noise and paths. Knows no HTTP."""

@@ -1,6 +1,6 @@
-"""Golden rows through a flow's lanes: whether what runs here gives the answers computed in float64 at export.
+"""The canary: golden rows pass through a flow's lanes, and must give the answers computed in float64 at export.
 
-Asked before a flow takes a request, by readiness for as long as it is served, and by `pushforward check`.
+A flow is checked before it takes a request, by readiness for as long as it is served, and by `pushforward check`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy.typing as npt
 
 from service.bundle.parity import TOLERANCE, log_det_unit, relative_error
 from service.bundle.store import Bundle, Golden
-from service.engine.runtime.graph import Graph
+from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.round_trips import greatest
 from service.errors import BundleError, ParityFailed, Reason
 from service.plan import Float32, Outputs, Plan, Run
 
-__all__ = ["ROUND_TRIP_TOLERANCE", "ParityRow", "check_golden", "check_traced", "parity_table", "probe"]
+__all__ = ["ROUND_TRIP_TOLERANCE", "ParityRow", "check_golden", "check_trace", "measure_parity", "probe"]
 
 ROUND_TRIP_TOLERANCE: Final = 1e-3
-"""The bound on |g(z) - x| / (1 + |x|): z comes from float64 and g runs in float32, so that both roundings count."""
+"""The bound on |g(z) - x| / (1 + |x|). z comes from float64 and g runs in float32, so that both roundings count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class ParityRow:
     """One line of a parity table.
 
     Args:
-        quantity: which output of which direction.
-        batch: how many rows ran together.
-        error: the greatest error, relative to one plus the size of what was expected.
-        tolerance: the bound on it.
+        quantity: the output and its direction.
+        batch: the number of rows that ran together.
+        error: the greatest error, relative to one plus the size of the expected value.
+        tolerance: the bound on the error.
     """
 
     quantity: str
@@ -51,79 +51,79 @@ def check_golden(flow: ServedFlow) -> Plan[None]:
     """Run every golden row through both lanes.
 
     Raises:
-        ParityFailed: an answer is not the golden one; each quantity that is off is named.
+        ParityFailed: an answer is not the golden one. Each quantity that is wrong is named.
     """
-    yield from _checked(flow, flow.golden, bounded=True)
+    yield from _check(flow, flow.golden, bounded=True)
 
 
 def probe(flow: ServedFlow) -> Plan[None]:
-    """Run one golden row through both lanes, past the bound of a full queue: is the engine alive and right?
+    """Run one golden row through both lanes, past the bound of a full queue, to see whether the engine is right.
 
     Raises:
         ParityFailed: as `check_golden`.
     """
     inside = np.flatnonzero(np.isfinite(flow.golden.log_prob))
     row = int(inside[0]) if len(inside) else 0
-    yield from _checked(flow, _tiled(flow.golden, np.array([row])), bounded=False)
+    yield from _check(flow, _select(flow.golden, np.array([row])), bounded=False)
 
 
-def parity_table(bundle: Bundle, batches: tuple[int, ...] = (1, 7, 1000)) -> list[ParityRow]:
-    """How far a bundle's graphs are from its golden rows, at several batch sizes.
+def measure_parity(bundle: Bundle, batches: tuple[int, ...] = (1, 7, 1000)) -> list[ParityRow]:
+    """Measure the errors of a bundle's graphs on its golden rows, at several batch sizes.
 
     Args:
         bundle: from `service.bundle.store.read_bundle`.
-        batches: the golden rows are repeated up to each of these, and all of them run in such batches.
+        batches: the batch sizes. The golden rows are repeated up to each of them, and run in batches of it.
 
     Returns:
         A row for each quantity and batch.
 
     Raises:
-        BundleError: where a graph cannot be loaded.
+        BundleError: a graph cannot be loaded.
     """
-    forward, inverse = Graph(bundle, "forward"), Graph(bundle, "inverse")
-    traced = Graph(bundle, "trace") if bundle.manifest.trace else None
+    forward, inverse = CpuGraph(bundle, "forward"), CpuGraph(bundle, "inverse")
+    traced = CpuGraph(bundle, "trace") if bundle.manifest.trace else None
     rows = []
     for batch in batches:
         count = len(bundle.golden.x)
-        tiled = _tiled(bundle.golden, np.arange(-(-max(batch, count) // batch) * batch) % count)
-        there = _in_batches(forward, tiled.x, tiled.context, batch)
-        back = _in_batches(inverse, tiled.z.astype(np.float32), tiled.context, batch)
-        rows += _compare(tiled, there, back, batch)
+        tiled = _select(bundle.golden, np.arange(-(-max(batch, count) // batch) * batch) % count)
+        forward_outputs = _run_in_batches(forward, tiled.x, tiled.context, batch)
+        inverse_outputs = _run_in_batches(inverse, tiled.z.astype(np.float32), tiled.context, batch)
+        rows += _compare(tiled, forward_outputs, inverse_outputs, batch)
         if traced is not None:
-            rows += _compare_trace(tiled, _in_batches(traced, tiled.x, tiled.context, batch), batch)
+            rows += _compare_trace(tiled, _run_in_batches(traced, tiled.x, tiled.context, batch), batch)
     return rows
 
 
-def check_traced(bundle: Bundle) -> None:
+def check_trace(bundle: Bundle) -> None:
     """Run every golden row through trace.onnx.
 
     Args:
         bundle: with a trace.
 
     Raises:
-        ParityFailed: it does not end where the golden rows do; each quantity that is off is named.
+        ParityFailed: its last step is not the golden z. Each quantity that is wrong is named.
         BundleError: the graph cannot be loaded or run, or is not that of the manifest.
     """
     golden = bundle.golden
-    graph = Graph(bundle, "trace")
+    graph = CpuGraph(bundle, "trace")
     try:
         traced = graph(golden.x, golden.context)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise BundleError("trace.onnx could not be run on the golden rows") from error
-    _require(_compare_trace(golden, traced, len(golden.x)))
+    _raise_if_failed(_compare_trace(golden, traced, len(golden.x)))
 
 
-def _checked(flow: ServedFlow, golden: Golden, *, bounded: bool) -> Plan[None]:
-    there = yield Run(flow.forward, golden.x, golden.context, bounded)
-    back = yield Run(flow.inverse, golden.z.astype(np.float32), golden.context, bounded)
+def _check(flow: ServedFlow, golden: Golden, *, bounded: bool) -> Plan[None]:
+    forward = yield Run(flow.forward, golden.x, golden.context, bounded=bounded)
+    inverse = yield Run(flow.inverse, golden.z.astype(np.float32), golden.context, bounded=bounded)
     inside = np.isfinite(golden.log_prob)
     if flow.round_trips is not None and inside.any():
-        flow.round_trips.observe("forward", greatest(back.value[inside], golden.x[inside]))
-    _require(_compare(golden, there, back, len(golden.x)))
+        flow.round_trips.observe("forward", greatest(inverse.value[inside], golden.x[inside]))
+    _raise_if_failed(_compare(golden, forward, inverse, len(golden.x)))
 
 
-def _require(found: list[ParityRow]) -> None:
-    failed = [row for row in found if not row.passed]
+def _raise_if_failed(rows: list[ParityRow]) -> None:
+    failed = [row for row in rows if not row.passed]
     if failed:
         raise ParityFailed(
             "the graphs do not give the answers of the golden rows",
@@ -131,30 +131,30 @@ def _require(found: list[ParityRow]) -> None:
         )
 
 
-def _compare(golden: Golden, there: Outputs, back: Outputs, batch: int) -> list[ParityRow]:
+def _compare(golden: Golden, forward: Outputs, inverse: Outputs, batch: int) -> list[ParityRow]:
     inside = np.isfinite(golden.log_prob)  # a row outside the support has no latent to come back from
     unit = log_det_unit(golden.log_prob, golden.z.shape[1])
     return [
-        ParityRow("forward log_prob", batch, relative_error(there.log_prob, golden.log_prob), TOLERANCE),
-        ParityRow("forward z", batch, relative_error(there.value, golden.z), TOLERANCE),
+        ParityRow("forward log_prob", batch, relative_error(forward.log_prob, golden.log_prob), TOLERANCE),
+        ParityRow("forward z", batch, relative_error(forward.value, golden.z), TOLERANCE),
         ParityRow(
             "forward log_abs_det_jacobian",
             batch,
-            relative_error(there.log_abs_det_jacobian / unit, golden.log_abs_det_jacobian / unit),
+            relative_error(forward.log_abs_det_jacobian / unit, golden.log_abs_det_jacobian / unit),
             TOLERANCE,
         ),
-        ParityRow("inverse x", batch, relative_error(back.value[inside], golden.x[inside]), ROUND_TRIP_TOLERANCE),
+        ParityRow("inverse x", batch, relative_error(inverse.value[inside], golden.x[inside]), ROUND_TRIP_TOLERANCE),
         ParityRow(
             "inverse log_prob",
             batch,
-            relative_error(back.log_prob[inside], golden.log_prob[inside]),
+            relative_error(inverse.log_prob[inside], golden.log_prob[inside]),
             ROUND_TRIP_TOLERANCE,
         ),
     ]
 
 
 def _compare_trace(golden: Golden, traced: Outputs, batch: int) -> list[ParityRow]:
-    """The last step is z, and the steps' log-determinants sum to the whole."""
+    """Compare the last step with z, and the sum of the steps' log-determinants with the whole."""
     unit = log_det_unit(golden.log_prob, golden.z.shape[1])
     whole = traced.log_abs_det_jacobian.sum(axis=1, dtype=np.float64) / unit
     summed = relative_error(whole, golden.log_abs_det_jacobian / unit)
@@ -165,7 +165,7 @@ def _compare_trace(golden: Golden, traced: Outputs, batch: int) -> list[ParityRo
     ]
 
 
-def _tiled(golden: Golden, rows: npt.NDArray[np.intp]) -> Golden:
+def _select(golden: Golden, rows: npt.NDArray[np.intp]) -> Golden:
     return Golden(
         x=golden.x[rows],
         z=golden.z[rows],
@@ -175,7 +175,7 @@ def _tiled(golden: Golden, rows: npt.NDArray[np.intp]) -> Golden:
     )
 
 
-def _in_batches(graph: Graph, rows: Float32, context: Float32 | None, batch: int) -> Outputs:
+def _run_in_batches(graph: CpuGraph, rows: Float32, context: Float32 | None, batch: int) -> Outputs:
     runs = [
         graph(rows[at : at + batch], None if context is None else context[at : at + batch])
         for at in range(0, len(rows), batch)

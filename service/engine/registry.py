@@ -1,7 +1,7 @@
-"""What is served: bundles found, verified, warmed and looked up by name and version. Knows no HTTP.
+"""The registry of served flows: bundles are found, verified, warmed up, and looked up by name and version.
 
-A bundle that fails is listed with its error, and its neighbours are served. A flow takes no request before its
-golden rows went through the very lanes that will answer.
+A bundle that fails is listed with its error, and the others are served. A flow takes no request before its golden rows
+have passed through the lanes that will answer. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from service.bundle.store import Bundle, Repository, check_identity, read_bundle
 from service.engine.batching.chunk_size import Timing, choose_chunk, time_batches
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import QueuedLane, Workers
-from service.engine.canary import check_golden, check_traced
+from service.engine.canary import check_golden, check_trace
 from service.engine.metrics.metrics import LaneMetrics, Metrics
 from service.engine.runtime.cpu import usable_cpus
-from service.engine.runtime.graph import Device, Graph, OnDevice, open_graphs
+from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, open_graphs
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
 from service.engine.verbs.traces import Tracer
@@ -37,7 +37,7 @@ State = Literal["loading", "ready", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One version of one flow, as it stands.
+    """The current state of one version of one flow.
 
     Args:
         name: of the flow.
@@ -45,7 +45,7 @@ class Entry:
         state: loading, ready or failed.
         manifest: once it has been read.
         flow: once it is ready.
-        error: why it failed.
+        error: the reason of its failure.
     """
 
     name: str
@@ -63,18 +63,18 @@ def load_flow(
     metrics: Metrics | None = None,
     device: Device | None = None,
 ) -> ServedFlow:
-    """Make a flow of a bundle, warm it up, and check its golden rows.
+    """Load the flow of a bundle, warm it up, and check its golden rows.
 
     Args:
         bundle: from `service.bundle.store.read_bundle`.
         workers: the threads that run it; None for threads of its own, which end with the process.
-        limits: of each of its two lanes. Where `chunk_rows` is 0, it is measured for each.
-        metrics: where its batches are counted; None for nowhere.
-        device: where it runs; None for the CPU.
+        limits: of each of its lanes. Where `chunk_rows` is 0, it is measured for each.
+        metrics: counts its batches; None to count nothing.
+        device: of its computation; None for the CPU.
 
     Raises:
-        BundleError: where a graph cannot be loaded, or does not give the golden answers.
-        EngineFailed: the device will not run it, and is required.
+        BundleError: a graph cannot be loaded, or does not give the golden answers.
+        EngineFailed: the device cannot run it, and is required.
 
     Example::
 
@@ -88,17 +88,19 @@ def load_flow(
     forward, inverse, execution = open_graphs(bundle, device, limits.chunk_rows)
     golden = bundle.golden
     try:
-        there = _timed(forward, limits, golden.x, golden.context)
-        back = _timed(inverse, limits, golden.z.astype(np.float32), golden.context)
+        forward_timings = _warm_up(forward, limits, golden.x, golden.context)
+        inverse_timings = _warm_up(inverse, limits, golden.z.astype(np.float32), golden.context)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         _log.exception("%s version %d fails on its golden rows", name, version)
         raise BundleError("the flow could not be run on its golden rows") from error
-    scale = HeldOut(bundle.manifest.calibration)
+    held_out = HeldOut(bundle.manifest.calibration)
+    forward_metrics = metrics.lane(name, version, "forward", held_out)
+    inverse_metrics = metrics.lane(name, version, "inverse", held_out)
     lanes = (
-        _lane(workers, forward, limits, there, metrics.lane(name, version, "forward", scale)),
-        _lane(workers, inverse, limits, back, metrics.lane(name, version, "inverse", scale)),
+        _open_lane(workers, forward, limits, timings=forward_timings, metrics=forward_metrics),
+        _open_lane(workers, inverse, limits, timings=inverse_timings, metrics=inverse_metrics),
     )
-    tracer = _tracer(bundle, workers, limits, metrics) if bundle.manifest.trace else None
+    tracer = _open_tracer(bundle, workers, limits, metrics) if bundle.manifest.trace else None
     flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version), tracer)
     try:
         run_now(check_golden(flow))
@@ -110,42 +112,63 @@ def load_flow(
     return flow
 
 
-def _timed(graph: Graph | OnDevice, limits: Limits, rows: Float32, context: Float32 | None) -> list[Timing]:
-    """Warm a graph up with copies of the golden rows."""
+def _warm_up(graph: CpuGraph | DeviceGraph, limits: Limits, rows: Float32, context: Float32 | None) -> list[Timing]:
+    """Warm a graph up with copies of the golden rows, and time its batches.
+
+    Args:
+        graph: of one direction.
+        limits: of its lane.
+        rows: ``[G, ...]``, the golden rows.
+        context: ``[G, C]``, or None.
+    """
 
     def prepare(size: int) -> Callable[[], object]:
         batch = np.resize(rows, (size, *rows.shape[1:]))
-        given = None if context is None else np.resize(context, (size, context.shape[1]))
-        return lambda: graph(batch, given)
+        batch_context = None if context is None else np.resize(context, (size, context.shape[1]))
+        return lambda: graph(batch, batch_context)
 
     chunk = limits.chunk_rows
     sizes = [*(size for size in graph.sizes if size < chunk), chunk] if chunk else graph.sizes
     return time_batches(prepare, sizes, graph.clock)
 
 
-def _lane(
-    workers: Workers, graph: Graph | OnDevice, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
+def _open_lane(
+    workers: Workers, graph: CpuGraph | DeviceGraph, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
 ) -> QueuedLane:
-    """A lane that knows from the start how long its rows take."""
+    """Open a lane with the batch size and the times that were measured.
+
+    Args:
+        workers: the threads that serve it.
+        graph: computes its batches.
+        limits: of its queue. Where `chunk_rows` is 0, the timings decide.
+        timings: from `_warm_up`.
+        metrics: counts its batches.
+    """
     chunk = choose_chunk(timings)
     limits = limits if limits.chunk_rows else replace(limits, chunk_rows=chunk.rows)
-    lane = workers.lane(graph, limits, metrics, inline=isinstance(graph, Graph))
+    lane = workers.lane(graph, limits, metrics, inline=isinstance(graph, CpuGraph))
     for timing in (chunk, timings[0]):
         lane.queue.record(timing.rows, timing.seconds)
     return lane
 
 
-def _tracer(bundle: Bundle, workers: Workers, limits: Limits, metrics: Metrics) -> QueuedLane:
-    """A lane for the trace, which is tried now and opened again when it is first asked for.
+def _open_tracer(bundle: Bundle, workers: Workers, limits: Limits, metrics: Metrics) -> QueuedLane:
+    """Open a lane for the trace. The graph is checked now, and opened again at the first request.
+
+    Args:
+        bundle: with a trace.
+        workers: the threads that serve it.
+        limits: of its queue.
+        metrics: counts its batches.
 
     Raises:
         BundleError: as `load_flow`.
     """
-    check_traced(bundle)
+    check_trace(bundle)
     tracer = Tracer(bundle)
     chunk = min(tracer.chunk_rows, limits.chunk_rows or tracer.chunk_rows)
-    counted = metrics.lane(bundle.manifest.name, bundle.manifest.version, "trace")
-    return workers.lane(tracer, replace(limits, chunk_rows=chunk), counted)
+    trace_metrics = metrics.lane(bundle.manifest.name, bundle.manifest.version, "trace")
+    return workers.lane(tracer, replace(limits, chunk_rows=chunk), trace_metrics)
 
 
 class Registry:
@@ -154,12 +177,12 @@ class Registry:
     `load` may run on another thread than the look-ups: an entry is replaced whole.
 
     Args:
-        repository: where the bundles are.
-        default: the flow that answers where no name is given; None for the only one there is, if there is one.
+        repository: the folder of the bundles.
+        default: the flow that answers where no name is given; None for the only flow, if there is only one.
         workers: the threads that run all flows.
         limits: of each lane.
-        metrics: where it says in which state each flow is; None for nowhere.
-        device: where flows run; None for the CPU.
+        metrics: counts the batches and the states of flows; None to count nothing.
+        device: of the computations; None for the CPU.
     """
 
     def __init__(
@@ -190,7 +213,7 @@ class Registry:
         return next(iter(self._entries)) if len(self._entries) == 1 else None
 
     def load(self) -> None:
-        """Find every bundle, then load one after the other, the default flow first and new versions before old."""
+        """Find every bundle, then load one after the other: the default flow first, new versions before old."""
         names = self._repository.names()
         self._entries = {n: {v: Entry(n, v, "loading") for v in self._repository.versions(n)} for n in names}
         for entry in self.entries():
@@ -200,12 +223,12 @@ class Registry:
                 if self._closed:
                     return
                 entry = self._entries[name][version] = self._load(name, version)
-                self._found = {}  # a new one: whoever looks up meanwhile keeps what was right into the old
+                self._found = {}  # a new dict: a look-up on another thread adds its result to the old one
                 self._metrics.set_state(name, version, entry.state)
         self.loaded = True
 
     def close(self) -> None:
-        """Load nothing further."""
+        """Load no further bundle."""
         self._closed = True
 
     def _load(self, name: str, version: int) -> Entry:
@@ -235,10 +258,15 @@ class Registry:
         return [entry for found in sorted(self._entries) for _, entry in sorted(self._entries[found].items())]
 
     def entry(self, name: str | None = None, version: int | None = None) -> Entry:
-        """One version of a flow as it stands; without a version the newest that is ready, else the newest.
+        """The current state of one version of a flow.
+
+        Args:
+            name: None for the default flow.
+            version: None for the newest that is ready, or else the newest.
 
         Raises:
-            FlowNotFound, VersionNotFound: where there is none.
+            FlowNotFound: there is no such flow, or no default.
+            VersionNotFound: the flow has no such version.
         """
         name = self.default if name is None else name
         if name is None:
@@ -259,8 +287,9 @@ class Registry:
             version: None for the newest that is ready.
 
         Raises:
-            FlowNotFound, VersionNotFound: where there is none.
-            NotReady: it is still loading, or it failed.
+            FlowNotFound: as `entry`.
+            VersionNotFound: as `entry`.
+            NotReady: the flow is still loading, or it failed.
         """
         found = self._found
         if (known := found.get((name, version))) is not None:

@@ -32,14 +32,14 @@ def test_an_unforeseen_failure_is_told_without_a_word_of_it(serving, monkeypatch
 
 def test_a_failing_run_costs_its_own_request(serving, monkeypatch, caplog):
     client = serving()
-    honest = runtime.Graph.__call__
+    honest = runtime.CpuGraph.__call__
 
     def fails(self, rows, context):
         if (rows == 666).any():
             raise RuntimeError("secret of /a/path")
         return honest(self, rows, context)
 
-    monkeypatch.setattr(runtime.Graph, "__call__", fails)
+    monkeypatch.setattr(runtime.CpuGraph, "__call__", fails)
     bad = client.post("/logprob", json={"x": [[666, 1]]})
     assert (bad.status_code, bad.json()["code"]) == (500, "engine_failed")
     assert "secret" not in bad.text
@@ -48,7 +48,7 @@ def test_a_failing_run_costs_its_own_request(serving, monkeypatch, caplog):
 
 def test_a_full_queue_is_429_and_says_when_to_come_again(serving, monkeypatch):
     client = serving(threads=1, max_queued_rows=2)
-    honest = runtime.Graph.__call__
+    honest = runtime.CpuGraph.__call__
     started, gate = threading.Event(), threading.Event()
 
     def held(self, rows, context):
@@ -56,7 +56,7 @@ def test_a_full_queue_is_429_and_says_when_to_come_again(serving, monkeypatch):
         gate.wait(30)
         return honest(self, rows, context)
 
-    monkeypatch.setattr(runtime.Graph, "__call__", held)
+    monkeypatch.setattr(runtime.CpuGraph, "__call__", held)
     answers = []
 
     def ask():

@@ -20,7 +20,7 @@ from tests.service.scraped import Scraped
 @pytest.fixture
 def held(monkeypatch):
     """Every run of a flow waits for the gate."""
-    honest = runtime.Graph.__call__
+    honest = runtime.CpuGraph.__call__
     gate, started = threading.Event(), threading.Event()
 
     def run(self, *given, **named):
@@ -29,7 +29,7 @@ def held(monkeypatch):
         return honest(self, *given, **named)
 
     def hold():
-        monkeypatch.setattr(runtime.Graph, "__call__", run)
+        monkeypatch.setattr(runtime.CpuGraph, "__call__", run)
 
     yield SimpleNamespace(hold=hold, gate=gate, started=started)
     gate.set()

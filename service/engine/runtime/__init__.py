@@ -1,1 +1,1 @@
-"""Graphs that run: ONNX Runtime on the CPU or on a CUDA device, and what the machine grants."""
+"""The runtime: graphs of ONNX Runtime on the CPU or on a CUDA device, and the processors that the machine grants."""

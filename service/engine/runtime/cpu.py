@@ -1,7 +1,7 @@
-"""How many threads may run: what the container or the affinity mask grants, not what the host has.
+"""The number of threads that may run: the processors that the container or the affinity mask grants.
 
-ONNX Runtime and os.cpu_count() count the host's cores; on a quota of one core of 32, that costs a p99 of 164 ms
-where one thread has 4 ms, because the kernel stops the whole process when the quota of a period is spent.
+ONNX Runtime and os.cpu_count() count the host's cores. On a quota of one core of 32 this costs a p99 of 164 ms, where
+one thread has 4 ms: the kernel stops the whole process when the quota of a period is spent.
 """
 
 from __future__ import annotations
@@ -20,47 +20,51 @@ def usable_cpus(root: Path = Path("/")) -> int:
     1.5 counts as 1: a second thread would spend it in two thirds of the period, and wait for the rest of it.
 
     Args:
-        root: where /proc and /sys are found, for tests.
+        root: the folder of /proc and /sys, for tests.
     """
-    quota = min(_quotas(root), default=math.inf)
+    quota = min(_read_quotas(root), default=math.inf)
     granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, granted if math.isinf(quota) else min(granted, math.floor(quota)))
 
 
-def _quotas(root: Path) -> list[float]:
+def _read_quotas(root: Path) -> list[float]:
     mount = root / "sys/fs/cgroup"
     found = []
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in _read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, group, *_ = [*line.split(":", 2), "", ""]
         if not controllers:
-            found += [_v2(folder) for folder in _upwards(mount, group)]
+            found += [_read_v2(folder) for folder in _folders_upwards(mount, group)]
         elif "cpu" in controllers.split(","):
-            found += [_v1(folder) for name in ("cpu", controllers) for folder in _upwards(mount / name, group)]
+            found += [
+                _read_v1(folder) for name in ("cpu", controllers) for folder in _folders_upwards(mount / name, group)
+            ]
     return [quota for quota in found if quota > 0]
 
 
-def _upwards(mount: Path, group: str) -> list[Path]:
-    """The group's folder and those above it. In a container's own namespace the first few may not exist."""
+def _folders_upwards(mount: Path, group: str) -> list[Path]:
+    """The folder of a control group and those above it. In a container's namespace the first few may not exist."""
     folder = mount / group.strip("/")
     return [folder, *(parent for parent in folder.parents if parent == mount or mount in parent.parents)]
 
 
-def _v2(folder: Path) -> float:
-    return _ratio(_read(folder / "cpu.max").split())
+def _read_v2(folder: Path) -> float:
+    return _parse_quota(_read_text(folder / "cpu.max").split())
 
 
-def _v1(folder: Path) -> float:
-    return _ratio([_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()])
+def _read_v1(folder: Path) -> float:
+    return _parse_quota(
+        [_read_text(folder / "cpu.cfs_quota_us").strip(), _read_text(folder / "cpu.cfs_period_us").strip()]
+    )
 
 
-def _ratio(parts: list[str]) -> float:
-    """Quota over period, both in microseconds; infinity where there is no quota."""
+def _parse_quota(parts: list[str]) -> float:
+    """Quota over period, both in microseconds; infinite where there is no quota."""
     if len(parts) != 2 or not all(part.isdigit() for part in parts) or int(parts[1]) == 0:
         return math.inf
     return int(parts[0]) / int(parts[1])
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:

@@ -1,10 +1,10 @@
-"""A direction of a flow on a CUDA device: a few sizes of batch, each with its memory there and a recorded graph.
+"""One direction of a flow on a CUDA device: a few batch sizes, each with its memory there and a recorded graph.
 
-A recorded graph replays at fixed addresses and shapes, so that a batch is padded to the next of the sizes. A device
-may compute another size with another kernel, and a row would then have other last digits alone than in company.
-Which sizes give the same bits is tried with the golden rows when the flow is loaded, and only those are used.
+A recorded graph replays at fixed addresses and shapes, so that a batch is padded to the next of the sizes. A device may
+compute another size with another kernel, and a row alone would then have other last digits than among others. The sizes
+that give the same bits are found with the golden rows when the flow is loaded, and only those are used.
 
-This has run with a processor in the place of the device, and on no GPU.
+This code has run with a processor in the place of the device, and on no GPU.
 """
 
 from __future__ import annotations
@@ -21,49 +21,53 @@ from service.errors import EngineFailed, PushforwardError
 from service.onnx.signature import Signature
 from service.plan import Float32, Outputs
 
-__all__ = ["LADDER", "CudaRunner", "ladder"]
+__all__ = ["BATCH_SIZES", "CudaGraph", "batch_sizes"]
 
 _log = logging.getLogger(__name__)
 
-LADDER: Final = (4, 16, 64, 256, 1024, 4096, 16384)
-"""The sizes of batches."""
+BATCH_SIZES: Final = (4, 16, 64, 256, 1024, 4096, 16384)
+"""The sizes of batches, at most."""
 
-_MOST_VALUES: Final = 1 << 22
-"""The largest size has at most so many values, so that a flow of images does not fill the device."""
+_MAX_VALUES: Final = 1 << 22
+"""The most values of a batch, so that a flow of images does not fill the device."""
 
 _RECORDING_RUNS: Final = 4
-"""ONNX Runtime records a run after two others, on some versions three."""
+"""The runs of a new batch size. ONNX Runtime records the third one, and in some versions the fourth."""
 
 _SHIFTS: Final = (0, 1, 3)
+"""The places by which rows are moved within a batch, to see whether their bits depend on the place."""
 
 Trial = tuple[Float32, Float32 | None]
 
 
-def ladder(width: int, chunk_rows: int = 0) -> tuple[int, ...]:
-    """The sizes of batches for a flow of this width.
+def batch_sizes(width: int, chunk_rows: int = 0) -> tuple[int, ...]:
+    """The batch sizes for a flow of this width.
 
     Args:
-        width: values in one row.
-        chunk_rows: the most rows that a batch will have; 0 where that is not settled, for as many as do well.
+        width: the values of one row.
+        chunk_rows: the most rows of a batch; 0 where that is yet to be measured.
+
+    Returns:
+        The sizes, ascending.
 
     Example:
-        >>> ladder(2, 1000)
+        >>> batch_sizes(2, 1000)
         (4, 16, 64, 256, 1000)
     """
     if chunk_rows:
-        return (*(size for size in LADDER if size < chunk_rows), chunk_rows)
-    return tuple(size for size in LADDER if size * width <= _MOST_VALUES) or LADDER[:1]
+        return (*(size for size in BATCH_SIZES if size < chunk_rows), chunk_rows)
+    return tuple(size for size in BATCH_SIZES if size * width <= _MAX_VALUES) or BATCH_SIZES[:1]
 
 
-class CudaRunner:
-    """Runs batches on a device; to be made and called on its `Stream` only.
+class CudaGraph:
+    """A graph on a device, to be made and called on the device's `DeviceThread` only.
 
     Args:
-        data: the graph.
-        signature: what goes in and comes out.
+        data: the bytes of the graph.
+        signature: of its inputs and outputs.
         gpu: the device.
-        sizes: ascending, of `ladder`.
-        trial: rows and their context, to try the sizes with.
+        sizes: ascending, from `batch_sizes`.
+        trial: rows and their context, to compare the sizes with.
 
     Raises:
         EngineFailed: ONNX Runtime does not run the graph there.
@@ -78,36 +82,41 @@ class CudaRunner:
         sizes: tuple[int, ...],
         trial: Trial,
     ) -> None:
-        self._session, self.recorded = _opened(data, signature, gpu)
+        self._session, self.recorded = _open_session(data, signature, gpu)
         signature.check(self._session)
-        rungs = [_Rung(self._session, signature, gpu, size, number) for number, size in enumerate(sizes, 1)]
-        for rung in rungs:
+        batches = [_FixedBatch(self._session, signature, gpu, size, number) for number, size in enumerate(sizes, 1)]
+        for batch in batches:
             for _ in range(_RECORDING_RUNS):
-                rung(*_first(trial, 1))
-        self._rungs, self.invariant = _alike(rungs, trial)
+                batch(*_first_rows(trial, 1))
+        self._batches, self.invariant = _find_invariant(batches, trial)
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """The sizes that are used, ascending."""
-        return tuple(rung.size for rung in self._rungs)
+        return tuple(batch.size for batch in self._batches)
 
     def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
-        """Run a batch of at least one row; what is more than the largest size has room for runs after it."""
-        most = self._rungs[-1].size
+        """Run at least one row. More rows than the largest size are run in several batches.
+
+        Args:
+            rows: ``[N, *event]`` or ``[N, D]``.
+            context: ``[N, C]``, or None for a flow without.
+        """
+        most = self._batches[-1].size
         pieces = []
         for start in range(0, len(rows), most):
             part = slice(start, min(start + most, len(rows)))
             count = part.stop - start
-            rung = next(rung for rung in self._rungs if rung.size >= count)
-            pieces.append(rung(rows[part], None if context is None else context[part]))
+            batch = next(batch for batch in self._batches if batch.size >= count)
+            pieces.append(batch(rows[part], None if context is None else context[part]))
         if len(pieces) == 1:
             return pieces[0]
         value, ladj, log_prob = (np.concatenate(arrays) for arrays in zip(*(p.arrays for p in pieces), strict=True))
         return Outputs(value, ladj, log_prob)
 
 
-class _Rung:
-    """One size of batch: its memory on the device, bound to the session once and for all."""
+class _FixedBatch:
+    """A batch of one size: its memory on the device, bound to the session for good."""
 
     def __init__(self, session: Any, signature: Signature, gpu: Gpu, size: int, number: int) -> None:  # noqa: ANN401
         self.size = size
@@ -124,10 +133,10 @@ class _Rung:
         self._options.add_run_config_entry("gpu_graph_id", str(number))
 
     def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
-        """Run at most `size` rows; behind them lie those of an earlier batch, whose outputs are dropped."""
+        """Run at most `size` rows. The rest of the batch holds rows of an earlier one, whose outputs are dropped."""
         count = len(rows)
-        given = [rows] if context is None else [rows, context]
-        for array, host, buffer in zip(given, self._host, self._inputs, strict=True):
+        inputs = [rows] if context is None else [rows, context]
+        for array, host, buffer in zip(inputs, self._host, self._inputs, strict=True):
             host[:count] = array
             buffer.update_inplace(host)
         self._binding.synchronize_inputs()
@@ -137,10 +146,17 @@ class _Rung:
         return Outputs(value, ladj, log_prob)
 
 
-def _opened(data: bytes, signature: Signature, gpu: Gpu) -> tuple[Any, bool]:
-    """A session on the device, and whether it records its runs: it does where every node has a kernel there.
+def _open_session(data: bytes, signature: Signature, gpu: Gpu) -> tuple[Any, bool]:
+    """Open a session on the device.
 
-    How often a Loop goes round is decided by the rows, so that its run cannot be recorded.
+    It records its runs where every node has a kernel there. The rows decide on the number of passes of a Loop, so that
+    a graph with one cannot be recorded.
+
+    Returns:
+        The session, and whether it records its runs.
+
+    Raises:
+        EngineFailed: ONNX Runtime does not run the graph there.
     """
     name = gpu.options.name
     recorded = not check_graph(data, signature.file).passes
@@ -159,32 +175,42 @@ def _opened(data: bytes, signature: Signature, gpu: Gpu) -> tuple[Any, bool]:
     return session, recorded
 
 
-def _alike(rungs: list[_Rung], trial: Trial) -> tuple[list[_Rung], bool]:
-    """The largest size, and those below it that give each row the bits that it has there.
+def _find_invariant(batches: list[_FixedBatch], trial: Trial) -> tuple[list[_FixedBatch], bool]:
+    """Find the sizes that give each row the bits that it has in the largest size.
+
+    Args:
+        batches: of ascending sizes.
+        trial: rows and their context.
 
     Returns:
-        Those, and whether in the largest itself a row has the same bits at every place that was tried.
+        The batches of those sizes, and whether in the largest itself a row has the same bits at every tried place.
     """
-    largest = rungs[-1]
-    rows = _first(trial, min(len(trial[0]), largest.size))
-    expected = _bits(largest, rows, 0)
-    invariant = all(_bits(largest, rows, shift) == expected for shift in _SHIFTS)
-    kept = [rung for rung in rungs[:-1] if all(_bits(rung, rows, shift) == expected for shift in _SHIFTS)]
+    largest = batches[-1]
+    rows = _first_rows(trial, min(len(trial[0]), largest.size))
+    expected = _output_bytes(largest, rows, 0)
+    invariant = all(_output_bytes(largest, rows, shift) == expected for shift in _SHIFTS)
+    kept = [batch for batch in batches[:-1] if all(_output_bytes(batch, rows, shift) == expected for shift in _SHIFTS)]
     return [*kept, largest], invariant
 
 
-def _bits(rung: _Rung, trial: Trial, shift: int) -> list[bytes]:
-    """The bytes of every output of the rows, moved on by some places and run in batches of the rung."""
+def _output_bytes(batch: _FixedBatch, trial: Trial, shift: int) -> list[bytes]:
+    """The bytes of every output of the rows, moved by some places and run in batches of one size.
+
+    Args:
+        batch: of the size.
+        trial: rows and their context.
+        shift: the places.
+    """
     rows = np.roll(trial[0], shift, axis=0)
     context = None if trial[1] is None else np.roll(trial[1], shift, axis=0)
     runs = [
-        rung(rows[at : at + rung.size], None if context is None else context[at : at + rung.size])
-        for at in range(0, len(rows), rung.size)
+        batch(rows[at : at + batch.size], None if context is None else context[at : at + batch.size])
+        for at in range(0, len(rows), batch.size)
     ]
     columns = (np.concatenate(arrays) for arrays in zip(*(run.arrays for run in runs), strict=True))
     return [np.roll(column, -shift, axis=0).tobytes() for column in columns]
 
 
-def _first(trial: Trial, count: int) -> Trial:
+def _first_rows(trial: Trial, count: int) -> Trial:
     rows, context = trial
     return rows[:count], None if context is None else context[:count]

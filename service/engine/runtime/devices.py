@@ -1,4 +1,4 @@
-"""Where flows run: a processor's cores, or a CUDA device; and how ONNX Runtime opens a graph there.
+"""The devices that flows run on: the cores of a processor, or a CUDA device with ONNX Runtime's sessions on it.
 
 A session is made from bytes that were checked, never from a path. ONNX Runtime's own fallback is switched off: it
 would move a flow to the CPU with a line on standard output and nothing else.
@@ -26,11 +26,11 @@ _QUIET: Final = 4  # ONNX Runtime's severity "fatal": its messages hold node nam
 
 @dataclass(frozen=True, slots=True)
 class CudaOptions:
-    """How flows run on a CUDA device.
+    """The options of a CUDA device.
 
     Args:
-        index: which device.
-        memory_bytes: the most that ONNX Runtime may take on it for one direction of one flow; 0 for no bound.
+        index: of the device.
+        memory_bytes: the most memory that ONNX Runtime may take on it for one direction of one flow; 0 for no bound.
         tf32: whether products may round their factors to 10 bits of mantissa. Errors of 1e-3 in each layer add up
             over the layers of a flow, so that a density needs it off.
         required: whether a flow that cannot run there is not served, instead of running on the CPU.
@@ -43,7 +43,7 @@ class CudaOptions:
 
     @property
     def name(self) -> str:
-        """As the setting `device` has it."""
+        """The name in the setting `device`."""
         return f"cuda:{self.index}"
 
     def provider(self, *, capture: bool) -> tuple[str, dict[str, str]]:
@@ -79,7 +79,7 @@ class Buffer(Protocol):
 
 
 class Gpu(Protocol):
-    """What is needed of a device; tests put their own in."""
+    """A device that opens sessions and holds memory; tests have their own."""
 
     options: CudaOptions
 
@@ -96,7 +96,7 @@ class OrtGpu:
     """A CUDA device, by ONNX Runtime.
 
     Args:
-        options: which, and how.
+        options: of the device.
     """
 
     def __init__(self, options: CudaOptions) -> None:
@@ -105,7 +105,7 @@ class OrtGpu:
     def open(self, data: bytes, *, capture: bool) -> Any:  # noqa: ANN401  onnxruntime has no types
         """A session of a graph on it.
 
-        Where the driver or a library of CUDA is missing, ONNX Runtime gives one on the CPU: look at `get_providers`.
+        Where the driver or a library of CUDA is missing, ONNX Runtime returns one on the CPU: `get_providers` tells.
 
         Raises:
             EngineFailed: this ONNX Runtime was built without CUDA.

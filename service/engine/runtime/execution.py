@@ -1,4 +1,4 @@
-"""How a flow is run, as the server tells it of itself."""
+"""The execution of a flow, as the server describes it: provider, batch invariance, fallback."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ __all__ = ["Execution"]
 
 
 class Execution(NamedTuple):
-    """How a flow is run.
+    """The execution of a flow.
 
     Args:
         provider: ONNX Runtime's execution provider.
-        batch_invariant: whether a row was shown to have the same bits in every batch: by the exporter's gate for the
+        batch_invariant: whether a row was proved to have the same bits in every batch: by the exporter's gate for the
             CPU, by a trial of the golden rows at load for a device.
-        fallback: why it is not on the device that was asked for; None where it is.
+        fallback: the reason why it is not on the device of the settings; None where it is.
     """
 
     provider: str

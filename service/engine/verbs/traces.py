@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from service.bundle.store import Bundle
-from service.engine.runtime.graph import Graph
+from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.checks import check_outputs
 from service.engine.verbs.flow import ServedFlow
 from service.errors import NotFinite, NotTraceable
@@ -61,13 +61,13 @@ class Tracer:
         graphs = {name: data for name, data in bundle.graphs.items() if name == "trace.onnx"}
         self._bundle = Bundle(bundle.manifest, graphs, bundle.golden)
         self._lock = threading.Lock()
-        self._graph: Graph | None = None
+        self._graph: CpuGraph | None = None
 
     def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
-        """Run one batch, as `Graph` does: values ``[N, S, D]``, log-determinants ``[N, S]`` and log_prob ``[N]``."""
+        """Run one batch, as `CpuGraph` does: values ``[N, S, D]``, log-determinants ``[N, S]`` and log_prob ``[N]``."""
         with self._lock:
             if self._graph is None:
-                self._graph = Graph(self._bundle, "trace")
+                self._graph = CpuGraph(self._bundle, "trace")
         return self._graph(rows, context)
 
 

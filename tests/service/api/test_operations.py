@@ -91,19 +91,19 @@ def not_ready(answer):
 
 def test_ready_notices_an_engine_that_answers_wrongly(serving, monkeypatch):
     client = serving()
-    honest = runtime.Graph.__call__
+    honest = runtime.CpuGraph.__call__
 
     def lies(self, rows, context):
         outputs = honest(self, rows, context)
         return outputs._replace(log_prob=outputs.log_prob + 1) if self.width == 1 else outputs
 
     assert client.get("/health/ready").status_code == 200
-    monkeypatch.setattr(runtime.Graph, "__call__", lies)
+    monkeypatch.setattr(runtime.CpuGraph, "__call__", lies)
     document = not_ready(client.get("/health/ready"))
     assert document["code"] == "not_ready"
     assert [reason["loc"] for reason in document["errors"]] == [["models", "square", "versions", 1]]
     assert client.get("/health/live").status_code == 200
-    monkeypatch.setattr(runtime.Graph, "__call__", honest)
+    monkeypatch.setattr(runtime.CpuGraph, "__call__", honest)
     assert client.get("/health/ready").status_code == 200
 
 
@@ -113,8 +113,8 @@ def test_ready_notices_an_engine_that_fails_or_hangs(serving, monkeypatch, caplo
     def fails(*_):
         raise RuntimeError("at /a/path")
 
-    honest = runtime.Graph.__call__
-    monkeypatch.setattr(runtime.Graph, "__call__", fails)
+    honest = runtime.CpuGraph.__call__
+    monkeypatch.setattr(runtime.CpuGraph, "__call__", fails)
     document = not_ready(client.get("/health/ready"))
     assert len(document["errors"]) == 6
     assert "/a/path" not in str(document)
@@ -125,7 +125,7 @@ def test_ready_notices_an_engine_that_fails_or_hangs(serving, monkeypatch, caplo
         gate.wait(30)
         return honest(self, rows, context)
 
-    monkeypatch.setattr(runtime.Graph, "__call__", hangs)
+    monkeypatch.setattr(runtime.CpuGraph, "__call__", hangs)
     assert "no answer within 0.05 seconds" in str(not_ready(client.get("/health/ready")))
     assert client.get("/health/live").status_code == 200
     gate.set()
@@ -189,7 +189,7 @@ def test_a_draining_server_is_not_ready(serving):
 
 def test_probes_that_come_together_share_one_answer(serving, monkeypatch):
     client = serving()
-    honest, runs = runtime.Graph.__call__, []
+    honest, runs = runtime.CpuGraph.__call__, []
     started, gate = threading.Event(), threading.Event()
 
     def counted(self, rows, context):
@@ -198,7 +198,7 @@ def test_probes_that_come_together_share_one_answer(serving, monkeypatch):
         gate.wait(30)
         return honest(self, rows, context)
 
-    monkeypatch.setattr(runtime.Graph, "__call__", counted)
+    monkeypatch.setattr(runtime.CpuGraph, "__call__", counted)
 
     async def together():
         asks = [asyncio.create_task(client.app.state.operations.ready()) for _ in range(20)]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from service.engine.canary import check_golden, parity_table, probe
+from service.engine.canary import check_golden, measure_parity, probe
 from service.engine.verbs.flow import ServedFlow
 from service.errors import ParityFailed, QueueFull
 from service.plan import run_now
@@ -67,7 +67,7 @@ def test_the_probe_passes_by_a_full_queue(flows):
 
 @pytest.mark.parametrize("made", [affine, square, coupling, lambda: affine(context_width=2)])
 def test_the_parity_table(tmp_path, made):
-    table = parity_table(bundle(tmp_path, made()), (1, 7, 1000))
+    table = measure_parity(bundle(tmp_path, made()), (1, 7, 1000))
     assert {row.batch for row in table} == {1, 7, 1000}
     assert len({row.quantity for row in table}) * 3 == len(table)
     assert all(row.passed for row in table)
@@ -76,6 +76,6 @@ def test_the_parity_table(tmp_path, made):
 def test_the_parity_table_shows_what_is_wrong(tmp_path):
     good = bundle(tmp_path, affine())
     wrong = dataclasses.replace(good, golden=dataclasses.replace(good.golden, log_prob=good.golden.log_prob + 1))
-    failed = [row for row in parity_table(wrong, (4,)) if not row.passed]
+    failed = [row for row in measure_parity(wrong, (4,)) if not row.passed]
     assert {row.quantity for row in failed} == {"forward log_prob", "inverse log_prob"}
     assert all(row.error > row.tolerance for row in failed)

@@ -10,7 +10,7 @@ from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
 from service.engine.registry import Registry, load_flow
 from service.engine.runtime.execution import Execution
-from service.engine.runtime.graph import SIZES, Graph
+from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph
 from service.errors import BundleError, FlowNotFound, NotReady, ParityFailed, VersionNotFound
 from service.plan import run_now
 from tests.service.bundles import affine, bundle, coupling, install, square
@@ -117,7 +117,7 @@ def test_a_flow_that_cannot_run_is_refused(tmp_path, workers, monkeypatch, caplo
     def fails(*_):
         raise RuntimeError("at node 7 of /a/path")
 
-    monkeypatch.setattr("service.engine.runtime.graph.Graph.__call__", fails)
+    monkeypatch.setattr("service.engine.runtime.graph.CpuGraph.__call__", fails)
     with pytest.raises(BundleError, match=r"^the flow could not be run on its golden rows$"):
         load_flow(good, workers)
 
@@ -148,34 +148,34 @@ class Ticking:
 
 
 def test_the_size_of_a_batch_is_measured_for_each_direction(tmp_path, workers, monkeypatch):
-    monkeypatch.setattr(Graph, "clock", Ticking())
+    monkeypatch.setattr(CpuGraph, "clock", Ticking())
     flow = load_flow(bundle(tmp_path, affine()), workers, Limits(chunk_rows=0, max_queued_rows=77))
-    assert flow.forward.queue.limits == flow.inverse.queue.limits == Limits(SIZES[-1], 77)
+    assert flow.forward.queue.limits == flow.inverse.queue.limits == Limits(CPU_BATCH_SIZES[-1], 77)
 
 
 def test_a_size_that_is_given_is_warmed_up_to(tmp_path, workers, monkeypatch):
     ran = []
-    run = Graph.__call__
+    run = CpuGraph.__call__
     monkeypatch.setattr(
-        Graph, "__call__", lambda graph, rows, context: ran.append(len(rows)) or run(graph, rows, context)
+        CpuGraph, "__call__", lambda graph, rows, context: ran.append(len(rows)) or run(graph, rows, context)
     )
-    monkeypatch.setattr(Graph, "clock", Ticking())
+    monkeypatch.setattr(CpuGraph, "clock", Ticking())
     flow = load_flow(bundle(tmp_path, affine()), workers, Limits(chunk_rows=100))
     assert set(ran) == {4, 16, 64, 100, len(flow.golden.x)}
 
 
 def test_a_size_that_is_given_is_kept_where_another_would_do_better(tmp_path, workers, monkeypatch):
-    monkeypatch.setattr(Graph, "clock", Ticking(2.0))
+    monkeypatch.setattr(CpuGraph, "clock", Ticking(2.0))
     made = bundle(tmp_path, affine())
     assert load_flow(made, workers, Limits(chunk_rows=0)).forward.queue.limits.chunk_rows < 100
     assert load_flow(made, workers, Limits(chunk_rows=100)).forward.queue.limits.chunk_rows == 100
 
 
 def test_a_flow_is_warm_and_knows_how_long_its_rows_take_before_the_first_request(tmp_path, workers, monkeypatch):
-    monkeypatch.setattr(Graph, "clock", Ticking())
+    monkeypatch.setattr(CpuGraph, "clock", Ticking())
     monkeypatch.setattr("service.engine.registry.check_golden", lambda _: iter(()))
     flow = load_flow(bundle(tmp_path, affine()), workers, Limits(chunk_rows=0))
-    assert flow.forward.queue.least_seconds(SIZES[-1]) == pytest.approx(1e-5, rel=0.2)
+    assert flow.forward.queue.least_seconds(CPU_BATCH_SIZES[-1]) == pytest.approx(1e-5, rel=0.2)
     assert flow.forward.queue.mean_seconds(1) > 0
 
 

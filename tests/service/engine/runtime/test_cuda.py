@@ -11,9 +11,9 @@ import pytest
 
 from service.engine.batching.queues import Limits
 from service.engine.registry import load_flow
-from service.engine.runtime.cuda import LADDER, ladder
+from service.engine.runtime.cuda import BATCH_SIZES, batch_sizes
 from service.engine.runtime.devices import CPU_PROVIDER, CUDA_PROVIDER, CudaOptions, OrtGpu
-from service.engine.runtime.graph import Device, Graph, OnDevice, open_graphs
+from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, open_graphs
 from service.errors import BundleError, EngineFailed
 from service.plan import run_now
 from tests.service.bundles import affine, bundle, coupling, image
@@ -36,7 +36,7 @@ def bits(outputs):
 @pytest.mark.parametrize("count", [1, 4, 5, 100, 130, 300])
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_it_gives_what_the_processor_gives(flow, direction, count):
-    there, here = OnDevice(flow, direction, Device(CpuGpu()), 128), Graph(flow, direction)
+    there, here = DeviceGraph(flow, direction, Device(CpuGpu()), 128), CpuGraph(flow, direction)
     rows = rows_of(count)
     assert bits(there(rows, None)) == bits(here(rows, None))
     assert there(rows, None).finite
@@ -46,15 +46,15 @@ def test_it_gives_what_the_processor_gives(flow, direction, count):
 def test_contexts_and_events_are_taken(tmp_path, parts):
     made = bundle(tmp_path, parts)
     x, context = made.golden.x, made.golden.context
-    outputs = OnDevice(made, "forward", Device(CpuGpu()))(x, context)
+    outputs = DeviceGraph(made, "forward", Device(CpuGpu()))(x, context)
     np.testing.assert_allclose(outputs.log_prob, made.golden.log_prob, rtol=1e-5)
-    back = OnDevice(made, "inverse", Device(CpuGpu()))(outputs.value, context)
+    back = DeviceGraph(made, "inverse", Device(CpuGpu()))(outputs.value, context)
     np.testing.assert_allclose(back.value, x, rtol=1e-5, atol=1e-6)
 
 
 def test_each_size_of_batch_has_one_graph_and_is_recorded_before_it_serves(flow):
     gpu = CpuGpu()
-    there = OnDevice(flow, "forward", Device(gpu), 64)
+    there = DeviceGraph(flow, "forward", Device(gpu), 64)
     assert there.sizes == (4, 16, 64)
     assert set(gpu.runs) == {("1", 4), ("2", 16), ("3", 64)}
     assert gpu.runs[:12] == [("1", 4)] * 4 + [("2", 16)] * 4 + [("3", 64)] * 4
@@ -67,9 +67,9 @@ def test_each_size_of_batch_has_one_graph_and_is_recorded_before_it_serves(flow)
 
 def test_a_graph_that_cannot_be_recorded_runs_all_the_same(flow):
     gpu = CpuGpu(captures=False)
-    there = OnDevice(flow, "forward", Device(gpu), 64)
+    there = DeviceGraph(flow, "forward", Device(gpu), 64)
     assert gpu.opened == [True, False]
-    assert bits(there(rows_of(9), None)) == bits(Graph(flow, "forward")(rows_of(9), None))
+    assert bits(there(rows_of(9), None)) == bits(CpuGraph(flow, "forward")(rows_of(9), None))
 
 
 def with_a_loop(data):
@@ -93,17 +93,17 @@ def with_a_loop(data):
 def test_a_graph_with_a_loop_is_never_recorded(flow):
     looped = dataclasses.replace(flow, graphs={**flow.graphs, "forward.onnx": with_a_loop(flow.graphs["forward.onnx"])})
     gpu = CpuGpu()
-    there = OnDevice(looped, "forward", Device(gpu), 64)
+    there = DeviceGraph(looped, "forward", Device(gpu), 64)
     assert gpu.opened == [False]
-    assert bits(there(rows_of(9), None)) == bits(Graph(flow, "forward")(rows_of(9), None))
+    assert bits(there(rows_of(9), None)) == bits(CpuGraph(flow, "forward")(rows_of(9), None))
 
 
 def test_all_that_touches_the_device_happens_on_one_thread(flow, tmp_path):
     gpu = CpuGpu(CudaOptions(index=1))
     device = Device(gpu)
-    graphs = [OnDevice(flow, "forward", device, 16), OnDevice(flow, "inverse", device, 16)]
+    graphs = [DeviceGraph(flow, "forward", device, 16), DeviceGraph(flow, "inverse", device, 16)]
     rows = [rows_of(7, seed=seed) for seed in range(8)]
-    expected = [[bits(Graph(flow, d)(x, None)) for x in rows] for d in ("forward", "inverse")]
+    expected = [[bits(CpuGraph(flow, d)(x, None)) for x in rows] for d in ("forward", "inverse")]
     found = {}
 
     def ask(number):
@@ -119,7 +119,7 @@ def test_all_that_touches_the_device_happens_on_one_thread(flow, tmp_path):
 
 
 def test_an_answer_stays_what_it_is_when_the_next_batch_runs(flow):
-    there = OnDevice(flow, "forward", Device(CpuGpu()), 16)
+    there = DeviceGraph(flow, "forward", Device(CpuGpu()), 16)
     first = there(rows_of(4), None)
     before = bits(first)
     there(rows_of(4, seed=1), None)
@@ -134,7 +134,7 @@ def test_sizes_that_give_other_bits_are_not_used(flow):
     there, _, execution = open_graphs(flow, Device(CpuGpu(spoils=spoils)), 64)
     assert there.sizes == (4, 64)
     assert execution.batch_invariant
-    assert bits(there(rows_of(5), None)) == bits(Graph(flow, "forward")(rows_of(5), None))
+    assert bits(there(rows_of(5), None)) == bits(CpuGraph(flow, "forward")(rows_of(5), None))
 
 
 def test_a_device_on_which_the_place_of_a_row_matters_is_told_of(flow):
@@ -150,7 +150,7 @@ def test_what_is_not_finite_is_noticed(flow):
     def spoils(size, log_prob):
         log_prob[:] = np.nan
 
-    assert not OnDevice(flow, "forward", Device(CpuGpu(spoils=spoils)), 16)(rows_of(3), None).finite
+    assert not DeviceGraph(flow, "forward", Device(CpuGpu(spoils=spoils)), 16)(rows_of(3), None).finite
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_what_is_not_finite_is_noticed(flow):
 def test_a_device_that_does_not_work_is_made_up_for_by_the_processor_and_said(flow, caplog, gpu, why):
     with caplog.at_level(logging.WARNING):
         there, back, execution = open_graphs(flow, Device(gpu))
-    assert isinstance(there, Graph)
-    assert isinstance(back, Graph)
+    assert isinstance(there, CpuGraph)
+    assert isinstance(back, CpuGraph)
     assert execution.provider == CPU_PROVIDER
     assert execution.fallback is not None
     assert execution.fallback.startswith(f"cuda:0: {why}")
@@ -211,8 +211,8 @@ def test_a_flow_on_a_device_answers(flow, workers):
 
 
 def test_the_sizes_of_a_flow():
-    assert ladder(2) == LADDER
-    assert ladder(3 * 32 * 32) == (4, 16, 64, 256, 1024)
-    assert ladder(1 << 30) == (4,)
-    assert ladder(2, 64) == (4, 16, 64)
-    assert ladder(2, 3) == (3,)
+    assert batch_sizes(2) == BATCH_SIZES
+    assert batch_sizes(3 * 32 * 32) == (4, 16, 64, 256, 1024)
+    assert batch_sizes(1 << 30) == (4,)
+    assert batch_sizes(2, 64) == (4, 16, 64)
+    assert batch_sizes(2, 3) == (3,)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.engine.runtime import graph as runtime
-from service.engine.runtime.graph import Graph
+from service.engine.runtime.graph import CpuGraph
 from service.errors import BundleError
 from tests.service.bundles import affine, bundle, coupling, image, square
 
@@ -32,20 +32,20 @@ def test_a_row_has_the_same_bits_in_every_batch(tmp_path, made, direction):
     manifest = parts.manifest
     shape = manifest.event_shape if direction == "forward" else [manifest.latent_width]
     rows = np.random.default_rng(0).uniform(0.01, 2, size=(300, *shape)).astype(np.float32)
-    assert differing(Graph(bundle(tmp_path, parts), direction), rows) == 0
+    assert differing(CpuGraph(bundle(tmp_path, parts), direction), rows) == 0
 
 
 def test_without_padding_it_would_not(tmp_path, monkeypatch):
     # A logarithm takes another way through the last values of an array: this is what the padding is for.
     rows = np.random.default_rng(0).uniform(0.01, 4, size=(300, 1)).astype(np.float32)
-    graph = Graph(bundle(tmp_path, square()), "forward")
+    graph = CpuGraph(bundle(tmp_path, square()), "forward")
     monkeypatch.setattr(runtime, "BATCH_MULTIPLE", 1)
     if differing(graph, rows) == 0:
         pytest.skip("this processor's vector units take one way through all values")
 
 
 def test_outputs_have_as_many_rows_as_were_given(tmp_path):
-    graph = Graph(bundle(tmp_path, affine(context_width=3)), "forward")
+    graph = CpuGraph(bundle(tmp_path, affine(context_width=3)), "forward")
     outputs = graph(np.zeros((5, 2), np.float32), np.zeros((5, 3), np.float32))
     assert [array.shape for array in outputs.arrays] == [(5, 2), (5,), (5,)]
     assert all(array.dtype == np.float32 for array in outputs.arrays)
@@ -53,7 +53,7 @@ def test_outputs_have_as_many_rows_as_were_given(tmp_path):
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_an_answer_stays_what_it_is_when_the_next_batch_runs(tmp_path, count):
-    graph = Graph(bundle(tmp_path, coupling(width=3)), "forward")
+    graph = CpuGraph(bundle(tmp_path, coupling(width=3)), "forward")
     first, second = np.random.default_rng(0).normal(size=(2, count, 3)).astype(np.float32)
     answer = graph(first, None)
     before = [array.tobytes() for array in answer.arrays]
@@ -63,7 +63,7 @@ def test_an_answer_stays_what_it_is_when_the_next_batch_runs(tmp_path, count):
 
 
 def test_single_rows_on_several_threads_get_their_own_answers(tmp_path):
-    graph = Graph(bundle(tmp_path, coupling(width=3)), "forward")
+    graph = CpuGraph(bundle(tmp_path, coupling(width=3)), "forward")
     rows = np.random.default_rng(0).normal(size=(8, 200, 3)).astype(np.float32)
     expected = [graph(part, None).log_prob.tobytes() for part in rows]
     found = {}
@@ -86,7 +86,7 @@ def test_single_rows_on_several_threads_get_their_own_answers(tmp_path):
 def test_a_batch_knows_whether_all_of_it_is_finite(tmp_path, count, output):
     # x = z^2 overflows, and so does the log-density's argument; a row far outside the support has log_prob -inf
     rows = np.full((count, 1), 0.5, np.float32)
-    graph = Graph(bundle(tmp_path, square()), "inverse" if output == 0 else "forward")
+    graph = CpuGraph(bundle(tmp_path, square()), "inverse" if output == 0 else "forward")
     assert graph(rows, None).finite
     rows[-1] = 3e38 if output == 0 else -1.0
     outputs = graph(rows, None)
@@ -96,7 +96,7 @@ def test_a_batch_knows_whether_all_of_it_is_finite(tmp_path, count, output):
 
 @pytest.mark.parametrize("output", [0, 1, 2])
 def test_a_larger_batch_is_looked_at_whole(tmp_path, monkeypatch, output):
-    graph = Graph(bundle(tmp_path, affine()), "forward")
+    graph = CpuGraph(bundle(tmp_path, affine()), "forward")
     run = graph._session.run
 
     def spoiled(*given):
@@ -111,7 +111,7 @@ def test_a_larger_batch_is_looked_at_whole(tmp_path, monkeypatch, output):
 
 def test_strided_rows_and_contexts_are_taken(tmp_path):
     parts = affine(context_width=3)
-    graph = Graph(bundle(tmp_path, parts), "forward")
+    graph = CpuGraph(bundle(tmp_path, parts), "forward")
     rows = np.asfortranarray(np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32))
     context = np.broadcast_to(np.float32([[1, 2, 3]]), (8, 3))
     for count in (8, 3):
@@ -122,7 +122,7 @@ def test_strided_rows_and_contexts_are_taken(tmp_path):
 def test_bytes_that_are_no_graph_are_refused_without_a_word_from_the_library(tmp_path):
     broken = dataclasses.replace(bundle(tmp_path, affine()), graphs={"forward.onnx": b"\x08\x09nonsense"})
     with pytest.raises(BundleError, match=r"^ONNX Runtime cannot load forward\.onnx$"):
-        Graph(broken, "forward")
+        CpuGraph(broken, "forward")
 
 
 @pytest.mark.parametrize(
@@ -143,4 +143,4 @@ def test_a_graph_that_is_not_the_manifests_is_refused(tmp_path, graph, message):
     }[graph]
     wrong = dataclasses.replace(bundle(tmp_path, affine()), graphs={"forward.onnx": other})
     with pytest.raises(BundleError, match=message):
-        Graph(wrong, "forward")
+        CpuGraph(wrong, "forward")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from service.bundle.store import Bundle
-from service.engine.canary import check_traced, parity_table
+from service.engine.canary import check_trace, measure_parity
 from service.engine.registry import load_flow
-from service.engine.runtime.graph import Graph
+from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.traces import Tracer, trace
 from service.errors import BundleError, NotTraceable, ParityFailed, WrongShape
 from service.plan import Outputs, run_now
@@ -58,13 +58,13 @@ def test_a_context_is_held_against_the_flow(flows, parts):
 def test_the_graph_is_opened_when_it_is_first_asked_for(tmp_path, monkeypatch):
     opened: list[str] = []
 
-    class Counted(Graph):
+    class Counted(CpuGraph):
         def __init__(self, of: Bundle, direction: str) -> None:
             opened.append(direction)
             super().__init__(of, direction)
 
     read = bundle(tmp_path, traced(affine()))
-    monkeypatch.setattr("service.engine.verbs.traces.Graph", Counted)
+    monkeypatch.setattr("service.engine.verbs.traces.CpuGraph", Counted)
     flow = load_flow(read)
     assert opened == []
     for _ in range(2):
@@ -85,16 +85,16 @@ def test_long_traces_run_in_small_batches(tmp_path):
 )
 def test_a_trace_that_does_not_end_where_the_golden_rows_do_is_not_served(tmp_path, monkeypatch, changed, quantity):
     read = bundle(tmp_path, traced(affine()))
-    whole = Graph.__call__
+    whole = CpuGraph.__call__
 
-    def off(self: Graph, rows: np.ndarray, context: np.ndarray | None) -> Outputs:
+    def off(self: CpuGraph, rows: np.ndarray, context: np.ndarray | None) -> Outputs:
         outputs = whole(self, rows, context)
         return outputs._replace(**{changed: getattr(outputs, changed) + np.float32(0.01)})
 
-    check_traced(read)
-    monkeypatch.setattr("service.engine.canary.Graph.__call__", off)
+    check_trace(read)
+    monkeypatch.setattr("service.engine.canary.CpuGraph.__call__", off)
     with pytest.raises(ParityFailed) as caught:
-        check_traced(read)
+        check_trace(read)
     assert [reason.loc for reason in caught.value.errors] == [("golden", quantity)]
 
 
@@ -106,7 +106,7 @@ def test_a_trace_that_is_another_graph_is_not_served(tmp_path):
 
 
 def test_the_parity_table_has_a_line_for_the_trace(tmp_path):
-    rows = parity_table(bundle(tmp_path, traced(affine())), (1, 7))
+    rows = measure_parity(bundle(tmp_path, traced(affine())), (1, 7))
     assert [row.quantity for row in rows if row.quantity.startswith("trace")] == [
         "trace z",
         "trace log_abs_det_jacobian",

@@ -1,7 +1,7 @@
-"""One thread for all that is done on a device.
+"""The thread of a device, which does all its work: loading, copying and running.
 
-ONNX Runtime keeps what it has recorded as a CUDA graph with the thread that recorded it, and while it records, a call
-to CUDA from any other thread spoils the recording. So loading, copying and running all happen here.
+ONNX Runtime keeps a recorded CUDA graph with the thread that recorded it. While it records, a call to CUDA from any
+other thread breaks the recording.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-__all__ = ["Stream"]
+__all__ = ["DeviceThread"]
 
 T = TypeVar("T")
 
 
-class Stream:
-    """A thread that does one thing after the other for those who wait for it. It starts with the first.
+class DeviceThread:
+    """A thread that calls one function after the other while its callers wait. It starts with the first call.
 
     Args:
         name: of the thread.
@@ -31,17 +31,21 @@ class Stream:
         self._thread: threading.Thread | None = None
 
     def __call__(self, work: Callable[[], T]) -> T:
-        """Do it there; gives what it returns, raises what it raises."""
+        """Call a function on the thread, and return its result.
+
+        Args:
+            work: the function. An exception that it raises is raised here.
+        """
         done: Future[T] = Future()
 
-        def do() -> None:
+        def call() -> None:
             try:
                 done.set_result(work())
             except BaseException as error:
                 done.set_exception(error)
 
         self._start()
-        self._work.put(do)
+        self._work.put(call)
         return done.result()
 
     def _start(self) -> None:
