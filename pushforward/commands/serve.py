@@ -14,7 +14,7 @@ from service.errors import InvalidArgument, Reason
 from service.settings import Settings, environment_name, flag_name, read_settings
 
 if TYPE_CHECKING:
-    from service.process.preflight import Standing
+    from service.process.preflight import ServerStatus
 
 __all__ = ["command"]
 
@@ -57,10 +57,10 @@ def command(**given: Any) -> None:  # noqa: ANN401  each has its field's type
     serve(settings, _announce)
 
 
-def _announce(url: str, standing: Standing) -> None:
+def _announce(url: str, status: ServerStatus) -> None:
     """Name the flows that answer. Why another does not is logged."""
-    ready = ", ".join(sorted(standing.flows)) or "no flow"
-    waiting = "" if standing.loaded else "flows are still loading; "
+    ready = ", ".join(sorted(status.flows)) or "no flow"
+    waiting = "" if status.loaded else "flows are still loading; "
     click.echo(f"Pushforward serves {ready} at {url} ({waiting}API: {url}/docs; stop with Ctrl-C)")
 
 

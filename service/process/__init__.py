@@ -1,1 +1,1 @@
-"""Processes and signals: one server, or several workers and their supervisor."""
+"""The processes of a server and their signals: one server, or several workers and their supervisor."""

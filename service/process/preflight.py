@@ -1,4 +1,4 @@
-"""What is looked at before anything is loaded: the log, the repository, the port. Loads nothing that serving needs."""
+"""The checks before a server loads anything: log, repository, port. Loads nothing that serving needs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from service.bundle.store import Repository
 from service.errors import InvalidArgument, Reason
 from service.settings import Settings
 
-__all__ = ["REUSES_PORTS", "Standing", "bind", "cannot_listen", "check_repository", "start_log", "url"]
+__all__ = ["REUSES_PORTS", "ServerStatus", "bind", "check_repository", "listen_error", "server_url", "start_log"]
 
 REUSES_PORTS: Final = sys.platform == "linux"
-"""Whether sockets of several processes can listen on one port, and the system shares out connections among them.
+"""Whether sockets of several processes can listen on one port, and the system spreads connections over them.
 
-Others have the option too, and give every connection to one of the sockets.
+Other systems have the socket option too, and give every connection to one of the sockets.
 """
 
 
-class Standing(NamedTuple):
-    """What a server can say when it begins to answer.
+class ServerStatus(NamedTuple):
+    """The status of a server when it begins to answer.
 
     Args:
-        flows: the names of those that are ready.
-        loaded: whether it has tried all of them.
+        flows: the names of the flows that are ready.
+        loaded: whether it has tried to load all flows.
     """
 
     flows: frozenset[str]
@@ -33,7 +33,7 @@ class Standing(NamedTuple):
 
 
 def start_log(settings: Settings) -> None:
-    """Log to standard error, as the settings say."""
+    """Log to standard error, at the level of the settings."""
     logging.basicConfig(
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -42,7 +42,7 @@ def start_log(settings: Settings) -> None:
 
 
 def check_repository(settings: Settings) -> None:
-    """Look whether there is something to serve.
+    """Check that the repository holds flows, and the default flow.
 
     Raises:
         InvalidArgument: the repository holds no flow, or the default flow is not among them.
@@ -57,15 +57,18 @@ def check_repository(settings: Settings) -> None:
 
 
 def bind(host: str, port: int, *, reuse: bool = False) -> socket.socket:
-    """A socket that is bound but does not listen yet: a port in use is known before anything is loaded.
+    """Bind a socket that does not listen yet, so that a port in use is known before anything is loaded.
 
     Args:
-        host: address.
+        host: the address.
         port: 0 for any that is free.
-        reuse: whether other sockets that say the same may listen on this port; see `REUSES_PORTS`.
+        reuse: whether other sockets with this option may listen on the port (`REUSES_PORTS`).
+
+    Returns:
+        The socket.
 
     Raises:
-        InvalidArgument: something listens there, or it cannot be listened on.
+        InvalidArgument: another process listens there, or the address cannot be listened on.
     """
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -75,17 +78,23 @@ def bind(host: str, port: int, *, reuse: bool = False) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise cannot_listen(host, port, error.strerror or str(error)) from error
+        raise listen_error(host, port, error.strerror or str(error)) from error
     return bound
 
 
-def cannot_listen(host: str, port: int, why: str) -> InvalidArgument:
-    """The error of an address that is not to be had."""
+def listen_error(host: str, port: int, why: str) -> InvalidArgument:
+    """The error of an address that cannot be listened on.
+
+    Args:
+        host: the address.
+        port: the port.
+        why: the reason.
+    """
     hint = Reason(("--port",), "choose another, or 0 for any that is free")
     return InvalidArgument(f"cannot listen on {host}, port {port}: {why}", (hint,))
 
 
-def url(bound: socket.socket) -> str:
-    """Where a socket is reached."""
+def server_url(bound: socket.socket) -> str:
+    """The URL of the server behind a socket."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -25,7 +25,7 @@ from service.app import create_app
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.http.connection import BoundedHttpToolsProtocol, FastHttpToolsProtocol
-from service.process.preflight import Standing, bind, check_repository, start_log, url
+from service.process.preflight import ServerStatus, bind, check_repository, server_url, start_log
 from service.settings import Settings
 
 __all__ = ["run", "serve", "standing"]
@@ -45,7 +45,7 @@ _SWITCH_SECONDS: Final = 2e-4
 the loop gives it up at each read and write, and a thread that joins rows or hands out answers would keep it so long."""
 
 
-def serve(settings: Settings, announce: Callable[[str, Standing], None]) -> None:
+def serve(settings: Settings, announce: Callable[[str, ServerStatus], None]) -> None:
     """Serve until a signal comes. A flow that cannot be served is logged with its reason as soon as that is known.
 
     Args:
@@ -59,10 +59,10 @@ def serve(settings: Settings, announce: Callable[[str, Standing], None]) -> None
     start_log(settings)
     check_repository(settings)
     bound = bind(settings.host, settings.port)
-    run(settings, bound, Metrics(), lambda standing: announce(url(bound), standing))
+    run(settings, bound, Metrics(), lambda standing: announce(server_url(bound), standing))
 
 
-def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Callable[[Standing], None]) -> None:
+def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Callable[[ServerStatus], None]) -> None:
     """Answer on a socket until a signal comes, on this process's main thread.
 
     Args:
@@ -92,17 +92,17 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
     server.run(sockets=[bound])
 
 
-def standing(registry: Registry) -> Standing:
+def standing(registry: Registry) -> ServerStatus:
     """The flows as they stand."""
     ready = frozenset(entry.name for entry in registry.entries() if entry.state == "ready")
-    return Standing(ready, registry.loaded)
+    return ServerStatus(ready, registry.loaded)
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, with a lame duck's last second."""
 
     def __init__(
-        self, config: uvicorn.Config, app: FastAPI, drain_seconds: float, started: Callable[[Standing], None]
+        self, config: uvicorn.Config, app: FastAPI, drain_seconds: float, started: Callable[[ServerStatus], None]
     ) -> None:
         super().__init__(config)
         self._application = app

@@ -1,4 +1,4 @@
-"""The place of one worker: which process holds it, what that process is told and says, and when the next is due."""
+"""The slot of one worker: the process that holds it, the messages of that process, and the time of the next start."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from service.process.preflight import Standing
+from service.process.preflight import ServerStatus
 from service.settings import Settings
 
-__all__ = ["Failed", "Job", "Slot", "Worker", "start"]
+__all__ = ["Slot", "StartFailure", "WorkerJob", "WorkerProcess", "start_worker"]
 
 _EARLY_SECONDS: Final = 10.0
-"""A worker that ends within so long of its start has died early."""
+"""A process that ends within this time after its start has ended early."""
 
 _FIRST_DELAY: Final = 0.5
 _LONGEST_DELAY: Final = 30.0
 
 
-class Job(NamedTuple):
-    """What a worker is told.
+class WorkerJob(NamedTuple):
+    """The job of a worker, sent by the supervisor.
 
     Args:
         settings: of the server, with the port that was chosen.
-        number: which worker it is, counted from 0.
+        number: of the worker, from 0.
         counters: the descriptor of the file in which all workers count.
         listener: the descriptor of the socket to answer on; None to open one on the same port as the others.
     """
@@ -38,32 +38,41 @@ class Job(NamedTuple):
     listener: int | None
 
 
-class Failed(NamedTuple):
-    """What a worker says that cannot serve.
+class StartFailure(NamedTuple):
+    """The message of a worker that cannot serve.
 
     Args:
-        detail: why.
+        detail: the reason.
     """
 
     detail: str
 
 
 @dataclass(eq=False)
-class Worker:
-    """A worker's process, and the socket to it."""
+class WorkerProcess:
+    """The process of a worker, and the socket to it.
+
+    Args:
+        process: of the worker.
+        control: the socket.
+    """
 
     process: subprocess.Popen[bytes]
-    control: Connection[Job, Standing | Failed]
+    control: Connection[WorkerJob, ServerStatus | StartFailure]
 
-    def heard(self) -> Standing | Failed | None:
-        """What it says; None where it has ended."""
+    def receive(self) -> ServerStatus | StartFailure | None:
+        """The next message; None where the process has ended."""
         try:
             return self.control.recv()
         except (EOFError, OSError):
             return None
 
-    def end(self) -> int:
-        """Its exit status, once it has closed its socket; the number of a signal is negative."""
+    def close(self) -> int:
+        """Close the socket, and wait for the end of the process.
+
+        Returns:
+            Its exit status; the negative number of a signal that ended it.
+        """
         self.control.close()
         try:
             return self.process.wait(1.0)
@@ -73,45 +82,55 @@ class Worker:
 
 
 class Slot:
-    """The place of one worker, which one process after the other holds: when to start the next.
+    """The slot of one worker, held by one process after the other.
 
     Args:
         number: of the worker.
+
+    Attributes:
+        worker: the process that holds it; None where none does.
+        status: the last status of that process; None before the first.
+        early_exits: the number of processes in a row that ended early, from the last one that did not.
+        restart_at: the time from which the next process may be started, on `time.monotonic`.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.worker: Worker | None = None
-        self.standing: Standing | None = None
-        self.early = 0
-        self.due = 0.0
-        self._began = 0.0
+        self.worker: WorkerProcess | None = None
+        self.status: ServerStatus | None = None
+        self.early_exits = 0
+        self.restart_at = 0.0
+        self._started = 0.0
 
-    def began(self, worker: Worker | None, now: float) -> None:
-        """A process has been started, or could not be."""
-        self.worker, self.standing, self._began = worker, None, now
+    def record_start(self, worker: WorkerProcess | None, now: float) -> None:
+        """Record the start of a process, or that it could not be started."""
+        self.worker, self.status, self._started = worker, None, now
 
-    def ended(self, now: float) -> float:
-        """The process has ended.
+    def record_exit(self, now: float) -> float:
+        """Record the end of the process.
 
         Returns:
-            After how many seconds the next is due: none, unless several in a row have died early.
+            The seconds until the next start: 0, unless several processes in a row have ended early.
         """
-        self.worker, self.standing = None, None
-        self.early = self.early + 1 if now - self._began < _EARLY_SECONDS else 1
-        delay = 0.0 if self.early == 1 else min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (self.early - 2))
-        self.due = now + delay
+        self.worker, self.status = None, None
+        self.early_exits = self.early_exits + 1 if now - self._started < _EARLY_SECONDS else 1
+        delay = 0.0 if self.early_exits == 1 else min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (self.early_exits - 2))
+        self.restart_at = now + delay
         return delay
 
 
-def start(job: Job) -> Worker:
-    """Start a process: a new interpreter, so that it inherits neither locks nor threads."""
+def start_worker(job: WorkerJob) -> WorkerProcess:
+    """Start a worker in a new interpreter, so that it inherits neither locks nor threads.
+
+    Raises:
+        OSError: the machine cannot start a process.
+    """
     ours, theirs = Pipe()
     files = (theirs.fileno(), job.counters, *(() if job.listener is None else (job.listener,)))
-    # It finds modules where this process does: the working directory comes first only where it does so here.
+    # The worker finds modules where this process does: -P leaves out the working directory unless it counts here too.
     here = str(Path.cwd())
-    safe = [] if here in sys.path or "" in sys.path else ["-P"]
-    command = [sys.executable, *safe, "-m", "service.process.worker", str(theirs.fileno())]
+    safe_path = [] if here in sys.path or "" in sys.path else ["-P"]
+    command = [sys.executable, *safe_path, "-m", "service.process.worker", str(theirs.fileno())]
     with ExitStack() as opened:
         opened.enter_context(ours)
         with theirs:
@@ -119,4 +138,4 @@ def start(job: Job) -> Worker:
             # In a session of its own, so that Ctrl-C reaches the supervisor alone and each worker is told once.
             process = subprocess.Popen(command, pass_fds=files, stdin=subprocess.DEVNULL, start_new_session=True)
         opened.pop_all()
-    return Worker(process, ours)
+    return WorkerProcess(process, ours)

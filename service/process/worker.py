@@ -1,7 +1,7 @@
-"""One of several processes that answer on one port: `python -m service.process.worker`.
+"""A worker: one of several processes that answer on one port, started as `python -m service.process.worker`.
 
-It is told what to do over a socket that it inherits. When that closes, the supervisor is no more, and the worker
-drains and ends: nothing of a server outlives it.
+The worker receives its job over a socket that it inherits. When the socket closes, the supervisor has ended, and the
+worker drains and ends: no process of a server outlives it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Final
 from service.engine.metrics.metrics import Metrics
 from service.engine.metrics.shared_counters import SharedCounters
 from service.errors import PushforwardError
-from service.process.preflight import Standing, bind, start_log
+from service.process.preflight import ServerStatus, bind, start_log
 from service.process.server import run
-from service.process.slots import Failed, Job
+from service.process.slots import StartFailure, WorkerJob
 
 __all__ = ["main"]
 
-_MORE_SECONDS: Final = 2.0
-"""A worker without a supervisor that has not ended so long after it should have drained ends at once."""
+_GRACE_SECONDS: Final = 2.0
+"""The time after the drain from which on a worker without a supervisor ends at once."""
 
 
-def main(control: Connection[Standing | Failed, Job]) -> int:
-    """Serve as told until a signal comes, or the supervisor ends.
+def main(control: Connection[ServerStatus | StartFailure, WorkerJob]) -> int:
+    """Serve until a signal comes or the supervisor ends.
 
     Args:
         control: to the supervisor.
@@ -40,34 +40,37 @@ def main(control: Connection[Standing | Failed, Job]) -> int:
     """
     job = control.recv()
     start_log(job.settings)
-    threading.Thread(target=_watch, args=(control, job.settings.drain_seconds), name="watch", daemon=True).start()
+    watch = threading.Thread(
+        target=_watch_supervisor, args=(control, job.settings.drain_seconds), name="watch", daemon=True
+    )
+    watch.start()
     try:
         metrics = Metrics(SharedCounters(job.settings.workers, job.counters), job.number)
-        run(job.settings, _socket(job), metrics, lambda standing: _say(control, standing))
+        run(job.settings, _open_socket(job), metrics, lambda status: _send(control, status))
     except PushforwardError as error:
-        _say(control, Failed(error.detail))
+        _send(control, StartFailure(error.detail))
         return 1
     return 0
 
 
-def _say(control: Connection[Standing | Failed, Job], said: Standing | Failed) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more: `_watch` ends this process
-        control.send(said)
+def _send(control: Connection[ServerStatus | StartFailure, WorkerJob], message: ServerStatus | StartFailure) -> None:
+    with contextlib.suppress(OSError):  # nobody listens any more: `_watch_supervisor` ends this process
+        control.send(message)
 
 
-def _socket(job: Job) -> socket.socket:
+def _open_socket(job: WorkerJob) -> socket.socket:
     if job.listener is not None:
         return socket.socket(fileno=job.listener)
     return bind(job.settings.host, job.settings.port, reuse=True)
 
 
-def _watch(control: Connection[Standing | Failed, Job], drain_seconds: float) -> None:
-    """Wait for the supervisor's end; a supervisor that lives says nothing more."""
+def _watch_supervisor(control: Connection[ServerStatus | StartFailure, WorkerJob], drain_seconds: float) -> None:
+    """Wait for the end of the supervisor, which sends nothing after the job, and end this process then."""
     try:
         control.recv()
     except (EOFError, OSError):
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(drain_seconds + _MORE_SECONDS)
+        time.sleep(drain_seconds + _GRACE_SECONDS)
         os._exit(1)
 
 
