@@ -1,9 +1,9 @@
-"""The tree of exceptions: what can go wrong, with a stable code each. Knows no HTTP.
+"""The exceptions of the project, each with a stable code. Knows no HTTP.
 
 ::
 
-    PushforwardError
-    ├── RequestError                what one caller sent cannot be served
+    PushforwardError                internal_error          the root
+    ├── RequestError                bad_request             the request of one caller cannot be served
     │   ├── MalformedBody           malformed_body          not JSON, ragged, a malformed frame
     │   ├── InvalidArgument         invalid_argument        an unknown or unusable argument
     │   ├── WrongShape              wrong_shape             rows or context of another width
@@ -21,8 +21,8 @@
     │   ├── HeaderTooLarge          header_too_large        the request's header is over its cap
     │   ├── SlowRequest             slow_request            the request did not come in whole in time
     │   └── ClientGone              client_gone             nobody waits for the answer any more
-    ├── ServerError                 nothing the caller can mend
-    │   ├── QueueFull               queue_full              too much is waiting; come again
+    ├── ServerError                 internal_error          a fault that the caller cannot correct
+    │   ├── QueueFull               queue_full              too many rows wait; retry later
     │   ├── NotReady                not_ready               still loading, or a canary row failed
     │   ├── Draining                draining                shutting down
     │   ├── EngineFailed            engine_failed           a run of the flow failed
@@ -35,8 +35,8 @@
     │   └── ParityFailed            parity_failed           the graph does not give the golden answers
     └── DataError                   data_invalid            rows or a recipe that cannot be fitted
 
-`service.api.problems` holds the one table from code to HTTP status. `DataError` stands here, beside the
-others, so that the command line prints every failure of the project in one way.
+`service.api.problems` holds the table from code to HTTP status. `DataError` is in this tree so that the command line
+prints every failure of the project in one way.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that is wrong, and where.
+    """One fault, and its place.
 
     Args:
         loc: the path to the value, such as ``("body", "x")`` or ``("query", "n")``.
-        reason: what was expected and what came, as a sentence without a final stop.
+        reason: the expected and the actual value, as a sentence without a final full stop.
         row: the row, counted from 0, where the fault belongs to one.
         column: the column within the flattened event, counted from 0, where it belongs to one.
     """
@@ -105,8 +105,8 @@ class PushforwardError(Exception):
     """The root of every failure that Pushforward raises on purpose.
 
     Args:
-        detail: one plain sentence for the person who asked. It never holds a path of the server, a
-            traceback or an internal name.
+        detail: one plain sentence for the caller. It never holds a path of the server, a traceback or an internal
+            name.
         errors: each single fault, at most `MAX_REASONS` of them.
     """
 
@@ -119,12 +119,12 @@ class PushforwardError(Exception):
         self.errors = errors[: self.MAX_REASONS]
 
     def unsaid(self) -> tuple[Reason, ...]:
-        """The faults that the detail does not tell already: what to print after it."""
+        """The faults that the detail does not mention, to print after it."""
         return tuple(fault for fault in self.errors if fault.reason not in self.detail)
 
 
 class RequestError(PushforwardError):
-    """What one caller sent cannot be served; its neighbours are not touched."""
+    """The request of one caller cannot be served; other requests are not affected."""
 
     code: ClassVar[str] = "bad_request"
 
@@ -232,18 +232,18 @@ class ClientGone(RequestError):
 
 
 class ServerError(PushforwardError):
-    """Nothing the caller can mend; most of these pass with time."""
+    """A fault that the caller cannot correct; most of these pass with time."""
 
     code: ClassVar[str] = "internal_error"
 
 
 class QueueFull(ServerError):
-    """Too much is waiting for an answer in time; come again later.
+    """Too many rows wait for an answer in time; retry later.
 
     Args:
         detail: as in `PushforwardError`.
         errors: as in `PushforwardError`.
-        retry_seconds: after so long there may be room.
+        retry_seconds: the time after which there may be room.
     """
 
     code: ClassVar[str] = "queue_full"

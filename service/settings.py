@@ -1,6 +1,6 @@
-"""Every setting, declared once: its flag, its environment variable, its default and its help come from one field.
+"""The settings of a server. One field declares a setting: its flag, environment variable, default, bounds and help.
 
-A flag of `pushforward serve` goes before an environment variable, and that before the default.
+A flag of `pushforward serve` overrides an environment variable, and that the default.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from service.errors import InvalidArgument, Reason
 __all__ = ["PREFIX", "Settings", "environment_name", "flag_name", "read_settings"]
 
 PREFIX = "PUSHFORWARD_"
+"""The beginning of the environment variables of all settings."""
 
 
 class Settings(BaseSettings):
-    """How one server runs. Sizes are in bytes or rows or values as they say, times in seconds."""
+    """The settings of one server. The name or the description of a field tells its unit; times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
@@ -99,7 +100,7 @@ class Settings(BaseSettings):
 
 
 def flag_name(field: str) -> str:
-    """The command line's flag of a setting."""
+    """The flag of a setting on the command line."""
     return "--" + field.replace("_", "-")
 
 
@@ -109,25 +110,23 @@ def environment_name(field: str) -> str:
 
 
 def read_settings(**given: Any) -> Settings:  # noqa: ANN401  each value has its field's type
-    """Settings from what is given, then from the environment, then from the defaults.
+    """Read the settings from the given values, then from the environment, then from the defaults.
 
     Args:
-        given: field -> value; those that are None are left to the environment.
+        given: field -> value. A field that is None is read from the environment.
+
+    Returns:
+        The settings.
 
     Raises:
-        InvalidArgument: naming each setting that is wrong, by flag and environment variable.
+        InvalidArgument: settings are wrong; each is named by flag and environment variable.
     """
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        reasons = tuple(
-            Reason(
-                (str(fault["loc"][0]),), f"{_both(str(fault['loc'][0]))}: {fault['msg']}, and is {fault['input']!r:.80}"
-            )
-            for fault in error.errors()
-        )
+        reasons = tuple(_reason(str(fault["loc"][0]), fault["msg"], fault["input"]) for fault in error.errors())
         raise InvalidArgument(f"a setting is wrong: {reasons[0].reason}", reasons[1:]) from None
 
 
-def _both(field: str) -> str:
-    return f"{flag_name(field)} ({environment_name(field)})"
+def _reason(field: str, message: str, value: object) -> Reason:
+    return Reason((field,), f"{flag_name(field)} ({environment_name(field)}): {message}, and is {value!r:.80}")
