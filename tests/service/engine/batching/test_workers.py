@@ -4,13 +4,17 @@ import itertools
 import os
 import sys
 import threading
+import time
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
+from service.bundle.calibration import calibrate
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Submission, Workers
+from service.engine.metrics.metrics import ENGINE_SECONDS, LOG_PROB, QUEUE_SECONDS, Metrics
+from service.engine.verbs.scores import HeldOut
 from service.errors import ClientGone, DeadlineExceeded, Draining, EngineFailed, NotFinite
 from service.plan import Outputs, Run
 
@@ -24,14 +28,39 @@ class Doubles:
         self.error = error or ValueError("as told")
         self.gate = threading.Event()
         self.gate.set()
+        self.entered = threading.Semaphore(0)
         self.sizes = []
 
     def __call__(self, rows, context):
+        self.entered.release()
         assert self.gate.wait(30)
         self.sizes.append(len(rows))
         if (rows == -1).any():
             raise self.error
         return Outputs(rows * 2, rows[:, 0], rows[:, 0])
+
+
+class Waits(threading.Condition):
+    """The condition of workers, which tells when a thread begins to wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun = threading.Semaphore(0)
+
+    def wait(self, timeout=None):
+        self.begun.release()  # whoever takes the lock next finds it among those that wait
+        return super().wait(timeout)
+
+
+def waiting(threads, clock=time.monotonic):
+    """Workers of which each thread has started, and waits to be woken."""
+    workers = Workers(threads, clock)
+    workers._wake = Waits()
+    with workers._wake:
+        for _ in range(threads):
+            workers._start_thread()
+    assert all(workers._wake.begun.acquire(timeout=30) for _ in range(threads))
+    return workers
 
 
 @pytest.fixture
@@ -67,13 +96,88 @@ def test_many_callers_each_get_their_own_rows(workers):
     assert wrong == []
 
 
+def test_a_second_batch_wakes_a_second_thread():
+    workers, both = waiting(2), threading.Barrier(2)
+
+    class Both(Doubles):
+        def __call__(self, rows, context):
+            both.wait(10)
+            return super().__call__(rows, context)
+
+    lane = workers.lane(Both(), Limits(chunk_rows=1))
+    result = ask(lane, 1, 2).result(30)  # one submission of two batches, which run at the same time or never
+    assert isinstance(result, Outputs)
+    assert result.value[:, 0].tolist() == [2, 4]
+    workers.close(10)
+
+
+def test_a_submission_wakes_a_thread():
+    workers = waiting(1)
+    assert ask(workers.lane(Doubles(), Limits()), 3).result(10).value[0, 0] == 6
+    workers.close(10)
+
+
+def test_a_task_wakes_a_thread_and_so_does_what_waits_behind_it():
+    workers, both, done = waiting(3), threading.Barrier(2), threading.Semaphore(0)
+
+    def task():
+        both.wait(10)
+        done.release()
+
+    with workers._wake:
+        workers._tasks.extend([task, task])  # as two that are submitted before a thread wakes
+        workers._wake.notify()
+    assert all(done.acquire(timeout=20) for _ in range(2))
+    workers.submit_task(done.release)
+    assert done.acquire(timeout=10)
+    assert len(workers._started) == 3
+    workers.close(10)
+
+
+def test_what_is_not_run_inline_wakes_a_thread():
+    workers = waiting(1)
+    lane = workers.lane(Doubles(), Limits())
+    answered = Future()
+    lane.run_inline([Submission(Run(lane, np.ones((1, 1), np.float32)), answered.set_result)], -1.0)
+    assert answered.result(10).value[0, 0] == 2
+    workers.close(10)
+
+
+def test_halves_of_a_batch_that_failed_inline_are_run_by_a_thread(caplog):
+    workers = waiting(1)
+    lane = workers.lane(Doubles(), Limits())
+    lane.queue.record(16, 1e-6)
+    answers = [Future(), Future()]
+    rows = [np.full((1, 1), value, np.float32) for value in (-1, 3)]
+    lane.run_inline([Submission(Run(lane, r), a.set_result) for r, a in zip(rows, answers, strict=True)], 1.0)
+    assert isinstance(answers[0].result(10), EngineFailed)
+    assert answers[1].result(10).value[0, 0] == 6
+    workers.close(10)
+
+
+def test_threads_that_wait_for_a_task_end_with_it():
+    workers, begun, gate = waiting(3), threading.Semaphore(0), threading.Event()
+
+    def task():
+        begun.release()
+        assert gate.wait(30)
+
+    workers.submit_task(task)
+    assert begun.acquire(timeout=30)
+    workers.close(0)
+    assert all(workers._wake.begun.acquire(timeout=30) for _ in range(2))  # closed, and the task not yet over
+    gate.set()
+    for thread in workers._started:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in workers._started)
+
+
 def test_what_arrives_while_a_batch_runs_is_the_next_batch():
     workers, runner = Workers(1), Doubles()
     lane = workers.lane(runner, Limits(chunk_rows=16))
     runner.gate.clear()
     first = ask(lane, 1)
-    while not workers._batcher._running:
-        pass
+    assert runner.entered.acquire(timeout=30)
     rest = [ask(lane, value) for value in range(5)]
     runner.gate.set()
     assert [answer.result(30).value[0, 0] for answer in (first, *rest)] == [2, 0, 2, 4, 6, 8]
@@ -151,11 +255,11 @@ def test_a_batch_that_takes_long_is_not_run_where_it_came_from():
             return Outputs(rows, rows[:, 0], rows[:, 0])
 
     workers = Workers(1)
-    for row_seconds, here in ((1e-6, True), (1.0, False)):
+    for row_seconds, here in ((2.0**-20, True), (2.0**-12, True), (2.0**-11, False)):
         lane = workers.lane(Named(), Limits())
         lane.queue.record(16, 16 * row_seconds)
         answered = Future()
-        lane.run_inline([Submission(Run(lane, np.zeros((1, 1), np.float32)), answered.set_result)], 5e-4)
+        lane.run_inline([Submission(Run(lane, np.zeros((1, 1), np.float32)), answered.set_result)], 2.0**-8)
         assert isinstance(answered.result(10), Outputs)
         assert (names[-1] == threading.current_thread().name) is here
     workers.close(10)
@@ -170,7 +274,65 @@ def test_what_passes_between_two_batches_is_of_the_second():
     assert (first.result(30).value, second.result(30).value) == (2, 4)
     workers.close(10)
     assert lane.queue.least_seconds(16) == pytest.approx(1.0)
-    assert lane.queue.mean_seconds(16) > 1.0
+    # Of the first batch from when the thread took it, of the second from the end of the first.
+    assert lane.queue.mean_seconds(16) == pytest.approx(3.0)
+
+
+def test_what_passes_while_a_thread_waits_is_of_no_batch():
+    now = [0.0]
+    workers = waiting(1, lambda: now[0])
+    lane = workers.lane(Doubles(), Limits())
+    for _ in range(2):
+        ask(lane, 1).result(30)
+        assert workers._wake.begun.acquire(timeout=30)
+        now[0] += 100.0
+    workers.close(10)
+    assert lane.queue.mean_seconds(16) == 0.0
+
+
+def test_what_passes_in_a_task_is_of_no_batch():
+    now = [0.0]
+
+    def task():
+        now[0] += 100.0
+
+    workers = waiting(2, lambda: now[0])
+    lanes, runners = [], [Doubles(), Doubles()]
+    for runner in runners:  # one thread is held up until the end, the other until it has more to do
+        runner.gate.clear()
+        lanes.append(workers.lane(runner, Limits()))
+        lanes[-1].submit(Run(lanes[-1], np.ones((1, 1), np.float32)), lambda _: None)
+        assert runner.entered.acquire(timeout=30)
+    workers.submit_task(task)
+    second = ask(lanes[1], 2)
+    runners[1].gate.set()
+    assert second.result(30).value[0, 0] == 4
+    assert now == [100.0]
+    runners[0].gate.set()
+    workers.close(10)
+    assert lanes[1].queue.mean_seconds(16) == 0.0
+
+
+def test_a_batch_is_counted_with_its_times_and_where_it_counts_with_its_log_prob():
+    now, metrics = [0.0], Metrics()
+
+    class Slow(Doubles):
+        def __call__(self, rows, context):
+            now[0] += 1.0
+            return super().__call__(rows, context)
+
+    workers = Workers(1, lambda: now[0])
+    held_out = HeldOut(calibrate(np.arange(10.0)))
+    lane = workers.lane(Slow(), Limits(), metrics.lane("two-moons", 1, "forward", held_out))
+    for counted in (True, False):
+        answered = Future()
+        lane.submit(Run(lane, np.ones((2, 1), np.float32), counted=counted), answered.set_result)
+        answered.result(30)
+    workers.close(10)
+    cells = metrics.counters.read().cells
+    found = [cells[metric.name, "two-moons", "1", "forward"] for metric in (LOG_PROB, QUEUE_SECONDS, ENGINE_SECONDS)]
+    assert [sum(each[:-1]) for each in found] == [2, 2, 2]  # rows of one batch; two batches
+    assert [each[-1] for each in found[1:]] == [0.0, 2.0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
@@ -192,8 +354,7 @@ def held(workers):
     lane = workers.lane(runner, Limits(chunk_rows=16))
     runner.gate.clear()
     first = ask(lane, 1)
-    while not workers._batcher._running:
-        pass
+    assert runner.entered.acquire(timeout=30)
     return lane, runner, first
 
 
