@@ -61,7 +61,7 @@ def main(
             others = [peers.parse(text) for text in peer_names]
             for peer, python in others:
                 peers.check(peer, python)
-            generator = load.build(folder)
+            generator = load.build_generator(folder)
         except (peers.PeerMissing, load.NoCompiler) as error:
             raise click.ClickException(str(error)) from error
         for width in dict.fromkeys(widths or ((16,) if quick else (16, 2, 64))):

@@ -34,7 +34,7 @@ Rows = npt.NDArray[np.float64]
 SCORES: Final = ("flow", "Gaussian", "kNN", "isolation forest")
 
 
-def halves(rows: Rows, anomaly: npt.NDArray[np.bool_], seed: int) -> tuple[Rows, Rows, npt.NDArray[np.bool_]]:
+def split_rows(rows: Rows, anomaly: npt.NDArray[np.bool_], seed: int) -> tuple[Rows, Rows, npt.NDArray[np.bool_]]:
     """Rows to fit, rows to score, and which of those are anomalies."""
     normal = np.random.default_rng(seed).permutation(np.flatnonzero(~anomaly))
     fitted, rest = normal[: len(normal) // 2], normal[len(normal) // 2 :]
@@ -43,7 +43,7 @@ def halves(rows: Rows, anomaly: npt.NDArray[np.bool_], seed: int) -> tuple[Rows,
     return rows[fitted][:, varies], rows[scored][:, varies], anomaly[scored]
 
 
-def by_flow(fitted: Rows, scored: Rows, seed: int, flow: dict[str, Any], show: tqdm[Any]) -> Rows:
+def score_by_flow(fitted: Rows, scored: Rows, seed: int, flow: dict[str, Any], show: tqdm[Any]) -> Rows:
     """-log_prob as a server answers it, in nats."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -62,7 +62,7 @@ def by_flow(fitted: Rows, scored: Rows, seed: int, flow: dict[str, Any], show: t
             return -client.log_prob(scored.astype(np.float32)).astype(np.float64)
 
 
-def by_others(fitted: Rows, scored: Rows, seed: int) -> dict[str, Rows]:
+def score_by_others(fitted: Rows, scored: Rows, seed: int) -> dict[str, Rows]:
     """What else one would try, on standardized columns: the scores of EVIDENCE's kind, higher for stranger rows."""
     a, b = ((rows - fitted.mean(axis=0)) / fitted.std(axis=0) for rows in (fitted, scored))
     forest = IsolationForest(random_state=seed).fit(a)
@@ -87,8 +87,11 @@ def main(tables: Sequence[Path], seeds: int, architecture: str | None) -> None:
         found: dict[str, list[float]] = {name: [] for name in SCORES}
         with tqdm(range(seeds), desc=table.stem, unit="seed") as progress:
             for seed in progress:
-                fitted, scored, label = halves(rows, anomaly, seed)
-                scores = {"flow": by_flow(fitted, scored, seed, flow, progress), **by_others(fitted, scored, seed)}
+                fitted, scored, label = split_rows(rows, anomaly, seed)
+                scores = {
+                    "flow": score_by_flow(fitted, scored, seed, flow, progress),
+                    **score_by_others(fitted, scored, seed),
+                }
                 for name, score in scores.items():
                     found[name].append(float(roc_auc_score(label, score)))
         cells = [_cell(found[name]) for name in SCORES]

@@ -1,4 +1,4 @@
-"""What every measurement is handed: the flow, the servers, the generator, the table, and how long to take."""
+"""The bench of a measurement: the flow, the servers, the load generator, the table, and the times to take."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Flows written as ONNX by hand: what somebody who knows ONNX writes for this one flow, from its weights.
+"""Hand-written ONNX graphs of a flow: the graph that an expert of ONNX writes for this one flow, from its weights.
 
-Columns and operators are chosen for the flow; nothing here goes through torch's exporter.
+Columns and operators are chosen for the flow, and torch's exporter has no part in it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Standardize
 from models.flows.zuko_steps import Autoregressive, Coupling
 
-__all__ = ["ByHand", "Direction"]
+__all__ = ["Direction", "HandWrittenGraph"]
 
 SCALE: Final = -math.log(0.05)
 """The greatest logarithm of a factor, of an affine step by default."""
 
 BOUND: Final = 5.0
 SLOPE: Final = -math.log(0.01)
-"""Where a spline ends, and the greatest logarithm of a slope, by default."""
+"""The bound of a spline and the greatest logarithm of a slope, by default."""
 
 Direction = Literal["forward", "inverse"]
 
 
-class ByHand:
+class HandWrittenGraph:
     """One direction of a flow of couplings, affine or splines, or of affine autoregressive steps (forward only).
 
     The columns of couplings are taken apart once and put together once; in between each half is a tensor of its own. A

@@ -30,7 +30,7 @@ EPOCHS: Final = {"two-moons": 25, "pendigits": 100}
 """About 1,100 steps of each fit."""
 
 
-def measured(name: str, family: str, data: dict[str, Any], show: tqdm[Any]) -> str:
+def measure_family(name: str, family: str, data: dict[str, Any], show: tqdm[Any]) -> str:
     """One line of the table."""
     with tempfile.TemporaryDirectory() as folder:
         recipe = Recipe.parse(
@@ -73,7 +73,7 @@ def main(pendigits: Path, families: Sequence[str]) -> None:
     with tqdm(total=len(tables) * len(chosen), unit="fit") as progress:
         for name, data in tables.items():
             for family in chosen:
-                tqdm.write(measured(name, family, data, progress))
+                tqdm.write(measure_family(name, family, data, progress))
                 progress.update()
 
 

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from benchmarks.by_hand import ByHand, Direction
+from benchmarks.by_hand import Direction, HandWrittenGraph
 from benchmarks.flow import FAMILIES, make_flow
 from benchmarks.measure import MeasurementFailed
-from benchmarks.table import Table, at_most, instead
+from benchmarks.table import Table, at_most, record_failures
 from models.export.graph import export_graph
 from models.export.session import IN_AND_OUT
 from service.engine.runtime.devices import open_on_cpu
@@ -50,7 +50,7 @@ def main(widths: Sequence[int], families: Sequence[str], rounds: int) -> None:
 def measure(table: Table, family: str, width: int, direction: Direction, rounds: int) -> None:
     """Both graphs of one direction, in turn, on the same rows."""
     flow = make_flow(width, family).eval().requires_grad_(requires_grad=False)
-    graphs = [export_graph(flow, direction), ByHand(flow, direction).graph()]
+    graphs = [export_graph(flow, direction), HandWrittenGraph(flow, direction).graph()]
     nodes = [len(onnx.load_from_string(graph).graph.node) for graph in graphs]
     table.line(width, f"{family} {direction}", "nodes / by hand").ratio(*nodes)
     ours, theirs = (open_on_cpu(graph) for graph in graphs)
@@ -58,16 +58,16 @@ def measure(table: Table, family: str, width: int, direction: Direction, rounds:
         line = table.line(width, f"{family} {direction}, {batch} rows", "time / by hand", at_most(bound), "us")
         rows = np.random.default_rng(batch).normal(size=(batch, width)).astype(np.float32)
         feed = {IN_AND_OUT[direction].given: rows}
-        with instead(line):
-            compare(ours.run(None, feed), theirs.run(None, feed))
+        with record_failures(line):
+            check_equal_outputs(ours.run(None, feed), theirs.run(None, feed))
             runs = max(10, 20_000 // (batch + 20))
             for number in range(rounds):
                 pair = [ours, theirs] if number % 2 else [theirs, ours]
-                taken = {session: seconds(session, feed, runs) for session in pair}
+                taken = {session: time_run(session, feed, runs) for session in pair}
                 line.ratio(1e6 * taken[ours], 1e6 * taken[theirs])
 
 
-def compare(ours: Sequence[Float32], theirs: Sequence[Float32]) -> None:
+def check_equal_outputs(ours: Sequence[Float32], theirs: Sequence[Float32]) -> None:
     """Hold two graphs' answers against each other."""
     for mine, other in zip(ours, theirs, strict=True):
         error = float((np.abs(mine - other) / (1 + np.abs(other))).max())
@@ -75,7 +75,7 @@ def compare(ours: Sequence[Float32], theirs: Sequence[Float32]) -> None:
             raise MeasurementFailed(f"the two graphs differ by {error:.2g}")
 
 
-def seconds(session: Any, feed: dict[str, Float32], runs: int) -> float:
+def time_run(session: Any, feed: dict[str, Float32], runs: int) -> float:
     """The median processor time of a run, all of it in the calling thread: what else runs here counts little."""
     taken = []
     for _ in range(runs):

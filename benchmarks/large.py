@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from benchmarks.bench import Bench
-from benchmarks.load import Due, Phase
-from benchmarks.measure import MeasurementFailed, engine, forget_peak, peak, resident
-from benchmarks.progress import bar
+from benchmarks.load import Phase, PlannedRequest
+from benchmarks.measure import MeasurementFailed, measure_engine, peak_bytes, reset_peak, resident_bytes
+from benchmarks.progress import progress_bar
 from benchmarks.serving import Server, pushforward
 from benchmarks.small import CONNECTIONS, plan_of_rows
-from benchmarks.table import at_least, at_most, instead
-from benchmarks.work import Make, Read, due, from_json, from_npy, json_request, npy_request, rows
+from benchmarks.table import at_least, at_most, record_failures
+from benchmarks.work import Make, Read, from_json, from_npy, json_request, npy_request, plan_requests, random_rows
 
 __all__ = ["bulk", "neighbour"]
 
@@ -30,21 +30,23 @@ def bulk(bench: Bench, number: int) -> None:
 
     def engine_alone() -> float:
         if not raw:
-            with bar("raw ONNX Runtime", bench.pace.seconds):
-                raw.append(engine(bench.bundle, rows(BULK_ROWS, bench.width, seed=2), bench.pace.seconds))
+            with progress_bar("raw ONNX Runtime", bench.pace.seconds):
+                raw.append(
+                    measure_engine(bench.bundle, random_rows(BULK_ROWS, bench.width, seed=2), bench.pace.seconds)
+                )
         return raw[0]
 
     def rate(server: Server, work: str, make: Make = json_request, read: Read = from_json) -> float:
-        x = [rows(BULK_ROWS, bench.width, seed=100 * number + i) for i in range(BULK_CONNECTIONS)]
-        plan = due(server, bench.bundle, x, BULK_CONNECTIONS, make, read)
-        with bar(f"{work}: {server.name}", bench.pace.seconds):
+        x = [random_rows(BULK_ROWS, bench.width, seed=100 * number + i) for i in range(BULK_CONNECTIONS)]
+        plan = plan_requests(server, bench.bundle, x, BULK_CONNECTIONS, make, read)
+        with progress_bar(f"{work}: {server.name}", bench.pace.seconds):
             phase = bench.generator.closed(server.port, plan, bench.pace.seconds, limit=60)
         return BULK_ROWS * _unbroken(server, phase).throughput
 
     for name, make, read, least in (("npy", npy_request, from_npy, 0.90), ("JSON", json_request, from_json, 0.65)):
         work = f"log_prob, {BULK_ROWS:,} rows, {name}"
         line = bench.line(work, "rate / raw ONNX Runtime", at_least(least), "rows/s")
-        with instead(line):
+        with record_failures(line):
             ours = rate(bench.ours, work, make, read)
             line.ratio(ours, engine_alone())
             if name == "JSON":
@@ -59,23 +61,23 @@ def neighbour(bench: Bench, number: int) -> None:
     closed = bench.line(work, f"p99 / alone, {CONNECTIONS} connections", at_most(5), "ms")
     opened = bench.line(work, "p99 / alone, Poisson, 1/4 of capacity", at_most(5), "ms")
     large = f"log_prob, {count:,} rows, npy, one client"
-    x = rows(count, bench.width, seed=number)
+    x = random_rows(count, bench.width, seed=number)
     request = npy_request(x)
     bound = (len(request.body) + (64 << 20)) / (1 << 20)
     grown = bench.line(large, "growth of the server's memory, MiB", at_most(bound), "MiB")
     rate = bench.line(large, "rate beside 1-row requests / raw", None, "rows/s")
     options = ("--max-body-bytes", str(len(request.body) + 1024), "--max-work", str(2 * x.size))
-    with instead(closed, opened, grown, rate), pushforward(bench.bundle, *options) as server:
+    with record_failures(closed, opened, grown, rate), pushforward(bench.bundle, *options) as server:
         one = plan_of_rows(bench, server, number)
         alone = _small(bench, server, one, bench.pace.seconds, number, None)
-        before = resident(server.pid)
-        forget_peak(server.pid)
-        plan = due(server, bench.bundle, [x], 1, npy_request, from_npy)
-        with bar(work, bench.pace.neighbour), _beside(bench, server, plan) as client:
+        before = resident_bytes(server.pid)
+        reset_peak(server.pid)
+        plan = plan_requests(server, bench.bundle, [x], 1, npy_request, from_npy)
+        with progress_bar(work, bench.pace.neighbour), _beside(bench, server, plan) as client:
             seconds = bench.pace.neighbour / 2 - 0.5
             beside = _small(bench, server, one, seconds, number, alone.rate)
-        grown.add((peak(server.pid) - before) / (1 << 20))
-        raw = engine(bench.bundle, x[: 10 * BULK_ROWS], bench.pace.seconds)
+        grown.add((peak_bytes(server.pid) - before) / (1 << 20))
+        raw = measure_engine(bench.bundle, x[: 10 * BULK_ROWS], bench.pace.seconds)
         rate.ratio(count * _unbroken(server, client.phase).throughput, raw)
         closed.ratio(beside.closed, alone.closed)
         opened.ratio(beside.opened, alone.opened)
@@ -96,7 +98,7 @@ class _Client:
 
 
 @contextmanager
-def _beside(bench: Bench, server: Server, plan: list[list[Due]]) -> Iterator[_Client]:
+def _beside(bench: Bench, server: Server, plan: list[list[PlannedRequest]]) -> Iterator[_Client]:
     client = _Client()
 
     def run() -> None:
@@ -121,7 +123,7 @@ class _Small:
 
 
 def _small(
-    bench: Bench, server: Server, plan: list[list[Due]], seconds: float, number: int, rate: float | None
+    bench: Bench, server: Server, plan: list[list[PlannedRequest]], seconds: float, number: int, rate: float | None
 ) -> _Small:
     """p99 of single rows in closed loop, then in open loop at a share of the rate that they have alone, in ms."""
     closed = _unbroken(server, bench.generator.closed(server.port, plan, seconds, limit=60))

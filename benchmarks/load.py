@@ -18,12 +18,12 @@ from typing import Any, Final
 
 from benchmarks.serving import Request
 
-__all__ = ["Due", "Generator", "NoCompiler", "Phase", "build", "own", "write_plan"]
+__all__ = ["Generator", "NoCompiler", "Phase", "PlannedRequest", "build_generator", "plan_by_connection", "write_plan"]
 
 SOURCE: Final = Path(__file__).with_name("load.c")
 _UNKNOWN: Final = 2**64 - 1
 
-Due = tuple[Request, bytes | None]
+PlannedRequest = tuple[Request, bytes | None]
 """A request, and the body that is due to it; None where any body of status 200 will do."""
 
 
@@ -87,7 +87,13 @@ class Generator:
     binary: Path
 
     def closed(
-        self, port: int, plan: Sequence[Sequence[Due]], seconds: float, *, threads: int = 1, limit: float = 10
+        self,
+        port: int,
+        plan: Sequence[Sequence[PlannedRequest]],
+        seconds: float,
+        *,
+        threads: int = 1,
+        limit: float = 10,
     ) -> Phase:
         """Each connection sends its next request when it has its answer.
 
@@ -103,7 +109,7 @@ class Generator:
     def open(
         self,
         port: int,
-        plan: Sequence[Sequence[Due]],
+        plan: Sequence[Sequence[PlannedRequest]],
         phases: Sequence[tuple[float, float]],
         *,
         seed: int = 0,
@@ -133,7 +139,7 @@ class Generator:
         return self._run(port, plan, options, threads, limit)
 
     def _run(
-        self, port: int, plan: Sequence[Sequence[Due]], options: list[str], threads: int, limit: float
+        self, port: int, plan: Sequence[Sequence[PlannedRequest]], options: list[str], threads: int, limit: float
     ) -> tuple[Phase, ...]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "plan"
@@ -146,7 +152,7 @@ class Generator:
         return tuple(Phase(**phase) for phase in found["phases"])
 
 
-def build(folder: Path) -> Generator:
+def build_generator(folder: Path) -> Generator:
     """Compile load.c into a folder.
 
     Raises:
@@ -163,16 +169,18 @@ def build(folder: Path) -> Generator:
     return Generator(binary)
 
 
-def own(requests: Sequence[Request], answers: Sequence[bytes], connections: int) -> list[list[Due]]:
+def plan_by_connection(
+    requests: Sequence[Request], answers: Sequence[bytes], connections: int
+) -> list[list[PlannedRequest]]:
     """Deal requests and what is due to them out to connections, so that no two send the same."""
-    pairs: list[Due] = list(zip(requests, answers, strict=True))
+    pairs: list[PlannedRequest] = list(zip(requests, answers, strict=True))
     return [pairs[i::connections] for i in range(connections)]
 
 
-def write_plan(path: Path, port: int, plan: Sequence[Sequence[Due]]) -> None:
+def write_plan(path: Path, port: int, plan: Sequence[Sequence[PlannedRequest]]) -> None:
     """Write what load.c reads; its head says how. A pair that several connections send is written once."""
     numbers: dict[int, int] = {}
-    pairs: list[Due] = []
+    pairs: list[PlannedRequest] = []
     for pair in (pair for requests in plan for pair in requests):
         if numbers.setdefault(id(pair), len(pairs)) == len(pairs):
             pairs.append(pair)

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from benchmarks.load import Due
+from benchmarks.load import PlannedRequest
 from benchmarks.serving import Server
 
-__all__ = ["Closed", "MeasurementFailed", "engine", "forget_peak", "peak", "resident", "wrk"]
+__all__ = ["ClosedLoop", "MeasurementFailed", "measure_engine", "peak_bytes", "reset_peak", "resident_bytes", "run_wrk"]
 
 SCRIPT: Final = Path(__file__).with_name("wrk.lua")
 
@@ -31,7 +31,7 @@ class MeasurementFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Closed:
+class ClosedLoop:
     """What wrk found: requests a second, and percentiles of the latency in seconds."""
 
     rate: float
@@ -39,7 +39,7 @@ class Closed:
     p99: float
 
 
-def wrk(server: Server, plan: Sequence[Sequence[Due]], seconds: int) -> Closed:
+def run_wrk(server: Server, plan: Sequence[Sequence[PlannedRequest]], seconds: int) -> ClosedLoop:
     """Drive a connection for each list of a plan with wrk, on two threads at most.
 
     The rows of a thread are its own, and each answer must be one that is due to the thread.
@@ -64,10 +64,10 @@ def wrk(server: Server, plan: Sequence[Sequence[Due]], seconds: int) -> Closed:
     result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     if result["wrong"] or result["errors"]:
         raise MeasurementFailed(f"{server.name}: {result['wrong']} wrong answers, {result['errors']} errors")
-    return Closed(result["requests"] / result["seconds"], result["p50"], result["p99"])
+    return ClosedLoop(result["requests"] / result["seconds"], result["p50"], result["p99"])
 
 
-def engine(bundle: Path, x: npt.NDArray[np.float32], seconds: float, chunk: int = 1024) -> float:
+def measure_engine(bundle: Path, x: npt.NDArray[np.float32], seconds: float, chunk: int = 1024) -> float:
     """Rows per second of raw ONNX Runtime in this process: one session, one thread a core, chunks of rows."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -91,17 +91,17 @@ def engine(bundle: Path, x: npt.NDArray[np.float32], seconds: float, chunk: int 
     return sum(done) / (time.perf_counter() - began)
 
 
-def resident(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
     """Bytes of memory that a process and its children hold now."""
     return sum(_status(each, "VmRSS") for each in _family(pid))
 
 
-def peak(pid: int) -> int:
-    """The most that each of them has held since `forget_peak`, in bytes, together."""
+def peak_bytes(pid: int) -> int:
+    """The most that each of them has held since `reset_peak`, in bytes, together."""
     return sum(_status(each, "VmHWM") for each in _family(pid))
 
 
-def forget_peak(pid: int) -> None:
+def reset_peak(pid: int) -> None:
     """Count peaks from what is held now."""
     for each in _family(pid):
         Path(f"/proc/{each}/clear_refs").write_text("5")

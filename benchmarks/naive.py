@@ -1,4 +1,4 @@
-"""The peer: what one writes in an afternoon. FastAPI, a pydantic body, one ONNX Runtime run per request.
+"""The naive peer, a server of one afternoon: FastAPI, a pydantic body, one ONNX Runtime run per request.
 
 Run by `python -m benchmarks`: uvicorn benchmarks.naive:app, with the bundle's folder in BENCHMARK_BUNDLE.
 """

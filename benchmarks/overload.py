@@ -1,16 +1,18 @@
-"""More than the server can do: goodput, deadlines, how the rest is refused, and how soon it is over; and the latency
-of single rows over the offered load."""
+"""Overload: goodput, deadlines, refusals and recovery at more load than the server can serve.
+
+Also the latency of single rows over the offered load.
+"""
 
 from __future__ import annotations
 
 from benchmarks.bench import Bench
-from benchmarks.load import Due
+from benchmarks.load import PlannedRequest
 from benchmarks.measure import MeasurementFailed
-from benchmarks.progress import bar
+from benchmarks.progress import progress_bar
 from benchmarks.serving import Request
 from benchmarks.small import CONNECTIONS, plan_of_rows
-from benchmarks.table import Line, at_least, at_most, instead
-from benchmarks.work import Rows, due, from_json, from_npy, json_request, npy_request, rows
+from benchmarks.table import Line, at_least, at_most, record_failures
+from benchmarks.work import Rows, from_json, from_npy, json_request, npy_request, plan_requests, random_rows
 
 __all__ = ["curve", "overload"]
 
@@ -42,17 +44,17 @@ def overload(bench: Bench, number: int) -> None:
         odd = bench.line(work, "neither 200 nor 429 with Retry-After", at_most(0))
         share = bench.line(work, "never sent, share: no connection was free", at_most(0.01) if count > 1 else None)
         after = bench.line(work, f"p99 {RECOVERY:.0f} s after / before", at_most(2), "ms")
-        with instead(goodput, p99, refused, odd, share, after):
-            x = [rows(count, bench.width, seed=1000 * number + i) for i in range(MANY)]
-            plan = due(bench.ours, bench.bundle, x, MANY, make, read)
+        with record_failures(goodput, p99, refused, odd, share, after):
+            x = [random_rows(count, bench.width, seed=1000 * number + i) for i in range(MANY)]
+            plan = plan_requests(bench.ours, bench.bundle, x, MANY, make, read)
             _round(bench, number, work, plan, (goodput, p99, refused, odd, share, after))
 
 
-def _round(bench: Bench, number: int, work: str, plan: list[list[Due]], lines: tuple[Line, ...]) -> None:
+def _round(bench: Bench, number: int, work: str, plan: list[list[PlannedRequest]], lines: tuple[Line, ...]) -> None:
     goodput, p99, refused, odd, share, after = lines
     pace = bench.pace
     calm = max(1.0, pace.seconds)
-    with bar(work, pace.seconds + 2 * calm + pace.overload + RECOVERY):
+    with progress_bar(work, pace.seconds + 2 * calm + pace.overload + RECOVERY):
         closed = bench.generator.closed(bench.ours.port, plan[:CONNECTIONS], pace.seconds)
         if closed.broken or not closed.throughput:
             raise MeasurementFailed(f"capacity: {closed.troubles() or 'no request was answered'}")
@@ -94,7 +96,7 @@ def curve(bench: Bench, number: int) -> None:
     """p50 and p99 of single rows over the offered load, for the picture; each server up to its own capacity."""
     for server in (bench.ours, bench.naive):
         plan = plan_of_rows(bench, server, number)
-        with bar(f"latency over load: {server.name}", (1 + len(bench.pace.points)) * bench.pace.curve):
+        with progress_bar(f"latency over load: {server.name}", (1 + len(bench.pace.points)) * bench.pace.curve):
             capacity = bench.generator.closed(server.port, plan, bench.pace.curve).throughput
             for share in bench.pace.points:
                 phase = bench.generator.open(server.port, plan, [(bench.pace.curve, share * capacity)], seed=number)[0]

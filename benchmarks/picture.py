@@ -1,4 +1,4 @@
-"""The picture: ratios with their spread and their targets, and latency over the offered load."""
+"""The picture of the results: ratios with their spread and targets, and latency over the offered load."""
 
 from __future__ import annotations
 

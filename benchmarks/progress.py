@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-__all__ = ["bar"]
+__all__ = ["progress_bar"]
 
 
 @contextmanager
-def bar(what: str, seconds: float) -> Iterator[None]:
+def progress_bar(what: str, seconds: float) -> Iterator[None]:
     """Show a bar over the seconds that a measurement is going to take; it is gone when that ends."""
     over = threading.Event()
     began = time.monotonic()

@@ -22,9 +22,9 @@ import numpy as np
 import onnxruntime
 import pyarrow as pa
 
-from benchmarks.measure import MeasurementFailed, forget_peak, peak, resident
+from benchmarks.measure import MeasurementFailed, peak_bytes, reset_peak, resident_bytes
 from benchmarks.serving import Server, pushforward
-from benchmarks.table import Table, at_least, at_most, instead
+from benchmarks.table import Table, at_least, at_most, record_failures
 from benchmarks.work import Rows
 from service.bundle.store import Repository, read_bundle
 from service.engine.sampling.noise import BaseNoise
@@ -46,24 +46,24 @@ def main(rows: int, rounds: int) -> None:
     spent = table.line(2, work, "processor time a row / raw", None, "us")
     grown = table.line(2, work, "growth of the server's memory, MiB", at_most(100))
     same = table.line(2, work, "broken and resumed = unbroken", at_least(1))
-    with instead(rate, grown, same), pushforward(BUNDLE) as server:
-        taken(server, 200_000)
+    with record_failures(rate, grown, same), pushforward(BUNDLE) as server:
+        consume_stream(server, 200_000)
         for number in range(rounds):
-            before = resident(server.pid)
-            forget_peak(server.pid)
+            before = resident_bytes(server.pid)
+            reset_peak(server.pid)
             began, used = time.perf_counter(), processor_seconds(server.pid)
-            taken(server, rows)
+            consume_stream(server, rows)
             seconds, used = time.perf_counter() - began, processor_seconds(server.pid) - used
-            grown.add((peak(server.pid) - before) / (1 << 20))
-            raw, raw_used = engine(min(rows, 2_000_000))
+            grown.add((peak_bytes(server.pid) - before) / (1 << 20))
+            raw, raw_used = measure_engine(min(rows, 2_000_000))
             rate.ratio(rows / seconds, raw)
             spent.ratio(1e6 * used / rows, raw_used)
             if number == 0:
-                same.add(float(digest(batches(server, rows)) == digest(resumed(server, rows))))
+                same.add(float(digest(read_batches(server, rows)) == digest(read_with_resume(server, rows))))
     click.echo(f"{len(os.sched_getaffinity(0))} cores, ONNX Runtime {onnxruntime.__version__}\n\n{table.markdown()}")
 
 
-def asked(server: Server, rows: int, offset: int = 0) -> http.client.HTTPResponse:
+def open_stream(server: Server, rows: int, offset: int = 0) -> http.client.HTTPResponse:
     """The answer, of which nothing has been read."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
     connection.request("GET", f"/sample?n={rows}&seed={SEED}&offset={offset}", headers=ARROW)
@@ -73,31 +73,31 @@ def asked(server: Server, rows: int, offset: int = 0) -> http.client.HTTPRespons
     return answer
 
 
-def taken(server: Server, rows: int) -> None:
+def consume_stream(server: Server, rows: int) -> None:
     """Read a stream and throw it away."""
     room = memoryview(bytearray(1 << 20))
-    with closing(asked(server, rows)) as answer:
+    with closing(open_stream(server, rows)) as answer:
         while answer.readinto(room):
             pass
 
 
-def batches(server: Server, rows: int, offset: int = 0) -> Iterator[Rows]:
+def read_batches(server: Server, rows: int, offset: int = 0) -> Iterator[Rows]:
     """The rows of each record batch, x and log_prob: [N, D + 1]."""
-    with closing(asked(server, rows, offset)) as answer, pa.ipc.open_stream(answer) as reader:
+    with closing(open_stream(server, rows, offset)) as answer, pa.ipc.open_stream(answer) as reader:
         for batch in reader:
             yield np.stack([column.to_numpy() for column in batch.columns], axis=1)
 
 
-def resumed(server: Server, rows: int) -> Iterator[Rows]:
+def read_with_resume(server: Server, rows: int) -> Iterator[Rows]:
     """The same from a connection that is given up on its way, and another that goes on at the row that is missing."""
     missing = Random(rows).randrange(rows // 4, 3 * rows // 4)
     left = missing
-    for batch in batches(server, rows):
+    for batch in read_batches(server, rows):
         yield batch[:left]
         left -= len(batch[:left])
         if not left:
             break
-    yield from batches(server, rows - missing, missing)
+    yield from read_batches(server, rows - missing, missing)
 
 
 def digest(pieces: Iterator[Rows]) -> str:
@@ -108,7 +108,7 @@ def digest(pieces: Iterator[Rows]) -> str:
     return whole.hexdigest()
 
 
-def engine(rows: int) -> tuple[float, float]:
+def measure_engine(rows: int) -> tuple[float, float]:
     """Raw ONNX Runtime on the same latents: one session, one thread a core, chunks of rows. Rows a second; us a row."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

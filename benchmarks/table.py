@@ -1,4 +1,4 @@
-"""The table: one line for each figure, with its values round by round, its target, and why it is missing if it is."""
+"""The table of results: for each figure a line with its values by round, its target, and why it is missing if it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from benchmarks.measure import MeasurementFailed
 from benchmarks.serving import NotAnswered
 
-__all__ = ["Line", "Table", "Target", "at_least", "at_most", "instead"]
+__all__ = ["Line", "Table", "Target", "at_least", "at_most", "record_failures"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Table:
 
 
 @contextmanager
-def instead(*lines: Line) -> Iterator[None]:
+def record_failures(*lines: Line) -> Iterator[None]:
     """Where a measurement fails, its lines say so, and the run goes on. Those that have failed stay failed."""
     try:
         yield

@@ -1,5 +1,8 @@
-"""The requests that are sent, and what is due to them: each server's own answer when it is asked alone, checked first
-against ONNX Runtime in this process."""
+"""The requests of the measurements and the answers due to them.
+
+The answer that is due is the server's own when it gets the request alone, checked first against ONNX Runtime in this
+process.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime
 import orjson
 
-from benchmarks.load import Due, own
+from benchmarks.load import PlannedRequest, plan_by_connection
 from benchmarks.measure import MeasurementFailed
 from benchmarks.serving import JSON, NPY, Request, Server
 
@@ -20,14 +23,14 @@ __all__ = [
     "Make",
     "Read",
     "Rows",
-    "due",
-    "due_samples",
     "from_json",
     "from_npy",
     "json_request",
     "npy_request",
-    "rows",
-    "seeds",
+    "plan_requests",
+    "plan_samples",
+    "random_rows",
+    "sample_requests",
 ]
 
 Rows = npt.NDArray[np.float32]
@@ -38,7 +41,7 @@ TOLERANCE = 1e-3
 """Of abs(answer - reference) / (1 + abs(reference)); rows of a standard normal are at least that far apart."""
 
 
-def rows(count: int, width: int, seed: int) -> Rows:
+def random_rows(count: int, width: int, seed: int) -> Rows:
     """Rows [count, width] of a standard normal."""
     return np.random.default_rng(seed).standard_normal((count, width), np.float32)
 
@@ -53,7 +56,7 @@ def npy_request(x: Rows, path: str = "/logprob", headers: tuple[tuple[str, str],
     return Request("POST", path, body.getvalue(), NPY + headers)
 
 
-def seeds(first: int, count: int) -> list[Request]:
+def sample_requests(first: int, count: int) -> list[Request]:
     """One row of each seed."""
     return [Request("GET", f"/sample?n=1&seed={seed}", headers=()) for seed in range(first, first + count)]
 
@@ -66,14 +69,14 @@ def from_npy(body: bytes) -> Rows:
     return np.asarray(np.load(io.BytesIO(body), allow_pickle=False), np.float32)
 
 
-def due(
+def plan_requests(
     server: Server,
     bundle: Path,
     x: Sequence[Rows],
     connections: int,
     make: Make = json_request,
     read: Read = from_json,
-) -> list[list[Due]]:
+) -> list[list[PlannedRequest]]:
     """Requests for the log_prob of rows, dealt out to connections, with the answer that is due to each.
 
     Args:
@@ -92,17 +95,19 @@ def due(
     answers = server.ask(requests)
     found = np.concatenate([read(answer) for answer in answers])
     _agree(server, found, _reference(bundle, np.concatenate(list(x))))
-    return own(requests, answers, connections)
+    return plan_by_connection(requests, answers, connections)
 
 
-def due_samples(server: Server, bundle: Path, requests: Sequence[Request], connections: int) -> list[list[Due]]:
+def plan_samples(
+    server: Server, bundle: Path, requests: Sequence[Request], connections: int
+) -> list[list[PlannedRequest]]:
     """The same for samples: each answer's log_prob must be that of its rows."""
     answers = server.ask(requests)
     drawn = np.concatenate([np.asarray(orjson.loads(answer)["x"], np.float32) for answer in answers])
     _agree(server, np.concatenate([from_json(answer) for answer in answers]), _reference(bundle, drawn))
     if len(np.unique(drawn, axis=0)) != len(drawn):
         raise MeasurementFailed(f"{server.name}: two seeds gave the same row")
-    return own(requests, answers, connections)
+    return plan_by_connection(requests, answers, connections)
 
 
 def _reference(bundle: Path, x: Rows) -> Rows:

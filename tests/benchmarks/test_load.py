@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import load
-from benchmarks.load import Due, Generator, NoCompiler, Phase
+from benchmarks.load import Generator, NoCompiler, Phase, PlannedRequest
 from benchmarks.serving import Request
 from tests.benchmarks.echo import Call, due, echo
 
@@ -19,10 +19,10 @@ pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no 
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
-    return load.build(tmp_path_factory.mktemp("load"))
+    return load.build_generator(tmp_path_factory.mktemp("load"))
 
 
-def plan(connections: int, each: int = 1) -> list[list[Due]]:
+def plan(connections: int, each: int = 1) -> list[list[PlannedRequest]]:
     bodies = [[f"{i}:{j}".encode() for j in range(each)] for i in range(connections)]
     return [[(Request("POST", "/echo", body), due(body)) for body in own] for own in bodies]
 
@@ -278,7 +278,7 @@ def test_a_plan_that_is_cut_is_told(generator: Generator, tmp_path: Path):
 def test_without_a_compiler_there_is_a_clear_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoCompiler, match=r"no C compiler .* apt-get install"):
-        load.build(tmp_path)
+        load.build_generator(tmp_path)
 
 
 def test_a_compiler_that_cannot_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -287,4 +287,4 @@ def test_a_compiler_that_cannot_is_quoted(tmp_path: Path, monkeypatch: pytest.Mo
     compiler.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     with pytest.raises(NoCompiler, match="no epoll here"):
-        load.build(tmp_path)
+        load.build_generator(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.measure import MeasurementFailed
 from benchmarks.serving import NotAnswered
-from benchmarks.table import Table, at_least, at_most, instead, number
+from benchmarks.table import Table, at_least, at_most, number, record_failures
 
 
 def test_a_ratio_is_of_each_round_and_its_median_meets_the_target():
@@ -29,9 +29,9 @@ def test_a_failure_stays_is_shown_and_misses_the_target():
     table = Table()
     line, other = table.line(2, "work", "figure", at_most(3)), table.line(2, "work", "another")
     line.add(1)
-    with instead(line):
+    with record_failures(line):
         raise NotAnswered("not answered (415)")
-    with instead(line, other):
+    with record_failures(line, other):
         other.add(1)
     assert line.met is False
     assert "not answered (415)" in table.markdown()
@@ -42,13 +42,13 @@ def test_a_failure_stays_is_shown_and_misses_the_target():
 
 def test_a_wrong_answer_is_more_than_a_missing_one():
     table = Table()
-    with instead(table.line(2, "work", "figure")):
+    with record_failures(table.line(2, "work", "figure")):
         raise MeasurementFailed("3 wrong")
     assert [line.failure for line in table.wrong] == ["3 wrong"]
 
 
 def test_other_errors_are_not_taken_for_a_missed_figure():
-    with pytest.raises(ZeroDivisionError), instead(Table().line(2, "work", "figure")):
+    with pytest.raises(ZeroDivisionError), record_failures(Table().line(2, "work", "figure")):
         raise ZeroDivisionError
 
 
