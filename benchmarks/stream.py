@@ -11,8 +11,8 @@ import http.client
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -63,27 +63,28 @@ def main(rows: int, rounds: int) -> None:
     click.echo(f"{len(os.sched_getaffinity(0))} cores, ONNX Runtime {onnxruntime.__version__}\n\n{table.markdown()}")
 
 
-def open_stream(server: Server, rows: int, offset: int = 0) -> http.client.HTTPResponse:
-    """The answer, of which nothing has been read."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
-    connection.request("GET", f"/sample?n={rows}&seed={SEED}&offset={offset}", headers=ARROW)
-    answer = connection.getresponse()
-    if answer.status != 200:
-        raise MeasurementFailed(f"status {answer.status}: {answer.read(500)!r}")
-    return answer
+@contextmanager
+def open_stream(server: Server, rows: int, offset: int = 0) -> Iterator[http.client.HTTPResponse]:
+    """The answer, of which nothing has been read, on a connection of its own."""
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)) as connection:
+        connection.request("GET", f"/sample?n={rows}&seed={SEED}&offset={offset}", headers=ARROW)
+        with closing(connection.getresponse()) as answer:
+            if answer.status != 200:
+                raise MeasurementFailed(f"status {answer.status}: {answer.read(500)!r}")
+            yield answer
 
 
 def consume_stream(server: Server, rows: int) -> None:
     """Read a stream and throw it away."""
     room = memoryview(bytearray(1 << 20))
-    with closing(open_stream(server, rows)) as answer:
+    with open_stream(server, rows) as answer:
         while answer.readinto(room):
             pass
 
 
-def read_batches(server: Server, rows: int, offset: int = 0) -> Iterator[Rows]:
+def read_batches(server: Server, rows: int, offset: int = 0) -> Generator[Rows, None, None]:
     """The rows of each record batch, x and log_prob: [N, D + 1]."""
-    with closing(open_stream(server, rows, offset)) as answer, pa.ipc.open_stream(answer) as reader:
+    with open_stream(server, rows, offset) as answer, pa.ipc.open_stream(answer) as reader:
         for batch in reader:
             yield np.stack([column.to_numpy() for column in batch.columns], axis=1)
 
@@ -92,11 +93,12 @@ def read_with_resume(server: Server, rows: int) -> Iterator[Rows]:
     """The same from a connection that is given up on its way, and another that goes on at the row that is missing."""
     missing = Random(rows).randrange(rows // 4, 3 * rows // 4)
     left = missing
-    for batch in read_batches(server, rows):
-        yield batch[:left]
-        left -= len(batch[:left])
-        if not left:
-            break
+    with closing(read_batches(server, rows)) as batches:
+        for batch in batches:
+            yield batch[:left]
+            left -= len(batch[:left])
+            if not left:
+                break
     yield from read_batches(server, rows - missing, missing)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -327,6 +328,87 @@ def test_what_cannot_be_answered_in_time_is_refused_and_told_when_to_come_again(
         box.submit(9, 100, deadline=7.0)
     assert refused.value.retry_seconds == pytest.approx(6.0 - 0.8 * 7.0)
     box.submit(9, 100, deadline=8.0)
+
+
+def test_what_just_fills_the_next_batch_is_taken_whatever_a_batch_takes():
+    box = timed(1.0)
+    box.submit(1, 60)
+    box.submit(2, 40, deadline=1.0)
+    with pytest.raises(QueueFull, match="is expected"):
+        box.submit(3, 1, deadline=1.0)
+
+
+def test_what_has_others_before_it_must_be_expected_in_time():
+    box = timed(1.0)
+    box.submit(1, 1)
+    box.submit(2, 1, box.other)
+    with pytest.raises(QueueFull, match="is expected"):
+        box.submit(3, 1, deadline=1.0)
+
+
+def test_what_has_halves_of_a_failed_batch_before_it_must_be_expected_in_time():
+    box = timed(1.0)
+    box.submit(1, 1)
+    box.submit(2, 1)
+    box.batcher.fail(box.take(), EngineFailed("of one of them"))
+    with pytest.raises(QueueFull, match="is expected"):
+        box.submit(3, 1, deadline=1.0)
+    assert box.batcher.take(0.0, box.queue) is None
+    box.submit(4, 1)
+    assert box.batcher.take(0.0, box.queue) is None, "the halves come first"
+
+
+def test_what_is_expected_just_within_its_share_of_the_time_is_taken():
+    box = timed(0.02)
+    box.submit(1, 100)
+    assert box.batcher.expected_seconds(box.queue, 100) == 4.0
+    with pytest.raises(QueueFull):
+        box.submit(2, 100, deadline=4.99)
+    box.submit(2, 100, deadline=5.0)
+
+
+def test_what_runs_is_waited_for():
+    box = timed(0.01)
+    box.submit(1, 100)
+    box.take()
+    assert box.batcher.expected_seconds(box.queue, 100) == pytest.approx(2.0)
+
+
+def test_what_would_be_back_at_its_very_deadline_is_late():
+    box = timed(0.0625)
+    box.submit(1, 8, deadline=1.0)
+    box.submit(2, 8)
+    assert box.queue.upper_turn_seconds(box.queue.short) == 1.0
+    assert [piece.run.size for piece in box.take().slices] == [8]
+    assert isinstance(box.answers[1], QueueFull)
+
+
+def test_a_short_one_is_over_at_its_very_deadline():
+    box = Box()
+    box.submit(1, 1, deadline=2.0)
+    assert box.take(now=2.0) is None
+    assert isinstance(box.answers[1], DeadlineExceeded)
+
+
+def test_a_half_of_a_failed_batch_is_over_at_its_very_deadline():
+    box = Box()
+    box.submit(1, 1)
+    box.submit(2, 1, deadline=1.0)
+    box.batcher.fail(box.take(), EngineFailed("of one of them"))
+    assert [piece.run.deadline for piece in box.take(now=1.0).slices] == [math.inf]
+    assert box.take(now=1.0) is None
+    assert isinstance(box.answers[2], DeadlineExceeded)
+
+
+@pytest.mark.parametrize("finite", list(itertools.product([True, False], repeat=3)))
+def test_a_long_one_is_finite_where_each_of_its_chunks_is(finite):
+    box = Box()
+    box.submit(1, 24)
+    for each in finite:
+        batch = box.take()
+        box.batcher.finish(batch, ran(batch)._replace(finite=each))
+    box.deliver()
+    assert box.answers[1].finite is all(finite)
 
 
 def test_a_single_row_does_not_wait_for_all_of_a_million():
