@@ -61,6 +61,23 @@ def test_what_waits_runs_together_in_the_order_it_came():
     assert box.batcher.idle
 
 
+def test_an_answer_that_was_not_collected_keeps_it_from_being_idle():
+    box = Box()
+    box.submit(1, 1)
+    batch = box.take()
+    box.batcher.finish(batch, ran(batch))
+    assert not box.batcher.idle
+    box.deliver()
+    assert box.batcher.idle
+
+
+def test_a_clock_that_sees_no_time_pass_is_no_error():
+    queue = Box().queue
+    for _ in range(2):
+        queue.record(16, 0.0)
+    assert queue.mean_seconds(16) == 0.0
+
+
 def test_an_idle_engine_starts_with_a_single_row():
     box = Box()
     box.submit(1, 1)
@@ -178,8 +195,9 @@ def test_closed_it_takes_nothing_and_runs_the_rest():
     box = Box()
     box.submit(1, 20)
     box.batcher.close()
-    with pytest.raises(Draining):
-        box.submit(2, 1)
+    for bounded in (True, False):
+        with pytest.raises(Draining):
+            box.submit(2, 1, bounded=bounded)
     drive(box, set())
     assert right(1, 20, box.answers[1])
 
