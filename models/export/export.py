@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.export.exported_graph import ExportedGraph
 from models.export.gate import BATCHES, check_flow, check_graphs, reference
 from models.export.graph import OPSET, export_graph
 from models.export.invariance import check_invariance
 from models.export.probes import make_probes, outside_support
 from models.export.resolvable import resolvable
-from models.export.session import Graph
 from models.export.trace import export_trace, trace_steps
 from models.flows.bases import sample_base
 from models.flows.flow import Flow
@@ -115,7 +115,7 @@ def export_flow(
         say(f"exporting {direction}.onnx")
         graphs[direction] = export_graph(flow, direction)
     say("comparing the graphs with the flow in float64")
-    forward, inverse = Graph(graphs["forward"], "forward"), Graph(graphs["inverse"], "inverse")
+    forward, inverse = ExportedGraph(graphs["forward"], "forward"), ExportedGraph(graphs["inverse"], "inverse")
     parity = check_graphs(exact, forward, inverse, probes)
     check_invariance(forward, probes.x, probes.context)
     latents = sample_base(flow.base, probes.x.shape[0], flow.width, torch.Generator().manual_seed(0)).numpy()

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.export.exported_graph import ExportedGraph, GraphOutputs
 from models.export.probes import Probes
-from models.export.session import Answers, Graph
 from models.flows.bases import sample_base
 from models.flows.flow import Flow
 from service.bundle.manifest import Parity
@@ -84,7 +84,7 @@ def check_flow(exact: Flow, probes: Probes, seed: int = 0) -> None:
     _check_jacobian(exact, x, context, ladj[held_out], probes, seed)
 
 
-def check_graphs(exact: Flow, forward: Graph, inverse: Graph, probes: Probes, seed: int = 0) -> Parity:
+def check_graphs(exact: Flow, forward: ExportedGraph, inverse: ExportedGraph, probes: Probes, seed: int = 0) -> Parity:
     """Hold both graphs against the float64 flow, in every batch size of `BATCHES`.
 
     Args:
@@ -101,11 +101,11 @@ def check_graphs(exact: Flow, forward: Graph, inverse: Graph, probes: Probes, se
         ParityFailed: naming the quantity, the batch size, the row and both values.
     """
     worst = dict.fromkeys(("log_prob", "log_abs_det_jacobian", "z", "x"), 0.0)
-    expected = Answers(*_forward(exact, _exactly(probes.x), _tensor(probes.context)))
+    expected = GraphOutputs(*_forward(exact, _exactly(probes.x), _tensor(probes.context)))
     z = _latents(exact, probes.x.shape[0], seed)
     with torch.no_grad():
         generated = exact.inverse_log_prob(_exactly(z), _tensor(probes.context))
-    inverted = Answers(*(part.numpy() for part in generated))
+    inverted = GraphOutputs(*(part.numpy() for part in generated))
     for batch in BATCHES:
         for graph, rows, answers in ((forward, probes.x, expected), (inverse, z, inverted)):
             actual = graph(rows, probes.context, batch)

@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Final, Literal
+from typing import Final
 
 import onnx_ir as ir
 import torch
@@ -22,17 +22,15 @@ from torch import Tensor, nn
 from models.export.rewrites.loops import build_loops
 from models.export.rewrites.reductions import merge_column_sums
 from models.export.rewrites.simplify import simplify
-from models.export.session import IN_AND_OUT
 from models.flows.flow import Flow
 from service.bundle.operators import check_graph
 from service.errors import ForbiddenGraph
+from service.onnx.signature import CONTEXT, TENSORS, Direction
 
-__all__ = ["OPSET", "Direction", "export_graph"]
+__all__ = ["OPSET", "export_graph"]
 
 OPSET: Final = 18
 """The ONNX opset of every graph: the one that torch's exporter writes itself, so that nothing is converted."""
-
-Direction = Literal["forward", "inverse", "trace"]
 
 _FOLDED_VALUES: Final = 1 << 24
 """What depends on no row is computed at export, up to so many values: the exporter itself stops at a masked weight."""
@@ -88,7 +86,7 @@ class _Trace(nn.Module):
         return torch.stack([value.flatten(1) for value in values], dim=1), ladjs, log_prob
 
 
-_MODULES: Final = {"forward": _Forward, "inverse": _Inverse, "trace": _Trace}
+_MODULES: Final[dict[Direction, type[nn.Module]]] = {"forward": _Forward, "inverse": _Inverse, "trace": _Trace}
 
 
 def export_graph(flow: Flow, direction: Direction) -> bytes:
@@ -106,11 +104,11 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
         ForbiddenGraph: where the flow needs an operator outside the allow-list, or cannot be traced at all: it
             looks at the values of its rows, or fixes their number.
     """
-    signature = IN_AND_OUT[direction]
-    event = torch.zeros(_EXAMPLE_ROWS, *(flow.event_shape if signature.given == "x" else (flow.width,)))
-    inputs = {signature.given: event}
+    names = TENSORS[direction]
+    event = torch.zeros(_EXAMPLE_ROWS, *(flow.event_shape if direction != "inverse" else (flow.width,)))
+    inputs = {names.rows: event}
     if flow.context_width:
-        inputs["context"] = torch.zeros(_EXAMPLE_ROWS, flow.context_width)
+        inputs[CONTEXT] = torch.zeros(_EXAMPLE_ROWS, flow.context_width)
     rows = torch.export.Dim("N", min=1)
     module = _MODULES[direction](flow).eval()
     with _quiet():
@@ -121,7 +119,7 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
                 dynamo=True,
                 dynamic_shapes={name: {0: rows} for name in inputs},
                 input_names=list(inputs),
-                output_names=list(signature.outputs),
+                output_names=list(names.outputs),
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,

@@ -8,11 +8,11 @@ from typing import Final
 import numpy as np
 import torch
 
+from models.export.exported_graph import ExportedGraph
 from models.export.gate import BATCHES, LATENT_TOLERANCE, compare
 from models.export.graph import export_graph
 from models.export.invariance import check_invariance
 from models.export.probes import Probes
-from models.export.session import Graph
 from models.flows.flow import Flow
 from service.bundle.manifest import Step
 from service.bundle.parity import TOLERANCE, log_det_unit
@@ -50,11 +50,11 @@ def export_trace(flow: Flow, exact: Flow, probes: Probes) -> bytes:
         ParityFailed: as `check_trace`.
     """
     data = export_graph(flow, "trace")
-    check_trace(exact, Graph(data, "trace"), probes)
+    check_trace(exact, ExportedGraph(data, "trace"), probes)
     return data
 
 
-def check_trace(exact: Flow, graph: Graph, probes: Probes) -> None:
+def check_trace(exact: Flow, graph: ExportedGraph, probes: Probes) -> None:
     """Hold a trace against the flow in float64, in every batch size of `models.export.gate.BATCHES`.
 
     The event after each step and each step's log-determinant are those of the flow, the terms sum to the whole, and

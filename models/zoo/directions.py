@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from models.data.builtin import Dataset
-from models.export.session import Graph
+from models.export.exported_graph import ExportedGraph
 from service.bundle.directions import mean_direction
 from service.bundle.manifest import Manifest
 from service.bundle.store import Bundle
@@ -36,7 +36,7 @@ def with_directions(bundle: Bundle, data: Dataset, classes: str) -> Manifest:
     """
     labels = data.beside[classes]
     rows = np.ascontiguousarray(data.rows, np.float32)
-    z = Graph(bundle.graphs["forward.onnx"], "forward")(rows, None, _BATCH).value
+    z = ExportedGraph(bundle.graphs["forward.onnx"], "forward")(rows, None, _BATCH).value
     found = {
         str(label): mean_direction(z[labels == label], z[labels != label]).round(_DECIMALS).tolist()
         for label in np.unique(labels)
