@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from models.data.builtin import Dataset
+from models.directions import mean_direction
 from models.export.exported_graph import ExportedGraph
-from service.bundle.directions import mean_direction
 from service.bundle.manifest import Manifest
 from service.bundle.store import Bundle
 
