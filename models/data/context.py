@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from models.data.checks import Sheet
+from models.data.labelled_rows import LabelledRows
 from models.data.readers import FloatArray, Source, to_numbers
 from models.data.selection import column_label, numbers_of, row_places
 from models.recipe import DataRecipe, nearest
@@ -110,9 +110,9 @@ def read_context(
     ]
     rows = np.stack([column.values for column in columns], axis=1)
     labels = [f"context {_label(source, column)}" for column in columns]
-    sheet = Sheet(source.file, rows, labels, [_title(column) for column in columns], row_places(source, kept))
-    sheet.check_finite()
-    sheet.check_variation(None, constant="tells nothing of a row; leave it out of the context")
+    labelled = LabelledRows(source.file, rows, labels, [_title(column) for column in columns], row_places(source, kept))
+    labelled.check_finite()
+    labelled.check_variation(None, constant="tells nothing of a row; leave it out of the context")
     told = [n for column, n in zip(columns, map(_note, columns, labels), strict=True) if n]
     return Context(rows, tuple(labels), _features(source, columns, units), tuple(told))
 

@@ -1,4 +1,4 @@
-"""Which rows and columns of a file are fitted: conditions, names, numbers and units, held against what is there."""
+"""The selection of the rows and columns of a file that are fitted: conditions, names, numbers and units."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from models.data.readers import FloatArray, Source, is_number, to_numbers
+from models.data.readers import FloatArray, Source, cell_number, to_numbers
 from models.recipe import DataRecipe, nearest
 from service.errors import DataError, Reason
 
@@ -66,8 +66,9 @@ def kept_rows(source: Source, conditions: Sequence[str]) -> tuple[npt.NDArray[np
 
 def _holds(name: str, column: Any, sign: str, value: str) -> npt.NDArray[np.bool_]:  # noqa: ANN401  as `Source` has it
     numbers, bad = to_numbers(column)
-    if not bad and is_number(value):
-        return np.asarray(_COMPARISONS[sign](numbers, float(value)), np.bool_)
+    number = cell_number(value)
+    if not bad and number is not None:
+        return np.asarray(_COMPARISONS[sign](numbers, number), np.bool_)
     if sign not in ("=", "==", "!="):
         raise DataError(f"where: {name} is not a column of numbers, so {sign} does not apply to it")
     cells = column.tolist() if isinstance(column, np.ndarray) else column.to_pylist()

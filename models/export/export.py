@@ -23,7 +23,7 @@ from models.export.gate import BATCHES, check_flow, check_graphs, reference
 from models.export.graph import OPSET, export_graph
 from models.export.invariance import check_invariance
 from models.export.probes import make_probes, outside_support
-from models.export.resolvable import resolvable
+from models.export.resolution import keep_resolvable
 from models.export.trace import export_trace, trace_steps
 from models.flows.bases import sample_base
 from models.flows.flow import Flow
@@ -108,7 +108,7 @@ def export_flow(
     exact = reference(flow)
     probes = make_probes(rows, given, flow.support)
     if far_rows == "resolvable":
-        probes = resolvable(flow, exact, probes)
+        probes = keep_resolvable(flow, exact, probes)
     check_flow(exact, probes)
     graphs = {}
     for direction in ("forward", "inverse"):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.data.load import Split, derived_seed
+from models.data.split import Split, derived_seed
 from models.flows.flow import Flow
 from models.flows.preprocess import dequantize
 from models.recipe import FitRecipe

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from models.architectures import build_flow
-from models.data.load import Split, Table, derived_seed, load_data, split
+from models.data.load import Table, load_data
+from models.data.split import Split, derived_seed, split
 from models.export.export import export_flow
 from models.flows.flow import Flow
 from models.flows.preprocess import quantized_support
@@ -21,7 +22,7 @@ from models.recipe import Recipe
 from models.training.checkpoint import Checkpoint, EpochRecord, Origin
 from models.training.evaluate import Evaluation, evaluate
 from models.training.fit import FitResult, Perturbation, fit, reproducible
-from models.training.folders import check_writable, remove_empty
+from models.training.output_folders import check_writable, remove_empty
 from models.training.report import Findings, write_report
 from service.bundle.manifest import Support
 from service.bundle.store import Repository, read_bundle

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import models.training.fit
-from models.data.load import Split
+from models.data.split import Split
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Standardize
 from models.recipe import FitRecipe

@@ -1,4 +1,4 @@
-"""The held-out rows as files of a report: which figure each gives, and by which command. Must not import torch."""
+"""The files of held-out rows in a report: the figure that each gives, and the command for it. Must not import torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from models.training.evaluate import Evaluation
 
-__all__ = ["AS_GIVEN", "AS_SCORED", "CONTEXT", "HeldOutFile", "held_out_files"]
+__all__ = ["AS_GIVEN", "AS_SCORED", "CONTEXT", "HeldOutFile", "list_held_out_files"]
 
 AS_GIVEN: Final = "held_out.npy"
 """The rows as the user has them."""
@@ -41,7 +41,7 @@ class HeldOutFile:
     command: str
 
 
-def held_out_files(evaluation: Evaluation, report: Path, bundle: Path) -> tuple[HeldOutFile, ...]:
+def list_held_out_files(evaluation: Evaluation, report: Path, bundle: Path) -> tuple[HeldOutFile, ...]:
     """The files of held-out rows in the report's folder, the one as the user has them first.
 
     Args:
