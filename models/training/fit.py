@@ -1,6 +1,6 @@
-"""Maximum likelihood: weights that give the training rows the greatest density, stopped by rows set aside.
+"""The fit by maximum likelihood: weights that give the training rows the greatest density, stopped by validation rows.
 
-Knows rows and a flow; no file but the checkpoint's, no recipe but `FitRecipe`.
+It knows rows and a flow; of files the checkpoint's only, and of the recipe `FitRecipe` only.
 """
 
 from __future__ import annotations
@@ -50,10 +50,14 @@ class Perturbation:
     deviation: Tensor | None = None
 
     @classmethod
-    def of(cls, train: Tensor, step: Tensor | None, noise: float | None, *, bounded: bool) -> Perturbation:
-        """The noise of a fit: `noise` standard deviations of a column that is neither dequantized nor bounded.
+    def of(cls, train: Tensor, *, step: Tensor | None, noise: float | None, bounded: bool) -> Perturbation:
+        """The perturbation of a fit: normal noise on columns that are neither dequantized nor bounded.
 
-        Where `noise` is None, it is `usual_noise` of those columns.
+        Args:
+            train: ``[N, *event]`` the training rows.
+            step: ``[*event]`` the bins' widths, 0 where a column is not dequantized; None for no column.
+            noise: in standard deviations of a column; None for `usual_noise` of those columns.
+            bounded: whether the data is bounded, and so goes without normal noise.
         """
         if noise == 0 or bounded or (step is not None and bool((step > 0).all())):
             return cls(step)
@@ -174,7 +178,7 @@ def fit(
     Raises:
         DataError: where the likelihood is not finite, again and again, or on every validation row.
     """
-    run = _Run(flow, split, options, seed, perturbation or Perturbation())
+    run = _Run(flow, split, options, seed=seed, perturbation=perturbation or Perturbation())
     if resumed is not None:
         run.restore(resumed)
     with reproducible(options.threads):
@@ -184,7 +188,7 @@ def fit(
             if observe is not None:
                 observe(record)
             if work is not None and (run.finished or clock() - written >= seconds_between):
-                run.checkpoint(origin or Origin({}, "")).save(work)
+                run.checkpoint(origin or Origin(recipe={}, data="")).save(work)
                 written = clock()
     flow.load_state_dict(run.best)
     flow.eval()
@@ -194,7 +198,7 @@ def fit(
 class _Run:
     """The state of a fit, epoch by epoch."""
 
-    def __init__(self, flow: Flow, split: Split, options: FitRecipe, seed: int, perturbation: Perturbation) -> None:
+    def __init__(self, flow: Flow, split: Split, options: FitRecipe, *, seed: int, perturbation: Perturbation) -> None:
         self.flow, self.split, self.options, self.perturbation = flow, split, options, perturbation
         self.seed = seed
         self.generator = torch.Generator().manual_seed(derived_seed(seed, "fit"))
@@ -238,10 +242,15 @@ class _Run:
         judged = cast("Flow", self.average.module)
         validation = mean_log_prob(judged, self.validation, self.split.validation_context)
         number = len(self.history) + 1
-        best = validation if validation > self.best_validation else self.best_validation
-        self.history.append(EpochRecord(number, train, validation, best, rate, skipped))
-        if validation > self.best_validation:  # false for NaN: such weights are never the best
+        better = validation > self.best_validation  # false for NaN: such weights are never the best
+        best = validation if better else self.best_validation
+        if better:
             self.best, self.best_epoch = _snapshot(judged), number
+        self.history.append(
+            EpochRecord(
+                epoch=number, train=train, validation=validation, best=best, learning_rate=rate, skipped=skipped
+            )
+        )
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(validation if math.isfinite(validation) else -math.inf)
         else:
