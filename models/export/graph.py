@@ -1,4 +1,4 @@
-"""A flow's two directions, and its trace, as ONNX graphs: torch.export, clean-up, bytes.
+"""The export of a flow's two directions, and of its trace, as ONNX graphs: torch.export, rewrites, bytes.
 
 The bytes depend on the weights and the library versions alone: names of files and stack traces, which the exporter
 leaves in every node, are taken out.
@@ -97,8 +97,8 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
         direction: "forward": x -> z; "inverse": z -> x; "trace": x -> the event after each step.
 
     Returns:
-        The bytes of the file, with inputs and outputs as CONTRACT says and N dynamic. The same weights give the
-        same bytes.
+        The bytes of the file, with the inputs and outputs of `service.onnx.signature.TENSORS` and N dynamic. The same
+        weights give the same bytes.
 
     Raises:
         ForbiddenGraph: where the flow needs an operator outside the allow-list, or cannot be traced at all: it
@@ -143,9 +143,8 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
     merge_column_sums(model)
     build_loops(model)
     DeduplicateInitializersPass()(model)
-    CommonSubexpressionEliminationPass()(
-        model
-    )  # last: two Loops that start alike keep a mark each until they are built
+    # Last: two Loops that start alike keep a mark each until they are built.
+    CommonSubexpressionEliminationPass()(model)
     _strip(model, f"flow_{direction}")
     data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     check_graph(data, f"{direction}.onnx")

@@ -230,6 +230,13 @@ def test_steps_that_are_never_finite_are_an_error():
         fit(flow, Split(x, x, x), FitRecipe(epochs=50, batch_size=16), seed=0)
 
 
+def test_as_many_steps_in_a_row_as_are_allowed_are_no_error():
+    x = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
+    flow = Flow([1], [Breaks(MAX_SKIPPED)], NormalBase())
+    result = fit(flow, Split(x, x, x), FitRecipe(epochs=MAX_SKIPPED // 4 + 1, batch_size=16), seed=0)
+    assert sum(record.skipped for record in result.history) == MAX_SKIPPED
+
+
 def test_validation_that_is_never_finite_is_an_error():
     x = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
     nothing = torch.full((4, 1), math.nan)
