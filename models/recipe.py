@@ -1,4 +1,4 @@
-"""A recipe: all that a fit needs to know, in one TOML file or in flags. Must not import torch.
+"""The recipe: all that a fit needs to know, in one TOML file or in flags. Must not import torch.
 
 Each option is one field of one model; its key in the file, its flag, its default and its help come from there.
 """

@@ -61,6 +61,9 @@ def context_columns(source: Source, asked: Sequence[str], key: str = "context") 
         asked: names, or numbers of columns from 0.
         key: the recipe's, for errors.
 
+    Returns:
+        The names as the file has them, in the order in which they were asked for.
+
     Raises:
         DataError: for one that is not there (the nearest name is given), or that is asked for twice.
     """
@@ -110,11 +113,17 @@ def read_context(
     ]
     rows = np.stack([column.values for column in columns], axis=1)
     labels = [f"context {_label(source, column)}" for column in columns]
-    labelled = LabelledRows(source.file, rows, labels, [_title(column) for column in columns], row_places(source, kept))
+    labelled = LabelledRows(
+        file=source.file,
+        rows=rows,
+        labels=labels,
+        keys=[_title(column) for column in columns],
+        place=row_places(source, kept),
+    )
     labelled.check_finite()
     labelled.check_variation(None, constant="tells nothing of a row; leave it out of the context")
-    told = [n for column, n in zip(columns, map(_note, columns, labels), strict=True) if n]
-    return Context(rows, tuple(labels), _features(source, columns, units), tuple(told))
+    notes = tuple(note for note in map(_note, columns, labels) if note)
+    return Context(rows=rows, labels=tuple(labels), features=_features(source, columns, units), notes=notes)
 
 
 def _classes(source: Source, asked: Sequence[str], names: Sequence[str]) -> set[str]:

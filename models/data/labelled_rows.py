@@ -105,7 +105,12 @@ class LabelledRows:
             raise DataError(f"{self.file}: {reasons[0].reason}", tuple(reasons))
 
     def check_bounds(self, low: float | None, high: float | None, *, closed: bool) -> None:
-        """Refuse values outside the bounds; on them too, unless `closed`, since a logit is infinite there.
+        """Refuse values outside the bounds.
+
+        Args:
+            low: the lower bound; None for none.
+            high: the upper bound; None for none.
+            closed: whether a value may lie on a bound. A logit is infinite there.
 
         Raises:
             DataError: naming rows and columns.
@@ -126,7 +131,11 @@ class LabelledRows:
         """What the user should know: where the density has no bound, or float32 is coarse.
 
         Args:
-            step: ``[*event]`` the bins' widths where columns are dequantized; such columns have a density with a bound.
+            step: ``[*event]`` the bins' widths, 0 where a column is not dequantized; None where none is. Where a column
+                is dequantized its density has a bound.
+
+        Returns:
+            A sentence for each.
         """
         flat, count = self.flat, len(self.rows)
         free = np.arange(flat.shape[1]) if step is None else np.flatnonzero(step.reshape(-1) == 0)

@@ -110,7 +110,7 @@ def load_data(recipe: Recipe) -> Table:
         given, features = dataset.quantization, dataset.features
         source, words = _of_builtin(options.source, dataset), dataset.data
     else:
-        source = read_source(Path(options.source), options.key, options.header, options.test_key)
+        source = read_source(Path(options.source), key=options.key, header=options.header, test_key=options.test_key)
         words = source.file + (f", array {options.key}" if options.key else "")
     kept, spent = kept_rows(source, options.where)
     given_by = context_columns(source, options.context)
@@ -128,7 +128,7 @@ def load_data(recipe: Recipe) -> Table:
     labelled.check_variation(step)
     labelled.check_bounds(options.low, options.high, closed=step is not None)
     units = column_units(source, options.units, (*names, *given_by))
-    context = read_context(source, options, given_by, kept, units)
+    context = read_context(source, options, names=given_by, kept=kept, units=units)
     if source.named:
         known = {feature.name: feature.unit for feature in features}
         features = tuple(Feature(name=n, unit=units.get(n, known.get(n))) for n in names)
@@ -187,7 +187,7 @@ def _label_rows(
         places = list(np.ndindex(rows.shape[1:]))
         keys = [", ".join(map(str, place)) for place in places]
         labels = [f"pixel [{key}]" for key in keys]
-    return LabelledRows(source.file, rows, labels, keys, row_places(source, kept))
+    return LabelledRows(file=source.file, rows=rows, labels=labels, keys=keys, place=row_places(source, kept))
 
 
 def _bin_widths(

@@ -73,6 +73,9 @@ def read_source(path: Path, key: str | None = None, header: bool | None = None, 
         header: whether a CSV's first line names the columns; None looks: it does where no cell of it is a number.
         test_key: the array of an .npz that is to be held out; its rows come after those of the other.
 
+    Returns:
+        What it holds.
+
     Raises:
         DataError: where there is no such file, it is not what its name says, or its rows have different lengths.
     """

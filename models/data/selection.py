@@ -86,6 +86,9 @@ def chosen_columns(
         spent: columns that a condition made constant; they are left out unless they are asked for.
         context: columns that the flow is conditioned on; they are never fitted.
 
+    Returns:
+        Their names as the file has them.
+
     Raises:
         DataError: for a column that is not there, is asked for twice or is one of the context, or where none is left.
     """
@@ -129,13 +132,16 @@ def row_places(source: Source, kept: npt.NDArray[np.bool_] | None) -> Callable[[
 
 
 def numbers_of(source: Source, columns: Mapping[str, Any], kept: npt.NDArray[np.bool_] | None, hint: str) -> FloatArray:
-    """Columns side by side, ``[N, D]``.
+    """Columns as numbers, side by side.
 
     Args:
         source: the file.
         columns: name -> values.
         kept: which rows, bool; None for all.
         hint: what ends the error.
+
+    Returns:
+        float64 ``[N, D]``, of the rows that are kept.
 
     Raises:
         DataError: where a cell is no number; row and column are named.
@@ -157,7 +163,15 @@ def numbers_of(source: Source, columns: Mapping[str, Any], kept: npt.NDArray[np.
 
 
 def column_units(source: Source, units: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """The units of the columns `names`, by name.
+    """The units of columns, by their names.
+
+    Args:
+        source: the file.
+        units: column -> unit, as the recipe has them: by name or by number.
+        names: the columns that are fitted or condition the flow.
+
+    Returns:
+        Column -> unit, by the names of the file.
 
     Raises:
         DataError: for a unit of a column that is not there, or is not fitted.

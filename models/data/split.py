@@ -54,6 +54,9 @@ def split(table: Table, options: DataRecipe, seed: int) -> Split:
         options: `validation` and `test` are the fractions.
         seed: the same seed, the same cut.
 
+    Returns:
+        The three parts, and their context.
+
     Raises:
         DataError: where a column of the context is constant in the training rows, as a class of few rows may be.
     """

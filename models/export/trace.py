@@ -1,8 +1,9 @@
-"""The chain made visible: trace.onnx, its steps' names and shapes, and what it must show before a bundle holds it."""
+"""The trace of a flow: trace.onnx, its steps' names and shapes, and what it must show before a bundle holds it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -45,6 +46,9 @@ def export_trace(flow: Flow, exact: Flow, probes: Probes) -> bytes:
         exact: the same in float64, from `models.export.gate.reference`.
         probes: the rows to try.
 
+    Returns:
+        The bytes of the file.
+
     Raises:
         ForbiddenGraph: as `models.export.graph.export_graph`.
         ParityFailed: as `check_trace`.
@@ -79,12 +83,11 @@ def check_trace(exact: Flow, graph: ExportedGraph, probes: Probes) -> None:
     unit = log_det_unit(log_prob, exact.width)
     for batch in BATCHES:
         actual = graph(probes.x, probes.context, batch)
-        where = f"of trace.onnx in batches of {batch}"
-        compare("values", where, actual.value, value, LATENT_TOLERANCE, probes, size)
-        each = torch.stack(terms, dim=1).numpy()
-        compare("log_abs_det_jacobians", where, actual.log_abs_det_jacobian, each, TOLERANCE, probes, unit[:, None])
-        whole = actual.log_abs_det_jacobian.sum(axis=1)
-        compare("the sum of log_abs_det_jacobians", where, whole, ladj.numpy(), TOLERANCE, probes, unit)
-        compare("log_prob", where, actual.log_prob, log_prob, TOLERANCE, probes)
+        check = partial(compare, probes=probes, where=f"of trace.onnx in batches of {batch}")
+        check(actual.value, value, what="values", bound=LATENT_TOLERANCE, unit=size)
+        found, each = actual.log_abs_det_jacobian, torch.stack(terms, dim=1).numpy()
+        check(found, each, what="log_abs_det_jacobians", bound=TOLERANCE, unit=unit[:, None])
+        check(found.sum(axis=1), ladj.numpy(), what="the sum of log_abs_det_jacobians", bound=TOLERANCE, unit=unit)
+        check(actual.log_prob, log_prob, what="log_prob", bound=TOLERANCE)
     tried = max(1, _TRIED_VALUES // value[0].size)
     check_invariance(graph, probes.x[:tried], None if probes.context is None else probes.context[:tried])

@@ -58,6 +58,9 @@ class Perturbation:
             step: ``[*event]`` the bins' widths, 0 where a column is not dequantized; None for no column.
             noise: in standard deviations of a column; None for `usual_noise` of those columns.
             bounded: whether the data is bounded, and so goes without normal noise.
+
+        Returns:
+            What the fit adds to rows.
         """
         if noise == 0 or bounded or (step is not None and bool((step > 0).all())):
             return cls(step)
@@ -118,17 +121,29 @@ class FitResult:
 
 
 def mean_log_prob(flow: Flow, rows: Tensor, context: Tensor | None = None) -> float:
-    """The mean of log p(x) over rows ``[N, *event]`` and their context, in nats, summed in float64."""
-    return float(log_prob(flow, rows, context).to(torch.float64).mean())
-
-
-def log_prob(flow: Flow, rows: Tensor, context: Tensor | None = None) -> Tensor:
-    """Log p(x) ``[N]`` in nats, without gradients, as the flow is served (dropout off).
+    """The mean of log p(x) over rows, in nats, summed in float64.
 
     Args:
         flow: a flow.
         rows: ``[N, *event]``.
         context: ``[N, C]``; None for a flow without.
+
+    Returns:
+        One number.
+    """
+    return float(log_prob(flow, rows, context).to(torch.float64).mean())
+
+
+def log_prob(flow: Flow, rows: Tensor, context: Tensor | None = None) -> Tensor:
+    """Log p(x) of rows, without gradients, as the flow is served (dropout off).
+
+    Args:
+        flow: a flow; it is left in the mode that it was in.
+        rows: ``[N, *event]``.
+        context: ``[N, C]``; None for a flow without.
+
+    Returns:
+        ``[N]`` in nats.
     """
     training = flow.training
     flow.eval()
@@ -174,6 +189,9 @@ def fit(
         observe: called after each epoch.
         seconds_between: at least so many seconds between two checkpoints; the last is always written.
         clock: seconds, ascending.
+
+    Returns:
+        How it went.
 
     Raises:
         DataError: where the likelihood is not finite, again and again, or on every validation row.
@@ -234,7 +252,11 @@ class _Run:
         return bool(self.stopped)
 
     def epoch(self) -> EpochRecord:
-        """One pass over the training rows, then a look at the validation rows."""
+        """Make one pass over the training rows, then score the validation rows.
+
+        Raises:
+            DataError: the fit is over, and no epoch had a finite validation likelihood.
+        """
         rate = float(self.optimizer.param_groups[0]["lr"])
         with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
             torch.manual_seed(derived_seed(self.seed, f"epoch {len(self.history) + 1}"))

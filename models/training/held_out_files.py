@@ -48,6 +48,9 @@ def list_held_out_files(evaluation: Evaluation, report: Path, bundle: Path) -> t
         evaluation: what the rows gave.
         report: the report's folder.
         bundle: the bundle's folder.
+
+    Returns:
+        One file, or two where the data was dequantized.
     """
     count = len(evaluation.flow.log_prob)
     figure = "the figure of the flow" if evaluation.centres is None else "the figure at the centres of the bins"
@@ -58,7 +61,12 @@ def list_held_out_files(evaluation: Evaluation, report: Path, bundle: Path) -> t
         found.append((scored, evaluation.flow))
     context = report / CONTEXT if evaluation.context_width else None
     return tuple(
-        HeldOutFile(report / name, words, score.mean, _mean_command(report / name, context, bundle))
+        HeldOutFile(
+            path=report / name,
+            words=words,
+            mean=score.mean,
+            command=_mean_command(report / name, context=context, bundle=bundle),
+        )
         for (name, words), score in found
     )
 

@@ -1,6 +1,6 @@
 """The report of a fit: a folder with a page that stands by itself, its pictures, its figures as JSON, and the rows.
 
-Knows nothing of how a flow was fitted or exported; it is told.
+It knows nothing of how a flow was fitted or exported: `Findings` holds all that it says.
 """
 
 from __future__ import annotations

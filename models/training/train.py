@@ -83,6 +83,9 @@ def train(
         say: called with each note, and with each stage.
         seconds_between: at least so many seconds between two checkpoints.
 
+    Returns:
+        What it left behind.
+
     Raises:
         DataError: where the recipe, the data or the fit is not well, where `out`, `work` or `report` cannot be
             written into, where an unfinished fit is in the way, or where it began with another recipe or other data.
@@ -159,6 +162,14 @@ class _Places:
     @classmethod
     def of(cls, recipe: Recipe, *, work: Path | None, report: Path | None) -> _Places:
         """The folders that a recipe and the options name.
+
+        Args:
+            recipe: with name and out.
+            work: the folder for checkpoints; None for the default one.
+            report: the report's folder; None for the default one.
+
+        Returns:
+            The folders; none is made.
 
         Raises:
             DataError: the recipe has no name or no repository.

@@ -1,4 +1,4 @@
-"""Directions of a shipped flow from the classes of its data: from everything else towards each class."""
+"""The directions of a shipped flow, from the classes of its data: from everything else towards each class."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ def with_directions(bundle: Bundle, data: Dataset, classes: str) -> Manifest:
         bundle: of a flow without context.
         data: the rows that it was fitted to, and more of their kind.
         classes: which of `data.beside` names them.
+
+    Returns:
+        The manifest, with these directions beside those that it has.
     """
     labels = data.beside[classes]
     rows = np.ascontiguousarray(data.rows, np.float32)

@@ -125,12 +125,14 @@ class _Nodes:
         self._prefix = prefix
 
     def add(self, operator: str, inputs: Sequence[ir.Value], attributes: dict[str, Any] | None = None) -> ir.Value:
+        """Append a node of one output, and return that output."""
         self.nodes.append(ir.node(operator, inputs, attributes=attributes or {}))
         value = self.nodes[-1].outputs[0]
         value.name = f"{self._prefix}_{len(self.nodes)}"
         return value
 
     def constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
+        """Register an initializer of the main graph."""
         return register_constant(self._graph, f"{self._prefix}_{name}", array)
 
 

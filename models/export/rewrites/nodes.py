@@ -73,7 +73,16 @@ def has_one_reader(value: ir.Value | None) -> bool:
 
 
 def describe_output(value: ir.Value, node: ir.Node, name: str | None) -> ir.Value:
-    """Give the output of a new node a name, and the type and shape of `value`; return it."""
+    """Describe the output of a new node.
+
+    Args:
+        value: the value whose type and shape it has.
+        node: the new node.
+        name: its name.
+
+    Returns:
+        The output.
+    """
     node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = name, value.type, value.shape
     return node.outputs[0]
 

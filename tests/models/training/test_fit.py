@@ -223,6 +223,29 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted():
     assert all(torch.isfinite(p).all() for p in flow.parameters())
 
 
+class Steep(Scale):
+    """A finite likelihood with an infinite gradient, for the first `times` training batches."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.register_buffer("left", torch.tensor(float(times)))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y, ladj = super().forward(x)
+        if self.training and self.left > 0:
+            self.left -= 1
+            ladj = ladj + torch.sqrt(self.log_scale - self.log_scale.detach())
+        return y, ladj
+
+
+def test_a_step_whose_gradient_alone_is_not_finite_is_left_out_too():
+    x = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
+    flow = Flow([1], [Steep(3)], NormalBase())
+    result = fit(flow, Split(x, x, x), FitRecipe(epochs=2, batch_size=16), seed=0)
+    assert [record.skipped for record in result.history] == [3, 0]
+    assert all(torch.isfinite(p).all() for p in flow.parameters())
+
+
 def test_steps_that_are_never_finite_are_an_error():
     x = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
     flow = Flow([1], [Breaks(10**6)], NormalBase())
