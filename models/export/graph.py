@@ -46,35 +46,31 @@ _LOGGERS: Final = (
 _EXAMPLE_ROWS = 3  # neither 0 nor 1, which torch.export would take for constants
 
 
-class _Forward(nn.Module):
-    """x[, context] -> z, log_abs_det_jacobian, log_prob."""
+class _OneDirection(nn.Module):
+    """A flow whose call is one of its directions: the exporter writes what a module's call computes."""
 
     def __init__(self, flow: Flow) -> None:
         super().__init__()
         self.flow = flow
+
+
+class _Forward(_OneDirection):
+    """x[, context] -> z, log_abs_det_jacobian, log_prob."""
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         z, ladj = self.flow(x, context)
         return z, ladj, self.flow.masked(x, self.flow.base_log_prob(z) + ladj)
 
 
-class _Inverse(nn.Module):
+class _Inverse(_OneDirection):
     """z[, context] -> x, log_abs_det_jacobian, log_prob at x."""
-
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()
-        self.flow = flow
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         return self.flow.inverse_log_prob(z, context)
 
 
-class _Trace(nn.Module):
+class _Trace(_OneDirection):
     """x[, context] -> the event after each step, flat, their log-determinants, and log_prob."""
-
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()
-        self.flow = flow
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         values, terms = self.flow.trace(x, context)
@@ -86,7 +82,7 @@ class _Trace(nn.Module):
         return torch.stack([value.flatten(1) for value in values], dim=1), ladjs, log_prob
 
 
-_MODULES: Final[dict[Direction, type[nn.Module]]] = {"forward": _Forward, "inverse": _Inverse, "trace": _Trace}
+_MODULES: Final[dict[Direction, type[_OneDirection]]] = {"forward": _Forward, "inverse": _Inverse, "trace": _Trace}
 
 
 def export_graph(flow: Flow, direction: Direction) -> bytes:
