@@ -17,10 +17,10 @@ from zuko.nn import Linear, MaskedLinear
 
 from benchmarks.measure import MeasurementFailed
 from models.export.graph import OPSET
-from models.export.session import IN_AND_OUT
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Standardize
 from models.flows.zuko_steps import Autoregressive, Coupling
+from service.onnx.signature import TENSORS
 
 __all__ = ["Direction", "HandWrittenGraph"]
 
@@ -50,7 +50,7 @@ class HandWrittenGraph:
         self._flow = flow
         self._back = direction == "inverse"
         self._turned = False  # whether what the steps give is to be taken from the logarithm, not added to it
-        self._given, self._outputs = IN_AND_OUT[direction]
+        self._given, self._outputs = TENSORS[direction]
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 

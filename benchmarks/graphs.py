@@ -21,8 +21,8 @@ from benchmarks.flow import FAMILIES, make_flow
 from benchmarks.measure import MeasurementFailed
 from benchmarks.table import Table, at_most, record_failures
 from models.export.graph import export_graph
-from models.export.session import IN_AND_OUT
-from service.engine.runtime.devices import open_on_cpu
+from service.onnx.session import open_on_cpu
+from service.onnx.signature import TENSORS
 
 BATCHES: Final = {4: 1.3, 256: 1.1, 1000: 1.1}
 """Rows of a batch -> by what factor the exported graph may take longer. A single row is served in a batch of 4."""
@@ -57,7 +57,7 @@ def measure(table: Table, family: str, width: int, direction: Direction, rounds:
     for batch, bound in BATCHES.items():
         line = table.line(width, f"{family} {direction}, {batch} rows", "time / by hand", at_most(bound), "us")
         rows = np.random.default_rng(batch).normal(size=(batch, width)).astype(np.float32)
-        feed = {IN_AND_OUT[direction].given: rows}
+        feed = {TENSORS[direction].rows: rows}
         with record_failures(line):
             check_equal_outputs(ours.run(None, feed), theirs.run(None, feed))
             runs = max(10, 20_000 // (batch + 20))

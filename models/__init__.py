@@ -1,1 +1,1 @@
-"""Define, fit and export flows, in torch. Of the server it imports only the on-disk contract, `service.bundle`."""
+"""Flows defined, fitted and exported, in torch. Of the server it imports `service.bundle` and `service.onnx` only."""

@@ -1,4 +1,4 @@
-"""A recipe: all that a fit needs to know, in one TOML file or in flags. Must not import torch.
+"""The recipe: all that a fit needs to know, in one TOML file or in flags. Must not import torch.
 
 Each option is one field of one model; its key in the file, its flag, its default and its help come from there.
 """
@@ -311,7 +311,7 @@ class Option:
     @property
     def help(self) -> str:
         """The field's description and default."""
-        default = self.field.get_default(call_default_factory=True, validated_data={})
+        default = self.field.get_default(call_default_factory=True)
         shown = "" if default in (None, "", [], {}) or isinstance(default, bool) else f" [default: {default}]"
         description = self.field.description or ""
         return f"{description[:1].upper()}{description[1:]}.{shown}"

@@ -115,9 +115,9 @@ ALLOWED = {
     "models.data": {"models", "service.bundle", "service.errors"},
     "models.flows": {"service.bundle", "service.errors"},
     "models.flows.images": {"models.flows", "service.errors"},
-    "models.export": {"models.export.rewrites", "models.flows", "service.bundle", "service.errors"},
+    "models.export": {"models.export.rewrites", "models.flows", "service.bundle", "service.errors", "service.onnx"},
     "models.export.rewrites": {"models.flows"},
-    "models.importing": {"models.export", "models.flows", "service.bundle", "service.errors"},
+    "models.importing": {"models.export", "models.flows", "service.bundle", "service.errors", "service.onnx"},
     "models.training": {"models", "models.data", "models.export", "models.flows", "service.bundle", "service.errors"},
     "models.recipes": set(),
     "models.zoo": {
@@ -257,7 +257,7 @@ def test_a_supervisor_loads_nothing_that_serves():
     assert loaded.stdout.split() == []
 
 
-@pytest.mark.parametrize("module", ["service.engine.runtime", "models.export.export"])
+@pytest.mark.parametrize("module", ["service.engine.runtime.graph", "service.onnx.session", "models.export.export"])
 def test_telemetry_of_onnxruntime_is_off_before_it_is_imported(module: str):
     script = f"""
 import os, sys

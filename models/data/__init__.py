@@ -1,1 +1,1 @@
-"""Rows that a flow is fitted to: files read, columns chosen and checked, data sets that come with the project."""
+"""The rows that a flow is fitted to: readers of files, selection and checks, and the data sets that come along."""

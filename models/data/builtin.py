@@ -1,4 +1,4 @@
-"""Data sets that a recipe may name: drawn by formula, or carried by scikit-learn, so that nothing is downloaded."""
+"""The data sets that a recipe may name: drawn by formula, or carried by scikit-learn, so that nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def two_moons() -> Dataset:
     rows, moon = make_moons(n_samples=MOON_ROWS, noise=MOON_NOISE, random_state=20260101)
     data = f"scikit-learn's make_moons: {MOON_ROWS} points, noise {MOON_NOISE}, random_state 20260101"
     features = (Feature(name="x"), Feature(name="y"))
-    return Dataset(np.asarray(rows, np.float64), features, data, beside={"moon": np.asarray(moon, np.int64)})
+    beside = {"moon": np.asarray(moon, np.int64)}
+    return Dataset(rows=np.asarray(rows, np.float64), features=features, data=data, beside=beside)
 
 
 def digits() -> Dataset:
@@ -73,7 +74,8 @@ def digits() -> Dataset:
     )
     data = "scikit-learn's load_digits: 1797 images of the test part of UCI's optical recognition of handwritten digits"
     quantization = Quantization(low=0.0, high=16.0, step=1.0, reading=reading)
-    return Dataset(images, (), data, quantization, {"digit": np.asarray(scans.target, np.int64)})
+    digit = {"digit": np.asarray(scans.target, np.int64)}
+    return Dataset(rows=images, features=(), data=data, quantization=quantization, beside=digit)
 
 
 def wine() -> Dataset:
@@ -84,7 +86,7 @@ def wine() -> Dataset:
     features = tuple(Feature(name=name, unit=_WINE_UNITS.get(name)) for name in table.feature_names)
     data = "scikit-learn's load_wine: UCI's wine recognition data, 178 wines of three cultivars, the cultivar left out"
     cultivar = {"cultivar": np.asarray(table.target, np.int64)}
-    return Dataset(np.asarray(table.data, np.float64), features, data, beside=cultivar)
+    return Dataset(rows=np.asarray(table.data, np.float64), features=features, data=data, beside=cultivar)
 
 
 BUILTIN: Final[Mapping[str, Callable[[], Dataset]]] = MappingProxyType(

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from models.data.checks import Sheet
+from models.data.labelled_rows import LabelledRows
 from models.data.readers import FloatArray, Source, to_numbers
 from models.data.selection import column_label, numbers_of, row_places
 from models.recipe import DataRecipe, nearest
@@ -60,6 +60,9 @@ def context_columns(source: Source, asked: Sequence[str], key: str = "context") 
         source: the file.
         asked: names, or numbers of columns from 0.
         key: the recipe's, for errors.
+
+    Returns:
+        The names as the file has them, in the order in which they were asked for.
 
     Raises:
         DataError: for one that is not there (the nearest name is given), or that is asked for twice.
@@ -110,11 +113,17 @@ def read_context(
     ]
     rows = np.stack([column.values for column in columns], axis=1)
     labels = [f"context {_label(source, column)}" for column in columns]
-    sheet = Sheet(source.file, rows, labels, [_title(column) for column in columns], row_places(source, kept))
-    sheet.check_finite()
-    sheet.check_variation(None, constant="tells nothing of a row; leave it out of the context")
-    told = [n for column, n in zip(columns, map(_note, columns, labels), strict=True) if n]
-    return Context(rows, tuple(labels), _features(source, columns, units), tuple(told))
+    labelled = LabelledRows(
+        file=source.file,
+        rows=rows,
+        labels=labels,
+        keys=[_title(column) for column in columns],
+        place=row_places(source, kept),
+    )
+    labelled.check_finite()
+    labelled.check_variation(None, constant="tells nothing of a row; leave it out of the context")
+    notes = tuple(note for note in map(_note, columns, labels) if note)
+    return Context(rows=rows, labels=tuple(labels), features=_features(source, columns, units), notes=notes)
 
 
 def _classes(source: Source, asked: Sequence[str], names: Sequence[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""A folder of PNG images as one array of pixels. Must not import torch."""
+"""The reader of a folder of PNG images, as one array of pixels. Must not import torch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Rows that can be fitted: chosen, checked, and split. Every fault is named by row and column.
+"""The table that a recipe names: read, chosen and checked. Every fault is named by row and column.
 
-Must not import the server; of torch it uses tensors only.
+Must not import torch.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from models.data import builtin as datasets
-from models.data.checks import Sheet, grid_step, is_on_grid
 from models.data.context import Context, context_columns, read_context
+from models.data.grid import grid_step, is_on_grid
+from models.data.labelled_rows import LabelledRows
 from models.data.readers import FloatArray, Source, read_source
 from models.data.selection import (
     chosen_columns,
@@ -32,7 +31,7 @@ from models.recipe import DataRecipe, Recipe
 from service.bundle.manifest import ContextFeature, Feature, Quantization
 from service.errors import DataError
 
-__all__ = ["Split", "Table", "derived_seed", "load_data", "split"]
+__all__ = ["Table", "load_data"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,37 +92,6 @@ class Table:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Split:
-    """Three parts of a table, float32, in the user's units.
-
-    Args:
-        train: ``[N, *event]`` what weights and statistics are fitted to.
-        validation: ``[N, *event]`` what early stopping watches.
-        test: ``[N, *event]`` held out: what the report speaks of.
-        train_context: ``[N, C]`` the context of the training rows; None for none, as below.
-        validation_context: of the validation rows.
-        test_context: of the rows held out.
-    """
-
-    train: Tensor
-    validation: Tensor
-    test: Tensor
-    train_context: Tensor | None = None
-    validation_context: Tensor | None = None
-    test_context: Tensor | None = None
-
-
-def derived_seed(seed: int, purpose: str) -> int:
-    """A seed for one purpose, so that two streams of one recipe never overlap.
-
-    Example:
-        >>> derived_seed(0, "split") == derived_seed(0, "split") != derived_seed(0, "noise")
-        True
-    """
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7])
-
-
 def load_data(recipe: Recipe) -> Table:
     """Read, choose and check the rows that a recipe names.
 
@@ -142,7 +110,7 @@ def load_data(recipe: Recipe) -> Table:
         given, features = dataset.quantization, dataset.features
         source, words = _of_builtin(options.source, dataset), dataset.data
     else:
-        source = read_source(Path(options.source), options.key, options.header, options.test_key)
+        source = read_source(Path(options.source), key=options.key, header=options.header, test_key=options.test_key)
         words = source.file + (f", array {options.key}" if options.key else "")
     kept, spent = kept_rows(source, options.where)
     given_by = context_columns(source, options.context)
@@ -154,13 +122,13 @@ def load_data(recipe: Recipe) -> Table:
         if options.columns or options.drop or options.units:
             raise DataError(f"{source.file}: these are images; there are no columns to name")
         names, rows = (), source.array if kept is None else source.array[kept]
-    sheet = _sheet(source, names, rows, kept)
-    sheet.check()
-    step = _steps(sheet, source, options, given)
-    sheet.check_variation(step)
-    sheet.check_bounds(options.low, options.high, closed=step is not None)
+    labelled = _label_rows(source, names, rows, kept)
+    labelled.check()
+    step = _bin_widths(labelled, source, options, given)
+    labelled.check_variation(step)
+    labelled.check_bounds(options.low, options.high, closed=step is not None)
     units = column_units(source, options.units, (*names, *given_by))
-    context = read_context(source, options, given_by, kept, units)
+    context = read_context(source, options, names=given_by, kept=kept, units=units)
     if source.named:
         known = {feature.name: feature.unit for feature in features}
         features = tuple(Feature(name=n, unit=units.get(n, known.get(n))) for n in names)
@@ -182,43 +150,12 @@ def load_data(recipe: Recipe) -> Table:
         low=options.low,
         high=options.high,
         words=f"{words}{where}: {len(rows) - held_out} rows {event}{condition}{besides}",
-        notes=sheet.notes(step) + (context.notes if context else ()),
+        notes=labelled.notes(step) + (context.notes if context else ()),
         context=context.rows if context else None,
         context_features=context.features if context else (),
         context_labels=context.labels if context else (),
         held_out=held_out,
     )
-
-
-def split(table: Table, options: DataRecipe, seed: int) -> Split:
-    """Cut a table into training, validation and held-out rows, at random by seed, or as the table says.
-
-    Args:
-        table: the rows.
-        options: `validation` and `test` are the fractions.
-        seed: the same seed, the same cut.
-
-    Raises:
-        DataError: where a column of the context is constant in the training rows, as a class of few rows may be.
-    """
-    count = len(table.rows) - table.held_out
-    validation, test = (max(2, round(count * part)) for part in (options.validation, options.test))
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(derived_seed(seed, "split")))
-    if table.held_out:
-        count, test = len(table.rows), table.held_out
-        order = torch.cat((torch.arange(count - test, count), order))
-    rows = torch.from_numpy(table.rows).to(torch.float32)[order]
-    parts = slice(test + validation, None), slice(test, test + validation), slice(0, test)
-    if table.context is None:
-        return Split(*(rows[part] for part in parts))
-    context = torch.from_numpy(table.context).to(torch.float32)[order]
-    same = torch.nonzero(context[parts[0]].amax(dim=0) == context[parts[0]].amin(dim=0)).flatten().tolist()
-    if same:
-        raise DataError(
-            f"{table.context_labels[same[0]]}: this is the same in all {count - test - validation} training rows, so "
-            "that nothing can be learned of it; leave such rows out, or give another seed"
-        )
-    return Split(*(rows[part] for part in parts), *(context[part] for part in parts))
 
 
 def _check_names(file: str, features: Sequence[Feature], context: Context | None) -> None:
@@ -241,17 +178,21 @@ def _of_builtin(name: str, dataset: datasets.Dataset) -> Source:
     return Source(name, {n: rows[:, i] for i, n in enumerate(names)}, named=bool(features), beside=dataset.beside)
 
 
-def _sheet(source: Source, names: Sequence[str], rows: FloatArray, kept: npt.NDArray[np.bool_] | None) -> Sheet:
+def _label_rows(
+    source: Source, names: Sequence[str], rows: FloatArray, kept: npt.NDArray[np.bool_] | None
+) -> LabelledRows:
     if names:
         labels, keys = [column_label(source, name) for name in names], list(names)
     else:
         places = list(np.ndindex(rows.shape[1:]))
         keys = [", ".join(map(str, place)) for place in places]
         labels = [f"pixel [{key}]" for key in keys]
-    return Sheet(source.file, rows, labels, keys, row_places(source, kept))
+    return LabelledRows(file=source.file, rows=rows, labels=labels, keys=keys, place=row_places(source, kept))
 
 
-def _steps(sheet: Sheet, source: Source, options: DataRecipe, given: Quantization | None) -> FloatArray | None:
+def _bin_widths(
+    labelled: LabelledRows, source: Source, options: DataRecipe, given: Quantization | None
+) -> FloatArray | None:
     """The bins' widths ``[*event]``, 0 where a column is not dequantized; None where none is.
 
     Pixels of an image share one step; the columns of a table have one each.
@@ -259,18 +200,18 @@ def _steps(sheet: Sheet, source: Source, options: DataRecipe, given: Quantizatio
     if not options.dequantize and not options.dequantize_columns:
         return None
     stated = options.step if options.step is not None or given is None else given.step
-    event = sheet.rows.shape[1:]
+    event = labelled.rows.shape[1:]
     if source.array is not None:
         if options.dequantize_columns:
             raise DataError(f"{source.file}: these are images; dequantize takes all of their pixels")
-        step = grid_step(sheet.rows) if stated is None else stated
-        if step is None or not is_on_grid(sheet.rows, step):
+        step = grid_step(labelled.rows) if stated is None else stated
+        if step is None or not is_on_grid(labelled.rows, step):
             raise DataError(f"{source.file}: the pixels are no multiples of {step or 'any step'} apart")
         return np.full(event, step)
     wanted = {find_column(source, name) for name in options.dequantize_columns}
     steps = np.zeros(event)
-    for column, name in enumerate(sheet.keys):
-        values = sheet.flat[:, column]
+    for column, name in enumerate(labelled.keys):
+        values = labelled.flat[:, column]
         whole = bool(np.all(values == np.round(values))) if stated is None else is_on_grid(values, stated)
         if not (name in wanted if wanted else whole):
             continue
@@ -278,11 +219,11 @@ def _steps(sheet: Sheet, source: Source, options: DataRecipe, given: Quantizatio
             continue  # for the check of variation to refuse
         step = grid_step(values) if stated is None else stated
         if step is None or not is_on_grid(values, step):
-            raise sheet.error(
+            raise labelled.error(
                 column, f"is not on a grid of step {step:g}" if step else "has no regular step; give one with --step"
             )
         steps[column] = step
-    missing = wanted - set(sheet.keys)
+    missing = wanted - set(labelled.keys)
     if missing:
         raise DataError(f"{source.file}: column {min(missing)!r} is to be dequantized, and is not fitted")
     if not steps.any():

@@ -1,10 +1,11 @@
-"""Files of rows: CSV, .npy, .npz, Parquet and folders of PNGs, read by libraries. Says where in the file a fault lies.
+"""The readers of files of rows: CSV, .npy, .npz, Parquet and folders of PNGs. Libraries read; a fault names its place.
 
-What the rows mean (which to keep, whether they can be fitted) is `models.data.load`'s business. Must not import torch.
+`models.data.load` decides which rows are kept and whether they can be fitted. Must not import torch.
 """
 
 from __future__ import annotations
 
+import csv
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ import pyarrow.parquet
 from models.data.image_files import read_images
 from service.errors import DataError, Reason
 
-__all__ = ["FloatArray", "Source", "is_number", "read_source", "to_numbers"]
+__all__ = ["FloatArray", "Source", "cell_number", "read_source", "to_numbers"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -72,6 +73,9 @@ def read_source(path: Path, key: str | None = None, header: bool | None = None, 
         header: whether a CSV's first line names the columns; None looks: it does where no cell of it is a number.
         test_key: the array of an .npz that is to be held out; its rows come after those of the other.
 
+    Returns:
+        What it holds.
+
     Raises:
         DataError: where there is no such file, it is not what its name says, or its rows have different lengths.
     """
@@ -106,8 +110,7 @@ def _read_csv(path: Path, header: bool | None) -> Source:
         raise DataError(f"{path.name}: the file is empty")
     delimiter = max(_DELIMITERS, key=first.count)  # the first of equals: a single column has none of them
     # pyarrow takes the names from the first line only where there is one; as text, a cell stays as it was written.
-    names = [cell.strip().strip('"').strip() for cell in first.rstrip("\r\n").split(delimiter)]
-    named = not any(is_number(name) for name in names) if header is None else header
+    named = _is_header(path.name, first, delimiter) if header is None else header
     # pyarrow takes no header that ends with the file; then it is the only line.
     whole = first.endswith("\n")
     skipped: list[pa.csv.InvalidRow] = []
@@ -152,13 +155,25 @@ def _read_csv(path: Path, header: bool | None) -> Source:
     return Source(path.name, dict(zip(keys, table.columns, strict=True)), named, place=place)
 
 
-def is_number(text: str) -> bool:
-    """Whether a text is a number, as Python reads it."""
+def cell_number(text: str) -> float | None:
+    """The number in a cell of text; None where it holds none.
+
+    It is what Python reads as a float, but for underscores between digits: spaces around it, a sign, an exponent, nan
+    and inf are taken; hexadecimal digits are not.
+    """
     try:
-        float(text)
+        return None if "_" in text else float(text)
     except ValueError:
-        return False
-    return True
+        return None
+
+
+def _is_header(file: str, line: str, delimiter: str) -> bool:
+    """Whether a CSV's first line names the columns: no cell of it is a number."""
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter))
+    except csv.Error as error:
+        raise DataError(f"{file}: this is not CSV: {error}") from error
+    return all(cell_number(cell) is None for cell in cells)
 
 
 def _lines(path: Path, named: bool) -> Callable[[int], str]:
@@ -314,16 +329,19 @@ def to_numbers(column: Any) -> tuple[FloatArray, list[tuple[int, str]]]:  # noqa
         return np.full(len(column), np.nan), [(0, f"a column of type {kind}")] if len(column) else []
     text = pc.utf8_trim_whitespace(column)
     try:
-        return np.asarray(text.cast(pa.float64()).to_numpy(), np.float64), []
+        numbers = np.asarray(text.cast(pa.float64()).to_numpy(), np.float64)
     except pa.ArrowInvalid:
         return _cell_by_cell(text.to_pylist())
+    # Arrow gives NaN for a missing cell, and for some texts that are no numbers, such as nan(1).
+    return _cell_by_cell(text.to_pylist()) if np.isnan(numbers).any() else (numbers, [])
 
 
 def _cell_by_cell(cells: list[str | None]) -> tuple[FloatArray, list[tuple[int, str]]]:
     numbers, bad = np.full(len(cells), np.nan), []
     for row, cell in enumerate(cells):
-        try:
-            numbers[row] = pa.scalar(cell or "").cast(pa.float64()).as_py()
-        except pa.ArrowInvalid:
+        number = cell_number(cell or "")
+        if number is None:
             bad.append((row, repr(cell[:60]) if cell else "nothing"))
+        else:
+            numbers[row] = number
     return numbers, bad

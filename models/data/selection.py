@@ -1,4 +1,4 @@
-"""Which rows and columns of a file are fitted: conditions, names, numbers and units, held against what is there."""
+"""The selection of the rows and columns of a file that are fitted: conditions, names, numbers and units."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from models.data.readers import FloatArray, Source, is_number, to_numbers
+from models.data.readers import FloatArray, Source, cell_number, to_numbers
 from models.recipe import DataRecipe, nearest
 from service.errors import DataError, Reason
 
@@ -66,8 +66,9 @@ def kept_rows(source: Source, conditions: Sequence[str]) -> tuple[npt.NDArray[np
 
 def _holds(name: str, column: Any, sign: str, value: str) -> npt.NDArray[np.bool_]:  # noqa: ANN401  as `Source` has it
     numbers, bad = to_numbers(column)
-    if not bad and is_number(value):
-        return np.asarray(_COMPARISONS[sign](numbers, float(value)), np.bool_)
+    number = cell_number(value)
+    if not bad and number is not None:
+        return np.asarray(_COMPARISONS[sign](numbers, number), np.bool_)
     if sign not in ("=", "==", "!="):
         raise DataError(f"where: {name} is not a column of numbers, so {sign} does not apply to it")
     cells = column.tolist() if isinstance(column, np.ndarray) else column.to_pylist()
@@ -84,6 +85,9 @@ def chosen_columns(
         options: `columns` or `drop`.
         spent: columns that a condition made constant; they are left out unless they are asked for.
         context: columns that the flow is conditioned on; they are never fitted.
+
+    Returns:
+        Their names as the file has them.
 
     Raises:
         DataError: for a column that is not there, is asked for twice or is one of the context, or where none is left.
@@ -128,13 +132,16 @@ def row_places(source: Source, kept: npt.NDArray[np.bool_] | None) -> Callable[[
 
 
 def numbers_of(source: Source, columns: Mapping[str, Any], kept: npt.NDArray[np.bool_] | None, hint: str) -> FloatArray:
-    """Columns side by side, ``[N, D]``.
+    """Columns as numbers, side by side.
 
     Args:
         source: the file.
         columns: name -> values.
         kept: which rows, bool; None for all.
         hint: what ends the error.
+
+    Returns:
+        float64 ``[N, D]``, of the rows that are kept.
 
     Raises:
         DataError: where a cell is no number; row and column are named.
@@ -156,7 +163,15 @@ def numbers_of(source: Source, columns: Mapping[str, Any], kept: npt.NDArray[np.
 
 
 def column_units(source: Source, units: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """The units of the columns `names`, by name.
+    """The units of columns, by their names.
+
+    Args:
+        source: the file.
+        units: column -> unit, as the recipe has them: by name or by number.
+        names: the columns that are fitted or condition the flow.
+
+    Returns:
+        Column -> unit, by the names of the file.
 
     Raises:
         DataError: for a unit of a column that is not there, or is not fitted.

@@ -1,1 +1,1 @@
-"""From a flow in torch to the graphs of a bundle, and the gate that they must pass."""
+"""The export of a flow in torch: the graphs of a bundle, and the gate that they must pass."""

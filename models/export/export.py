@@ -1,4 +1,4 @@
-"""From a trained flow to a bundle: graphs, parity gate, calibration, golden rows, manifest.
+"""The export of a trained flow as a bundle: graphs, parity gate, calibration, golden rows, manifest.
 
 Nothing is written before the gate has passed, and then the whole bundle or nothing.
 """
@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.export.exported_graph import ExportedGraph
 from models.export.gate import BATCHES, check_flow, check_graphs, reference
 from models.export.graph import OPSET, export_graph
 from models.export.invariance import check_invariance
 from models.export.probes import make_probes, outside_support
-from models.export.resolvable import resolvable
-from models.export.session import Graph
+from models.export.resolution import keep_resolvable
 from models.export.trace import export_trace, trace_steps
 from models.flows.bases import sample_base
 from models.flows.flow import Flow
@@ -98,8 +98,8 @@ def export_flow(
             the support; or where `version` is there already.
     """
     say = progress or (lambda _: None)
-    rows = _as_float32(held_out, flow.event_shape, "held_out", None)
-    given = None if context is None else _as_float32(context, (flow.context_width,), "context", rows.shape[0])
+    rows = _as_float32(held_out, flow.event_shape, name="held_out", rows=None)
+    given = None if context is None else _as_float32(context, (flow.context_width,), name="context", rows=rows.shape[0])
     if (given is None) != (flow.context_width == 0):
         raise DataError(f"the flow takes {flow.context_width} columns of context; held_out came with another number")
     _check_inside(flow, rows)
@@ -108,14 +108,14 @@ def export_flow(
     exact = reference(flow)
     probes = make_probes(rows, given, flow.support)
     if far_rows == "resolvable":
-        probes = resolvable(flow, exact, probes)
+        probes = keep_resolvable(flow, exact, probes)
     check_flow(exact, probes)
     graphs = {}
     for direction in ("forward", "inverse"):
         say(f"exporting {direction}.onnx")
         graphs[direction] = export_graph(flow, direction)
     say("comparing the graphs with the flow in float64")
-    forward, inverse = Graph(graphs["forward"], "forward"), Graph(graphs["inverse"], "inverse")
+    forward, inverse = ExportedGraph(graphs["forward"], "forward"), ExportedGraph(graphs["inverse"], "inverse")
     parity = check_graphs(exact, forward, inverse, probes)
     check_invariance(forward, probes.x, probes.context)
     latents = sample_base(flow.base, probes.x.shape[0], flow.width, torch.Generator().manual_seed(0)).numpy()
@@ -167,6 +167,9 @@ def golden_rows(exact: Flow, held_out: Float32, context: Float32 | None, log_pro
         held_out: float32 ``[M, *event]``.
         context: float32 ``[M, C]``, or None.
         log_prob: ``[M]``, to choose by.
+
+    Returns:
+        At most `GOLDEN_ROWS` rows, and one outside.
     """
     count = min(GOLDEN_ROWS, held_out.shape[0])
     chosen = np.argsort(log_prob, kind="stable")[np.linspace(0, held_out.shape[0] - 1, count).round().astype(int)]
@@ -180,10 +183,16 @@ def golden_rows(exact: Flow, held_out: Float32, context: Float32 | None, log_pro
     with torch.no_grad():
         z, ladj = exact(rows, None if given is None else torch.from_numpy(given.astype(np.float64)))
         answers = exact.masked(rows, exact.base_log_prob(z) + ladj)
-    return Golden(x, z.numpy(), ladj.numpy(), answers.numpy(), given)
+    return Golden(
+        x=x,
+        z=z.numpy(),
+        log_abs_det_jacobian=ladj.numpy(),
+        log_prob=answers.numpy(),
+        context=given,
+    )
 
 
-def _as_float32(values: Tensor | npt.ArrayLike, shape: tuple[int, ...], name: str, rows: int | None) -> Float32:
+def _as_float32(values: Tensor | npt.ArrayLike, shape: tuple[int, ...], *, name: str, rows: int | None) -> Float32:
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     if array.shape[1:] != shape or array.shape[0] < 2 or array.shape[0] != (rows or array.shape[0]):
         expected = f"[{rows or 'at least 2'}, {', '.join(map(str, shape))}]"

@@ -1,7 +1,7 @@
 """The parity gate: what an exported graph must show before a bundle of it is written.
 
-A graph can be wrong while its export succeeds: a batch size frozen into it, a log-determinant with the wrong sign,
-an inverse that is not the inverse, NaN far from the data. Each is looked for here, in float64 where there is a
+A graph can be wrong while its export succeeds: a batch size frozen into it, a log-determinant with the wrong sign, an
+inverse that is not the inverse, NaN far from the data. The gate looks for each of them, in float64 where there is a
 choice, and one finding stops the export.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -16,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.export.exported_graph import ExportedGraph, GraphOutputs
 from models.export.probes import Probes
-from models.export.session import Answers, Graph
 from models.flows.bases import sample_base
 from models.flows.flow import Flow
 from service.bundle.manifest import Parity
@@ -80,11 +81,11 @@ def check_flow(exact: Flow, probes: Probes, seed: int = 0) -> None:
         ("log_abs_det_jacobian of the inverse, negated,", -inverse_ladj.numpy(), ladj[held_out]),
         ("log_prob of the inverse", inverse_log_prob.numpy(), log_prob[held_out]),
     ):
-        compare(what, "in float64", actual, expected, _EXACT, probes)
-    _check_jacobian(exact, x, context, ladj[held_out], probes, seed)
+        compare(actual, expected, what=what, where="in float64", bound=_EXACT, probes=probes)
+    _check_jacobian(exact, x, context, ladj=ladj[held_out], probes=probes, seed=seed)
 
 
-def check_graphs(exact: Flow, forward: Graph, inverse: Graph, probes: Probes, seed: int = 0) -> Parity:
+def check_graphs(exact: Flow, forward: ExportedGraph, inverse: ExportedGraph, probes: Probes, seed: int = 0) -> Parity:
     """Hold both graphs against the float64 flow, in every batch size of `BATCHES`.
 
     Args:
@@ -101,30 +102,39 @@ def check_graphs(exact: Flow, forward: Graph, inverse: Graph, probes: Probes, se
         ParityFailed: naming the quantity, the batch size, the row and both values.
     """
     worst = dict.fromkeys(("log_prob", "log_abs_det_jacobian", "z", "x"), 0.0)
-    expected = Answers(*_forward(exact, _exactly(probes.x), _tensor(probes.context)))
+    expected = GraphOutputs(*_forward(exact, _exactly(probes.x), _tensor(probes.context)))
     z = _latents(exact, probes.x.shape[0], seed)
     with torch.no_grad():
         generated = exact.inverse_log_prob(_exactly(z), _tensor(probes.context))
-    inverted = Answers(*(part.numpy() for part in generated))
+    inverted = GraphOutputs(*(part.numpy() for part in generated))
     for batch in BATCHES:
         for graph, rows, answers in ((forward, probes.x, expected), (inverse, z, inverted)):
             actual = graph(rows, probes.context, batch)
-            where = f"of {graph.direction}.onnx in batches of {batch}"
-            label = probes if graph is forward else None
+            check = partial(
+                compare,
+                where=f"of {graph.direction}.onnx in batches of {batch}",
+                probes=probes if graph is forward else None,
+            )
             size = 1.0 + np.abs(answers.value).reshape(rows.shape[0], -1).max(axis=1)
             size = size.reshape(-1, *(1 for _ in answers.value.shape[1:]))
-            compare(graph.output, where, actual.value, answers.value, LATENT_TOLERANCE, label, size)
+            check(actual.value, answers.value, what=graph.output, bound=LATENT_TOLERANCE, unit=size)
             worst[graph.output] = max(worst[graph.output], relative_error(actual.value, answers.value))
             ladj_unit = log_det_unit(answers.log_prob, exact.width)
             for name, unit in (("log_abs_det_jacobian", ladj_unit), ("log_prob", 1.0)):
-                error = compare(name, where, getattr(actual, name), getattr(answers, name), TOLERANCE, label, unit)
+                error = check(getattr(actual, name), getattr(answers, name), what=name, bound=TOLERANCE, unit=unit)
                 worst[name] = max(worst[name], error)
     held_out = probes.held_out
     context = None if probes.context is None else probes.context[held_out]
     latent = forward(probes.x[held_out], context, BATCHES[-1]).value.astype(np.float32)
     back = inverse(latent, context, BATCHES[-1])
-    where = "after forward.onnx and inverse.onnx"
-    round_trip = compare("x", where, back.value, probes.x[held_out].astype(np.float64), ROUND_TRIP_TOLERANCE, probes)
+    round_trip = compare(
+        back.value,
+        probes.x[held_out].astype(np.float64),
+        what="x",
+        where="after forward.onnx and inverse.onnx",
+        bound=ROUND_TRIP_TOLERANCE,
+        probes=probes,
+    )
     return Parity(
         tolerance=TOLERANCE,
         batches=list(BATCHES),
@@ -150,7 +160,9 @@ def _latents(exact: Flow, rows: int, seed: int) -> Float32:
     return draws.numpy().astype(np.float32)
 
 
-def _check_jacobian(exact: Flow, x: Tensor, context: Tensor | None, ladj: Float64, probes: Probes, seed: int) -> None:
+def _check_jacobian(
+    exact: Flow, x: Tensor, context: Tensor | None, *, ladj: Float64, probes: Probes, seed: int
+) -> None:
     if exact.width > _JACOBIAN_WIDTH:
         return
     rows = 1 if exact.width > _JACOBIAN_WIDTH // 8 else min(_JACOBIAN_ROWS, x.shape[0])
@@ -166,26 +178,43 @@ def _check_jacobian(exact: Flow, x: Tensor, context: Tensor | None, ladj: Float6
         jacobian: Any = torch.autograd.functional.jacobian(single, x[row])  # type: ignore[no-untyped-call]
         by_differentiation[position] = torch.linalg.slogdet(jacobian.reshape(exact.width, exact.width))[1]
     what = "log_abs_det_jacobian, against the Jacobian by differentiation,"
-    compare(what, "in float64", ladj[chosen], by_differentiation, _EXACT, probes)
+    compare(ladj[chosen], by_differentiation, what=what, where="in float64", bound=_EXACT, probes=probes)
 
 
 def compare(
-    what: str,
-    where: str,
     actual: Float64,
     expected: Float64,
+    *,
+    what: str,
+    where: str,
     bound: float,
     probes: Probes | None,
-    size: Float64 | float = 1.0,
+    unit: Float64 | float = 1.0,
 ) -> float:
-    """The greatest relative error, in units of `size`; ParityFailed where it is over `bound`, naming the worst row."""
+    """Hold one quantity against what it should be.
+
+    Args:
+        actual: ``[N, ...]``.
+        expected: of the same shape.
+        what: the quantity, for an error.
+        where: what ends its name there.
+        bound: the greatest relative error that there may be.
+        probes: the rows, in words; None where they are draws from the base.
+        unit: what both are divided by first; it broadcasts against them.
+
+    Returns:
+        The greatest relative error.
+
+    Raises:
+        ParityFailed: it is over the bound, or the shapes differ; the worst row is named, with both values.
+    """
     if actual.shape != expected.shape:
         raise ParityFailed(f"{what} {where} has shape {list(actual.shape)}; expected {list(expected.shape)}")
-    error = relative_error(actual / size, expected / size)
+    error = relative_error(actual / unit, expected / unit)
     if error <= bound:
         return error
     shape = (actual.shape[0], -1)
-    pairs = [(a.reshape(shape), e.reshape(shape)) for a, e in ((actual / size, expected / size), (actual, expected))]
+    pairs = [(a.reshape(shape), e.reshape(shape)) for a, e in ((actual / unit, expected / unit), (actual, expected))]
     (scaled_actual, scaled_expected), (flat_actual, flat_expected) = pairs
     row = int(np.argmax([relative_error(a, e) for a, e in zip(scaled_actual, scaled_expected, strict=True)]))
     entries = [relative_error(a, e) for a, e in zip(scaled_actual[row], scaled_expected[row], strict=True)]

@@ -1,4 +1,4 @@
-"""A flow's two directions, and its trace, as ONNX graphs: torch.export, clean-up, bytes.
+"""The export of a flow's two directions, and of its trace, as ONNX graphs: torch.export, rewrites, bytes.
 
 The bytes depend on the weights and the library versions alone: names of files and stack traces, which the exporter
 leaves in every node, are taken out.
@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Final, Literal
+from typing import Final
 
 import onnx_ir as ir
 import torch
@@ -22,17 +22,15 @@ from torch import Tensor, nn
 from models.export.rewrites.loops import build_loops
 from models.export.rewrites.reductions import merge_column_sums
 from models.export.rewrites.simplify import simplify
-from models.export.session import IN_AND_OUT
 from models.flows.flow import Flow
 from service.bundle.operators import check_graph
 from service.errors import ForbiddenGraph
+from service.onnx.signature import CONTEXT, TENSORS, Direction
 
-__all__ = ["OPSET", "Direction", "export_graph"]
+__all__ = ["OPSET", "export_graph"]
 
 OPSET: Final = 18
 """The ONNX opset of every graph: the one that torch's exporter writes itself, so that nothing is converted."""
-
-Direction = Literal["forward", "inverse", "trace"]
 
 _FOLDED_VALUES: Final = 1 << 24
 """What depends on no row is computed at export, up to so many values: the exporter itself stops at a masked weight."""
@@ -48,35 +46,31 @@ _LOGGERS: Final = (
 _EXAMPLE_ROWS = 3  # neither 0 nor 1, which torch.export would take for constants
 
 
-class _Forward(nn.Module):
-    """x[, context] -> z, log_abs_det_jacobian, log_prob."""
+class _OneDirection(nn.Module):
+    """A flow whose call is one of its directions: the exporter writes what a module's call computes."""
 
     def __init__(self, flow: Flow) -> None:
         super().__init__()
         self.flow = flow
+
+
+class _Forward(_OneDirection):
+    """x[, context] -> z, log_abs_det_jacobian, log_prob."""
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         z, ladj = self.flow(x, context)
         return z, ladj, self.flow.masked(x, self.flow.base_log_prob(z) + ladj)
 
 
-class _Inverse(nn.Module):
+class _Inverse(_OneDirection):
     """z[, context] -> x, log_abs_det_jacobian, log_prob at x."""
-
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()
-        self.flow = flow
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         return self.flow.inverse_log_prob(z, context)
 
 
-class _Trace(nn.Module):
+class _Trace(_OneDirection):
     """x[, context] -> the event after each step, flat, their log-determinants, and log_prob."""
-
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()
-        self.flow = flow
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         values, terms = self.flow.trace(x, context)
@@ -88,7 +82,7 @@ class _Trace(nn.Module):
         return torch.stack([value.flatten(1) for value in values], dim=1), ladjs, log_prob
 
 
-_MODULES: Final = {"forward": _Forward, "inverse": _Inverse, "trace": _Trace}
+_MODULES: Final[dict[Direction, type[_OneDirection]]] = {"forward": _Forward, "inverse": _Inverse, "trace": _Trace}
 
 
 def export_graph(flow: Flow, direction: Direction) -> bytes:
@@ -99,18 +93,18 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
         direction: "forward": x -> z; "inverse": z -> x; "trace": x -> the event after each step.
 
     Returns:
-        The bytes of the file, with inputs and outputs as CONTRACT says and N dynamic. The same weights give the
-        same bytes.
+        The bytes of the file, with the inputs and outputs of `service.onnx.signature.TENSORS` and N dynamic. The same
+        weights give the same bytes.
 
     Raises:
         ForbiddenGraph: where the flow needs an operator outside the allow-list, or cannot be traced at all: it
             looks at the values of its rows, or fixes their number.
     """
-    signature = IN_AND_OUT[direction]
-    event = torch.zeros(_EXAMPLE_ROWS, *(flow.event_shape if signature.given == "x" else (flow.width,)))
-    inputs = {signature.given: event}
+    names = TENSORS[direction]
+    event = torch.zeros(_EXAMPLE_ROWS, *(flow.event_shape if direction != "inverse" else (flow.width,)))
+    inputs = {names.rows: event}
     if flow.context_width:
-        inputs["context"] = torch.zeros(_EXAMPLE_ROWS, flow.context_width)
+        inputs[CONTEXT] = torch.zeros(_EXAMPLE_ROWS, flow.context_width)
     rows = torch.export.Dim("N", min=1)
     module = _MODULES[direction](flow).eval()
     with _quiet():
@@ -121,7 +115,7 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
                 dynamo=True,
                 dynamic_shapes={name: {0: rows} for name in inputs},
                 input_names=list(inputs),
-                output_names=list(signature.outputs),
+                output_names=list(names.outputs),
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,
@@ -145,9 +139,8 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
     merge_column_sums(model)
     build_loops(model)
     DeduplicateInitializersPass()(model)
-    CommonSubexpressionEliminationPass()(
-        model
-    )  # last: two Loops that start alike keep a mark each until they are built
+    # Last: two Loops that start alike keep a mark each until they are built.
+    CommonSubexpressionEliminationPass()(model)
     _strip(model, f"flow_{direction}")
     data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     check_graph(data, f"{direction}.onnx")

@@ -1,17 +1,17 @@
-"""Same row, same bits: whether a graph gives a row the same digits at every place of every batch.
+"""The check that a graph is batch-invariant: it gives a row the same bits at every place of every batch.
 
-Holds for batches of a multiple of `BATCH_MULTIPLE` rows, to which the server pads: the last rows of an odd batch take
-another way through a processor's vector units.
+Batches are a multiple of `BATCH_MULTIPLE` rows long, as the server pads them. The last rows of an odd batch take
+another way through a processor's vector units, and may have other bits.
 """
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from models.export.session import Answers
+from models.export.exported_graph import ExportedGraph
 from service.bundle.parity import BATCH_MULTIPLE
 from service.errors import ParityFailed
 
@@ -23,14 +23,7 @@ _SHIFTS: Final = (0, 1, 2, 3, 7)
 Float32 = npt.NDArray[np.float32]
 
 
-class _Graph(Protocol):
-    direction: str
-    output: str
-
-    def __call__(self, rows: Float32, context: Float32 | None, batch: int) -> Answers: ...
-
-
-def check_invariance(graph: _Graph, rows: Float32, context: Float32 | None = None) -> None:
+def check_invariance(graph: ExportedGraph, rows: Float32, context: Float32 | None = None) -> None:
     """Run the same rows in batches of several sizes, moved on by several places, and compare bit for bit.
 
     Args:

@@ -1,4 +1,4 @@
-"""The rows that the parity gate tries: held-out ones, rows far outside the data, and rows outside the support."""
+"""The probes of the parity gate: held-out rows, rows far outside the data, and rows outside the support."""
 
 from __future__ import annotations
 
@@ -54,6 +54,9 @@ def make_probes(held_out: Float32, context: Float32 | None, support: Support | N
         support: where it bounds the data, far rows are clipped into it, and rows on its ends, next to them and
             outside are added.
         seed: of the directions.
+
+    Returns:
+        The held-out rows first, and the others with a label each.
     """
     event, flat = held_out.shape[1:], held_out.reshape(held_out.shape[0], -1).astype(np.float64)
     width = flat.shape[1]
@@ -83,7 +86,7 @@ def make_probes(held_out: Float32, context: Float32 | None, support: Support | N
         rows_of = np.concatenate((chosen, random.integers(0, held_out.shape[0], far.shape[0])))
         borrowed = np.ascontiguousarray(context[rows_of], np.float32)
     x = np.concatenate((held_out[chosen], far.reshape(-1, *event).astype(np.float32)))
-    return Probes(x, borrowed, tuple(labels))
+    return Probes(x=x, context=borrowed, labels=tuple(labels))
 
 
 def _edges(row: Float32, support: Support) -> tuple[Float32, list[str]]:

@@ -1,18 +1,19 @@
-"""The chain made visible: trace.onnx, its steps' names and shapes, and what it must show before a bundle holds it."""
+"""The trace of a flow: trace.onnx, its steps' names and shapes, and what it must show before a bundle holds it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
 import torch
 
+from models.export.exported_graph import ExportedGraph
 from models.export.gate import BATCHES, LATENT_TOLERANCE, compare
 from models.export.graph import export_graph
 from models.export.invariance import check_invariance
 from models.export.probes import Probes
-from models.export.session import Graph
 from models.flows.flow import Flow
 from service.bundle.manifest import Step
 from service.bundle.parity import TOLERANCE, log_det_unit
@@ -45,16 +46,19 @@ def export_trace(flow: Flow, exact: Flow, probes: Probes) -> bytes:
         exact: the same in float64, from `models.export.gate.reference`.
         probes: the rows to try.
 
+    Returns:
+        The bytes of the file.
+
     Raises:
         ForbiddenGraph: as `models.export.graph.export_graph`.
         ParityFailed: as `check_trace`.
     """
     data = export_graph(flow, "trace")
-    check_trace(exact, Graph(data, "trace"), probes)
+    check_trace(exact, ExportedGraph(data, "trace"), probes)
     return data
 
 
-def check_trace(exact: Flow, graph: Graph, probes: Probes) -> None:
+def check_trace(exact: Flow, graph: ExportedGraph, probes: Probes) -> None:
     """Hold a trace against the flow in float64, in every batch size of `models.export.gate.BATCHES`.
 
     The event after each step and each step's log-determinant are those of the flow, the terms sum to the whole, and
@@ -79,12 +83,11 @@ def check_trace(exact: Flow, graph: Graph, probes: Probes) -> None:
     unit = log_det_unit(log_prob, exact.width)
     for batch in BATCHES:
         actual = graph(probes.x, probes.context, batch)
-        where = f"of trace.onnx in batches of {batch}"
-        compare("values", where, actual.value, value, LATENT_TOLERANCE, probes, size)
-        each = torch.stack(terms, dim=1).numpy()
-        compare("log_abs_det_jacobians", where, actual.log_abs_det_jacobian, each, TOLERANCE, probes, unit[:, None])
-        whole = actual.log_abs_det_jacobian.sum(axis=1)
-        compare("the sum of log_abs_det_jacobians", where, whole, ladj.numpy(), TOLERANCE, probes, unit)
-        compare("log_prob", where, actual.log_prob, log_prob, TOLERANCE, probes)
+        check = partial(compare, probes=probes, where=f"of trace.onnx in batches of {batch}")
+        check(actual.value, value, what="values", bound=LATENT_TOLERANCE, unit=size)
+        found, each = actual.log_abs_det_jacobian, torch.stack(terms, dim=1).numpy()
+        check(found, each, what="log_abs_det_jacobians", bound=TOLERANCE, unit=unit[:, None])
+        check(found.sum(axis=1), ladj.numpy(), what="the sum of log_abs_det_jacobians", bound=TOLERANCE, unit=unit)
+        check(actual.log_prob, log_prob, what="log_prob", bound=TOLERANCE)
     tried = max(1, _TRIED_VALUES // value[0].size)
     check_invariance(graph, probes.x[:tried], None if probes.context is None else probes.context[:tried])

@@ -8,13 +8,14 @@ from typing import Final
 import torch
 from torch import nn
 
-from models.export.graph import Direction, export_graph
+from models.export.graph import export_graph
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Flatten
 from models.importing.adapted import Unsupported
 from models.importing.descriptions import layer_name
 from service.bundle.bases import NormalBase
 from service.errors import ForbiddenGraph
+from service.onnx.signature import Direction
 
 __all__ = ["blamed"]
 

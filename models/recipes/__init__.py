@@ -1,1 +1,1 @@
-"""Recipes to start from: data that is not shipped, or flows that take longer than those of `models.zoo`."""
+"""The recipes to start from: data that is not shipped, or flows that take longer than those of `models.zoo`."""

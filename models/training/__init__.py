@@ -1,1 +1,1 @@
-"""Fits by maximum likelihood: the loop, its checkpoints, the evaluation on held-out rows, and the report."""
+"""The training by maximum likelihood: the fit, its checkpoints, the evaluation on held-out rows, and the report."""

@@ -1,4 +1,4 @@
-"""A fit on disk, whole: what it needs to go on after a kill as if nothing had happened.
+"""The checkpoint: a fit on disk, with all that it needs to go on after a kill as if nothing had happened.
 
 A checkpoint holds tensors, numbers and text only, and is read with `weights_only`, so that no code comes out of it.
 """

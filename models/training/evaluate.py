@@ -1,4 +1,4 @@
-"""What a fitted flow is worth: its log-likelihood on rows held out, beside a full-covariance Gaussian's."""
+"""The evaluation of a fitted flow: its log-likelihood on held-out rows, beside a full-covariance Gaussian's."""
 
 from __future__ import annotations
 
@@ -202,6 +202,9 @@ def evaluate(
         centres: ``[M, *event]`` the held-out rows as the user has them; None where nothing is dequantized.
         train_context: ``[N, C]`` the context of the training rows; None for a flow without.
         context: ``[M, C]`` the context of the held-out rows.
+
+    Returns:
+        Both scores, at the centres of the bins too where anything is dequantized.
 
     Raises:
         DataError: where a held-out row has no finite log_prob; each such row is named.

@@ -1,6 +1,6 @@
-"""Maximum likelihood: weights that give the training rows the greatest density, stopped by rows set aside.
+"""The fit by maximum likelihood: weights that give the training rows the greatest density, stopped by validation rows.
 
-Knows rows and a flow; no file but the checkpoint's, no recipe but `FitRecipe`.
+It knows rows and a flow; of files the checkpoint's only, and of the recipe `FitRecipe` only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.data.load import Split, derived_seed
+from models.data.split import Split, derived_seed
 from models.flows.flow import Flow
 from models.flows.preprocess import dequantize
 from models.recipe import FitRecipe
@@ -50,10 +50,17 @@ class Perturbation:
     deviation: Tensor | None = None
 
     @classmethod
-    def of(cls, train: Tensor, step: Tensor | None, noise: float | None, *, bounded: bool) -> Perturbation:
-        """The noise of a fit: `noise` standard deviations of a column that is neither dequantized nor bounded.
+    def of(cls, train: Tensor, *, step: Tensor | None, noise: float | None, bounded: bool) -> Perturbation:
+        """The perturbation of a fit: normal noise on columns that are neither dequantized nor bounded.
 
-        Where `noise` is None, it is `usual_noise` of those columns.
+        Args:
+            train: ``[N, *event]`` the training rows.
+            step: ``[*event]`` the bins' widths, 0 where a column is not dequantized; None for no column.
+            noise: in standard deviations of a column; None for `usual_noise` of those columns.
+            bounded: whether the data is bounded, and so goes without normal noise.
+
+        Returns:
+            What the fit adds to rows.
         """
         if noise == 0 or bounded or (step is not None and bool((step > 0).all())):
             return cls(step)
@@ -114,17 +121,29 @@ class FitResult:
 
 
 def mean_log_prob(flow: Flow, rows: Tensor, context: Tensor | None = None) -> float:
-    """The mean of log p(x) over rows ``[N, *event]`` and their context, in nats, summed in float64."""
-    return float(log_prob(flow, rows, context).to(torch.float64).mean())
-
-
-def log_prob(flow: Flow, rows: Tensor, context: Tensor | None = None) -> Tensor:
-    """Log p(x) ``[N]`` in nats, without gradients, as the flow is served (dropout off).
+    """The mean of log p(x) over rows, in nats, summed in float64.
 
     Args:
         flow: a flow.
         rows: ``[N, *event]``.
         context: ``[N, C]``; None for a flow without.
+
+    Returns:
+        One number.
+    """
+    return float(log_prob(flow, rows, context).to(torch.float64).mean())
+
+
+def log_prob(flow: Flow, rows: Tensor, context: Tensor | None = None) -> Tensor:
+    """Log p(x) of rows, without gradients, as the flow is served (dropout off).
+
+    Args:
+        flow: a flow; it is left in the mode that it was in.
+        rows: ``[N, *event]``.
+        context: ``[N, C]``; None for a flow without.
+
+    Returns:
+        ``[N]`` in nats.
     """
     training = flow.training
     flow.eval()
@@ -171,10 +190,13 @@ def fit(
         seconds_between: at least so many seconds between two checkpoints; the last is always written.
         clock: seconds, ascending.
 
+    Returns:
+        How it went.
+
     Raises:
         DataError: where the likelihood is not finite, again and again, or on every validation row.
     """
-    run = _Run(flow, split, options, seed, perturbation or Perturbation())
+    run = _Run(flow, split, options, seed=seed, perturbation=perturbation or Perturbation())
     if resumed is not None:
         run.restore(resumed)
     with reproducible(options.threads):
@@ -184,7 +206,7 @@ def fit(
             if observe is not None:
                 observe(record)
             if work is not None and (run.finished or clock() - written >= seconds_between):
-                run.checkpoint(origin or Origin({}, "")).save(work)
+                run.checkpoint(origin or Origin(recipe={}, data="")).save(work)
                 written = clock()
     flow.load_state_dict(run.best)
     flow.eval()
@@ -194,7 +216,7 @@ def fit(
 class _Run:
     """The state of a fit, epoch by epoch."""
 
-    def __init__(self, flow: Flow, split: Split, options: FitRecipe, seed: int, perturbation: Perturbation) -> None:
+    def __init__(self, flow: Flow, split: Split, options: FitRecipe, *, seed: int, perturbation: Perturbation) -> None:
         self.flow, self.split, self.options, self.perturbation = flow, split, options, perturbation
         self.seed = seed
         self.generator = torch.Generator().manual_seed(derived_seed(seed, "fit"))
@@ -230,7 +252,11 @@ class _Run:
         return bool(self.stopped)
 
     def epoch(self) -> EpochRecord:
-        """One pass over the training rows, then a look at the validation rows."""
+        """Make one pass over the training rows, then score the validation rows.
+
+        Raises:
+            DataError: the fit is over, and no epoch had a finite validation likelihood.
+        """
         rate = float(self.optimizer.param_groups[0]["lr"])
         with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
             torch.manual_seed(derived_seed(self.seed, f"epoch {len(self.history) + 1}"))
@@ -238,10 +264,15 @@ class _Run:
         judged = cast("Flow", self.average.module)
         validation = mean_log_prob(judged, self.validation, self.split.validation_context)
         number = len(self.history) + 1
-        best = validation if validation > self.best_validation else self.best_validation
-        self.history.append(EpochRecord(number, train, validation, best, rate, skipped))
-        if validation > self.best_validation:  # false for NaN: such weights are never the best
+        better = validation > self.best_validation  # false for NaN: such weights are never the best
+        best = validation if better else self.best_validation
+        if better:
             self.best, self.best_epoch = _snapshot(judged), number
+        self.history.append(
+            EpochRecord(
+                epoch=number, train=train, validation=validation, best=best, learning_rate=rate, skipped=skipped
+            )
+        )
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(validation if math.isfinite(validation) else -math.inf)
         else:

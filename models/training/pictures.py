@@ -1,4 +1,4 @@
-"""The pictures of a report, as PNG bytes. Knows arrays and matplotlib's objects; no pyplot, so no global state."""
+"""The pictures of a report, as PNG bytes. They are handed arrays, and drawn without pyplot and its global state."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The report of a fit: a folder with a page that stands by itself, its pictures, its figures as JSON, and the rows.
 
-Knows nothing of how a flow was fitted or exported; it is told.
+It knows nothing of how a flow was fitted or exported: `Findings` holds all that it says.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.data.load import derived_seed
 from models.data.readers import FloatArray
+from models.data.split import derived_seed
 from models.flows.bases import sample_base
 from models.flows.flow import Flow
 from models.training import pictures
 from models.training.checkpoint import EpochRecord
 from models.training.evaluate import Evaluation, Score
 from models.training.fit import log_prob
-from models.training.held_out import AS_GIVEN, AS_SCORED, CONTEXT, held_out_files
+from models.training.held_out_files import AS_GIVEN, AS_SCORED, CONTEXT, list_held_out_files
 
 __all__ = ["Findings", "draw", "write_report"]
 
@@ -246,7 +246,7 @@ def _page(findings: Findings, drawn: Mapping[str, bytes], folder: Path) -> str:
         files="".join(
             f"<p><code>{file.path.name}</code>: {html.escape(file.words)}, {file.mean:.3f} nats.</p>"
             f"<pre>{html.escape(file.command)}</pre>"
-            for file in held_out_files(findings.evaluation, folder, findings.bundle)
+            for file in list_held_out_files(findings.evaluation, folder, findings.bundle)
         ),
         histogram=images["log_prob"],
         loss=images["loss"],

@@ -1,10 +1,10 @@
-"""From a recipe to a bundle and a report: data, split, flow, fit, evaluation, export. Each part lives elsewhere."""
+"""A training: from a recipe to a bundle and a report, by way of data, split, flow, fit, evaluation and export."""
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from models.architectures import build_flow
-from models.data.load import Split, Table, derived_seed, load_data, split
+from models.data.load import Table, load_data
+from models.data.split import Split, derived_seed, split
 from models.export.export import export_flow
 from models.flows.flow import Flow
 from models.flows.preprocess import quantized_support
@@ -21,9 +22,9 @@ from models.recipe import Recipe
 from models.training.checkpoint import Checkpoint, EpochRecord, Origin
 from models.training.evaluate import Evaluation, evaluate
 from models.training.fit import FitResult, Perturbation, fit, reproducible
-from models.training.folders import check_writable, remove_empty
+from models.training.output_folders import check_writable, remove_empty
 from models.training.report import Findings, write_report
-from service.bundle.manifest import Support
+from service.bundle.manifest import ContextFeature, Feature, Support
 from service.bundle.store import Repository, read_bundle
 from service.errors import BundleError, DataError, Reason
 
@@ -82,111 +83,177 @@ def train(
         say: called with each note, and with each stage.
         seconds_between: at least so many seconds between two checkpoints.
 
+    Returns:
+        What it left behind.
+
     Raises:
         DataError: where the recipe, the data or the fit is not well, where `out`, `work` or `report` cannot be
             written into, where an unfinished fit is in the way, or where it began with another recipe or other data.
         ParityFailed: where the exported graphs do not give the flow's answers; no bundle is written then, and the
             checkpoint stays.
     """
+    tell = say or _ignore
+    places = _Places.of(recipe, work=work, report=report)
+    places.check()
     with reproducible(recipe.fit.threads):
-        return _train(recipe, resume, restart, work, report, observe, say or _ignore, seconds_between)
-
-
-def _train(
-    recipe: Recipe,
-    resume: bool,
-    restart: bool,
-    work: Path | None,
-    report: Path | None,
-    observe: Callable[[EpochRecord], None] | None,
-    tell: Callable[[str], None],
-    seconds_between: float,
-) -> TrainingResult:
-    name, out = _target(recipe)
-    check_writable(out / name, "out")
-    own = work is None
-    work = work or out / WORK_FOLDER / name
-    check_writable(work, "work")
-    if report is not None:
-        check_writable(report, "report")
-    table = load_data(recipe)
-    for note in table.notes:
-        tell(f"Note: {note}.")
-    resumed = _unfinished(work, resume=resume, restart=restart)
-    origin = Origin(recipe.fitted_by(), table.digest)
-    if resumed is not None:
-        origin.check(resumed.origin)
-        tell(f"Going on after epoch {resumed.epoch}.")
-        if resumed.library != str(torch.__version__):
-            tell(f"Note: the fit began with torch {resumed.library}; the last digits may differ.")
-    parts = split(table, recipe.data, recipe.seed)
-    flow, perturbation, seen = _build(recipe, table, parts)
-    if resumed is None or not resumed.finished:
-        tell(f"Fitting {recipe.flow.architecture} to {len(parts.train)} rows.")
-    began = time.monotonic()
-    fitted = fit(
-        flow, parts, recipe.fit, seed=recipe.seed, perturbation=perturbation, origin=origin, work=work,
-        resumed=resumed, observe=observe, seconds_between=seconds_between,
-    )  # fmt: skip
-    seconds = time.monotonic() - began
-    scored = perturbation.dequantized(parts.test, _generator(recipe.seed, "held out"))
-    evaluation = evaluate(
-        flow,
-        seen,
-        scored,
-        step=perturbation.step,
-        centres=None if perturbation.step is None else parts.test,
-        train_context=parts.train_context,
-        context=parts.test_context,
-    )
-    repository = Repository(out)
-    bundle = None if resumed is None else _installed(repository, recipe, table, resumed.exporting)
-    if bundle is not None:
-        tell(f"Version {bundle.name} holds this fit already: what is left is its report.")
-    else:
-        created = datetime.now(UTC).replace(microsecond=0)
-        Checkpoint.note_export(work, created.isoformat())
-        bundle = export_flow(
-            flow,
-            repository=repository,
-            name=name,
-            held_out=parts.test,
-            context=parts.test_context,
-            description=_description(recipe, table),
-            features=table.features,
-            context_features=table.context_features,
-            quantization=table.quantization,
-            gaussian_mean=evaluation.served_gaussian.mean,
-            data=table.words,
-            recipe=recipe.published(),
+        table = load_data(recipe)
+        for note in table.notes:
+            tell(f"Note: {note}.")
+        origin = Origin(recipe=recipe.fitted_by(), data=table.digest)
+        resumed = _unfinished(places.work, resume=resume, restart=restart)
+        if resumed is not None:
+            _check_resumed(resumed, origin, tell)
+        start = _prepare(recipe, table)
+        if resumed is None or not resumed.finished:
+            tell(f"Fitting {recipe.flow.architecture} to {len(start.parts.train)} rows.")
+        began = time.monotonic()
+        fitted = fit(
+            start.flow,
+            start.parts,
+            recipe.fit,
             seed=recipe.seed,
-            created=created,
-            progress=tell,
+            perturbation=start.perturbation,
+            origin=origin,
+            work=places.work,
+            resumed=resumed,
+            observe=observe,
+            seconds_between=seconds_between,
         )
-    version = int(bundle.name)
-    folder = report or out / name / f"report-{version}"
-    write_report(_findings(recipe, table, parts, flow, fitted, evaluation, scored, bundle, seconds), folder)
-    try:
-        Checkpoint.remove(work)
-        for empty in (work, work.parent) if own else ():
-            remove_empty(empty)
-    except DataError as error:
-        raise DataError(f"{name} is installed as version {version}, with its report; {error.detail}") from error
-    return TrainingResult(bundle, folder, version, evaluation, fitted.history, fitted.best_epoch, table.notes, seconds)
+        outcome = _score(recipe, start, fitted, seconds=time.monotonic() - began)
+        bundle = None if resumed is None else _installed(places.repository, recipe, table, resumed.exporting)
+        if bundle is None:
+            bundle = _export(recipe, start, outcome, places, tell)
+        else:
+            tell(f"Version {bundle.name} holds this fit already: what is left is its report.")
+        version = int(bundle.name)
+        folder = report or places.repository.root / places.name / f"report-{version}"
+        write_report(_findings(recipe, start, outcome, bundle), folder)
+    places.clear(version)
+    return TrainingResult(
+        bundle=bundle,
+        report=folder,
+        version=version,
+        evaluation=outcome.evaluation,
+        history=fitted.history,
+        best_epoch=fitted.best_epoch,
+        notes=table.notes,
+        seconds=outcome.seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """The folders that a training writes into.
+
+    Args:
+        name: the flow's.
+        repository: where the bundle goes.
+        work: the folder for checkpoints.
+        own: whether `work` is the default folder, which goes when it is empty.
+        report: the report's folder, where it was asked for.
+    """
+
+    name: str
+    repository: Repository
+    work: Path
+    own: bool
+    report: Path | None
+
+    @classmethod
+    def of(cls, recipe: Recipe, *, work: Path | None, report: Path | None) -> _Places:
+        """The folders that a recipe and the options name.
+
+        Args:
+            recipe: with name and out.
+            work: the folder for checkpoints; None for the default one.
+            report: the report's folder; None for the default one.
+
+        Returns:
+            The folders; none is made.
+
+        Raises:
+            DataError: the recipe has no name or no repository.
+        """
+        missing = [key for key in ("name", "out") if getattr(recipe, key) is None]
+        if recipe.name is None or recipe.out is None:
+            raise DataError(
+                f"a flow needs {' and '.join(missing)}: what it is called, and the repository it goes into",
+                tuple(Reason(("recipe", key), f"give --{key}, or {key} in the recipe") for key in missing),
+            )
+        out = Path(recipe.out)
+        return cls(
+            name=recipe.name,
+            repository=Repository(out),
+            work=work or out / WORK_FOLDER / recipe.name,
+            own=work is None,
+            report=report,
+        )
+
+    def check(self) -> None:
+        """Try to write into each, before hours are spent.
+
+        Raises:
+            DataError: naming the option whose folder cannot be written into.
+        """
+        check_writable(self.repository.root / self.name, "out")
+        check_writable(self.work, "work")
+        if self.report is not None:
+            check_writable(self.report, "report")
+
+    def clear(self, version: int) -> None:
+        """Remove the checkpoint, and the default folder where that leaves it empty.
+
+        Raises:
+            DataError: a file cannot be removed; the bundle and its report are there all the same.
+        """
+        try:
+            Checkpoint.remove(self.work)
+            for empty in (self.work, self.work.parent) if self.own else ():
+                remove_empty(empty)
+        except DataError as error:
+            raise DataError(
+                f"{self.name} is installed as version {version}, with its report; {error.detail}"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Start:
+    """What a fit begins with.
+
+    Args:
+        table: all rows.
+        parts: their split.
+        flow: before the fit.
+        perturbation: what is added to rows.
+        seen: the training rows, dequantized once.
+    """
+
+    table: Table
+    parts: Split
+    flow: Flow
+    perturbation: Perturbation
+    seen: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Outcome:
+    """What a fit came to.
+
+    Args:
+        fitted: how it went.
+        seconds: how long it took in this run.
+        scored: the held-out rows, dequantized once.
+        evaluation: on those rows.
+    """
+
+    fitted: FitResult
+    seconds: float
+    scored: Tensor
+    evaluation: Evaluation
 
 
 def _ignore(_: str) -> None:
     pass
-
-
-def _target(recipe: Recipe) -> tuple[str, Path]:
-    missing = [key for key in ("name", "out") if getattr(recipe, key) is None]
-    if recipe.name is None or recipe.out is None:
-        raise DataError(
-            f"a flow needs {' and '.join(missing)}: what it is called, and the repository it goes into",
-            tuple(Reason(("recipe", key), f"give --{key}, or {key} in the recipe") for key in missing),
-        )
-    return recipe.name, Path(recipe.out)
 
 
 def _unfinished(work: Path, *, resume: bool, restart: bool) -> Checkpoint | None:
@@ -205,6 +272,23 @@ def _unfinished(work: Path, *, resume: bool, restart: bool) -> Checkpoint | None
     return found
 
 
+def _check_resumed(resumed: Checkpoint, origin: Origin, tell: Callable[[str], None]) -> None:
+    """Refuse a checkpoint of another fit, and say where this one goes on.
+
+    Args:
+        resumed: the checkpoint.
+        origin: what the fit belongs to.
+        tell: called with each line.
+
+    Raises:
+        DataError: it began with another recipe or other data.
+    """
+    origin.check(resumed.origin)
+    tell(f"Going on after epoch {resumed.epoch}.")
+    if resumed.library != str(torch.__version__):
+        tell(f"Note: the fit began with torch {resumed.library}; the last digits may differ.")
+
+
 def _installed(repository: Repository, recipe: Recipe, table: Table, created: str | None) -> Path | None:
     """The bundle that an export begun at `created` left behind, where the run was killed after it."""
     if created is None or recipe.name is None:
@@ -220,11 +304,11 @@ def _installed(repository: Repository, recipe: Recipe, table: Table, created: st
     return None
 
 
-def _build(recipe: Recipe, table: Table, parts: Split) -> tuple[Flow, Perturbation, Tensor]:
-    """The flow before the fit, what is added to rows, and the training rows dequantized once."""
+def _prepare(recipe: Recipe, table: Table) -> _Start:
+    """Split the rows, and build the flow that they are fitted by."""
+    parts = split(table, recipe.data, recipe.seed)
     step = None if table.step is None else torch.from_numpy(table.step).to(torch.float32)
-    bounded = table.low is not None
-    perturbation = Perturbation.of(parts.train, step, recipe.fit.noise, bounded=bounded)
+    perturbation = Perturbation.of(parts.train, step=step, noise=recipe.fit.noise, bounded=table.low is not None)
     support = None
     if table.low is not None and table.high is not None:
         support = Support(low=table.low, high=table.high)
@@ -240,7 +324,65 @@ def _build(recipe: Recipe, table: Table, parts: Split) -> tuple[Flow, Perturbati
         support=support,
         seed=derived_seed(recipe.seed, "weights"),
     )
-    return flow, perturbation, seen
+    return _Start(table=table, parts=parts, flow=flow, perturbation=perturbation, seen=seen)
+
+
+def _score(recipe: Recipe, start: _Start, fitted: FitResult, *, seconds: float) -> _Outcome:
+    """Score the fitted flow on the held-out rows.
+
+    Args:
+        recipe: for its seed.
+        start: with the flow, now fitted.
+        fitted: how the fit went.
+        seconds: how long it took.
+    """
+    parts = start.parts
+    scored = start.perturbation.dequantized(parts.test, _generator(recipe.seed, "held out"))
+    evaluation = evaluate(
+        start.flow,
+        start.seen,
+        scored,
+        step=start.perturbation.step,
+        centres=None if start.perturbation.step is None else parts.test,
+        train_context=parts.train_context,
+        context=parts.test_context,
+    )
+    return _Outcome(fitted=fitted, seconds=seconds, scored=scored, evaluation=evaluation)
+
+
+def _export(recipe: Recipe, start: _Start, outcome: _Outcome, places: _Places, tell: Callable[[str], None]) -> Path:
+    """Export the fitted flow as the next version, noted in the checkpoint before it begins.
+
+    Args:
+        recipe: what it was fitted by.
+        start: with the flow, now fitted.
+        outcome: of the fit.
+        places: where the bundle goes, and where the checkpoint lies.
+        tell: called before each stage.
+
+    Returns:
+        The bundle's folder.
+    """
+    created = datetime.now(UTC).replace(microsecond=0)
+    Checkpoint.note_export(places.work, created.isoformat())
+    table = start.table
+    return export_flow(
+        start.flow,
+        repository=places.repository,
+        name=places.name,
+        held_out=start.parts.test,
+        context=start.parts.test_context,
+        description=_description(recipe, table),
+        features=table.features,
+        context_features=table.context_features,
+        quantization=table.quantization,
+        gaussian_mean=outcome.evaluation.served_gaussian.mean,
+        data=table.words,
+        recipe=recipe.published(),
+        seed=recipe.seed,
+        created=created,
+        progress=tell,
+    )
 
 
 def _generator(seed: int, purpose: str) -> torch.Generator:
@@ -258,32 +400,22 @@ def _description(recipe: Recipe, table: Table) -> str:
     ).strip()
 
 
-def _findings(
-    recipe: Recipe,
-    table: Table,
-    parts: Split,
-    flow: Flow,
-    fitted: FitResult,
-    evaluation: Evaluation,
-    scored: Tensor,
-    bundle: Path,
-    seconds: float,
-) -> Findings:
-    columns = [f"{f.name}, {f.unit}" if f.unit else f.name for f in table.features]
+def _findings(recipe: Recipe, start: _Start, outcome: _Outcome, bundle: Path) -> Findings:
+    table, parts, fitted = start.table, start.parts, outcome.fitted
     return Findings(
         name=recipe.name or "",
         version=int(bundle.name),
         description=_description(recipe, table),
         data=table.words,
-        columns=columns or [f"column {name}" for name in table.names],
-        flow=flow,
+        columns=_titles(table.features) or [f"column {name}" for name in table.names],
+        flow=start.flow,
         held_out=parts.test,
-        scored=scored,
-        evaluation=evaluation,
+        scored=outcome.scored,
+        evaluation=outcome.evaluation,
         history=fitted.history,
         best_epoch=fitted.best_epoch,
         stopped=fitted.stopped,
-        seconds=seconds,
+        seconds=outcome.seconds,
         rows=(len(parts.train), len(parts.validation), len(parts.test)),
         seed=recipe.seed,
         recipe=recipe.published(),
@@ -292,13 +424,14 @@ def _findings(
         serve=serve_command(recipe),
         published=recipe.data.published,
         context=parts.test_context,
-        context_columns=_context_names(table),
+        context_columns=_titles(table.context_features)
+        or [label.removeprefix("context ") for label in table.context_labels],
     )
 
 
-def _context_names(table: Table) -> list[str]:
-    named = [f"{f.name}, {f.unit}" if f.unit else f.name for f in table.context_features]
-    return named or [label.removeprefix("context ") for label in table.context_labels]
+def _titles(features: Sequence[Feature | ContextFeature]) -> list[str]:
+    """The columns' names with their units."""
+    return [f"{feature.name}, {feature.unit}" if feature.unit else feature.name for feature in features]
 
 
 def serve_command(recipe: Recipe) -> str:

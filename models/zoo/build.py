@@ -1,4 +1,4 @@
-"""Make a shipped flow's bundle anew from its recipe, and hold it against the one that is shipped."""
+"""The build of a shipped flow: its bundle made anew from its recipe, and held against the one that is shipped."""
 
 from __future__ import annotations
 
@@ -136,4 +136,4 @@ def compare(made: Manifest) -> Comparison | None:
     if not zoo.versions(made.name):
         return None
     shipped = read_bundle(zoo.path(made.name)).manifest
-    return Comparison(made.calibration.mean, shipped.calibration.mean, made.event_width)
+    return Comparison(made=made.calibration.mean, shipped=shipped.calibration.mean, width=made.event_width)

@@ -1,4 +1,4 @@
-"""Directions of a shipped flow from the classes of its data: from everything else towards each class."""
+"""The directions of a shipped flow, from the classes of its data: from everything else towards each class."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from models.data.builtin import Dataset
-from models.export.session import Graph
-from service.bundle.directions import mean_direction
+from models.directions import mean_direction
+from models.export.exported_graph import ExportedGraph
 from service.bundle.manifest import Manifest
 from service.bundle.store import Bundle
 
@@ -33,10 +33,13 @@ def with_directions(bundle: Bundle, data: Dataset, classes: str) -> Manifest:
         bundle: of a flow without context.
         data: the rows that it was fitted to, and more of their kind.
         classes: which of `data.beside` names them.
+
+    Returns:
+        The manifest, with these directions beside those that it has.
     """
     labels = data.beside[classes]
     rows = np.ascontiguousarray(data.rows, np.float32)
-    z = Graph(bundle.graphs["forward.onnx"], "forward")(rows, None, _BATCH).value
+    z = ExportedGraph(bundle.graphs["forward.onnx"], "forward")(rows, None, _BATCH).value
     found = {
         str(label): mean_direction(z[labels == label], z[labels != label]).round(_DECIMALS).tolist()
         for label in np.unique(labels)

@@ -9,14 +9,12 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pushforward.cli.conditions import context_layout, context_options, given_context
-from pushforward.cli.layout import Block, Layout
-from pushforward.cli.options import block_rows, input_options, place_named
-from pushforward.cli.rows import open_rows
+from pushforward.cli.layout import Block
+from pushforward.cli.options import place_named
 from pushforward.cli.sources import bundle_folder
 from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
-from pushforward.commands._versions import next_manifest, repository_of
+from pushforward.commands._versions import RowOptions, next_manifest, out_option, read_whole, repository_of
 
 __all__ = ["command"]
 
@@ -24,15 +22,9 @@ __all__ = ["command"]
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("data")
-@input_options
-@context_options
+@RowOptions.add
 @click.option("--describe", help="What the rows are, in words.  [default: the file's name]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="REPOSITORY",
-    help="Where to write the new version; the bundle's own repository by default.",
-)
+@out_option
 def command(
     bundle: Path,
     data: str,
@@ -62,22 +54,15 @@ def command(
     checked = read_bundle(folder)
     manifest = checked.manifest
     repository = repository_of(folder, manifest, out)
-    layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
-    features = [feature.model_dump() for feature in manifest.context_features]
-    given = given_context(context, context_columns, context_layout(manifest.context_width, features))
-    with open_rows(data, layout, block_rows(layout.width + given.width), delimiter, given.beside) as rows:
-        held_out = rows.whole()
-    given.require_used(len(held_out.values), rows.name)
-    contexts = given.of(held_out, rows.name)
-    with place_named(rows.name, held_out):
+    options = RowOptions(delimiter=delimiter, context=context, context_columns=context_columns)
+    rows = read_whole(manifest, data, options)
+    with place_named(rows.name, rows.block):
         flow = load_flow(checked)
-        log_prob = run_now(
-            flow.log_prob(held_out.values, None if contexts is None else np.atleast_2d(contexts))
-        ).log_prob
-    _require_finite(log_prob, held_out, rows.name)
+        log_prob = run_now(flow.log_prob(rows.block.values, rows.context)).log_prob
+    _require_finite(log_prob, rows.block, rows.name)
     source = Recalibration(
         data=describe or Path(rows.name).name,
-        sha256=_digest(held_out.values, contexts),
+        sha256=_digest(rows.block.values, rows.context),
         version=manifest.version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Literal
 import click
 import numpy as np
 
-from pushforward.cli.conditions import context_layout, context_options, given_context
-from pushforward.cli.layout import Layout
-from pushforward.cli.options import block_rows, input_options, place_named
-from pushforward.cli.rows import open_rows
+from pushforward.cli.options import place_named
 from pushforward.cli.sources import bundle_folder
 from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
-from pushforward.commands._versions import next_manifest, repository_of
+from pushforward.commands._versions import RowOptions, next_manifest, out_option, read_whole, repository_of
 
 if TYPE_CHECKING:
     from service.engine.verbs.flow import ServedFlow
@@ -35,16 +32,11 @@ _LONGEST_NAME = 64
     type=click.Choice(["difference", "logistic"]),
     default="difference",
     show_default=True,
-    help="The difference of the mean latents; or the direction along which a logistic regression tells them apart.",
+    help="The difference of the mean latents; or the direction along which a logistic regression tells them apart, "
+    "which needs the extra `train`.",
 )
-@input_options
-@context_options
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="REPOSITORY",
-    help="Where to write the new version; the bundle's own repository by default.",
-)
+@RowOptions.add
+@out_option
 def command(
     bundle: Path,
     positive: str,
@@ -65,7 +57,7 @@ def command(
       pushforward direction repository/faces --positive smiling.npy --negative others.npy --name smile
       pushforward direction repository/wine --positive red.csv --negative white.csv --name red --method logistic
     """  # noqa: D301  \b keeps click from joining the lines
-    from service.bundle.directions import logistic_direction, mean_direction, separation
+    from models.directions import logistic_direction, mean_direction, separation
     from service.bundle.store import read_bundle
     from service.engine.registry import load_flow
 
@@ -77,7 +69,8 @@ def command(
     manifest = checked.manifest
     repository = repository_of(folder, manifest, out)
     flow = load_flow(checked)
-    towards, away = (_latents(flow, file, delimiter, context, context_columns) for file in (positive, negative))
+    options = RowOptions(delimiter=delimiter, context=context, context_columns=context_columns)
+    towards, away = (_latents(flow, file, options) for file in (positive, negative))
     found = (mean_direction if method == "difference" else logistic_direction)(towards, away)
     if not found.any():
         raise InvalidInput("the two kinds of rows have the same mean latent: there is no direction between them")
@@ -93,28 +86,24 @@ def command(
     click.echo(f"a positive row lies further along it than a negative one in {share:.1%} of pairs")
 
 
-def _latents(
-    flow: ServedFlow, file: str, delimiter: str, context: str | None, context_columns: str | None
-) -> Float32Array:
+def _latents(flow: ServedFlow, file: str, options: RowOptions) -> Float32Array:
     """The latents ``[N, D]`` of a file's rows.
+
+    Args:
+        flow: the flow.
+        file: the file.
+        options: how to read it.
 
     Raises:
         InvalidInput: a row has none, since the density is zero there; its place is named.
     """
     from service.plan import run_now
 
-    manifest = flow.manifest
-    layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
-    features = [feature.model_dump() for feature in manifest.context_features]
-    given = given_context(context, context_columns, context_layout(manifest.context_width, features))
-    with open_rows(file, layout, block_rows(layout.width + given.width), delimiter, given.beside) as rows:
-        block = rows.whole()
-    given.require_used(len(block.values), rows.name)
-    contexts = given.of(block, rows.name)
-    with place_named(rows.name, block):
-        encoded = run_now(flow.encode(block.values, None if contexts is None else np.atleast_2d(contexts)))
+    rows = read_whole(flow.manifest, file, options)
+    with place_named(rows.name, rows.block):
+        encoded = run_now(flow.encode(rows.block.values, rows.context))
     outside = np.flatnonzero(np.isneginf(encoded.log_prob))
     if outside.size:
-        where = block.where(int(outside[0]))
+        where = rows.block.where(int(outside[0]))
         raise InvalidInput(f"{rows.name}, {where}: the density is zero here, so that the row has no latent")
     return encoded.z

@@ -201,7 +201,7 @@ class _Progress:
 
 
 def _conclude(recipe: Recipe, result: TrainingResult) -> None:
-    from models.training.held_out import held_out_files
+    from models.training.held_out_files import list_held_out_files
     from models.training.train import serve_command
 
     evaluation = result.evaluation
@@ -221,7 +221,7 @@ def _conclude(recipe: Recipe, result: TrainingResult) -> None:
     click.echo(f"Fitted in {result.seconds:.0f} s: {len(result.history)} epochs, the best of them {result.best_epoch}.")
     click.echo(f"Bundle: {result.bundle}")
     click.echo(f"Report: {result.report / 'index.html'}")
-    for file in held_out_files(evaluation, result.report, result.bundle):
+    for file in list_held_out_files(evaluation, result.report, result.bundle):
         click.echo(f"Rows:   {file.path}: {file.words}, {file.mean:.3f} nats.")
         click.echo(f"Check:  {file.command}")
     click.echo(f"Next:   {serve_command(recipe)}")

@@ -1,1 +1,1 @@
-"""What the exporter and the server share of ONNX Runtime. Imports neither."""
+"""The part of ONNX Runtime that exporter and server share: a graph's signature, and how a session of it is opened."""

@@ -1,16 +1,43 @@
-"""What goes into a graph and comes out of it: names and shapes, held against the manifest."""
+"""The signature of a graph: names and shapes of its inputs and outputs. Does not import onnxruntime."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
 
 from service.bundle.manifest import Manifest
 from service.errors import BundleError
 
-__all__ = ["Direction", "Signature"]
+__all__ = ["CONTEXT", "TENSORS", "Direction", "Signature", "TensorNames"]
 
 Direction = Literal["forward", "inverse", "trace"]
+
+CONTEXT: Final = "context"
+"""The input of every graph of a conditional flow, beside the rows."""
+
+
+class TensorNames(NamedTuple):
+    """The names of a graph's tensors.
+
+    Args:
+        rows: the input of the rows.
+        outputs: the value, log_abs_det_jacobian and log_prob; of a trace those of each step.
+    """
+
+    rows: str
+    outputs: tuple[str, str, str]
+
+
+TENSORS: Final[Mapping[Direction, TensorNames]] = MappingProxyType(
+    {
+        "forward": TensorNames("x", ("z", "log_abs_det_jacobian", "log_prob")),
+        "inverse": TensorNames("z", ("x", "log_abs_det_jacobian", "log_prob")),
+        "trace": TensorNames("x", ("values", "log_abs_det_jacobians", "log_prob")),
+    }
+)
+"""Direction -> the names of its graph's inputs and outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +57,21 @@ class Signature:
 
     @classmethod
     def of(cls, manifest: Manifest, direction: Direction) -> Signature:
-        """What a manifest says of a direction."""
-        x, z = ("x", tuple(manifest.event_shape)), ("z", (manifest.latent_width,))
-        given, value = (z, x) if direction == "inverse" else (x, z)
-        context = {"context": (manifest.context_width,)} if manifest.context_width else {}
-        outputs: dict[str, tuple[int, ...]] = {value[0]: value[1], "log_abs_det_jacobian": (), "log_prob": ()}
-        if direction == "trace":
-            steps = len(manifest.trace)
-            outputs = {"values": (steps, manifest.latent_width), "log_abs_det_jacobians": (steps,), "log_prob": ()}
-        return cls(f"{direction}.onnx", {given[0]: given[1], **context}, outputs)
+        """The signature of a direction under a manifest."""
+        event, latent, steps = tuple(manifest.event_shape), (manifest.latent_width,), len(manifest.trace)
+        shapes: dict[Direction, tuple[tuple[int, ...], ...]] = {
+            "forward": (event, latent, (), ()),
+            "inverse": (latent, event, (), ()),
+            "trace": (event, (steps, *latent), (steps,), ()),
+        }
+        rows, *outputs = shapes[direction]
+        names = TENSORS[direction]
+        context = {CONTEXT: (manifest.context_width,)} if manifest.context_width else {}
+        return cls(
+            file=f"{direction}.onnx",
+            inputs={names.rows: rows, **context},
+            outputs=dict(zip(names.outputs, outputs, strict=True)),
+        )
 
     def check(self, session: Any) -> None:  # noqa: ANN401  onnxruntime has no types
         """Hold a session against it: names, float32, number of rows left open.

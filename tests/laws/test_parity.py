@@ -7,11 +7,11 @@ import onnx
 import pytest
 import torch
 
+from models.export.exported_graph import ExportedGraph
 from models.export.gate import BATCHES, check_flow, check_graphs, reference
 from models.export.graph import OPSET, export_graph
 from models.export.invariance import check_invariance
 from models.export.probes import make_probes
-from models.export.session import Graph
 from models.flows.analytic import ANALYTIC
 from models.flows.bases import sample_base
 from service.bundle.operators import check_graph
@@ -54,7 +54,7 @@ def test_graphs_give_the_flow_in_every_batch(name: str) -> None:
     probes = make_probes(case.x.float().numpy(), context, flow.support)
     check_flow(exact, probes)
     graphs = {direction: export_graph(flow, direction) for direction in ("forward", "inverse")}
-    forward, inverse = Graph(graphs["forward"], "forward"), Graph(graphs["inverse"], "inverse")
+    forward, inverse = ExportedGraph(graphs["forward"], "forward"), ExportedGraph(graphs["inverse"], "inverse")
     parity = check_graphs(exact, forward, inverse, probes)
     assert parity.batches == list(BATCHES) == [1, 7, 1000]
     assert parity.log_prob <= TOLERANCE

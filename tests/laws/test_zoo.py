@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
+from models.export.exported_graph import ExportedGraph, GraphOutputs
 from models.export.gate import BATCHES, ROUND_TRIP_TOLERANCE
 from models.export.probes import outside_support
-from models.export.session import Answers, Graph
 from models.zoo.build import NAMES, ZOO
 from service.bundle.bases import NormalBase
 from service.bundle.parity import TOLERANCE, relative_error
@@ -33,8 +33,8 @@ every_flow = pytest.mark.parametrize("name", NAMES)
 @dataclass(frozen=True)
 class Shipped:
     bundle: Bundle
-    forward: Graph
-    inverse: Graph
+    forward: ExportedGraph
+    inverse: ExportedGraph
 
     def log_prob(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
         return self.forward(np.asarray(x, np.float32), None, 1000).log_prob
@@ -50,7 +50,7 @@ class Shipped:
         )
         return draws.astype(np.float32)
 
-    def samples(self, rows: int = SAMPLES) -> tuple[npt.NDArray[np.float32], Answers]:
+    def samples(self, rows: int = SAMPLES) -> tuple[npt.NDArray[np.float32], GraphOutputs]:
         answers = self.inverse(self.base(rows), None, 1000)
         return answers.value.astype(np.float32), answers
 
@@ -60,8 +60,8 @@ def shipped(name: str) -> Shipped:
     bundle = read_bundle(Repository(ZOO).path(name))
     return Shipped(
         bundle,
-        Graph(bundle.graphs["forward.onnx"], "forward"),
-        Graph(bundle.graphs["inverse.onnx"], "inverse"),
+        ExportedGraph(bundle.graphs["forward.onnx"], "forward"),
+        ExportedGraph(bundle.graphs["inverse.onnx"], "inverse"),
     )
 
 

@@ -1,1 +1,1 @@
-"""Rewrites of an exported graph that keep its meaning and drop nodes."""
+"""The rewrites of an exported graph: fewer nodes, sums as products, and loops, with the same meaning."""

@@ -1,6 +1,6 @@
-"""Rewrites that put what is done with the output of a layer into its weights: a conditioner's last layer, most of all.
+"""The rewrites that fold what is done with a layer's output into its weights, a conditioner's last layer most of all.
 
-Each rule looks at one node, as those of `models.export.rewrites.simplify` do, which calls them.
+Each rule looks at one node; `models.export.rewrites.simplify` applies it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import onnx_ir as ir
 
 from models.export.rewrites.nodes import (
     Array,
-    columns,
+    add_constant,
+    column_count,
     constant_number,
     constant_value,
+    describe_output,
+    has_one_reader,
     input_of,
+    is_made_by,
     last_dimension,
-    made_by,
-    named_like,
-    new_constant,
     producer_of,
-    put_for,
-    read_once,
+    replace_node,
 )
 
 __all__ = ["FOLDING_RULES"]
@@ -57,7 +57,7 @@ def _unpack_parameters(graph: ir.Graph, node: ir.Node) -> bool:
     order = np.concatenate([part.ravel() for part in np.split(rows, np.cumsum(sizes)[:-1], axis=1)])
     _replace_rows(graph, gemm, lambda array: array[order])
     node.replace_input_with(0, gemm.outputs[0])
-    node.replace_input_with(1, new_constant(graph, node, groups * sizes))
+    node.replace_input_with(1, add_constant(graph, node, groups * sizes))
     node.attributes["axis"] = ir.AttrInt64("axis", 1)
     for output, size in zip(node.outputs, sizes, strict=True):
         output.shape = ir.Shape([gemm.outputs[0].shape[0] if gemm.outputs[0].shape else None, groups * int(size)])
@@ -75,7 +75,7 @@ def _softsign(graph: ir.Graph, node: ir.Node) -> bool:
     value, total = input_of(node, 0), producer_of(node, 1)
     if node.op_type != "Div" or value is None or total is None or total.op_type != "Add":
         return False
-    absolute, one = (producer_of(total, 0), 1) if made_by(input_of(total, 0), "Abs") else (producer_of(total, 1), 0)
+    absolute, one = (producer_of(total, 0), 1) if is_made_by(input_of(total, 0), "Abs") else (producer_of(total, 1), 0)
     ratio = producer_of(absolute, 0)
     if absolute is None or absolute.op_type != "Abs" or constant_number(input_of(total, one)) != 1.0:
         return False
@@ -86,13 +86,13 @@ def _softsign(graph: ir.Graph, node: ir.Node) -> bool:
     if not bound.all() or (bound.size > 1 and bound.shape != (last_dimension(value),)):
         return False
     if not _divide_rows(graph, value, {node, ratio}, bound):
-        divided = ir.node("Div", [value, new_constant(graph, node, bound)])
+        divided = ir.node("Div", [value, add_constant(graph, node, bound)])
         graph.insert_before(node, divided)
-        value = named_like(value, divided, f"{node.outputs[0].name}_share")
+        value = describe_output(value, divided, f"{node.outputs[0].name}_share")
     sign = ir.node("Softsign", [value])
     graph.insert_before(node, sign)
-    share = named_like(node.outputs[0], sign, f"{node.outputs[0].name}_softsign")
-    put_for(graph, node, ir.node("Mul", [share, new_constant(graph, node, bound)]))
+    share = describe_output(node.outputs[0], sign, f"{node.outputs[0].name}_softsign")
+    replace_node(graph, node, ir.node("Mul", [share, add_constant(graph, node, bound)]))
     return True
 
 
@@ -101,9 +101,9 @@ def _divide_rows(graph: ir.Graph, value: ir.Value, readers: set[ir.Node], diviso
     if {use.node for use in value.uses()} != readers or value.is_graph_output():
         return False
     source = value.producer()
-    while source is not None and source.op_type == "Reshape" and read_once(source.inputs[0]):
+    while source is not None and source.op_type == "Reshape" and has_one_reader(source.inputs[0]):
         value, source = source.inputs[0] or value, producer_of(source, 0)
-    start, stop, gemm = 0, columns(value), source
+    start, stop, gemm = 0, column_count(value), source
     if source is not None and source.op_type == "Split":
         sizes = constant_value(input_of(source, 1))
         if source.attributes.get_int("axis", 0) != 1 or sizes is None:
@@ -113,9 +113,9 @@ def _divide_rows(graph: ir.Graph, value: ir.Value, readers: set[ir.Node], diviso
         value = source.inputs[0] or value
     if gemm is None or gemm.op_type != "Gemm" or not _has_constant_rows(gemm) or stop is None:
         return False
-    if gemm is not source and not read_once(value):
+    if gemm is not source and not has_one_reader(value):
         return False
-    rows = np.resize(divisor, stop - start)  # again and again: one for each place of the last axis
+    rows = np.resize(divisor, stop - start)  # repeated: one for each place of the last axis
 
     def divided(array: Array) -> Array:
         parts = np.split(array, [start, stop])
@@ -131,12 +131,12 @@ def _product_of_multiple(graph: ir.Graph, node: ir.Node) -> bool:
     if node.op_type != "MatMul" or multiple is None or multiple.op_type != "Mul" or matrix is None:
         return False
     factor = constant_value(input_of(multiple, 1))
-    if factor is None or not read_once(multiple.outputs[0]) or constant_value(input_of(multiple, 0)) is not None:
+    if factor is None or not has_one_reader(multiple.outputs[0]) or constant_value(input_of(multiple, 0)) is not None:
         return False
     if factor.size != 1 and (matrix.ndim != 2 or factor.shape != matrix.shape[:1]):
         return False
     node.replace_input_with(0, multiple.inputs[0])
-    node.replace_input_with(1, new_constant(graph, node, np.multiply(matrix, factor.astype(np.float32).reshape(-1, 1))))
+    node.replace_input_with(1, add_constant(graph, node, np.multiply(matrix, factor.astype(np.float32).reshape(-1, 1))))
     return True
 
 
@@ -154,7 +154,7 @@ def _has_constant_rows(gemm: ir.Node) -> bool:
     return (
         gemm.attributes.get_int("transB", 0) == 1
         and constant_value(gemm.inputs[1]) is not None
-        and (bias is None or (shape is not None and shape.rank() == 1 and shape[0] == columns(gemm.outputs[0])))
+        and (bias is None or (shape is not None and shape.rank() == 1 and shape[0] == column_count(gemm.outputs[0])))
     )
 
 
@@ -163,7 +163,7 @@ def _replace_rows(graph: ir.Graph, gemm: ir.Node, change: Callable[[Array], Arra
     for position in (1, 2):
         array = constant_value(input_of(gemm, position))
         if array is not None:
-            gemm.replace_input_with(position, new_constant(graph, gemm, change(array)))
+            gemm.replace_input_with(position, add_constant(graph, gemm, change(array)))
 
 
 def _drops_last(node: ir.Node) -> bool:

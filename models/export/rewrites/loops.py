@@ -1,7 +1,7 @@
-"""The Loops of an exported graph, made from the marks that `models.flows.jacobi` left in it.
+"""The Loops of an exported graph, built from the marks that `models.flows.jacobi` left in it.
 
-It runs after every other rewrite, on a graph that is flat until then: what lies between two marks becomes a body,
-and what does not depend on the passes stays outside, where it is computed once.
+They are built after every other rewrite, from a graph that is flat until then. The nodes between two marks become a
+body; what does not depend on the passes stays outside, where it is computed once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from models.export.rewrites.nodes import register_constant, replace_value, required_input
 from models.flows.jacobi import DOMAIN, END, START
 
 __all__ = ["build_loops"]
@@ -27,9 +28,8 @@ def build_loops(model: ir.Model) -> None:
     when all rows rest, or after the mark's number of passes.
 
     Args:
-        model: changed in place; to be called after `models.export.rewrites.simplify` and
-        `models.export.rewrites.reductions`, which do not look
-            into bodies.
+        model: changed in place. `models.export.rewrites.simplify` and `models.export.rewrites.reductions` come before:
+            they do not look into bodies.
     """
     for node in list(model.graph):
         if (node.domain, node.op_type) == (DOMAIN, END):
@@ -38,10 +38,10 @@ def build_loops(model: ir.Model) -> None:
 
 
 def _build(graph: ir.Graph, end: ir.Node) -> None:
-    x, begin = _given(end, 0), _given(end, 0).producer()
+    x, begin = required_input(end, 0), required_input(end, 0).producer()
     if begin is None or begin.op_type != START:
         raise TypeError(f"the passes that {end.name} ends have no beginning")
-    start, inside = _given(begin, 0), _between(graph, x, end)
+    start, inside = required_input(begin, 0), _between(graph, x, end)
     name = f"{end.outputs[0].name}_loop"
     outer = _Nodes(graph, name)
     rows = outer.add("Shape", [start], {"start": 0, "end": 1})
@@ -61,21 +61,21 @@ def _build(graph: ir.Graph, end: ir.Node) -> None:
         value.name = f"{name}_{part}"
     graph.insert_before(end, [*outer.nodes, loop])
     for old, new in zip(end.outputs, loop.outputs[:2], strict=True):
-        _take_over(graph, old, new)
+        replace_value(graph, old, new)
     graph.remove([end, begin], safe=True)
 
 
 def _body(graph: ir.Graph, end: ir.Node, inside: Sequence[ir.Node], name: str) -> ir.Graph:
-    """One pass: the nodes of the step, taken out of the main graph, and behind them what lets a row come to rest."""
+    """One pass: the nodes of the step, taken out of the main graph, and those that let a row come to rest."""
     added = _Nodes(graph, name)
-    at, event, single = _given(end, 0), _given(end, 0).shape, _given(end, 2).shape
+    at, event, single = required_input(end, 0), required_input(end, 0).shape, required_input(end, 2).shape
     number = _carried(f"{name}_number", ir.DataType.INT64, ir.Shape([]))
     going = _carried(f"{name}_go", ir.DataType.BOOL, ir.Shape([]))
     x = _carried(f"{name}_x", ir.DataType.FLOAT, event)
     ladj = _carried(f"{name}_ladj", ir.DataType.FLOAT, single)
     moves = _carried(f"{name}_moves", ir.DataType.BOOL, single)
     at.replace_all_uses_with(x)
-    new_x, new_ladj = _given(end, 1), _given(end, 2)  # only now: a step may give its x back
+    new_x, new_ladj = required_input(end, 1), required_input(end, 2)  # only now: a step may give its x back
 
     axis = added.constant("axis", np.array([1]))
     size = added.add("Add", [added.add("Abs", [x]), added.constant("one", np.array(1.0, np.float32))])
@@ -116,15 +116,6 @@ def _between(graph: ir.Graph, x: ir.Value, end: ir.Node) -> list[ir.Node]:
     return inside
 
 
-def _take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Put `new` in the place of `old`, the outputs of the graph and their names included."""
-    new.type, new.shape = old.type, old.shape
-    if old.is_graph_output():
-        graph.outputs[graph.outputs.index(old)] = new
-        old.name, new.name = f"{old.name}_before", old.name
-    old.replace_all_uses_with(new)
-
-
 class _Nodes:
     """New nodes, in order, that are not in a graph yet; their constants are initializers of the main graph."""
 
@@ -134,24 +125,16 @@ class _Nodes:
         self._prefix = prefix
 
     def add(self, operator: str, inputs: Sequence[ir.Value], attributes: dict[str, Any] | None = None) -> ir.Value:
+        """Append a node of one output, and return that output."""
         self.nodes.append(ir.node(operator, inputs, attributes=attributes or {}))
         value = self.nodes[-1].outputs[0]
         value.name = f"{self._prefix}_{len(self.nodes)}"
         return value
 
     def constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
-        name = f"{self._prefix}_{name}"
-        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-        self._graph.register_initializer(value)
-        return value
+        """Register an initializer of the main graph."""
+        return register_constant(self._graph, f"{self._prefix}_{name}", array)
 
 
 def _carried(name: str, kind: ir.DataType, shape: ir.Shape | None) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(kind), shape=shape)
-
-
-def _given(node: ir.Node, position: int) -> ir.Value:
-    value = node.inputs[position]
-    if value is None:
-        raise TypeError(f"{node.op_type} has no input {position}")  # `models.flows.jacobi` gives all of them
-    return value

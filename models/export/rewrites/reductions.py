@@ -1,4 +1,4 @@
-"""Sums over the columns of a row, merged into one product with a constant vector.
+"""The sums over the columns of a row, merged into one product with a constant vector.
 
 A flow's log-determinant is a sum of sums, one a coupling. ONNX Runtime adds up a row of ReduceSum in an order that
 depends on where in memory the row begins, so that its last digits would depend on its place in the batch; a matrix
@@ -14,6 +14,15 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from models.export.rewrites.nodes import (
+    column_count,
+    constant_number,
+    constant_value,
+    register_constant,
+    replace_value,
+    required_input,
+)
+
 __all__ = ["merge_column_sums"]
 
 _LINEAR: Final = frozenset({"Add", "Sub", "Neg", "Mul"})
@@ -21,9 +30,9 @@ _LINEAR: Final = frozenset({"Add", "Sub", "Neg", "Mul"})
 
 @dataclass
 class _Sum:
-    """A value as sum_k weight_k * (the sum over the columns of values_k) + sum_i weight_i * others_i."""
+    """A value as sum_k weight_k * (the sum over the width_k columns of value_k) + sum_i weight_i * other_i."""
 
-    columns: list[tuple[ir.Value, float]] = field(default_factory=list)
+    columns: list[tuple[ir.Value, int, float]] = field(default_factory=list)
     others: list[tuple[ir.Value, float]] = field(default_factory=list)
 
 
@@ -68,8 +77,8 @@ def _collect(value: ir.Value, weight: float, terms: _Sum, *, root: bool = False)
     alone = root or (len(value.uses()) == 1 and not value.is_graph_output())
     if node is None or not alone:
         terms.others.append((value, weight))
-    elif _width(node) is not None:
-        terms.columns.append((_given(node, 0), weight))
+    elif (width := _width(node)) is not None:
+        terms.columns.append((required_input(node, 0), width, weight))
     elif node.op_type in _LINEAR and _is_vector(value) and any(_scale(node, i) is not None for i in (0, 1)):
         for position, operand in enumerate(node.inputs):
             scale = _scale(node, position)
@@ -82,20 +91,16 @@ def _collect(value: ir.Value, weight: float, terms: _Sum, *, root: bool = False)
 def _scale(node: ir.Node, position: int) -> float | None:
     """What an operand of a linear node counts for in its output; None for the constant factor of a product."""
     if node.op_type == "Mul":
-        factor = node.inputs[1 - position]
-        constant = None if factor is None else factor.const_value
-        return float(constant.numpy().reshape(())) if constant is not None and constant.size == 1 else None
+        return constant_number(node.inputs[1 - position])
     return -1.0 if node.op_type == "Neg" or (node.op_type == "Sub" and position == 1) else 1.0
 
 
 def _rebuild(graph: ir.Graph, node: ir.Node, terms: _Sum) -> None:
     output = node.outputs[0]
     name = output.name
-    weights = np.concatenate([np.full(_columns(value), weight, np.float32) for value, weight in terms.columns])
-    vector = ir.Value(name=f"{name}_weights", const_value=ir.tensor(weights[:, None], name=f"{name}_weights"))
-    axis = ir.Value(name=f"{name}_axis", const_value=ir.tensor(np.array([1], np.int64), name=f"{name}_axis"))
-    graph.register_initializer(vector)
-    graph.register_initializer(axis)
+    weights = np.concatenate([np.full(width, weight, np.float32) for _, width, weight in terms.columns])
+    vector = register_constant(graph, f"{name}_weights", weights[:, None])
+    axis = register_constant(graph, f"{name}_axis", np.array([1], np.int64))
     made: list[ir.Node] = []
 
     def add(operator: str, inputs: list[ir.Value], attributes: dict[str, int] | None = None) -> ir.Value:
@@ -104,38 +109,24 @@ def _rebuild(graph: ir.Graph, node: ir.Node, terms: _Sum) -> None:
         value.name = f"{name}_sum_{len(made)}"
         return value
 
-    sources = [value for value, _ in terms.columns]
+    sources = [value for value, _, _ in terms.columns]
     rows = sources[0] if len(sources) == 1 else add("Concat", sources, {"axis": 1})
-    shift = sum(weight * number for value, weight in terms.others if (number := _number(value)) is not None)
+    shift = sum(weight * number for value, weight in terms.others if (number := constant_number(value)) is not None)
     if shift:
-        bias = ir.Value(name=f"{name}_bias", const_value=ir.tensor(np.array([shift], np.float32), name=f"{name}_bias"))
-        graph.register_initializer(bias)
+        bias = register_constant(graph, f"{name}_bias", np.array([shift], np.float32))
         total = add("Squeeze", [add("Gemm", [rows, vector, bias]), axis])
     else:
         total = add("Squeeze", [add("MatMul", [rows, vector]), axis])
     for value, weight in terms.others:
-        if _number(value) is not None:
+        if constant_number(value) is not None:
             continue
         scaled = value
         if abs(weight) != 1.0:
-            factor = ir.Value(
-                name=f"{name}_factor_{len(made)}", const_value=ir.tensor(np.array(abs(weight), np.float32))
-            )
-            graph.register_initializer(factor)
+            factor = register_constant(graph, f"{name}_factor_{len(made)}", np.array(abs(weight), np.float32))
             scaled = add("Mul", [value, factor])
         total = add("Add" if weight > 0 else "Sub", [total, scaled])
     graph.insert_before(node, made)
-    total.type, total.shape = output.type, output.shape
-    if output.is_graph_output():
-        graph.outputs[graph.outputs.index(output)] = total
-        output.name, total.name = f"{name}_before", name
-    output.replace_all_uses_with(total)
-
-
-def _number(value: ir.Value) -> float | None:
-    """What a constant adds to every row; None for anything that depends on the rows."""
-    constant = value.const_value
-    return float(constant.numpy().reshape(())) if constant is not None and constant.size == 1 else None
+    replace_value(graph, output, total)
 
 
 def _width(node: ir.Node) -> int | None:
@@ -143,25 +134,10 @@ def _width(node: ir.Node) -> int | None:
     if node.op_type != "ReduceSum" or node.attributes.get_int("keepdims", 1) != 0 or len(node.inputs) != 2:
         return None
     source, axes = node.inputs
-    known = None if axes is None or axes.const_value is None else axes.const_value.numpy().tolist()
-    if source is None or source.shape is None or source.shape.rank() != 2 or known not in ([1], [-1]):
+    known = constant_value(axes)
+    if source is None or source.shape is None or source.shape.rank() != 2 or known is None:
         return None
-    last = source.shape[1]
-    return last if isinstance(last, int) else None
-
-
-def _columns(value: ir.Value) -> int:
-    last = None if value.shape is None else value.shape[1]
-    if not isinstance(last, int):
-        raise TypeError(f"the number of columns of {value.name} is not known")  # `_width` has looked
-    return last
-
-
-def _given(node: ir.Node, position: int) -> ir.Value:
-    value = node.inputs[position]
-    if value is None:
-        raise TypeError(f"{node.op_type} has no input {position}")  # `_width` has looked
-    return value
+    return column_count(source) if known.tolist() in ([1], [-1]) else None
 
 
 def _is_vector(value: ir.Value) -> bool:

@@ -1,4 +1,4 @@
-"""Rewrites of an exported graph that keep its meaning and drop nodes: at one row, a node's call outweighs its work.
+"""The rewrites that drop nodes of an exported graph and keep its meaning: at one row, a node's call outweighs its work.
 
 Each rule looks at one node and either rewires the graph around it or does nothing; dead nodes are removed at the end.
 """
@@ -15,14 +15,14 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 from models.export.rewrites.folding import FOLDING_RULES
 from models.export.rewrites.nodes import (
     Array,
-    columns,
+    add_constant,
+    column_count,
     constant_value,
+    describe_output,
     input_of,
-    made_by,
-    named_like,
-    new_constant,
+    is_made_by,
     producer_of,
-    put_for,
+    replace_node,
 )
 
 __all__ = ["simplify"]
@@ -34,7 +34,8 @@ def simplify(model: ir.Model) -> None:
     Args:
         model: changed in place. Inputs, outputs and their names stay.
     """
-    for rules in ((_concat_of_split,), _RULES):  # first, as parts that are joined again are not to be told apart
+    # Parts that are joined again are joined first: the other rules would tell them apart.
+    for rules in ((_concat_of_split,), _RULES):
         while any(rule(model.graph, node) for node in list(model.graph) for rule in rules if node.graph is not None):
             RemoveUnusedNodesPass()(model)
     RemoveUnusedNodesPass()(model)
@@ -50,7 +51,7 @@ def _gather_of_gather(graph: ir.Graph, node: ir.Node) -> bool:
     if inner is None or origin is None:
         return False
     node.replace_input_with(0, origin)
-    node.replace_input_with(1, new_constant(graph, node, inner[indices]))
+    node.replace_input_with(1, add_constant(graph, node, inner[indices]))
     return True
 
 
@@ -62,7 +63,7 @@ def _gather_of_concat(_: ir.Graph, node: ir.Node) -> bool:
         return False
     start = 0
     for part in concat.inputs:
-        width = columns(part)
+        width = column_count(part)
         if part is None or width is None:
             return False
         if np.array_equal(indices, np.arange(start, start + width)) and not node.outputs[0].is_graph_output():
@@ -102,8 +103,8 @@ def _squeeze_of_reshape(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     left = np.delete(shape, sorted(dropped))
     attributes = {"allowzero": reshape.attributes.get_int("allowzero", 0)}
-    new = ir.node("Reshape", [reshape.inputs[0], new_constant(graph, node, left)], attributes=attributes)
-    put_for(graph, node, new)
+    new = ir.node("Reshape", [reshape.inputs[0], add_constant(graph, node, left)], attributes=attributes)
+    replace_node(graph, node, new)
     return True
 
 
@@ -129,12 +130,12 @@ def _add_of_expand(graph: ir.Graph, node: ir.Node) -> bool:
         if expand is None or expand.op_type != "Expand" or other is None or not _same_shape(node, other):
             continue
         constant = constant_value(expand.inputs[0])
-        if constant is None or constant.size != 1 or (other.producer() is not None and made_by(other, "Expand")):
+        if constant is None or constant.size != 1 or (other.producer() is not None and is_made_by(other, "Expand")):
             continue
         if float(constant.reshape(())) == 0.0 and not node.outputs[0].is_graph_output():
             node.outputs[0].replace_all_uses_with(other)
         else:
-            node.replace_input_with(position, new_constant(graph, node, constant.reshape(())))
+            node.replace_input_with(position, add_constant(graph, node, constant.reshape(())))
         return True
     return False
 
@@ -168,15 +169,15 @@ def _sigmoid(graph: ir.Graph, node: ir.Node) -> bool:
         """`source` through operators of one input each, and Add for the addition of 1, in front of `old`."""
         value = source
         for operator in operators:
-            inputs = [value, new_constant(graph, old, np.array(1.0, np.float32))] if operator == "Add" else [value]
+            inputs = [value, add_constant(graph, old, np.array(1.0, np.float32))] if operator == "Add" else [value]
             new = ir.node(operator, inputs)
             graph.insert_before(old, new)
-            value = named_like(old.outputs[0], new, f"{old.outputs[0].name}_{operator}")
+            value = describe_output(old.outputs[0], new, f"{old.outputs[0].name}_{operator}")
         return value
 
     for log in [use.node for use in node.outputs[0].uses() if use.node.op_type == "Log"]:
-        put_for(graph, log, ir.node("Neg", [chained(log, "Neg", "Softplus")]))
-    put_for(graph, node, ir.node("Reciprocal", [chained(node, "Neg", "Exp", "Add")]))
+        replace_node(graph, log, ir.node("Neg", [chained(log, "Neg", "Softplus")]))
+    replace_node(graph, node, ir.node("Reciprocal", [chained(node, "Neg", "Exp", "Add")]))
     return True
 
 
@@ -202,7 +203,7 @@ def _column_gather(node: ir.Node | None) -> tuple[Array | None, ir.Value | None]
 
 def _before_reshapes(value: ir.Value | None) -> ir.Value | None:
     """What a value was before it was reshaped, which leaves its numbers in their order."""
-    while any(made_by(value, operator) for operator in ("Reshape", "Squeeze", "Unsqueeze")):
+    while any(is_made_by(value, operator) for operator in ("Reshape", "Squeeze", "Unsqueeze")):
         value = None if value is None else input_of(value.producer(), 0)
     return value
 

@@ -1,7 +1,7 @@
-"""The devices that flows run on: the cores of a processor, or a CUDA device with ONNX Runtime's sessions on it.
+"""The CUDA devices that flows run on, and how ONNX Runtime opens a graph there.
 
-A session is made from bytes that were checked, never from a path. ONNX Runtime's own fallback is switched off: it
-would move a flow to the CPU with a line on standard output and nothing else.
+ONNX Runtime's own fallback is switched off: it would move a flow to the CPU with a line on standard output and nothing
+else.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ import numpy as np
 import onnxruntime as ort
 
 from service.errors import EngineFailed
+from service.onnx.session import CPU_PROVIDER, session_options
 from service.plan import Float32
 
-__all__ = ["CPU_PROVIDER", "CUDA_PROVIDER", "Buffer", "CudaOptions", "Gpu", "OrtGpu", "open_on_cpu"]
+__all__ = ["CUDA_PROVIDER", "Buffer", "CudaOptions", "Gpu", "OrtGpu"]
 
-CPU_PROVIDER: Final = "CPUExecutionProvider"
 CUDA_PROVIDER: Final = "CUDAExecutionProvider"
-
-_QUIET: Final = 4  # ONNX Runtime's severity "fatal": its messages hold node names and would go to stderr unasked
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,26 +111,9 @@ class OrtGpu:
         if CUDA_PROVIDER not in ort.get_available_providers():
             raise EngineFailed("the ONNX Runtime that is installed has no CUDA; the extra `gpu` brings one that has")
         providers = [self.options.provider(capture=capture), CPU_PROVIDER]
-        return ort.InferenceSession(data, _session_options(), providers=providers, enable_fallback=0)
+        return ort.InferenceSession(data, session_options(), providers=providers, enable_fallback=0)
 
     def buffer(self, shape: Sequence[int]) -> Buffer:
         """Memory of the device for float32 of that shape."""
         made: Buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32, "cuda", self.options.index)
         return made
-
-
-def open_on_cpu(data: bytes) -> Any:  # noqa: ANN401  onnxruntime has no types
-    """A session of a graph on one core a call, for several calling threads."""
-    return ort.InferenceSession(data, _session_options(), providers=[CPU_PROVIDER])
-
-
-def _session_options() -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_cpu_mem_arena = False  # an arena keeps the largest batch's memory for ever
-    options.log_severity_level = _QUIET
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    return options

@@ -18,9 +18,10 @@ from service.bundle.parity import BATCH_MULTIPLE
 from service.bundle.store import Bundle
 from service.engine.runtime.cuda import CudaGraph, batch_sizes
 from service.engine.runtime.device_thread import DeviceThread
-from service.engine.runtime.devices import CPU_PROVIDER, CUDA_PROVIDER, Gpu, open_on_cpu
+from service.engine.runtime.devices import CUDA_PROVIDER, Gpu
 from service.engine.runtime.execution import Execution
 from service.errors import BundleError, EngineFailed
+from service.onnx.session import CPU_PROVIDER, open_on_cpu
 from service.onnx.signature import Direction, Signature
 from service.plan import Float32, Outputs
 

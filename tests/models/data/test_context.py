@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.data.load import Table, derived_seed, load_data, split
+from models.data.load import Table, load_data
+from models.data.split import derived_seed, split
 from models.recipe import DataRecipe, Recipe
 from service.errors import DataError
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.data.checks import grid_step, is_on_grid
-from models.data.load import load_data, split
+from models.data.grid import grid_step, is_on_grid
+from models.data.load import load_data
+from models.data.split import split
 from models.recipe import DataRecipe, Recipe
 from service.errors import DataError
 from tests.models.unwritable import readable_folder, unwritable

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from models.architectures import build_flow
 from models.export.export import export_flow, golden_rows
+from models.export.exported_graph import ExportedGraph
 from models.export.gate import reference
-from models.export.session import Graph
 from models.flows.flow import Bijection, Flow
 from models.flows.linear import LULinear, Scaling
 from models.flows.preprocess import quantized_support
@@ -84,7 +84,7 @@ def test_the_flow_itself_is_not_touched(exported: tuple[Path, list[str]], flow: 
 
 
 def test_calibration_is_of_the_held_out_rows_through_the_served_graph(bundle: Bundle) -> None:
-    served = Graph(bundle.graphs["forward.onnx"], "forward")(IMAGES.numpy(), None, 40).log_prob
+    served = ExportedGraph(bundle.graphs["forward.onnx"], "forward")(IMAGES.numpy(), None, 40).log_prob
     calibration = bundle.manifest.calibration
     assert calibration.rows == 40
     assert calibration.mean == pytest.approx(served.mean(), abs=1e-9)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.export.exported_graph import GraphOutputs
 from models.export.gate import BATCHES, check_flow, check_graphs, reference
 from models.export.probes import Probes, make_probes
-from models.export.session import Answers
 from models.flows.analytic import square
 from models.flows.flow import Bijection, Flow
 from service.bundle.bases import NormalBase
@@ -60,11 +60,13 @@ def probes_of(flow: Flow) -> Probes:
 class InTorch:
     """A graph's place taken by the flow itself, in float32; `change` spoils what it answers."""
 
-    def __init__(self, flow: Flow, direction: str, change: Callable[[Answers, int], Answers] | None = None) -> None:
+    def __init__(
+        self, flow: Flow, direction: str, change: Callable[[GraphOutputs, int], GraphOutputs] | None = None
+    ) -> None:
         self.flow, self.direction, self.change = flow, direction, change
         self.output = "z" if direction == "forward" else "x"
 
-    def __call__(self, rows: Any, context: Any, batch: int) -> Answers:
+    def __call__(self, rows: Any, context: Any, batch: int) -> GraphOutputs:
         parts = []
         for start in range(0, len(rows), batch):
             x = torch.from_numpy(rows[start : start + batch])
@@ -72,11 +74,13 @@ class InTorch:
                 parts.append((*self.flow(x), self.flow.log_prob(x)))
             else:
                 parts.append(self.flow.inverse_log_prob(x))
-        answers = Answers(*(torch.cat(part).detach().numpy().astype(np.float64) for part in zip(*parts, strict=True)))
+        answers = GraphOutputs(
+            *(torch.cat(part).detach().numpy().astype(np.float64) for part in zip(*parts, strict=True))
+        )
         return self.change(answers, batch) if self.change else answers
 
 
-def gate(flow: Flow, graph_of: Flow | None = None, **changes: Callable[[Answers, int], Answers]) -> Any:
+def gate(flow: Flow, graph_of: Flow | None = None, **changes: Callable[[GraphOutputs, int], GraphOutputs]) -> Any:
     exact, probes = reference(flow), probes_of(flow)
     check_flow(exact, probes)
     graphs: list[Any] = [
@@ -115,12 +119,14 @@ def test_a_graph_that_is_another_flow_is_refused(fault: str) -> None:
         gate(make_flow(), graph_of=make_flow(fault))
 
 
-def spoil(field: str, batch: int, row: int, change: Callable[[Any], Any]) -> Callable[[Answers, int], Answers]:
-    def spoiled(answers: Answers, size: int) -> Answers:
+def spoil(
+    field: str, batch: int, row: int, change: Callable[[Any], Any]
+) -> Callable[[GraphOutputs, int], GraphOutputs]:
+    def spoiled(answers: GraphOutputs, size: int) -> GraphOutputs:
         values = {name: getattr(answers, name).copy() for name in ("value", "log_abs_det_jacobian", "log_prob")}
         if size == batch:
             values[field][row] = change(values[field][row])
-        return Answers(**values)
+        return GraphOutputs(**values)
 
     return spoiled
 
@@ -146,9 +152,9 @@ def test_a_density_that_is_not_finite_is_refused(value: float) -> None:
 
 
 def test_minus_infinity_must_be_where_float64_has_it() -> None:
-    def outside_is_tiny(answers: Answers, batch: int) -> Answers:
+    def outside_is_tiny(answers: GraphOutputs, batch: int) -> GraphOutputs:
         log_prob = np.where(np.isneginf(answers.log_prob), -1e30, answers.log_prob)
-        return Answers(answers.value, answers.log_abs_det_jacobian, log_prob)
+        return GraphOutputs(answers.value, answers.log_abs_det_jacobian, log_prob)
 
     with pytest.raises(ParityFailed, match="float64 gives -inf"):
         gate(square(), forward=outside_is_tiny)
@@ -159,10 +165,10 @@ def test_the_two_graphs_must_undo_each_other() -> None:
     exact, probes = reference(make_flow()), probes_of(make_flow())
 
     class WrongOnHeldOut(InTorch):
-        def __call__(self, rows: Any, context: Any, batch: int) -> Answers:
+        def __call__(self, rows: Any, context: Any, batch: int) -> GraphOutputs:
             answers = super().__call__(rows, context, batch)
             factor = 1.01 if rows.shape[0] == probes.held_out.stop else 1.0
-            return Answers(answers.value * factor, answers.log_abs_det_jacobian, answers.log_prob)
+            return GraphOutputs(answers.value * factor, answers.log_abs_det_jacobian, answers.log_prob)
 
     graphs: list[Any] = [InTorch(make_flow(), "forward"), WrongOnHeldOut(make_flow(), "inverse")]
     with pytest.raises(ParityFailed, match=r"^x after forward\.onnx and inverse\.onnx is .* held-out row"):

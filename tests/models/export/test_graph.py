@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from models.architectures import build_flow
+from models.export.exported_graph import ExportedGraph
 from models.export.gate import reference
 from models.export.graph import OPSET, export_graph
-from models.export.session import Graph
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Standardize
 from service.bundle.bases import NormalBase
@@ -118,6 +118,6 @@ def test_nothing_is_held_or_computed_twice() -> None:
 
 def test_the_graph_runs_as_the_flow(flow: Flow, forward: bytes) -> None:
     x, context = normal(5, 3).float(), normal(5, 2).float()
-    answers = Graph(forward, "forward")(x.numpy(), context.numpy(), 2)
+    answers = ExportedGraph(forward, "forward")(x.numpy(), context.numpy(), 2)
     expected = reference(flow).log_prob(x.double(), context.double())
     torch.testing.assert_close(torch.from_numpy(answers.log_prob), expected, rtol=1e-4, atol=1e-4)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.export.exported_graph import GraphOutputs
 from models.export.invariance import check_invariance
-from models.export.session import Answers
 from service.errors import ParityFailed
 
 ROWS = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
@@ -18,14 +18,14 @@ class Affine:
     def __init__(self, spoiled: str = "", when: int = 4) -> None:
         self.spoiled, self.when = spoiled, when
 
-    def __call__(self, rows: np.ndarray, context: np.ndarray | None, batch: int) -> Answers:
+    def __call__(self, rows: np.ndarray, context: np.ndarray | None, batch: int) -> GraphOutputs:
         value = (2 * rows + (0 if context is None else context)).astype(np.float64)
         outputs = {"value": value, "log_abs_det_jacobian": value[:, 0] * 0, "log_prob": value[:, 1]}
         if self.spoiled:
             places = np.arange(len(rows)) % batch
             outputs[self.spoiled] = outputs[self.spoiled].copy()
             outputs[self.spoiled][places == self.when] += 1e-7
-        return Answers(**outputs)
+        return GraphOutputs(**outputs)
 
 
 @pytest.mark.parametrize("context", [None, ROWS[:, :1]])

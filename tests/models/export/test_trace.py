@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from models.architectures import build_flow
+from models.export.exported_graph import ExportedGraph
 from models.export.gate import reference
 from models.export.probes import make_probes
-from models.export.session import Graph
 from models.export.trace import check_trace, export_trace, trace_steps
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import quantized_support
@@ -31,9 +31,9 @@ def flow() -> Flow:
 
 
 @pytest.fixture(scope="module")
-def exported(flow: Flow) -> Graph:
+def exported(flow: Flow) -> ExportedGraph:
     probes = make_probes(ROWS.numpy(), normal(40, 2, seed=3).float().numpy(), flow.support)
-    return Graph(export_trace(flow, reference(flow), probes), "trace")
+    return ExportedGraph(export_trace(flow, reference(flow), probes), "trace")
 
 
 def test_the_steps_have_names_and_shapes(flow: Flow) -> None:
@@ -46,7 +46,7 @@ def test_the_steps_have_names_and_shapes(flow: Flow) -> None:
     ]
 
 
-def test_the_graph_gives_the_event_after_each_step(flow: Flow, exported: Graph) -> None:
+def test_the_graph_gives_the_event_after_each_step(flow: Flow, exported: ExportedGraph) -> None:
     context = normal(40, 2, seed=3).float()
     found = exported(ROWS.numpy(), context.numpy(), 40)
     values, terms = flow.trace(ROWS, context)
@@ -83,7 +83,7 @@ def test_a_trace_of_another_flow_is_refused(chain: list[Bijection], quantity: st
     rows = normal(20, 2).float()
     right = Flow([2], [Shift(0.0), Shift(0.0), Shift(0.0)], NormalBase())
     probes = make_probes(rows.numpy(), None, None)
-    graph = Graph(export_trace(right, reference(right), probes), "trace")
+    graph = ExportedGraph(export_trace(right, reference(right), probes), "trace")
     with pytest.raises(ParityFailed, match=quantity):
         check_trace(reference(Flow([2], chain, NormalBase())), graph, probes)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from models.export.export import export_flow
-from models.export.session import Graph
+from models.export.exported_graph import ExportedGraph
 from models.flows.analytic import ANALYTIC, Affine, Rotation, affine, chain, exp, rotation, square, tanh_box
 from models.flows.bases import sample_base
 from models.flows.flow import Flow
@@ -155,7 +155,7 @@ def test_a_half_line_works_from_export_to_answers(tmp_path: Path) -> None:
     bundle = read_bundle(folder)
     assert bundle.manifest.support == Support(low=0.0)
     assert bundle.manifest.base == DiagonalNormalBase(mean=[0.0], standard_deviation=[0.5])
-    forward = Graph(bundle.graphs["forward.onnx"], "forward")
+    forward = ExportedGraph(bundle.graphs["forward.onnx"], "forward")
     x = np.array([[1.0], [0.0], [-1.0], [1e30]], np.float32)
     found = forward(x, None, 4).log_prob
     assert found[0] == pytest.approx(-math.log(0.5 * math.sqrt(2 * math.pi)), abs=1e-6)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy import special, stats
 
-from models.data.load import Split
+from models.data.split import Split
 from models.export.export import export_flow
 from models.flows.bases import LearntBase, base_log_prob, in_float32, sample_base
 from models.flows.flow import Flow

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from models.export.exported_graph import ExportedGraph
 from models.export.gate import check_flow, reference
 from models.export.graph import export_graph
 from models.export.invariance import check_invariance
 from models.export.probes import make_probes
-from models.export.session import Graph
 from models.importing.adapted import Unsupported
 from models.importing.agreement import TOLERANCE, check_agreement
 from models.importing.load import drawn_rows
@@ -128,9 +128,9 @@ def test_one_of_each_library_in_its_graphs(library: str, family: str) -> None:
     with library_terms():
         expected = imported.log_prob(torch.from_numpy(rows.x).double(), None).numpy()
     flow = imported.flow.float().fold()
-    forward = Graph(export_graph(flow, "forward"), "forward")(rows.x, None, 7)
+    forward = ExportedGraph(export_graph(flow, "forward"), "forward")(rows.x, None, 7)
     assert np.max(np.abs(forward.log_prob - expected) / (1 + np.abs(expected))) < 1e-5
-    inverse = Graph(export_graph(flow, "inverse"), "inverse")(forward.value.astype(np.float32), None, 7)
+    inverse = ExportedGraph(export_graph(flow, "inverse"), "inverse")(forward.value.astype(np.float32), None, 7)
     np.testing.assert_allclose(inverse.value, rows.x, rtol=1e-4, atol=1e-4)
 
 
@@ -138,4 +138,4 @@ def test_the_sums_of_a_quadratic_spline_do_not_depend_on_the_place_of_a_row() ->
     case = next(case for case in cases() if case.family.name == "quadratic coupling")
     imported, rows = taken(case)
     flow = imported.flow.float().fold()
-    check_invariance(Graph(export_graph(flow, "forward"), "forward"), rows.x, None)
+    check_invariance(ExportedGraph(export_graph(flow, "forward"), "forward"), rows.x, None)

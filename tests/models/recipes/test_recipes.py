@@ -9,7 +9,8 @@ import torch
 
 import models.recipes
 from models.architectures import build_flow
-from models.data.load import load_data, split
+from models.data.load import load_data
+from models.data.split import split
 from models.flows.preprocess import quantized_support
 from models.recipe import Recipe
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import models.training.fit
-from models.data.load import Split
+from models.data.split import Split
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Standardize
 from models.recipe import FitRecipe
@@ -52,7 +52,7 @@ def fitted(seed: int = 0, *, dropout: float = 0.0, work: Path | None = None, res
     split = gaussian_split(400)
     flow = small_flow(split, dropout)
     recipe = FitRecipe(**{"epochs": 6, "batch_size": 64, "noise": 0.05, "schedule": "cosine", **options})
-    perturbation = Perturbation.of(split.train, None, recipe.noise, bounded=False)
+    perturbation = Perturbation.of(split.train, step=None, noise=recipe.noise, bounded=False)
     found = Checkpoint.load(work) if resume else None
     result = fit(
         flow, split, recipe, seed=seed, perturbation=perturbation, work=work, resumed=found, seconds_between=0.0
@@ -135,6 +135,34 @@ def test_it_stops_when_validation_gains_nothing():
     assert result.stopped == "validation gained nothing for 5 epochs"
 
 
+@pytest.mark.parametrize(
+    ("validations", "best_epoch", "best", "stopped"),
+    [
+        ([1.0, 1.0, 1.0], 1, [1.0, 1.0, 1.0], "validation gained nothing for 2 epochs"),  # a tie gains nothing
+        ([1.0, 0.5, 1.5, 1.5, 1.0], 3, [1.0, 1.0, 1.5, 1.5, 1.5], "validation gained nothing for 2 epochs"),
+        ([1.0, math.nan, 2.0, math.nan, 2.0], 3, [1.0, 1.0, 2.0, 2.0, 2.0], "validation gained nothing for 2 epochs"),
+        ([-3.0, -2.0, -1.0, -2.0, 0.0, -1.0], 5, [-3.0, -2.0, -1.0, -1.0, 0.0, 0.0], "all 6 epochs were done"),
+        ([1.0, 2.0, 3.0, 4.0, 3.0, 2.0], 4, [1.0, 2.0, 3.0, 4.0, 4.0, 4.0], "validation gained nothing for 2 epochs"),
+    ],
+)
+def test_the_best_epoch_is_the_first_of_equals_and_patience_counts_from_it(
+    monkeypatch, validations, best_epoch, best, stopped
+):
+    told = iter(validations)
+    monkeypatch.setattr(models.training.fit, "mean_log_prob", lambda *_: next(told))
+    result = fit(scale_flow(), passing_by(), FitRecipe(epochs=6, batch_size=64, patience=2), seed=0)
+    assert (result.best_epoch, result.stopped) == (best_epoch, stopped)
+    assert [record.best for record in result.history] == best
+    assert next(told, None) is None
+
+
+def test_an_epochs_likelihood_is_the_mean_over_the_rows_of_its_steps():
+    split, flow = passing_by(), scale_flow()
+    before = mean_log_prob(flow, split.train)
+    recipe = FitRecipe(epochs=1, batch_size=24, learning_rate=1e-9)  # steps of 24, 24 and 16 rows, that change nothing
+    assert fit(flow, split, recipe, seed=0).history[0].train == pytest.approx(before, rel=1e-5)
+
+
 def test_every_epoch_is_observed_and_told():
     seen: list[EpochRecord] = []
     split = gaussian_split(100)
@@ -172,17 +200,19 @@ def test_schedules(schedule):
 
 
 class Breaks(Scale):
-    """Not finite for the first `times` training batches."""
+    """Not finite for the first `times` training batches: the likelihood, or its gradient alone."""
 
-    def __init__(self, times: int) -> None:
+    def __init__(self, times: int, *, gradient_alone: bool = False) -> None:
         super().__init__()
         self.register_buffer("left", torch.tensor(float(times)))
+        self.gradient_alone = gradient_alone
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, ladj = super().forward(x)
         if self.training and self.left > 0:
             self.left -= 1
-            return y, ladj * math.nan
+            nothing = torch.sqrt(self.log_scale - self.log_scale.detach())  # 0, with an infinite slope
+            return y, ladj + nothing if self.gradient_alone else ladj * math.nan
         return y, ladj
 
 
@@ -195,11 +225,26 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted():
     assert all(torch.isfinite(p).all() for p in flow.parameters())
 
 
+def test_a_step_whose_gradient_alone_is_not_finite_is_left_out_too():
+    x = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
+    flow = Flow([1], [Breaks(3, gradient_alone=True)], NormalBase())
+    result = fit(flow, Split(x, x, x), FitRecipe(epochs=2, batch_size=16), seed=0)
+    assert [record.skipped for record in result.history] == [3, 0]
+    assert all(torch.isfinite(p).all() for p in flow.parameters())
+
+
 def test_steps_that_are_never_finite_are_an_error():
     x = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
     flow = Flow([1], [Breaks(10**6)], NormalBase())
     with pytest.raises(DataError, match=rf"diverged: in epoch \d+, {MAX_SKIPPED + 1} steps in a row.*learning rate"):
         fit(flow, Split(x, x, x), FitRecipe(epochs=50, batch_size=16), seed=0)
+
+
+def test_as_many_steps_in_a_row_as_are_allowed_are_no_error():
+    x = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
+    flow = Flow([1], [Breaks(MAX_SKIPPED)], NormalBase())
+    result = fit(flow, Split(x, x, x), FitRecipe(epochs=MAX_SKIPPED // 4 + 1, batch_size=16), seed=0)
+    assert sum(record.skipped for record in result.history) == MAX_SKIPPED
 
 
 def test_validation_that_is_never_finite_is_an_error():
@@ -214,14 +259,14 @@ def test_validation_that_is_never_finite_is_an_error():
 
 def test_noise_is_fresh_and_in_each_columns_own_units():
     train = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 100.0])
-    perturbation = Perturbation.of(train, torch.tensor([1.0, 0.0]), 0.1, bounded=False)
+    perturbation = Perturbation.of(train, step=torch.tensor([1.0, 0.0]), noise=0.1, bounded=False)
     generator = torch.Generator().manual_seed(0)
     first, second = (perturbation(train, generator) - train for _ in range(2))
     assert not torch.equal(first, second)
     assert float(first[:, 0].abs().max()) <= 0.5001  # dequantized: uniform over the bin, and nothing besides
     assert float(first[:, 0].std()) == pytest.approx(1 / math.sqrt(12), rel=0.05)
     assert float(first[:, 1].std()) == pytest.approx(10.0, rel=0.05)
-    bounded = Perturbation.of(train, None, 0.1, bounded=True)
+    bounded = Perturbation.of(train, step=None, noise=0.1, bounded=True)
     assert torch.equal(bounded(train, generator), train)
     assert torch.equal(Perturbation()(train, generator), train)
 
@@ -233,16 +278,19 @@ def test_noise_is_little_where_values_are_not_repeated_and_a_kernels_where_they_
     assert usual_noise(repeated) == pytest.approx(0.3 * 1000 ** (-1 / 7))
     assert usual_noise(torch.cat((continuous, repeated[:, :1]), dim=1)) == 0.02  # fewer than half of the values
     assert usual_noise(torch.cat((continuous[:, :1], repeated), dim=1)) == pytest.approx(0.3 * 1000 ** (-1 / 8))
+    half = torch.tensor([[0.0], [0.0], [1.0], [2.0]])
+    assert usual_noise(half) == 0.02  # just half of the values are no more than half
+    assert usual_noise(half[:3]) == pytest.approx(0.3 * 3 ** (-1 / 5))
 
 
 def test_the_usual_noise_is_that_of_the_columns_that_get_any():
     continuous = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
     train = torch.cat((continuous, (4 * continuous).round()), dim=1)
     step = torch.tensor([0.0, 1.0])
-    found = Perturbation.of(train, step, None, bounded=False).deviation
+    found = Perturbation.of(train, step=step, noise=None, bounded=False).deviation
     torch.testing.assert_close(found, torch.tensor([0.02 * float(continuous.std(correction=0)), 0.0]))
-    assert Perturbation.of(train, None, None, bounded=True).deviation is None
-    assert Perturbation.of(train, torch.ones(2), None, bounded=False).deviation is None
+    assert Perturbation.of(train, step=None, noise=None, bounded=True).deviation is None
+    assert Perturbation.of(train, step=torch.ones(2), noise=None, bounded=False).deviation is None
 
 
 def test_repeated_values_do_not_draw_the_density_to_infinity():
@@ -251,7 +299,7 @@ def test_repeated_values_do_not_draw_the_density_to_infinity():
     flow = scale_flow()
     flow.bijections.insert(0, Standardize.of(x))
     split = Split(x, x, x)
-    fit(flow, split, FitRecipe(epochs=5), seed=0, perturbation=Perturbation.of(x, None, 0.1, bounded=False))
+    fit(flow, split, FitRecipe(epochs=5), seed=0, perturbation=Perturbation.of(x, step=None, noise=0.1, bounded=False))
     assert mean_log_prob(flow, x) < 0
 
 
@@ -291,7 +339,7 @@ def test_a_fit_cut_after_any_epoch_ends_in_the_same_weights(tmp_path, dropout):
         work = tmp_path / f"{cut}"
         split = gaussian_split(400)
         recipe = FitRecipe(epochs=6, batch_size=64, noise=0.05, schedule="cosine")
-        perturbation = Perturbation.of(split.train, None, 0.05, bounded=False)
+        perturbation = Perturbation.of(split.train, step=None, noise=0.05, bounded=False)
 
         def stop(record: EpochRecord, cut: int = cut) -> None:
             if record.epoch == cut + 1:  # after the checkpoint of `cut`, before its own
@@ -349,19 +397,19 @@ def test_a_finished_fit_is_not_fitted_further(tmp_path):
     assert again == told
 
 
-def test_checkpoints_are_written_by_the_clock_and_at_the_end(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("seconds", "epochs"), [(5.0, [3, 6, 7]), (4.0, [2, 4, 6, 7]), (100.0, [7])])
+def test_checkpoints_are_written_by_the_clock_and_at_the_end(tmp_path, monkeypatch, seconds, epochs):
     saved: list[int] = []
     true = Checkpoint.save
     monkeypatch.setattr(Checkpoint, "save", lambda self, folder: (saved.append(self.epoch), true(self, folder)))
     split = gaussian_split(100)
-    ticks = iter(range(0, 1000, 2))  # two seconds an epoch, as far as the fit can tell
+    ticks = iter(range(0, 1000, 2))  # each look at the clock is two seconds after the one before
     result = fit(
         small_flow(split), split, FitRecipe(epochs=7), seed=0, origin=Origin({}, ""), work=tmp_path,
-        clock=lambda: float(next(ticks)), seconds_between=5.0,
+        clock=lambda: float(next(ticks)), seconds_between=seconds,
     )  # fmt: skip
     assert isinstance(result, FitResult)
-    assert saved[-1] == 7
-    assert 1 < len(saved) < 5
+    assert saved == epochs
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
 
 

@@ -35,6 +35,38 @@ def test_of_more_values_than_are_kept_each_is_one_of_them_with_its_rank():
     assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
 
 
+@pytest.mark.parametrize("rows", [MAX_QUANTILES - 1, MAX_QUANTILES, MAX_QUANTILES + 1, MAX_QUANTILES + 2])
+def test_ranks_run_from_the_least_value_to_the_greatest_and_are_given_where_some_are_left_out(rows):
+    values = draws(rows)
+    calibration = calibrate(values)
+    kept = min(rows, MAX_QUANTILES)
+    assert len(calibration.quantiles) == kept
+    assert (calibration.quantiles[0], calibration.quantiles[-1]) == (
+        float(str(values.min())),
+        float(str(values.max())),
+    )
+    assert (calibration.ranks is None) == (rows <= MAX_QUANTILES)
+    if calibration.ranks is not None:
+        assert (calibration.ranks[0], calibration.ranks[-1]) == (0, rows - 1)
+        assert set(np.diff(calibration.ranks)) <= {1, 2}
+    assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
+
+
+def test_equal_values_stand_side_by_side():
+    calibration = calibrate(np.array([-1.0, -2.0, -1.0, -2.0]))
+    assert (calibration.quantiles, calibration.ranks) == ([-2.0, -2.0, -1.0, -1.0], None)
+
+
+@pytest.mark.parametrize("most", [2, 3, 4])
+def test_thinning_keeps_both_ends_and_as_many_as_are_asked_for(most):
+    calibration = calibrate(np.array([4.0, 1.0, 3.0, 2.0]))
+    shown = thinned(calibration, most)
+    assert shown.quantiles == {2: [1.0, 4.0], 3: [1.0, 3.0, 4.0], 4: [1.0, 2.0, 3.0, 4.0]}[most]
+    assert shown.ranks == {2: [0, 3], 3: [0, 2, 3], 4: None}[most]
+    again = thinned(calibration.model_copy(update={"ranks": [0, 1, 2, 3]}), most)
+    assert (again.quantiles, again.ranks) == (shown.quantiles, shown.ranks or [0, 1, 2, 3])
+
+
 @pytest.mark.parametrize("rows", [1001, 5000, MAX_QUANTILES + 7])
 def test_thinning_keeps_order_statistics_and_their_ranks(rows):
     values = draws(rows)

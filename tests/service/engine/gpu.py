@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from service.engine.runtime.devices import CPU_PROVIDER, CUDA_PROVIDER, CudaOptions, open_on_cpu
+from service.engine.runtime.devices import CUDA_PROVIDER, CudaOptions
+from service.onnx.session import CPU_PROVIDER, open_on_cpu
 
 __all__ = ["CpuGpu"]
 

@@ -16,10 +16,10 @@ import torch
 import zuko
 from torch import Tensor
 
+from models.export.exported_graph import ExportedGraph
 from models.export.gate import reference
 from models.export.graph import export_graph
 from models.export.invariance import check_invariance
-from models.export.session import Graph
 from models.flows.flow import Bijection, Flow
 from models.flows.jacobi import jacobi
 from models.flows.zuko_steps import from_zuko
@@ -133,7 +133,8 @@ def restless(data: bytes) -> bytes:
 def test_a_loop_gives_the_sequential_answer(name: str, apart: float, rounding: float) -> None:
     flow, data = built(name)
     z, context = rows(name, 200)
-    answers, sequential = Graph(data, "inverse")(z, context, 200), Graph(restless(data), "inverse")(z, context, 200)
+    answers = ExportedGraph(data, "inverse")(z, context, 200)
+    sequential = ExportedGraph(restless(data), "inverse")(z, context, 200)
     np.testing.assert_allclose(answers.value, sequential.value, rtol=apart, atol=apart)
     np.testing.assert_allclose(answers.log_prob, sequential.log_prob, rtol=TOLERANCE, atol=10 * TOLERANCE)
     feed = {"z": z} if context is None else {"z": z, "context": context}
@@ -148,7 +149,7 @@ def test_a_row_has_the_same_bits_in_every_batch(name: str) -> None:
     _, data = built(name)
     z, context = rows(name, 252)
     z[::7] *= 8.0  # rows that take long beside others that do not
-    check_invariance(Graph(data, "inverse"), z, context)
+    check_invariance(ExportedGraph(data, "inverse"), z, context)
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -157,7 +158,7 @@ def test_rows_far_outside_stay_finite(name: str) -> None:
     z, context = rows(name, 8)
     far = np.concatenate((30.0 * np.sign(z), z, np.full_like(z, 30.0)))
     far[8:16, 0] = (1e30, -1e30, 1e20, -1e20, 1e10, 1e5, 1e3, 1e2)
-    answers = Graph(data, "inverse")(far, None if context is None else np.tile(context, (3, 1)), 24)
+    answers = ExportedGraph(data, "inverse")(far, None if context is None else np.tile(context, (3, 1)), 24)
     for array in (answers.value[:, 0], answers.value[:8], answers.value[16:], answers.log_abs_det_jacobian):
         assert np.isfinite(array).all()
     assert not np.isnan(answers.value).any()
@@ -168,7 +169,7 @@ def test_a_row_that_rests_keeps_its_bits_beside_one_that_takes_every_pass() -> N
     still, hard = np.full((4, WIDTH), 0.5, np.float32), np.full((4, WIDTH), 4.0, np.float32)
     assert passes_of(data, {"z": still}) == [2]
     assert passes_of(data, {"z": hard}) == [WIDTH]
-    graph = Graph(data, "inverse")
+    graph = ExportedGraph(data, "inverse")
     alone, beside = graph(still, None, 4), graph(np.concatenate((still, hard)), None, 8)
     np.testing.assert_array_equal(alone.value, beside.value[:4])
     np.testing.assert_array_equal(beside.value[4:], np.tile(4.0 * np.arange(1, WIDTH + 1), (4, 1)))
@@ -209,5 +210,5 @@ def test_a_wide_flow_takes_few_nodes_and_few_passes() -> None:
     assert summary.nodes <= 5 * 100
     z = normal(1000, 64).float()
     assert max(passes_of(data, {"z": z.numpy()})) <= 24
-    answers = Graph(data, "inverse")(z.numpy(), None, 1000)
+    answers = ExportedGraph(data, "inverse")(z.numpy(), None, 1000)
     np.testing.assert_allclose(answers.value, flow.inverse(z)[0].numpy(), rtol=TOLERANCE, atol=TOLERANCE)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
 from models.export.rewrites.reductions import merge_column_sums
+from tests.models.export.rewrites.small_graphs import parse, run
 
 CONSTANTS = {
     "axis": np.array([1]),
@@ -23,20 +22,7 @@ TWO_SUMS = "a = ReduceSum<keepdims: int = 0>(x, axis) e = Exp(x) b = ReduceSum<k
 
 
 def model(text: str, outputs: str) -> ir.Model:
-    parsed = onnx.parser.parse_model(
-        f'<ir_version: 9, opset_import: ["" : 18]> g (float[N, 13] x) => ({outputs}) {{ {text} }}'
-    )
-    for name, array in CONSTANTS.items():
-        if any(name in node.input for node in parsed.graph.node):
-            parsed.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    return ir.from_proto(onnx.shape_inference.infer_shapes(parsed, data_prop=True))
-
-
-def run(graph: ir.Model, rows: np.ndarray) -> list[np.ndarray]:
-    proto = ir.to_proto(graph)
-    onnx.checker.check_model(proto, full_check=True)
-    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": rows})
+    return parse(text, outputs, columns=13, constants=CONSTANTS)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
 from models.export.rewrites.simplify import simplify
+from tests.models.export.rewrites.small_graphs import parse, run
 
 WEIGHT = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 CONSTANTS = {
@@ -47,27 +46,18 @@ CONSTANTS = {
 }
 
 
+ROWS = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+
+
 def model(text: str, outputs: str = "float[N] y") -> ir.Model:
-    parsed = onnx.parser.parse_model(
-        f'<ir_version: 9, opset_import: ["" : 18]> g (float[N, 4] x) => ({outputs}) {{ {text} }}'
-    )
-    for name, array in CONSTANTS.items():
-        if any(name in node.input for node in parsed.graph.node):
-            parsed.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    return ir.from_proto(onnx.shape_inference.infer_shapes(parsed, data_prop=True))
-
-
-def run(graph: ir.Model) -> list[np.ndarray]:
-    session = ort.InferenceSession(ir.to_proto(graph).SerializeToString(), providers=["CPUExecutionProvider"])
-    rows = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
-    return session.run(None, {"x": rows})
+    return parse(text, outputs, columns=4, constants=CONSTANTS)
 
 
 def simplified(text: str, outputs: str) -> list[str]:
     """The operators that are left, after a check that the answers are the same."""
-    before, after = run(model(text, outputs)), model(text, outputs)
+    before, after = run(model(text, outputs), ROWS), model(text, outputs)
     simplify(after)
-    for a, b in zip(run(after), before, strict=True):
+    for a, b in zip(run(after, ROWS), before, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
     return [node.op_type for node in after.graph]
 
@@ -276,8 +266,7 @@ def test_a_sigmoid_is_right_where_it_is_small(text: str, exact: Callable[[np.nda
     after = model(text, FOUR)
     simplify(after)
     rows = np.array([[-80.0, -30.0, -17.0, -8.0], [-3.0, 0.5, 8.0, 80.0]], np.float32)
-    session = ort.InferenceSession(ir.to_proto(after).SerializeToString(), providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(session.run(None, {"x": rows})[0], exact(rows.astype(np.float64)), rtol=1e-6)
+    np.testing.assert_allclose(run(after, rows)[0], exact(rows.astype(np.float64)), rtol=1e-6)
 
 
 def test_a_graph_output_keeps_its_name() -> None:

@@ -12,9 +12,10 @@ import pytest
 from service.engine.batching.queues import Limits
 from service.engine.registry import load_flow
 from service.engine.runtime.cuda import BATCH_SIZES, batch_sizes
-from service.engine.runtime.devices import CPU_PROVIDER, CUDA_PROVIDER, CudaOptions, OrtGpu
+from service.engine.runtime.devices import CUDA_PROVIDER, CudaOptions, OrtGpu
 from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, open_graphs
 from service.errors import BundleError, EngineFailed
+from service.onnx.session import CPU_PROVIDER
 from service.plan import run_now
 from tests.service.bundles import affine, bundle, coupling, image
 from tests.service.engine.gpu import CpuGpu

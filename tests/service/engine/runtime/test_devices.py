@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import onnxruntime as ort
 
-from service.engine.runtime.devices import CPU_PROVIDER, CUDA_PROVIDER, CudaOptions, OrtGpu, open_on_cpu
-from tests.service.bundles import affine
+from service.engine.runtime.devices import CUDA_PROVIDER, CudaOptions, OrtGpu
+from service.onnx.session import CPU_PROVIDER
 
 
 def test_a_density_is_computed_in_full_precision_unless_that_is_given_up():
@@ -21,14 +21,6 @@ def test_the_device_and_the_recording_are_as_asked_for():
     provider, options = CudaOptions(index=2).provider(capture=True)
     assert (provider, options["device_id"], options["enable_cuda_graph"]) == (CUDA_PROVIDER, "2", "1")
     assert CudaOptions().provider(capture=False)[1]["enable_cuda_graph"] == "0"
-
-
-def test_a_session_on_the_processor_takes_one_core_a_call_and_keeps_no_memory():
-    session = open_on_cpu(affine().files["forward.onnx"])
-    options = session.get_session_options()
-    assert session.get_providers() == [CPU_PROVIDER]
-    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
-    assert not options.enable_cpu_mem_arena
 
 
 def test_onnxruntime_does_not_make_up_for_a_device_on_its_own(monkeypatch):

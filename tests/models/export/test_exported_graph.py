@@ -1,24 +1,26 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import onnx
 import pytest
 
-from models.export.session import Graph
-from service.errors import ParityFailed
+from models.export.exported_graph import ExportedGraph
+from service.errors import DataError, ParityFailed
 
 ROWS = np.arange(10, dtype=np.float32).reshape(5, 2)
 SUM = "a = ReduceSum<keepdims: int = 0>(x, axis)"
 
 
-def graph(body: str, ladj: str = "N") -> Graph:
+def graph(body: str, ladj: str = "N") -> ExportedGraph:
     """z = x, and what `body` says of the other two outputs."""
     model = onnx.parser.parse_model(
         f"""<ir_version: 9, opset_import: ["" : 18]>
         g (float[N, 2] x) => (float[N, 2] z, float[{ladj}] log_abs_det_jacobian, float[N] log_prob)
         <int64[1] axis = {{1}}, float[3] three = {{1, 2, 3}}, int64[2] fixed = {{5, 2}}> {{ {body} }}"""
     )
-    return Graph(model.SerializeToString(), "forward")
+    return ExportedGraph(model.SerializeToString(), "forward")
 
 
 SOUND = f"z = Identity(x) {SUM} log_abs_det_jacobian = Neg(a) log_prob = Identity(a)"
@@ -49,4 +51,11 @@ def test_a_run_that_fails_names_the_batch() -> None:
 
 def test_what_is_no_graph_is_refused() -> None:
     with pytest.raises(ParityFailed, match=r"cannot load forward\.onnx"):
-        Graph(b"not a graph", "forward")
+        ExportedGraph(b"not a graph", "forward")
+
+
+def test_without_onnxruntime_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "service.onnx.session", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DataError, match=r"^exporting needs ONNX Runtime: install the extra `cpu` or `gpu`"):
+        ExportedGraph(b"", "forward")

@@ -1,4 +1,4 @@
-"""Folders that a training writes into: whether it can, before hours are spent; and none left empty.
+"""The folders that a training writes into: checked before hours are spent, and removed where they are left empty.
 
 Must not import torch.
 """

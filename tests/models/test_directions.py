@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
 
-from service.bundle.directions import logistic_direction, mean_direction, separation
+from models.directions import logistic_direction, mean_direction, separation
+from service.errors import DataError
 
 
 def two_kinds(width: int = 4, count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -34,10 +37,14 @@ def test_the_logistic_direction_leaves_out_what_only_goes_along():
 
 
 @pytest.mark.parametrize("ridge", [0.1, 1.0, 30.0])
-def test_the_logistic_direction_is_that_of_scikit_learn(ridge):
+def test_the_logistic_direction_is_where_the_penalized_loss_is_least(ridge):
     positive, negative = two_kinds(3, 200, 1)
-    rows, label = np.concatenate([positive, negative[:50]]), np.repeat([1, 0], [200, 50])
-    fitted = LogisticRegression(C=1 / ridge, tol=1e-10, max_iter=1000).fit(rows, label).coef_[0]
+    rows, sign = np.concatenate([positive, negative[:50]]), np.repeat([1, -1], [200, 50])
+
+    def loss(weights):
+        return np.logaddexp(0, -sign * (rows @ weights[:3] + weights[3])).sum() + ridge * weights[:3] @ weights[:3] / 2
+
+    fitted = minimize(loss, np.zeros(4), tol=1e-12).x[:3]
     direction = logistic_direction(positive, negative[:50], ridge)
     np.testing.assert_allclose(direction / np.linalg.norm(direction), fitted / np.linalg.norm(fitted), atol=1e-4)
 
@@ -66,3 +73,10 @@ def test_equal_kinds_have_no_direction():
 def test_separation_counts_ties_half():
     assert separation(np.array([1.0]), [[1.0]], [[1.0]]) == 0.5
     assert separation(np.array([-1.0]), [[1.0]], [[0.0]]) == 0.0
+
+
+def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    assert mean_direction([[1.0]], [[0.0]]).tolist() == [1.0]
+    with pytest.raises(DataError, match="needs scikit-learn: install the extra `train`"):
+        logistic_direction([[1.0]], [[0.0]])

@@ -1,21 +1,21 @@
-"""One exported direction run as it will be served, for the parity gate and the calibration.
+"""The exported graph: one direction of a flow, run as it will be served, for the parity gate and the calibration.
 
-ONNX Runtime is imported when it is needed: it belongs to the extra `cpu` or `gpu`, not to `train`.
+ONNX Runtime is imported where a graph is opened: the extra `cpu` or `gpu` installs it, and `train` does not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from service.errors import DataError, ParityFailed
+from service.onnx.signature import CONTEXT, TENSORS, Direction
 
-__all__ = ["IN_AND_OUT", "Answers", "Graph", "InAndOut"]
+__all__ = ["ExportedGraph", "GraphOutputs"]
 
 _NUMBERS: Final = frozenset({"log_abs_det_jacobian", "log_prob"})
 
@@ -23,25 +23,8 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
-class InAndOut(NamedTuple):
-    """The names of a graph's input, beside the context, and of its outputs."""
-
-    given: str
-    outputs: tuple[str, str, str]
-
-
-IN_AND_OUT: Final[Mapping[str, InAndOut]] = MappingProxyType(
-    {
-        "forward": InAndOut("x", ("z", "log_abs_det_jacobian", "log_prob")),
-        "inverse": InAndOut("z", ("x", "log_abs_det_jacobian", "log_prob")),
-        "trace": InAndOut("x", ("values", "log_abs_det_jacobians", "log_prob")),
-    }
-)
-"""Direction -> what goes in and comes out."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class GraphOutputs:
     """Three outputs of one direction, float64, by row.
 
     Args:
@@ -55,36 +38,41 @@ class Answers:
     log_prob: Float64
 
 
-class Graph:
-    """One exported direction, as it will be served: ONNX Runtime on the CPU, one thread.
+class ExportedGraph:
+    """One exported direction in a session such as the server opens on the CPU.
 
     Args:
         data: the bytes of the ONNX file.
-        direction: of `IN_AND_OUT`.
+        direction: the one that they hold.
 
     Raises:
         DataError: where ONNX Runtime is not installed.
         ParityFailed: where ONNX Runtime cannot load the graph.
     """
 
-    def __init__(self, data: bytes, direction: str) -> None:
+    def __init__(self, data: bytes, direction: Direction) -> None:
         try:
-            import onnxruntime as ort
+            from service.onnx.session import open_on_cpu
         except ImportError as error:
             raise DataError("exporting needs ONNX Runtime: install the extra `cpu` or `gpu` of pushforward") from error
-        self.direction = direction
-        self.input, self._outputs = IN_AND_OUT[direction]
-        self.output = self._outputs[0]
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 4
+        self.direction: Direction = direction
+        self._names = TENSORS[direction]
+        self.output = self._names.outputs[0]
         try:
-            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self._session = open_on_cpu(data)
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             raise ParityFailed(f"ONNX Runtime cannot load {direction}.onnx: {_first_line(error)}") from error
 
-    def __call__(self, rows: Float32, context: Float32 | None, batch: int) -> Answers:
-        """Run all rows in batches of `batch`; the last one is filled up with rows from the start.
+    def __call__(self, rows: Float32, context: Float32 | None, batch: int) -> GraphOutputs:
+        """Run all rows in batches of one size; the last one is filled up with rows from the start.
+
+        Args:
+            rows: float32 ``[N, *event]`` or ``[N, D]``.
+            context: float32 ``[N, C]``, or None for a flow without.
+            batch: rows in a batch.
+
+        Returns:
+            The outputs of the N rows, in their order.
 
         Raises:
             ParityFailed: where a run fails, or an output has another shape than its batch.
@@ -94,11 +82,11 @@ class Graph:
             index = np.arange(start, start + batch) % rows.shape[0]
             parts.append(self._run(rows[index], None if context is None else context[index], batch))
         columns = (np.concatenate(p)[: rows.shape[0]] for p in zip(*parts, strict=True))
-        return Answers(*(column.astype(np.float64) for column in columns))
+        return GraphOutputs(*(column.astype(np.float64) for column in columns))
 
     def _run(self, rows: Float32, context: Float32 | None, batch: int) -> list[Float32]:
-        feed: Mapping[str, Float32] = {self.input: rows} | ({} if context is None else {"context": context})
-        names = self._outputs
+        feed: Mapping[str, Float32] = {self._names.rows: rows} | ({} if context is None else {CONTEXT: context})
+        names = self._names.outputs
         try:
             outputs: list[Float32] = self._session.run(names, feed)
         except Exception as error:  # ONNX Runtime's exceptions share no other base

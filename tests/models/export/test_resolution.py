@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.export.gate import check_flow, reference
 from models.export.probes import make_probes
-from models.export.resolvable import resolvable
+from models.export.resolution import keep_resolvable
 from models.flows.flow import Bijection, Flow
 from service.bundle.bases import NormalBase
 from service.errors import ParityFailed
@@ -28,7 +28,7 @@ def test_far_rows_that_float32_cannot_answer_are_left_out_and_no_others() -> Non
     flow = Flow((2,), [Unbounded()], NormalBase())
     rows = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     probes = make_probes(rows, None, None)
-    kept = resolvable(flow, reference(flow), probes)
+    kept = keep_resolvable(flow, reference(flow), probes)
     np.testing.assert_array_equal(kept.x[kept.held_out], rows)
     assert 0 < len(kept.labels) < len(probes.labels)
     exact = reference(flow)(torch.from_numpy(kept.x).double())[0]
@@ -50,7 +50,7 @@ def test_far_rows_of_which_a_step_makes_nan_stay_and_are_refused() -> None:
     flow = Flow((2,), [Holes()], NormalBase())
     rows = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     probes = make_probes(rows, None, None)
-    kept = resolvable(flow, reference(flow), probes)
+    kept = keep_resolvable(flow, reference(flow), probes)
     assert len(kept.labels) == len(probes.labels)
     with pytest.raises(ParityFailed, match="the flow's z is not finite in float64 for a row 10 standard deviations"):
         check_flow(reference(flow), kept)
@@ -60,4 +60,4 @@ def test_a_flow_that_sees_no_further_than_its_data_keeps_all() -> None:
     flow = FLOWS["real_nvp, D = 2"].build().float()
     rows = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     probes = make_probes(rows, None, None)
-    assert len(resolvable(flow, reference(flow), probes).labels) == len(probes.labels)
+    assert len(keep_resolvable(flow, reference(flow), probes).labels) == len(probes.labels)

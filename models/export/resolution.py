@@ -1,9 +1,9 @@
-"""The far rows that float32 can answer at all: what an imported flow is held to.
+"""The resolution of float32: which rows far outside the data an imported flow can be held to.
 
 A flow of this project is finite however far out, for its conditioners see no further than the data. One of another
 library may take the exponential of a network without bounds: 30 standard deviations out it overflows, in torch as in
-any graph. That is the flow's own, and no fault of its export. NaN that a step makes of moderate numbers is
-another matter: no overflow excuses it, and such a row stays for the gate to refuse.
+any graph. That is a property of the flow, and no fault of its export. A step may also make NaN of
+moderate numbers, which no overflow excuses: such a row stays, for the gate to refuse.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from models.export.probes import Probes
 from models.flows.flow import Flow
 from service.bundle.parity import TOLERANCE
 
-__all__ = ["resolvable"]
+__all__ = ["keep_resolvable"]
 
 _MARGIN = 0.1
 """A row counts as answered where torch's error in float32 is below this share of the gate's bound."""
@@ -24,7 +24,7 @@ _LARGE = 1e3
 """From here on a step's exponential may overflow even in float64, and NaN be what becomes of infinity."""
 
 
-def resolvable(flow: Flow, exact: Flow, probes: Probes) -> Probes:
+def keep_resolvable(flow: Flow, exact: Flow, probes: Probes) -> Probes:
     """The probes without the far rows that torch itself, in float32, answers wrong.
 
     Held-out rows all stay, and those for which some step makes NaN of what is no large number.
@@ -37,21 +37,21 @@ def resolvable(flow: Flow, exact: Flow, probes: Probes) -> Probes:
     Returns:
         Probes with as many or fewer rows.
     """
-    answers = [_answers(flow, probes, torch.float32), _answers(exact, probes, torch.float64)]
+    answers = [_answer(flow, probes, torch.float32), _answer(exact, probes, torch.float64)]
     good = torch.ones(len(probes.x), dtype=torch.bool)
     for found, expected in zip(*answers, strict=True):
         error = (found.double() - expected).abs() / (1 + expected.abs())
         good &= (torch.isfinite(expected) & (error <= _MARGIN * TOLERANCE)).reshape(len(probes.x), -1).all(dim=1)
     kept = good.numpy()
     kept[probes.held_out] = True
-    kept |= _broken(exact, probes).numpy()
+    kept |= _find_broken(exact, probes).numpy()
     first = probes.held_out.stop
     labels = tuple(label for label, keep in zip(probes.labels, kept[first:], strict=True) if keep)
     context = None if probes.context is None else np.ascontiguousarray(probes.context[kept])
     return Probes(np.ascontiguousarray(probes.x[kept]), context, labels)
 
 
-def _answers(flow: Flow, probes: Probes, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def _answer(flow: Flow, probes: Probes, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Z ``[N, D]``, log|det df/dx| and log_prob ``[N]``."""
     x = torch.from_numpy(probes.x).to(dtype)
     context = None if probes.context is None else torch.from_numpy(probes.context).to(dtype)
@@ -60,7 +60,7 @@ def _answers(flow: Flow, probes: Probes, dtype: torch.dtype) -> tuple[Tensor, Te
         return z, ladj, flow.log_prob(x, context)
 
 
-def _broken(exact: Flow, probes: Probes) -> Tensor:
+def _find_broken(exact: Flow, probes: Probes) -> Tensor:
     """For which rows the first step to fail makes NaN, in float64, of moderate numbers: bool ``[N]``."""
     x = torch.from_numpy(probes.x).double()
     context = None if probes.context is None else torch.from_numpy(probes.context).double()

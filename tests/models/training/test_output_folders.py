@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.training.folders import check_writable, remove_empty
+from models.training.output_folders import check_writable, remove_empty
 from service.errors import DataError
 from tests.models.unwritable import readable_folder, unwritable
 

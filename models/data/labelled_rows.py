@@ -1,6 +1,6 @@
-"""Whether rows can be fitted, and what is wrong with them where they cannot: by row and column.
+"""The rows of a file with their labels and places, and the checks that they can be fitted.
 
-Errors stop a fit; notes say where its density has no bound. Must not import torch.
+An error names rows and columns, and stops a fit. A note says where the density has no bound. Must not import torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from models.data.readers import FloatArray
 from service.errors import DataError, PushforwardError, Reason
 
-__all__ = ["MIN_ROWS", "Sheet", "grid_step", "is_on_grid"]
+__all__ = ["MIN_ROWS", "LabelledRows"]
 
 MIN_ROWS: Final = 20
 """Fewer rows than this are never fitted, however narrow they are."""
@@ -28,31 +28,9 @@ _COARSE: Final = 1e-4  # standard deviation over size, under which float32 keeps
 _SHOWN: Final = 8  # columns that a note names
 
 
-def is_on_grid(values: FloatArray, step: float) -> bool:
-    """Whether all values are multiples of `step` apart, to a millionth of a step."""
-    bins = (values - values.min()) / step
-    return bool(np.all(np.abs(bins - np.round(bins)) < 1e-6))
-
-
-def grid_step(values: FloatArray) -> float | None:
-    """The greatest step that values are multiples of apart; None where they are on no grid, or are all the same.
-
-    Example:
-        >>> grid_step(np.array([0.0, 4.0, 10.0])), grid_step(np.array([0.1, 0.2, 0.4]))
-        (2.0, 0.1)
-    """
-    gaps = np.diff(np.unique(values))
-    if not gaps.size:
-        return None
-    if np.all(gaps == np.round(gaps)) and gaps.max() < 2**53:
-        return float(math.gcd(*(int(gap) for gap in gaps)))
-    step = float(np.round(gaps.min(), 12))
-    return step if step > 0 and is_on_grid(values, step) else None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Sheet:
-    """Rows as chosen from a file, and where each of them is in it.
+class LabelledRows:
+    """Rows as chosen from a file, what their columns are called, and where each row is in the file.
 
     Args:
         file: the file's name.
@@ -127,7 +105,12 @@ class Sheet:
             raise DataError(f"{self.file}: {reasons[0].reason}", tuple(reasons))
 
     def check_bounds(self, low: float | None, high: float | None, *, closed: bool) -> None:
-        """Refuse values outside the bounds; on them too, unless `closed`, since a logit is infinite there.
+        """Refuse values outside the bounds.
+
+        Args:
+            low: the lower bound; None for none.
+            high: the upper bound; None for none.
+            closed: whether a value may lie on a bound. A logit is infinite there.
 
         Raises:
             DataError: naming rows and columns.
@@ -148,7 +131,11 @@ class Sheet:
         """What the user should know: where the density has no bound, or float32 is coarse.
 
         Args:
-            step: ``[*event]`` the bins' widths where columns are dequantized; such columns are well.
+            step: ``[*event]`` the bins' widths, 0 where a column is not dequantized; None where none is. Where a column
+                is dequantized its density has a bound.
+
+        Returns:
+            A sentence for each.
         """
         flat, count = self.flat, len(self.rows)
         free = np.arange(flat.shape[1]) if step is None else np.flatnonzero(step.reshape(-1) == 0)

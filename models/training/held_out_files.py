@@ -1,4 +1,4 @@
-"""The held-out rows as files of a report: which figure each gives, and by which command. Must not import torch."""
+"""The files of held-out rows in a report: the figure that each gives, and the command for it. Must not import torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from models.training.evaluate import Evaluation
 
-__all__ = ["AS_GIVEN", "AS_SCORED", "CONTEXT", "HeldOutFile", "held_out_files"]
+__all__ = ["AS_GIVEN", "AS_SCORED", "CONTEXT", "HeldOutFile", "list_held_out_files"]
 
 AS_GIVEN: Final = "held_out.npy"
 """The rows as the user has them."""
@@ -41,13 +41,16 @@ class HeldOutFile:
     command: str
 
 
-def held_out_files(evaluation: Evaluation, report: Path, bundle: Path) -> tuple[HeldOutFile, ...]:
+def list_held_out_files(evaluation: Evaluation, report: Path, bundle: Path) -> tuple[HeldOutFile, ...]:
     """The files of held-out rows in the report's folder, the one as the user has them first.
 
     Args:
         evaluation: what the rows gave.
         report: the report's folder.
         bundle: the bundle's folder.
+
+    Returns:
+        One file, or two where the data was dequantized.
     """
     count = len(evaluation.flow.log_prob)
     figure = "the figure of the flow" if evaluation.centres is None else "the figure at the centres of the bins"
@@ -58,7 +61,12 @@ def held_out_files(evaluation: Evaluation, report: Path, bundle: Path) -> tuple[
         found.append((scored, evaluation.flow))
     context = report / CONTEXT if evaluation.context_width else None
     return tuple(
-        HeldOutFile(report / name, words, score.mean, _mean_command(report / name, context, bundle))
+        HeldOutFile(
+            path=report / name,
+            words=words,
+            mean=score.mean,
+            command=_mean_command(report / name, context=context, bundle=bundle),
+        )
         for (name, words), score in found
     )
 
