@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from models.flows.bases import LearntBase
-from models.flows.conditioners import check, one_of
 from models.flows.flow import Bijection
+from models.flows.options import check, one_of
 from service.bundle.bases import (
     MAX_COMPONENTS,
     MAX_DEGREES_OF_FREEDOM,

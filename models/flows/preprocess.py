@@ -124,7 +124,7 @@ class Whiten(FixedLinear):
         values, vectors = torch.linalg.eigh(correlation.detach().to(torch.float64))
         if not float(values[0]) > 0:
             raise DataError("the columns cannot be whitened: their correlation matrix is not positive definite")
-        super().__init__((vectors * values.rsqrt()) @ vectors.T)
+        super().__init__(((vectors * values.rsqrt()) @ vectors.T).float())
 
     @classmethod
     def of(cls, rows: Tensor) -> Whiten:

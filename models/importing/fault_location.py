@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models.export.graph import Direction, export_graph
+from models.flows.conditional import ConditionalTransform
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Flatten
 from models.importing.adapted import Unsupported
@@ -58,7 +59,7 @@ def blamed(flow: Flow, error: ForbiddenGraph) -> Unsupported:
             found = _failure(chain, shape, 0 if context is None else context.shape[1])
             if found is not None:
                 return Unsupported(
-                    f"{_named(step)}, step {number + 1} of {len(flow.bijections)} from data to latent, cannot be "
+                    f"{_layer_of(step)}, step {number + 1} of {len(flow.bijections)} from data to latent, cannot be "
                     f"exported: {found}. {_way_out(found)}"
                 )
     return Unsupported(f"the flow cannot be exported: {error.detail}. {_way_out(error.detail)}")
@@ -77,9 +78,11 @@ def _failure(chain: Sequence[nn.Module], shape: Sequence[int], context_width: in
     return None
 
 
-def _named(step: nn.Module) -> str:
-    while isinstance(inner := getattr(step, "step", None), Bijection):
-        step = inner
+def _layer_of(step: nn.Module) -> str:
+    """The library's layer that a step was made of."""
+    for name in ("step", "bijection", "transform"):
+        if isinstance(inner := getattr(step, name, None), Bijection | ConditionalTransform):
+            return _layer_of(inner)
     held = [getattr(step, name, None) for name in ("layer", "module", "lazy", "graph", "flow")]
     layer = next((layer for layer in held if isinstance(layer, nn.Module)), step)
     return layer_name(layer)

@@ -15,10 +15,12 @@ import torch
 from FrEIA import framework, modules
 from torch import Tensor, nn
 
+from models.flows.bases import base_log_prob
 from models.flows.flow import Bijection
+from models.flows.linear import FixedLinear
 from models.importing.adapted import Parts, Unsupported, refuse
 from models.importing.descriptions import layer_name
-from models.importing.steps import Affine, Linear, Permutation, per_row
+from models.importing.steps import Affine, Permutation, linear_step, per_row
 from service.bundle.bases import NormalBase
 
 __all__ = ["adapt"]
@@ -54,8 +56,7 @@ def adapt(source: nn.Module) -> Parts:
 
     def log_prob(x: Tensor, context: Tensor | None) -> Tensor:
         z, ladj = source(x, c=_conditions(context, shapes))
-        flat: Tensor = z.flatten(1)
-        return -0.5 * (flat**2).sum(dim=1) - 0.5 * flat.shape[1] * math.log(2 * math.pi) + per_row(ladj, x)
+        return base_log_prob(NormalBase(), z.flatten(1)) + per_row(ladj, x)
 
     latent = _latent_shape(source)
 
@@ -120,7 +121,7 @@ def _steps(module: Any, conditions: list[int], shapes: Sequence[tuple[int, ...]]
                      "Import the network after it was fitted, or load its weights")  # fmt: skip
     if isinstance(module, _LINEAR) and not conditions:
         width = module.dims_in[0][0]
-        return [Linear.of(lambda x: module((x,)), width)]
+        return [linear_step(lambda x: module((x,)), width)]
     if isinstance(module, modules.PermuteRandom):
         return [Permutation(module.perm)]
     if isinstance(module, modules.LearnedElementwiseScaling) and len(module.dims_in[0]) == 1:
@@ -195,11 +196,10 @@ def _all_in_one(module: Any, conditions: list[int], shapes: Sequence[tuple[int, 
         # the scale and the shift belong together: a GIN block has the shift alone
         scale = torch.ones(module.in_channels) if module.GIN else module.global_scale_activation(module.global_scale)
     scale, offset = scale.double().flatten(), module.global_offset.detach().double().flatten()
-    after = Linear(scale.unsqueeze(1) * rotation.double().T, offset @ rotation.double().T)
+    after = FixedLinear(scale.unsqueeze(1) * rotation.double().T, offset @ rotation.double().T)
     coupling = _AllInOneCoupling(module, conditions, shapes)
     if module.reverse_pre_permute:
-        zero = torch.zeros_like(offset)
-        return [Linear(rotation.double(), zero), coupling, after]
+        return [FixedLinear(rotation.double()), coupling, after]
     return [coupling, after]
 
 

@@ -8,7 +8,7 @@ from models.flows.bases import base_log_prob
 from models.flows.flow import Bijection, Flow
 from models.importing import bases
 from models.importing.adapted import Parts, Unsupported
-from models.importing.steps import AsIs, per_row
+from models.importing.steps import LibraryLayer, per_row
 from service.bundle.bases import Base, NormalBase
 
 __all__ = ["adapt"]
@@ -33,7 +33,7 @@ def adapt(source: nn.Module) -> Parts:
             "Transform, a normflows NormalizingFlow, a FrEIA SequenceINN or GraphINN, and any torch module with "
             "forward(x, context) and inverse(z, context), each returning a tensor and its log-determinant"
         )
-    step = AsIs(source)
+    step = LibraryLayer(source)
     own, own_log_prob = getattr(source, "base", None), getattr(source, "log_prob", None)
     base: Base = NormalBase()
     extra: list[Bijection] = []
