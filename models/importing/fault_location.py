@@ -1,4 +1,4 @@
-"""Which layer of an imported flow it is that cannot be exported, and the known way out."""
+"""The fault of a flow that cannot be exported: the layer that has it, and the known way out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.importing.descriptions import layer_name
 from service.bundle.bases import NormalBase
 from service.errors import ForbiddenGraph
 
-__all__ = ["blamed"]
+__all__ = ["locate_fault"]
 
 _WAYS_OUT: Final = (
     (
@@ -40,7 +40,7 @@ _WAYS_OUT: Final = (
 _OTHERWISE: Final = "Give the layer a form without it, or replace the layer"
 
 
-def blamed(flow: Flow, error: ForbiddenGraph) -> Unsupported:
+def locate_fault(flow: Flow, error: ForbiddenGraph) -> Unsupported:
     """Export each step alone, and say which is the first that fails, why, and what to do about it.
 
     Args:

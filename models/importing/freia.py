@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.flows.bases import base_log_prob
 from models.flows.flow import Bijection
 from models.flows.linear import FixedLinear
-from models.importing.adapted import Parts, Unsupported, refuse
+from models.importing.adapted import AdaptedFlow, Unsupported, unsupported_layer
 from models.importing.descriptions import layer_name
 from models.importing.steps import Affine, Permutation, linear_step, per_row
 from service.bundle.bases import NormalBase
@@ -28,7 +28,7 @@ __all__ = ["adapt"]
 _LINEAR = (modules.FixedLinearTransform, modules.OrthogonalTransform, modules.HouseholderPerm)
 
 
-def adapt(source: nn.Module) -> Parts:
+def adapt(source: nn.Module) -> AdaptedFlow:
     """Take a `SequenceINN` or a `GraphINN` apart.
 
     Args:
@@ -65,7 +65,7 @@ def adapt(source: nn.Module) -> Parts:
         result: Tensor = source(z.reshape(-1, *latent).clone(), c=_conditions(context, shapes), rev=True)[0]
         return result
 
-    return Parts(
+    return AdaptedFlow(
         "FrEIA",
         steps,
         NormalBase(),
@@ -114,11 +114,17 @@ def _conditions(context: Tensor | None, shapes: Sequence[tuple[int, ...]]) -> li
 
 def _steps(module: Any, conditions: list[int], shapes: Sequence[tuple[int, ...]]) -> list[Bijection]:  # noqa: ANN401
     if isinstance(module, modules.IResNetLayer):
-        raise refuse(module, "its inverse is an iteration, and its log-determinant is an estimate",
-                     "Fit a coupling block to the same data")  # fmt: skip
+        raise unsupported_layer(
+            module,
+            "its inverse is an iteration, and its log-determinant is an estimate",
+            "Fit a coupling block to the same data",
+        )
     if isinstance(module, modules.ActNorm) and module.init_on_next_batch:
-        raise refuse(module, "it has seen no data: its first batch would set its scale",
-                     "Import the network after it was fitted, or load its weights")  # fmt: skip
+        raise unsupported_layer(
+            module,
+            "it has seen no data: its first batch would set its scale",
+            "Import the network after it was fitted, or load its weights",
+        )
     if isinstance(module, _LINEAR) and not conditions:
         width = module.dims_in[0][0]
         return [linear_step(lambda x: module((x,)), width)]

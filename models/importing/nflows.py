@@ -21,7 +21,7 @@ from models.flows.conditional import Autoregressive, Coupling
 from models.flows.flow import Bijection
 from models.flows.inverted import invert_chain
 from models.importing import bases
-from models.importing.adapted import Parts, Unsupported, refuse
+from models.importing.adapted import AdaptedFlow, Unsupported, unsupported_layer
 from models.importing.neural_splines import (
     CumulativeDensity,
     Kind,
@@ -65,7 +65,7 @@ _CUBIC: Final = (
 )
 
 
-def adapt(source: nn.Module) -> Parts:
+def adapt(source: nn.Module) -> AdaptedFlow:
     """Take a `Flow` or a `Transform` of nflows apart.
 
     Args:
@@ -80,7 +80,7 @@ def adapt(source: nn.Module) -> Parts:
             z, ladj = source(x, context)
             return base_log_prob(NormalBase(), z.flatten(1)) + per_row(ladj, x)
 
-        return Parts(
+        return AdaptedFlow(
             "nflows",
             steps_of(source),
             NormalBase(),
@@ -103,7 +103,7 @@ def adapt(source: nn.Module) -> Parts:
         result: Tensor = transform.inverse(z.reshape(-1, *(shape or z.shape[1:])), embedded)[0]
         return result
 
-    return Parts(
+    return AdaptedFlow(
         "nflows",
         steps_of(transform),
         base,
@@ -139,7 +139,7 @@ def steps_of(transform: Any) -> list[Bijection]:  # noqa: ANN401  a transform of
     if isinstance(transform, transforms.InverseTransform):  # a Logit among them
         return invert_chain(steps_of(transform._transform))  # noqa: SLF001
     if isinstance(transform, _CUBIC):
-        raise refuse(
+        raise unsupported_layer(
             transform,
             "it picks the roots of its cubic by boolean masks (aten.nonzero), and in float32 the roots are not exact",
             "Fit the rational-quadratic transform of the same name",

@@ -22,7 +22,7 @@ from models.flows.conditional import Autoregressive, Coupling
 from models.flows.flow import Bijection
 from models.flows.inverted import invert_chain
 from models.importing import bases
-from models.importing.adapted import Parts, Unsupported, refuse
+from models.importing.adapted import AdaptedFlow, Unsupported, unsupported_layer
 from models.importing.neural_splines import (
     CumulativeDensity,
     LayerFunction,
@@ -65,7 +65,7 @@ _WAYS_OUT: Final[dict[type, tuple[str, str]]] = {
 }
 
 
-def adapt(source: nn.Module) -> Parts:
+def adapt(source: nn.Module) -> AdaptedFlow:
     """Take a `NormalizingFlow` or a `ConditionalNormalizingFlow` apart.
 
     Args:
@@ -94,7 +94,7 @@ def adapt(source: nn.Module) -> Parts:
         result: Tensor = source.forward(z, context=context) if conditional else source.forward(z)
         return result
 
-    return Parts(
+    return AdaptedFlow(
         "normflows",
         [step for flow in reversed(source.flows) for step in steps_of(flow)],
         base,
@@ -116,7 +116,7 @@ def _base(q0: Any) -> tuple[Base, list[Bijection]]:  # noqa: ANN401
         return bases.of_uniform(q0.low, q0.high)
     if isinstance(q0, nf.distributions.ConditionalDiagGaussian):
         return NormalBase(), [ConditionalAffine(q0.context_encoder)]
-    raise bases.unsupported(q0, "a normflows flow")
+    raise bases.unsupported_base(q0, "a normflows flow")
 
 
 def steps_of(flow: Any) -> list[Bijection]:  # noqa: ANN401  a flow of normflows, which has no types
@@ -127,10 +127,13 @@ def steps_of(flow: Any) -> list[Bijection]:  # noqa: ANN401  a flow of normflows
     """
     flows = nf.flows
     if type(flow) in _WAYS_OUT:
-        raise refuse(flow, *_WAYS_OUT[type(flow)])
+        raise unsupported_layer(flow, *_WAYS_OUT[type(flow)])
     if isinstance(flow, flows.Planar) and flow.act != "leaky_relu":
-        raise refuse(flow, f"with {flow.act} it has no inverse of its own, and a density needs one",
-                     "Fit a flow that has, such as a spline")  # fmt: skip
+        raise unsupported_layer(
+            flow,
+            f"with {flow.act} it has no inverse of its own, and a density needs one",
+            "Fit a flow that has, such as a spline",
+        )
     if isinstance(flow, flows.Composite):
         return [step for part in reversed(flow._flows) for step in steps_of(part)]  # noqa: SLF001
     if isinstance(flow, flows.GlowBlock):
@@ -177,8 +180,11 @@ def _spline(layer: Any, network: nn.Module) -> LibrarySpline:  # noqa: ANN401
 
 def _act_norm(flow: Any) -> Bijection:  # noqa: ANN401
     if not float(flow.data_dep_init_done):
-        raise refuse(flow, "it has seen no data: its first batch would set its scale",
-                     "Import the flow after it was fitted, or load its weights")  # fmt: skip
+        raise unsupported_layer(
+            flow,
+            "it has seen no data: its first batch would set its scale",
+            "Import the flow after it was fitted, or load its weights",
+        )
     if flow.s.ndim == 2:
         return Affine(flow.t, flow.s)
     return LibraryLayer(_Scaling(flow))

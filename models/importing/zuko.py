@@ -25,14 +25,14 @@ from models.flows.flow import Bijection
 from models.flows.inverted import invert_chain
 from models.flows.zuko_steps import from_zuko
 from models.importing import bases
-from models.importing.adapted import Parts, Unsupported, refuse
+from models.importing.adapted import AdaptedFlow, Unsupported, unsupported_layer
 
 __all__ = ["adapt"]
 
 _FORMULAS: Final = (MonotonicAffineTransform, AdditiveTransform, MonotonicRQSTransform, CircularRQSTransform)
 
 
-def adapt(source: nn.Module) -> Parts:
+def adapt(source: nn.Module) -> AdaptedFlow:
     """Take a `Flow` of zuko apart.
 
     Args:
@@ -47,8 +47,11 @@ def adapt(source: nn.Module) -> Parts:
             "what it returns for a context"
         )
     if not isinstance(source.base, UnconditionalDistribution):
-        raise refuse(source.base, "a bundle's base does not depend on the context",
-                     "Let a step of the flow shift and scale by the context")  # fmt: skip
+        raise unsupported_layer(
+            source.base,
+            "a bundle's base does not depend on the context",
+            "Let a step of the flow shift and scale by the context",
+        )
     base, extra = bases.of_distribution(source.base(), "a zuko flow")
     shape = tuple(source.base().event_shape)
 
@@ -62,7 +65,7 @@ def adapt(source: nn.Module) -> Parts:
         result: Tensor = source(context).log_prob(x)
         return result
 
-    return Parts("zuko", _steps(source.transform), base, shape, log_prob, generate, base_steps=extra)
+    return AdaptedFlow("zuko", _steps(source.transform), base, shape, log_prob, generate, base_steps=extra)
 
 
 def _steps(transform: LazyTransform) -> list[Bijection]:
@@ -71,8 +74,11 @@ def _steps(transform: LazyTransform) -> list[Bijection]:
     if isinstance(transform, LazyInverse):
         return invert_chain(_steps(transform.transform))
     if isinstance(transform, FFJTransform):
-        raise refuse(transform, "it solves a differential equation in steps that it chooses by looking at the rows",
-                     "Fit another family, such as NSF, to the same data")  # fmt: skip
+        raise unsupported_layer(
+            transform,
+            "it solves a differential equation in steps that it chooses by looking at the rows",
+            "Fit another family, such as NSF, to the same data",
+        )
     steps = from_zuko(transform)
     return steps if _has_formula(transform) else [_Numeric(step) for step in steps]
 
