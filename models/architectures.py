@@ -1,4 +1,4 @@
-"""Flows by name: what a recipe's `[flow]` table may say, and the chain that it makes.
+"""Flows by name: the options of a recipe's `[flow]` table, and the chain that they make.
 
 A new architecture is one function, in the module of its kind, and one entry in `ARCHITECTURES`.
 """
@@ -91,7 +91,7 @@ def build_flow(
     options = dict(options)
     whiten = options.pop("whiten", False)
     check("whiten", isinstance(whiten, bool), whiten, "true or false")
-    ending = BaseOptions.taken_from(options)
+    ending = BaseOptions.pop_from(options)
     _check_options(architecture, constructor, options)
     arguments = _arguments(constructor, options)
     if rows.ndim < 2 or rows.shape[0] < 2 or math.prod(rows.shape[1:]) == 0:

@@ -1,4 +1,4 @@
-"""What happens to the user's numbers before a flow sees them: bijections of the chain, with their Jacobians.
+"""Preprocessing of the user's numbers before a flow sees them: bijections of the chain, with their Jacobians.
 
 Dequantization alone is no bijection: it adds noise to integers while a flow is fitted. In a graph an integer row
 is simply a row, the centre of its bin.
