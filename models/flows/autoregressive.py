@@ -10,8 +10,7 @@ from typing import Final
 from torch import Tensor, nn
 from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 
-from models.flows.conditioners import DEFAULT_CONDITIONER, Conditioner
-from models.flows.conditioners import orders as column_orders
+from models.flows.conditioners import DEFAULT_CONDITIONER, Conditioner, column_orders
 from models.flows.flow import Bijection
 from models.flows.inverted import Inverted
 from models.flows.options import check_transforms
@@ -43,7 +42,7 @@ def maf(
         transforms: the number of steps.
         conditioner: how the conditioners are made.
         slope: the least factor by which one step may scale a column, in (0, 1); the greatest is 1 / slope.
-        orders: the order of the columns: "alternating" or "random", see `models.flows.conditioners.orders`.
+        orders: the order of the columns: "alternating" or "random", see `column_orders`.
 
     Returns:
         The steps, from data to latent. Each starts as the identity.
@@ -85,7 +84,7 @@ def iaf(
         transforms: the number of steps.
         conditioner: how the conditioners are made; its `reach` is in units of the latent, which they see.
         slope: the least factor by which one step may scale a column, in (0, 1); the greatest is 1 / slope.
-        orders: the order of the columns: "alternating" or "random", see `models.flows.conditioners.orders`.
+        orders: the order of the columns: "alternating" or "random", see `column_orders`.
 
     Returns:
         The steps, from data to latent. Each starts as the identity.
@@ -131,7 +130,7 @@ def neural_spline_autoregressive(
         bins: the number of bins of a spline, 2 to 64.
         bound: where splines end, in standard deviations of a column as the flow starts; above zero.
         slope: how much narrower, lower or flatter than another a bin may be at most, in (0, 1).
-        orders: the order of the columns: "alternating" or "random", see `models.flows.conditioners.orders`.
+        orders: the order of the columns: "alternating" or "random", see `column_orders`.
 
     Returns:
         The steps, from data to latent. Each starts as the identity.
@@ -171,7 +170,7 @@ def autoregressive(order: Tensor, context_width: int, conditioner: Conditioner, 
         **(conditioner.layers if order.shape[0] > 1 or context_width else {}),
     )
     if hasattr(lazy, "hyper"):
-        conditioner.tame(lazy.hyper)
+        conditioner.initialize(lazy.hyper)
     else:
         for parameter in lazy.phi:
             nn.init.zeros_(parameter)

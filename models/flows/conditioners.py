@@ -19,7 +19,15 @@ from torch import Tensor, nn
 
 from models.flows.options import check, one_of
 
-__all__ = ["ACTIVATIONS", "DEFAULT_CONDITIONER", "Conditioner", "check_network", "halves", "nonlinearity", "orders"]
+__all__ = [
+    "ACTIVATIONS",
+    "DEFAULT_CONDITIONER",
+    "Conditioner",
+    "check_network",
+    "column_orders",
+    "coupling_masks",
+    "nonlinearity",
+]
 
 ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = MappingProxyType(
     {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -65,7 +73,7 @@ class Conditioner:
             "activation": partial(nonlinearity, self.activation, self.dropout),
         }
 
-    def tame(self, network: nn.Sequential) -> None:
+    def initialize(self, network: nn.Sequential) -> None:
         """Clip what a network sees, and start it at zero; in place."""
         for parameter in network[-1].parameters():
             nn.init.zeros_(parameter)
@@ -98,7 +106,7 @@ def nonlinearity(name: str, dropout: float) -> nn.Module:
     return nn.Sequential(activation, nn.Dropout(dropout)) if dropout > 0 else activation
 
 
-def halves(width: int, transforms: int, masks: str) -> Iterator[Tensor]:
+def coupling_masks(width: int, transforms: int, masks: str) -> Iterator[Tensor]:
     """Which columns condition in each coupling: bool ``[width]``.
 
     Args:
@@ -118,7 +126,7 @@ def halves(width: int, transforms: int, masks: str) -> Iterator[Tensor]:
         yield half if index % 2 == 0 else ~half
 
 
-def orders(width: int, transforms: int, kind: str) -> Iterator[Tensor]:
+def column_orders(width: int, transforms: int, kind: str) -> Iterator[Tensor]:
     """The place of each column in each autoregressive step: int64 ``[width]``.
 
     Args:

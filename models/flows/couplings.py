@@ -9,7 +9,7 @@ from torch import Tensor
 from zuko.flows.coupling import GeneralCouplingTransform
 
 from models.flows.conditional import Coupling
-from models.flows.conditioners import DEFAULT_CONDITIONER, Conditioner, halves
+from models.flows.conditioners import DEFAULT_CONDITIONER, Conditioner, coupling_masks
 from models.flows.flow import Bijection
 from models.flows.linear import Scaling
 from models.flows.options import check_transforms, one_of
@@ -40,7 +40,7 @@ def real_nvp(
         transforms: the number of couplings.
         conditioner: how the conditioners are made.
         slope: the least factor by which one coupling may scale a column, in (0, 1); the greatest is 1 / slope.
-        masks: which half conditions: "alternating" or "random", see `halves`.
+        masks: which half conditions: "alternating" or "random", see `coupling_masks`.
 
     Returns:
         The couplings, from data to latent. Each starts as the identity.
@@ -81,7 +81,7 @@ def nice(
         context_width: the number of columns of context; 0 for none.
         transforms: the number of couplings.
         conditioner: how the conditioners are made.
-        masks: which half conditions: "alternating" or "random", see `halves`.
+        masks: which half conditions: "alternating" or "random", see `coupling_masks`.
         scaling: "diagonal", as in the paper; "none" for a flow that keeps the volume of standardized data.
 
     Returns:
@@ -130,7 +130,7 @@ def neural_spline_coupling(
         bins: the number of bins of a spline, 2 to 64.
         bound: where splines end, in standard deviations of a column as the flow starts; above zero.
         slope: how much narrower, lower or flatter than another a bin may be at most, in (0, 1).
-        masks: which half conditions: "alternating" or "random", see `halves`.
+        masks: which half conditions: "alternating" or "random", see `coupling_masks`.
 
     Returns:
         The couplings, from data to latent. Each starts as the identity.
@@ -178,7 +178,7 @@ def bernstein(
         degree: of the polynomials, 6 to 32.
         bound: where polynomials end, in standard deviations of a column as the flow starts; above zero.
         slope: how much lower than another a coefficient's step may be at most, in (0, 1).
-        masks: which half conditions: "alternating" or "random", see `halves`.
+        masks: which half conditions: "alternating" or "random", see `coupling_masks`.
 
     Returns:
         The couplings, from data to latent. Each starts as the identity.
@@ -218,7 +218,7 @@ def coupling(mask: Tensor, context_width: int, conditioner: Conditioner, family:
         shapes=family.shapes,
         **conditioner.layers,
     )
-    conditioner.tame(lazy.hyper)
+    conditioner.initialize(lazy.hyper)
     return Coupling(mask, ZukoTransform(lazy, numeric_inverse=family.numeric_inverse))
 
 
@@ -235,4 +235,4 @@ def _couplings(
     if width < 2:
         raise DataError(f"{name} conditions columns on each other, so it needs at least 2 columns; the rows have 1")
     check_transforms(transforms)
-    return [coupling(half, context_width, conditioner, family) for half in halves(width, transforms, masks)]
+    return [coupling(mask, context_width, conditioner, family) for mask in coupling_masks(width, transforms, masks)]

@@ -45,7 +45,7 @@ class ConstantMatrix(Bijection, ABC):
         self.register_buffer("inverse_matrix", torch.linalg.inv(exact).to(given.dtype))
         self.register_buffer("log_det", log_det.to(given.dtype))
 
-    def undoing(self) -> tuple[Tensor, Tensor]:
+    def inverse_and_log_det(self) -> tuple[Tensor, Tensor]:
         """W^-1 and log|det W|: the constants in float32; in float64, those of the matrix as it is now."""
         if self.matrix.dtype == torch.float64:
             return torch.linalg.inv(self.matrix), torch.linalg.slogdet(self.matrix)[1]
@@ -72,11 +72,11 @@ class FixedLinear(ConstantMatrix):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """X ``[N, D]`` -> W x + b."""
         y = x @ self.matrix
-        return y if self.offset is None else y + self.offset, self.undoing()[1].expand(x.shape[0])
+        return y if self.offset is None else y + self.offset, self.inverse_and_log_det()[1].expand(x.shape[0])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Y ``[N, D]`` -> W^-1 (y - b)."""
-        matrix, log_det = self.undoing()
+        matrix, log_det = self.inverse_and_log_det()
         return (y if self.offset is None else y - self.offset) @ matrix, -log_det.expand(y.shape[0])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from models.flows.autoregressive import autoregressive
-from models.flows.conditioners import DEFAULT_CONDITIONER, Conditioner, halves, orders
+from models.flows.conditioners import DEFAULT_CONDITIONER, Conditioner, column_orders, coupling_masks
 from models.flows.couplings import coupling
 from models.flows.flow import Bijection
 from models.flows.linear import LULinear
@@ -50,7 +50,7 @@ def neural_spline_mixed(
         bound: where splines end, in standard deviations of a column as the flow starts; above zero.
         slope: how much narrower, lower or flatter than another a bin may be at most, in (0, 1). Affine steps and
             matrices scale by the factor 0.05 at least and 20 at most.
-        masks: which half conditions in a coupling: "alternating" or "random", see `halves`.
+        masks: which half conditions in a coupling: "alternating" or "random", see `coupling_masks`.
 
     Returns:
         The steps, from data to latent. Each starts as the identity.
@@ -70,9 +70,9 @@ def neural_spline_mixed(
     if context_width and couplings == autoregression == "none":
         raise DataError("couplings and autoregression are both 'none', so that nothing would heed the context")
     families = {"affine": affine_family(_SLOPE), "spline": spline_family(bins, bound, slope)}
-    mask = iter(halves(width, 2 * blocks, masks))
+    mask = iter(coupling_masks(width, 2 * blocks, masks))
     steps: list[Bijection] = []
-    for order in orders(width, blocks, "alternating"):
+    for order in column_orders(width, blocks, "alternating"):
         steps.append(LULinear(width))
         pair = [next(mask), next(mask)]
         if couplings != "none":

@@ -98,7 +98,7 @@ def _graph_steps(source: Any, shapes: Sequence[tuple[int, ...]]) -> list[Bijecti
     special = [*source.in_nodes, *source.out_nodes, *source.condition_nodes]
     nodes = [node for node in source.node_list if all(node is not other for other in special)]
     if any(len(node.inputs) != 1 or len(node.outputs) != 1 for node in nodes):
-        return [_Whole(source, shapes)]
+        return [_WholeGraph(source, shapes)]
     positions = {id(node): index for index, node in enumerate(source.condition_nodes)}
     return [step for node in nodes
             for step in _steps(node.module, [positions[id(c)] for c in node.conditions], shapes)]  # fmt: skip
@@ -135,10 +135,10 @@ def _steps(module: Any, conditions: list[int], shapes: Sequence[tuple[int, ...]]
         return [Affine(torch.zeros_like(module.s), -module.s)]
     if isinstance(module, modules.AllInOneBlock) and module.input_rank == 0:
         return _all_in_one(module, conditions, shapes)
-    return [_Module(module, conditions, shapes)]
+    return [_FreiaModule(module, conditions, shapes)]
 
 
-class _Module(Bijection):
+class _FreiaModule(Bijection):
     """A module of FrEIA with one input and one output, called as it is.
 
     Args:
@@ -171,7 +171,7 @@ class _Module(Bijection):
         return results[0], per_row(ladj, value)
 
 
-class _Whole(Bijection):
+class _WholeGraph(Bijection):
     """A graph that branches, called as it is."""
 
     def __init__(self, graph: nn.Module, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -209,7 +209,7 @@ def _all_in_one(module: Any, conditions: list[int], shapes: Sequence[tuple[int, 
     return [coupling, after]
 
 
-class _AllInOneCoupling(_Module):
+class _AllInOneCoupling(_FreiaModule):
     """The affine coupling inside an AllInOneBlock."""
 
     def _call(self, value: Tensor, context: Tensor | None, *, rev: bool) -> tuple[Tensor, Tensor]:

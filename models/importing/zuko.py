@@ -80,7 +80,7 @@ def _steps(transform: LazyTransform) -> list[Bijection]:
             "Fit another family, such as NSF, to the same data",
         )
     steps = from_zuko(transform)
-    return steps if _has_formula(transform) else [_Numeric(step) for step in steps]
+    return steps if _has_formula(transform) else [_SearchedInverse(step) for step in steps]
 
 
 def _has_formula(transform: LazyTransform) -> bool:
@@ -91,7 +91,7 @@ def _has_formula(transform: LazyTransform) -> bool:
     return univariate is None or univariate in _FORMULAS
 
 
-class _Numeric(Bijection):
+class _SearchedInverse(Bijection):
     """A step that zuko undoes by bisection, and whose log-determinant it may take by differentiation.
 
     zuko marks the tensors that it differentiates by, also where nobody asked for gradients.
@@ -113,12 +113,12 @@ class _Numeric(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X ``[N, D]`` -> y."""
-        return _detached(self.step(x, context))
+        return _detach(self.step(x, context))
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Y ``[N, D]`` -> x."""
-        return _detached(self.step.inverse(y, context))
+        return _detach(self.step.inverse(y, context))
 
 
-def _detached(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _detach(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return pair if torch.is_grad_enabled() else (pair[0].detach(), pair[1].detach())

@@ -94,7 +94,7 @@ def glow(
 
     Args:
         event_shape: ``[H, W, C]``; both sides divisible by 2^levels.
-        context_width: as in `image_real_nvp`, as are all options.
+        context_width: the number of columns of context; 0 for none. Every conditioner sees it.
         levels: how often the image is squeezed.
         transforms: the number of steps in a level.
         conditioner: how the conditioners are made.
@@ -104,7 +104,7 @@ def glow(
         The chain from the flat event to the flat z.
 
     Raises:
-        DataError: as `image_real_nvp`.
+        DataError: where an option is out of its range, the event is no image, or a side cannot be halved so often.
 
     References:
         Kingma and Dhariwal, 2018, https://arxiv.org/abs/1807.03039.
@@ -132,7 +132,7 @@ def image_spline(
 
     Args:
         event_shape: ``[H, W, C]``; both sides divisible by 2^levels.
-        context_width: as in `image_real_nvp`, as are all options but three.
+        context_width: the number of columns of context; 0 for none. Every conditioner sees it.
         levels: how often the image is squeezed.
         transforms: the number of steps in a level.
         conditioner: how the conditioners are made.
@@ -144,7 +144,7 @@ def image_spline(
         The chain from the flat event to the flat z.
 
     Raises:
-        DataError: as `image_real_nvp`.
+        DataError: where an option is out of its range, the event is no image, or a side cannot be halved so often.
 
     References:
         Durkan et al., 2019, https://arxiv.org/abs/1906.04032, section 5.3.

@@ -114,11 +114,11 @@ class FixedConvolution(ConstantMatrix):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """X ``[N, C, H, W]`` -> y of the same shape."""
-        return _mixed(x, self.matrix), _every_pixel(x, self.undoing()[1])
+        return _mixed(x, self.matrix), _every_pixel(x, self.inverse_and_log_det()[1])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Y ``[N, C, H, W]`` -> x of the same shape."""
-        matrix, log_det = self.undoing()
+        matrix, log_det = self.inverse_and_log_det()
         return _mixed(y, matrix), _every_pixel(y, -log_det)
 
 

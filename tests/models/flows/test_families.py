@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.architectures import ARCHITECTURES, IMAGES, build_flow
 from models.flows.autoregressive import iaf, maf
 from models.flows.conditional import Coupling
-from models.flows.conditioners import Conditioner, halves, orders
+from models.flows.conditioners import Conditioner, column_orders, coupling_masks
 from models.flows.couplings import nice
 from models.flows.flow import Bijection, Flow
 from models.flows.inverted import Inverted
@@ -156,16 +156,16 @@ def test_the_nearest_family_is_named(name: str) -> None:
 def test_every_column_comes_first_and_last_in_turn() -> None:
     torch.manual_seed(0)
     for kind in ("alternating", "random"):
-        for one, other in zip(*[iter(orders(5, 6, kind))] * 2, strict=True):
+        for one, other in zip(*[iter(column_orders(5, 6, kind))] * 2, strict=True):
             assert sorted(one.tolist()) == [0, 1, 2, 3, 4]
             assert torch.equal(one, 4 - other)
-        for one, other in zip(*[iter(halves(5, 6, kind))] * 2, strict=True):
+        for one, other in zip(*[iter(coupling_masks(5, 6, kind))] * 2, strict=True):
             assert torch.equal(one, ~other)
 
 
 def test_a_conditioner_starts_at_zero_and_sees_no_further_than_its_reach() -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
-    Conditioner((3,), "tanh", 2.0, 0.0).tame(network)
+    Conditioner((3,), "tanh", 2.0, 0.0).initialize(network)
     assert not bool(network(torch.randn(4, 2)).any())
     randomize(network)
     far = torch.tensor([[2.0, -2.0], [1e9, -1e9]], dtype=torch.float64)
