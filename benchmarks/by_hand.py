@@ -17,9 +17,10 @@ from zuko.nn import Linear, MaskedLinear
 
 from benchmarks.measure import MeasurementFailed
 from models.export.graph import OPSET
+from models.flows.conditional import Coupling
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Standardize
-from models.flows.zuko_steps import Autoregressive, Coupling
+from models.flows.zuko_steps import ZukoAutoregressive
 from service.onnx.signature import TENSORS
 
 __all__ = ["Direction", "HandWrittenGraph"]
@@ -90,7 +91,7 @@ class HandWrittenGraph:
         ladjs = []
         for coupling in reversed(couplings) if self._back else couplings:
             side = bool(odd[coupling.first[0]])
-            affine = coupling.lazy.shapes == ((), ())
+            affine = coupling.transform.lazy.shapes == ((), ())
             step = self._affine if affine else self._spline
             halves[not side], ladj = step(coupling, halves[side], halves[not side])
             ladjs.append(ladj)
@@ -99,11 +100,11 @@ class HandWrittenGraph:
 
     def _autoregressive(self, step: Bijection, value: str) -> tuple[str, str]:
         """One pass of the conditioner for all columns."""
-        if not isinstance(step, Autoregressive) or self._back:
+        if not isinstance(step, ZukoAutoregressive) or self._back:
             raise MeasurementFailed(f"there is no graph by hand of {step.name} in this direction")
         return self._affine(step, value, value)
 
-    def _affine(self, step: Coupling | Autoregressive, seen: str, moved: str) -> tuple[str, str]:
+    def _affine(self, step: Coupling | ZukoAutoregressive, seen: str, moved: str) -> tuple[str, str]:
         """The columns that are moved, and the logarithms of their factors: shift and scale are the two parameters."""
         weight, bias, value = self._hidden(step, seen)
         weight = np.concatenate([weight[0::2], weight[1::2] / np.float32(SCALE)]).T
@@ -123,7 +124,7 @@ class HandWrittenGraph:
         A bin is chosen by products with ones and zeros: GatherElements takes twice the time.
         """
         weight, bias, value = self._hidden(coupling, seen)
-        bins = coupling.lazy.shapes[0][1]
+        bins = coupling.transform.lazy.shapes[0][1]
         each = 3 * bins - 1
         limits = np.repeat([SLOPE / 2, SLOPE], [2 * bins, bins - 1]).astype(np.float32)
         tiled = np.tile(limits, bias.size // each)
@@ -207,10 +208,10 @@ class HandWrittenGraph:
         return top, self._node("Add", top, self._node("Mul", v, b)), mixed(v, u, a, b)
 
     def _hidden(
-        self, step: Coupling | Autoregressive, value: str
+        self, step: Coupling | ZukoAutoregressive, value: str
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], str]:
         """The last layer's weight and bias, and what goes into it, from the columns that condition."""
-        clip, *layers = step.lazy.hyper
+        clip, *layers = step.transform.lazy.hyper
         value = self._node("Clip", value, np.float32(clip.min_val), np.float32(clip.max_val))
         *hidden, last = [
             (layer.mask * layer.weight if isinstance(layer, MaskedLinear) else layer.weight, layer.bias)

@@ -1,4 +1,4 @@
-"""Flows by name: what a recipe's `[flow]` table may say, and the chain that it makes.
+"""Flows by name: the options of a recipe's `[flow]` table, and the chain that they make.
 
 A new architecture is one function, in the module of its kind, and one entry in `ARCHITECTURES`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -17,16 +17,16 @@ from torch import Tensor
 
 from models.flows.autoregressive import iaf, maf, neural_spline_autoregressive
 from models.flows.base_options import BaseOptions
-from models.flows.conditioners import check, one_of
 from models.flows.couplings import bernstein, neural_spline_coupling, nice, real_nvp
 from models.flows.flow import Bijection, Flow
 from models.flows.images.architectures import glow, image_real_nvp, image_spline
 from models.flows.mixed import neural_spline_mixed
+from models.flows.options import check, one_of
 from models.flows.preprocess import Flatten, Logit, Standardize, Whiten, to_float32
 from service.bundle.manifest import Support
 from service.errors import DataError, Reason
 
-__all__ = ["ARCHITECTURES", "IMAGES", "build_flow"]
+__all__ = ["ARCHITECTURES", "IMAGES", "build_flow", "default_options"]
 
 IMAGES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProxyType(
     {"image_real_nvp": image_real_nvp, "glow": glow, "image_spline": image_spline}
@@ -91,8 +91,9 @@ def build_flow(
     options = dict(options)
     whiten = options.pop("whiten", False)
     check("whiten", isinstance(whiten, bool), whiten, "true or false")
-    ending = BaseOptions.taken_from(options)
-    checked = _checked_options(architecture, constructor, options)
+    ending = BaseOptions.pop_from(options)
+    _check_options(architecture, constructor, options)
+    arguments = _arguments(constructor, options)
     if rows.ndim < 2 or rows.shape[0] < 2 or math.prod(rows.shape[1:]) == 0:
         raise DataError(f"a flow is fitted to at least 2 rows of at least 1 column; the rows have shape {_shape(rows)}")
     if context is not None and (context.ndim != 2 or context.shape[0] != rows.shape[0] or context.shape[1] == 0):
@@ -106,7 +107,7 @@ def build_flow(
     context_width = 0 if context is None else context.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        chain += constructor(tuple(event_shape) if image else math.prod(event_shape), context_width, **checked)
+        chain += constructor(tuple(event_shape) if image else math.prod(event_shape), context_width, **arguments)
         last, base = ending.build(math.prod(event_shape))
     flow = Flow(event_shape, chain + last, base, support, context_width, scaling).to(torch.float32).eval()
     flow.initialize(
@@ -146,15 +147,36 @@ def _preprocessing(
     return support, chain
 
 
-def _checked_options(
-    architecture: str, constructor: Callable[..., list[Bijection]], options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Hold options against the constructor's keywords: names, and the types of their defaults."""
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(constructor).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+def default_options(constructor: Callable[..., list[Bijection]]) -> dict[str, Any]:
+    """The options of an architecture by name, each with its default; those of a conditioner among them."""
+    options: dict[str, Any] = {}
+    for name, default in _keywords(constructor).items():
+        options |= _fields(default) if is_dataclass(default) else {name: default}
+    return options
+
+
+def _keywords(constructor: Callable[..., list[Bijection]]) -> dict[str, Any]:
+    parameters = inspect.signature(constructor).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _fields(record: Any) -> dict[str, Any]:  # noqa: ANN401  any dataclass
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+def _arguments(constructor: Callable[..., list[Bijection]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor's keywords: the options, and those of a conditioner put together in one record."""
+    arguments = dict(options)
+    for name, default in _keywords(constructor).items():
+        if is_dataclass(default) and not isinstance(default, type):
+            given = {field: arguments.pop(field) for field in _fields(default) if field in arguments}
+            arguments[name] = replace(default, **given)
+    return arguments
+
+
+def _check_options(architecture: str, constructor: Callable[..., list[Bijection]], options: Mapping[str, Any]) -> None:
+    """Hold options against those of the architecture: names, and the types of their defaults."""
+    defaults = default_options(constructor)
     for name, value in options.items():
         if name not in defaults:  # "architecture" stands in the same table of a recipe, and is misspelt as well
             one_of(f"option of {architecture}", name, [*defaults, *_EVERYWHERE, "architecture"])
@@ -170,7 +192,6 @@ def _checked_options(
         else:
             fits, expected = _is_number(value, (int, float)), "a number"
         check(name, fits, value, expected)
-    return dict(options)
 
 
 def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:

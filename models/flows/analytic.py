@@ -58,6 +58,9 @@ class Square(Bijection):
 class Affine(Bijection):
     """A matrix and a shift: x = A z + b, back z = A^-1 (x - b), log|dz/dx| = -log|det A|.
 
+    Unlike those of a `FixedLinear` its numbers are no buffers: they stay float64 whatever the flow is cast to, so that
+    the reference for its graphs has the density on paper.
+
     Args:
         matrix: A ``[D, D]``, with an inverse.
         shift: b ``[D]``, in the units of x.

@@ -1,4 +1,4 @@
-"""The end of a chain: which base a recipe asks for, and what brings the latent into a uniform one's box."""
+"""The options of the base in a recipe, and the step that brings the latent into the box of a uniform one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from models.flows.bases import LearntBase
-from models.flows.conditioners import check, one_of
 from models.flows.flow import Bijection
+from models.flows.options import check, one_of
 from service.bundle.bases import (
     MAX_COMPONENTS,
     MAX_DEGREES_OF_FREEDOM,
@@ -59,7 +59,7 @@ class Squash(Bijection):
 
 @dataclass(frozen=True, slots=True)
 class BaseOptions:
-    """What a recipe says of the base.
+    """The options of the base in a recipe.
 
     Args:
         base: a name of `BASES`. "diagonal_normal" and "mixture" are learnt with the flow; "uniform" puts a `Squash`
@@ -76,8 +76,12 @@ class BaseOptions:
     components: int = 8
 
     @classmethod
-    def taken_from(cls, options: dict[str, Any]) -> BaseOptions:
-        """Take the options that are the base's out of a recipe's."""
+    def pop_from(cls, options: dict[str, Any]) -> BaseOptions:
+        """Take the options that are the base's out of a recipe's, in place.
+
+        Raises:
+            DataError: where one of them is another base's, or as for the class.
+        """
         given = {name: options.pop(name) for name in cls.__dataclass_fields__ if name in options}
         chosen = cls(**given)
         for name in given.keys() & _OWN.keys():

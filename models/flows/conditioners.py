@@ -1,4 +1,4 @@
-"""What the families of flows share: the networks that parametrize their steps, and the checks of their options.
+"""The conditioners of table flows: the networks that give a step its parameters, and which columns they are shown.
 
 A conditioner is shown its columns clipped to [-reach, reach], so that far outside the data its answer stays what it is
 at its edge: there rounding errors are not blown up, and the tails are the base's. Its last layer starts at zero, and so
@@ -7,9 +7,8 @@ every step as the identity.
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -18,19 +17,16 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from service.errors import DataError
+from models.flows.options import check, one_of
 
 __all__ = [
     "ACTIVATIONS",
+    "DEFAULT_CONDITIONER",
     "Conditioner",
-    "check",
     "check_network",
-    "check_slope",
-    "check_transforms",
-    "halves",
+    "column_orders",
+    "coupling_masks",
     "nonlinearity",
-    "one_of",
-    "orders",
 ]
 
 ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = MappingProxyType(
@@ -38,12 +34,12 @@ ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = MappingProxyType(
 )
 """The nonlinearities of a conditioner."""
 
-_MAX_TRANSFORMS, _MAX_LAYERS, _MAX_HIDDEN = 256, 32, 65536
+_MAX_LAYERS, _MAX_HIDDEN = 32, 65536
 
 
 @dataclass(frozen=True, slots=True)
 class Conditioner:
-    """How the conditioners of a flow are made.
+    """The options of the conditioners of a table flow, each an option of every family that takes a `Conditioner`.
 
     Args:
         hidden: the widths of the hidden layers.
@@ -55,10 +51,10 @@ class Conditioner:
         DataError: where one of them is out of its range.
     """
 
-    hidden: Sequence[int]
-    activation: str
-    reach: float
-    dropout: float
+    hidden: Sequence[int] = (128, 128)
+    activation: str = "relu"
+    reach: float = 10.0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check(
@@ -77,11 +73,31 @@ class Conditioner:
             "activation": partial(nonlinearity, self.activation, self.dropout),
         }
 
-    def tame(self, network: nn.Sequential) -> None:
+    def initialize(self, network: nn.Sequential) -> None:
         """Clip what a network sees, and start it at zero; in place."""
         for parameter in network[-1].parameters():
             nn.init.zeros_(parameter)
         network.insert(0, nn.Hardtanh(-self.reach, self.reach))
+
+
+def check_network(activation: str, reach: float, dropout: float) -> None:
+    """Hold the options that the conditioners of tables and of images share against their ranges.
+
+    Args:
+        activation: a name of `ACTIVATIONS`.
+        reach: how far out a conditioner sees.
+        dropout: the share of hidden values set to zero while fitting.
+
+    Raises:
+        DataError: where one of them is out of its range.
+    """
+    check("reach", 0 < reach < math.inf, reach, "a number above zero")
+    check("dropout", 0 <= dropout < 1, dropout, "a number from 0, and below 1")
+    one_of("activation", activation, ACTIVATIONS)
+
+
+DEFAULT_CONDITIONER: Final = Conditioner()
+"""What a family takes where nothing is said."""
 
 
 def nonlinearity(name: str, dropout: float) -> nn.Module:
@@ -90,7 +106,7 @@ def nonlinearity(name: str, dropout: float) -> nn.Module:
     return nn.Sequential(activation, nn.Dropout(dropout)) if dropout > 0 else activation
 
 
-def halves(width: int, transforms: int, masks: str) -> Iterator[Tensor]:
+def coupling_masks(width: int, transforms: int, masks: str) -> Iterator[Tensor]:
     """Which columns condition in each coupling: bool ``[width]``.
 
     Args:
@@ -110,7 +126,7 @@ def halves(width: int, transforms: int, masks: str) -> Iterator[Tensor]:
         yield half if index % 2 == 0 else ~half
 
 
-def orders(width: int, transforms: int, kind: str) -> Iterator[Tensor]:
+def column_orders(width: int, transforms: int, kind: str) -> Iterator[Tensor]:
     """The place of each column in each autoregressive step: int64 ``[width]``.
 
     Args:
@@ -128,35 +144,3 @@ def orders(width: int, transforms: int, kind: str) -> Iterator[Tensor]:
         if index % 2 == 0 and kind == "random":
             order = torch.randperm(width)
         yield order if index % 2 == 0 else width - 1 - order
-
-
-def check_transforms(transforms: int) -> None:
-    """Hold the number of steps against its range."""
-    check("transforms", 1 <= transforms <= _MAX_TRANSFORMS, transforms, f"a number from 1 to {_MAX_TRANSFORMS}")
-
-
-def check_network(activation: str, reach: float, dropout: float) -> None:
-    """Hold the options that all conditioners share against their ranges."""
-    check("reach", 0 < reach < math.inf, reach, "a number above zero")
-    check("dropout", 0 <= dropout < 1, dropout, "a number from 0, and below 1")
-    one_of("activation", activation, ACTIVATIONS)
-
-
-def check_slope(slope: float) -> None:
-    """Hold the least slope of a step against its range."""
-    check("slope", 0 < slope < 1, slope, "a number between 0 and 1")
-
-
-def check(name: str, fits: bool, value: object, expected: str) -> None:
-    """Raise a DataError that names an option, unless it fits."""
-    if not fits:
-        raise DataError(f"{name} must be {expected}, not {value!r}")
-
-
-def one_of(what: str, name: str, known: Iterable[str]) -> None:
-    """Raise a DataError with the nearest name and all of them, unless `name` is known."""
-    names = list(known)
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise DataError(f"there is no {what} {name!r}; {hint}known: {', '.join(names)}")

@@ -14,7 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-__all__ = ["DOMAIN", "END", "NEAR", "REACH", "START", "jacobi"]
+__all__ = ["DOMAIN", "END", "NEAR", "REACH", "START", "Step", "jacobi"]
 
 DOMAIN: Final = "pushforward"
 """The operator domain of the marks; none is left in a finished graph."""

@@ -7,20 +7,27 @@ into a constant one before it is exported, and its inverse computed in float64.
 from __future__ import annotations
 
 import math
+from abc import ABC
 
 import torch
 from torch import Tensor, nn
 
 from models.flows.flow import Bijection
 
-__all__ = ["FixedLinear", "LULinear", "Scaling"]
+__all__ = ["ConstantMatrix", "FixedLinear", "LULinear", "Scaling"]
 
 
-class FixedLinear(Bijection):
-    """A constant matrix: y = W x, log|det dy/dx| = log|det W|.
+class ConstantMatrix(Bijection, ABC):
+    """A step by a constant matrix W, with the inverse and log|det W| that a graph needs beside it.
+
+    Both are computed in float64, whatever the precision of the matrix. In a step of float64, which is the reference for
+    a graph, they are those of the matrix as it stands there.
 
     Args:
-        matrix: W^T ``[D, D]``, so that a row of x is multiplied from the left; not singular.
+        matrix: ``[D, D]``, not singular; its dtype is that of the step.
+
+    Raises:
+        ValueError: where the matrix has no inverse.
     """
 
     matrix: Tensor
@@ -29,27 +36,48 @@ class FixedLinear(Bijection):
 
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
-        # both matrices from float64, rather than one inverted in float32
-        rounded = matrix.detach().to(torch.float32)
-        exact = rounded.to(torch.float64)
-        self.register_buffer("matrix", rounded)
-        self.register_buffer("inverse_matrix", torch.linalg.inv(exact).to(torch.float32))
-        self.register_buffer("log_det", torch.linalg.slogdet(exact)[1].to(torch.float32))
+        given = matrix.detach().clone()
+        exact = given.to(torch.float64)
+        sign, log_det = torch.linalg.slogdet(exact)
+        if not float(sign):
+            raise ValueError("a linear step whose matrix has no inverse")
+        self.register_buffer("matrix", given)
+        self.register_buffer("inverse_matrix", torch.linalg.inv(exact).to(given.dtype))
+        self.register_buffer("log_det", log_det.to(given.dtype))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """X ``[N, D]`` -> W x."""
-        return x @ self.matrix, self._inverse()[1].expand(x.shape[0])
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Y ``[N, D]`` -> W^-1 y."""
-        matrix, log_det = self._inverse()
-        return y @ matrix, -log_det.expand(y.shape[0])
-
-    def _inverse(self) -> tuple[Tensor, Tensor]:
-        """W^-1 and log|det W|: constants in float32, as a graph needs; in float64, the reference, those of W itself."""
+    def inverse_and_log_det(self) -> tuple[Tensor, Tensor]:
+        """W^-1 and log|det W|: the constants in float32; in float64, those of the matrix as it is now."""
         if self.matrix.dtype == torch.float64:
             return torch.linalg.inv(self.matrix), torch.linalg.slogdet(self.matrix)[1]
         return self.inverse_matrix, self.log_det
+
+
+class FixedLinear(ConstantMatrix):
+    """A constant matrix, and a shift: y = W x + b, log|det dy/dx| = log|det W|.
+
+    Args:
+        matrix: W^T ``[D, D]``, so that a row of x is multiplied from the left; not singular.
+        offset: b ``[D]``; None for no shift.
+
+    Raises:
+        ValueError: where the matrix has no inverse.
+    """
+
+    offset: Tensor | None
+
+    def __init__(self, matrix: Tensor, offset: Tensor | None = None) -> None:
+        super().__init__(matrix)
+        self.register_buffer("offset", None if offset is None else offset.detach().clone())
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """X ``[N, D]`` -> W x + b."""
+        y = x @ self.matrix
+        return y if self.offset is None else y + self.offset, self.inverse_and_log_det()[1].expand(x.shape[0])
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Y ``[N, D]`` -> W^-1 (y - b)."""
+        matrix, log_det = self.inverse_and_log_det()
+        return (y if self.offset is None else y - self.offset) @ matrix, -log_det.expand(y.shape[0])
 
 
 class LULinear(Bijection):
@@ -89,7 +117,8 @@ class LULinear(Bijection):
     def folded(self) -> Bijection:
         """L U as one constant matrix."""
         lower, upper, _ = self._factors(torch.float64)
-        return FixedLinear(upper.T @ lower.T)
+        # rounded first, so that the reference has the matrix of the graph
+        return FixedLinear((upper.T @ lower.T).float())
 
     def _factors(self, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor]:
         lower, upper, raw = (p.to(dtype or p.dtype) for p in (self.lower, self.upper, self.diagonal))

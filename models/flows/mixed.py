@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final
 
-from torch.distributions import Transform
-from zuko.transforms import MonotonicAffineTransform
-
 from models.flows.autoregressive import autoregressive
-from models.flows.conditioners import Conditioner, check, halves, one_of, orders
-from models.flows.couplings import check_spline, coupling, spline_shapes
+from models.flows.conditioners import DEFAULT_CONDITIONER, Conditioner, column_orders, coupling_masks
+from models.flows.couplings import coupling
 from models.flows.flow import Bijection
 from models.flows.linear import LULinear
-from models.flows.univariate import RationalQuadratic
+from models.flows.options import check, one_of
+from models.flows.univariate import affine_family, spline_family
 from service.errors import DataError
 
 __all__ = ["neural_spline_mixed"]
 
 _MAX_BLOCKS: Final = 64
 _KINDS: Final = ("spline", "affine", "none")
+_SLOPE: Final = 0.05  # of affine steps
 
 
 def neural_spline_mixed(
@@ -30,13 +27,10 @@ def neural_spline_mixed(
     blocks: int = 2,
     couplings: str = "spline",
     autoregression: str = "affine",
-    hidden: Sequence[int] = (128, 128),
-    activation: str = "relu",
+    conditioner: Conditioner = DEFAULT_CONDITIONER,
     bins: int = 8,
     bound: float = 5.0,
     slope: float = 0.01,
-    reach: float = 10.0,
-    dropout: float = 0.0,
     masks: str = "alternating",
 ) -> list[Bijection]:
     """Blocks of a trained matrix y = L U x, a pair of couplings, and an autoregressive step.
@@ -51,15 +45,12 @@ def neural_spline_mixed(
         couplings: what moves the columns of a coupling: "spline", "affine", or "none" for no couplings.
         autoregression: what moves the columns of the autoregressive step: "affine", "spline", or "none" for no such
             step, so that both directions are parallel.
-        hidden: the widths of the conditioners' hidden layers.
-        activation: a name of `ACTIVATIONS`.
+        conditioner: how the conditioners are made.
         bins: the number of bins of a spline, 2 to 64.
         bound: where splines end, in standard deviations of a column as the flow starts; above zero.
         slope: how much narrower, lower or flatter than another a bin may be at most, in (0, 1). Affine steps and
             matrices scale by the factor 0.05 at least and 20 at most.
-        reach: how far out a conditioner sees, in the same units; above zero.
-        dropout: the share of hidden values set to zero while fitting, in [0, 1).
-        masks: which half conditions in a coupling: "alternating" or "random", see `halves`.
+        masks: which half conditions in a coupling: "alternating" or "random", see `coupling_masks`.
 
     Returns:
         The steps, from data to latent. Each starts as the identity.
@@ -78,19 +69,14 @@ def neural_spline_mixed(
     one_of("kind of autoregression", autoregression, _KINDS)
     if context_width and couplings == autoregression == "none":
         raise DataError("couplings and autoregression are both 'none', so that nothing would heed the context")
-    check_spline(bins, bound, slope)
-    kinds: dict[str, tuple[Callable[..., Transform], tuple[tuple[int, ...], ...]]] = {
-        "affine": (partial(MonotonicAffineTransform, slope=0.05), ((), ())),
-        "spline": (partial(RationalQuadratic, bound=bound, slope=slope), spline_shapes(bins)),
-    }
-    conditioner = Conditioner(hidden, activation, reach, dropout)
-    mask = iter(halves(width, 2 * blocks, masks))
+    families = {"affine": affine_family(_SLOPE), "spline": spline_family(bins, bound, slope)}
+    mask = iter(coupling_masks(width, 2 * blocks, masks))
     steps: list[Bijection] = []
-    for order in orders(width, blocks, "alternating"):
+    for order in column_orders(width, blocks, "alternating"):
         steps.append(LULinear(width))
         pair = [next(mask), next(mask)]
         if couplings != "none":
-            steps += [coupling(half, context_width, conditioner, *kinds[couplings]) for half in pair]
+            steps += [coupling(half, context_width, conditioner, families[couplings]) for half in pair]
         if autoregression != "none":
-            steps.append(autoregressive(order, context_width, conditioner, *kinds[autoregression]))
+            steps.append(autoregressive(order, context_width, conditioner, families[autoregression]))
     return steps

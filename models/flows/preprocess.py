@@ -1,4 +1,4 @@
-"""What happens to the user's numbers before a flow sees them: bijections of the chain, with their Jacobians.
+"""Preprocessing of the user's numbers before a flow sees them: bijections of the chain, with their Jacobians.
 
 Dequantization alone is no bijection: it adds noise to integers while a flow is fitted. In a graph an integer row
 is simply a row, the centre of its bin.
@@ -124,7 +124,7 @@ class Whiten(FixedLinear):
         values, vectors = torch.linalg.eigh(correlation.detach().to(torch.float64))
         if not float(values[0]) > 0:
             raise DataError("the columns cannot be whitened: their correlation matrix is not positive definite")
-        super().__init__((vectors * values.rsqrt()) @ vectors.T)
+        super().__init__(((vectors * values.rsqrt()) @ vectors.T).float())
 
     @classmethod
     def of(cls, rows: Tensor) -> Whiten:

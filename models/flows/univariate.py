@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from functools import cache
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,21 @@ import torch
 from torch import Tensor
 from torch.distributions import Transform, constraints
 from torch.nn import functional as F
+from zuko.transforms import AdditiveTransform, MonotonicAffineTransform
 
-__all__ = ["Bernstein", "OnePass", "RationalQuadratic"]
+from models.flows.options import check, check_bound, check_slope
+
+__all__ = [
+    "ADDITIVE",
+    "Bernstein",
+    "Bin",
+    "OnePass",
+    "RationalQuadratic",
+    "UnivariateFamily",
+    "affine_family",
+    "bernstein_family",
+    "spline_family",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -56,15 +70,69 @@ class OnePass(Transform, ABC):
         return self.inverse_and_ladj(y)[0]
 
 
-class RationalQuadratic(OnePass):
-    """A rational-quadratic spline of K bins on [-B, B], and y = x outside.
+class Bin(NamedTuple):
+    """One bin of a rational-quadratic spline for each value: its corner, its size, and the slopes at its ends.
 
     In a bin of width w and height h, of mean slope s = h / w, with slopes d0 and d1 at its ends and
-    u = (x - x0) / w:  y = y0 + h (s u^2 + d0 u (1 - u)) / (s + (d0 + d1 - 2 s) u (1 - u)). Zeros for all parameters
-    give y = x. With v = 1 - u, a = s u + d0 v and b = s v + d1 u the formula is y = y0 + h u a / (u a + v b), and
+    u = (x - x0) / w:  y = y0 + h (s u^2 + d0 u (1 - u)) / (s + (d0 + d1 - 2 s) u (1 - u)). With v = 1 - u,
+    a = s u + d0 v and b = s v + d1 u the formula is y = y0 + h u a / (u a + v b), and
     dy/dx = s^2 (v a + u b) / (u a + v b)^2: no term is ever negative.
 
     Back, with e = (y - y0) / h, c = s e, b = (d0 - e (d0 + d1 - 2 s)) / 2:  u = c / (b + sqrt((b - c)^2 + c (s - c))).
+
+    Each field has the shape of the values, ``[*]``, or one that is broadcast to it.
+
+    References:
+        Durkan et al., 2019, https://arxiv.org/abs/1906.04032, section 3.1 and equations 4 to 8.
+    """
+
+    x_0: Tensor
+    y_0: Tensor
+    width: Tensor
+    height: Tensor
+    left: Tensor
+    right: Tensor
+
+    def value(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """X ``[*]`` inside the bin -> y and log dy/dx."""
+        u = ((x - self.x_0) / self.width).clamp(0.0, 1.0)
+        s = self.height / self.width
+        top, bottom, rise = self._parts(s, u)
+        slope = s / bottom
+        return self.y_0 + self.height * top / bottom, (slope * rise * slope).log()
+
+    def argument(self, y: Tensor, means: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Find the x of a value.
+
+        Args:
+            y: ``[*]``, inside the bin.
+            means: d0 / 2 and (d0 + d1) / 2, where they are at hand.
+
+        Returns:
+            x and log dx/dy, ``[*]`` each.
+        """
+        half, middle = (0.5 * self.left, 0.5 * (self.left + self.right)) if means is None else means
+        s = self.height / self.width
+        e = ((y - self.y_0) / self.height).clamp(0.0, 1.0)
+        b, c = half - e * (middle - s), s * e
+        apart = b - c
+        u = (c / (b + (apart * apart + c * (s - c)).sqrt())).clamp(0.0, 1.0)
+        _, bottom, rise = self._parts(s, u)
+        slope = bottom / s
+        return self.x_0 + u * self.width, (slope / rise * slope).log()
+
+    def _parts(self, s: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """U a, u a + v b and v a + u b: what y and dy/dx are made of."""
+        v = 1 - u
+        a, b = s * u + self.left * v, s * v + self.right * u
+        top = u * a
+        return top, top + v * b, v * a + u * b
+
+
+class RationalQuadratic(OnePass):
+    """A rational-quadratic spline of K bins on [-B, B], and y = x outside; `Bin` has the formula.
+
+    Zeros for all parameters give y = x.
 
     Args:
         sizes: ``[*, 2, K]``, of any size: the bins are as wide, and as high, as their softmax, bounded softly.
@@ -86,31 +154,24 @@ class RationalQuadratic(OnePass):
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """X ``[*]`` -> y and log dy/dx."""
         inner = x.clamp(-self.bound, self.bound).unsqueeze(-1)
-        x_0, y_0, width, height, left, right = self._bin(0, inner)
-        u = ((inner - x_0) / width).clamp(0.0, 1.0)
-        s = height / width
-        top, bottom, rise = _parts(s, left, right, u)
-        slope = s / bottom
-        return self._joined(x, y_0 + height * top / bottom, (slope * rise * slope).log())
+        found, _ = self._bin(0, inner)
+        return _joined(x, found.value(inner), self.bound)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Y ``[*]`` -> x and log dx/dy."""
         inner = y.clamp(-self.bound, self.bound).unsqueeze(-1)
-        x_0, y_0, width, height, left, right, half, middle = self._bin(1, inner)
-        s = height / width
-        e = ((inner - y_0) / height).clamp(0.0, 1.0)
-        b, c = half - e * (middle - s), s * e
-        apart = b - c
-        u = (c / (b + (apart * apart + c * (s - c)).sqrt())).clamp(0.0, 1.0)
-        _, bottom, rise = _parts(s, left, right, u)
-        slope = bottom / s
-        return self._joined(y, x_0 + u * width, (slope / rise * slope).log())
+        found, means = self._bin(1, inner)
+        return _joined(y, found.argument(inner, means), self.bound)
 
-    def _bin(self, axis: int, values: Tensor) -> tuple[Tensor, ...]:
-        """The bin whose corner is the last one at or below each value ``[*, 1]``, along x (0) or y (1).
+    def _bin(self, axis: int, values: Tensor) -> tuple[Bin, tuple[Tensor, Tensor] | None]:
+        """Find the bin whose corner is the last one at or below each value.
+
+        Args:
+            axis: along x (0) or y (1).
+            values: ``[*, 1]``, within the bounds.
 
         Returns:
-            x_0, y_0, width, height, d0 and d1, each ``[*, 1]``; along y also d0 / 2 and (d0 + d1) / 2.
+            The bin, ``[*, 1]``; along y in a graph, where they cost nothing, also d0 / 2 and (d0 + d1) / 2.
         """
         start = axis * self.bins
         # the first corner is at -bound, which is at or below every value
@@ -119,29 +180,32 @@ class RationalQuadratic(OnePass):
             # ONNX Runtime gathers slowly; one term of each sum is not zero, so that these products give the same digits
             chosen, sums = _constants(_choosing(self.bins, axis), values)
             found = (self.table * (reached.to(values.dtype) @ chosen)) @ sums
-            return found.chunk(found.shape[-1], dim=-1)
+            quantities = found.chunk(found.shape[-1], dim=-1)
+            return Bin(*quantities[:6]), (quantities[6], quantities[7]) if axis else None
         shape = (*reached.shape[:-1], 6)
         index = (reached.sum(dim=-1) - 1)[..., None, None].expand(*shape, 1)
         table = torch.unflatten(self.table, -1, (6, self.bins)).expand(*shape, -1)
-        parts = table.gather(-1, index).squeeze(-1).chunk(6, dim=-1)
-        return (*parts, 0.5 * parts[4], 0.5 * (parts[4] + parts[5])) if axis else parts
-
-    def _joined(self, given: Tensor, answer: Tensor, ladj: Tensor) -> tuple[Tensor, Tensor]:
-        """The answer within the bounds, and what was given, unmoved, outside."""
-        inside = given.abs() < self.bound
-        return torch.where(inside, answer.squeeze(-1), given), torch.where(inside, ladj.squeeze(-1), 0.0)
+        return Bin(*table.gather(-1, index).squeeze(-1).chunk(6, dim=-1)), None
 
 
-def _parts(s: Tensor, left: Tensor, right: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U a, u a + v b and v a + u b: what y and dy/dx of a rational quadratic are made of."""
-    v = 1 - u
-    a, b = s * u + left * v, s * v + right * u
-    top = u * a
-    return top, top + v * b, v * a + u * b
+def _joined(given: Tensor, answer: tuple[Tensor, Tensor], bound: float) -> tuple[Tensor, Tensor]:
+    """Take the answer within the bounds, and what was given, unmoved, outside.
+
+    Args:
+        given: ``[*]``.
+        answer: value and log-derivative, ``[*, 1]`` each.
+        bound: where the function ends.
+
+    Returns:
+        Value and log-derivative, ``[*]`` each.
+    """
+    inside = given.abs() < bound
+    value, ladj = answer
+    return torch.where(inside, value.squeeze(-1), given), torch.where(inside, ladj.squeeze(-1), 0.0)
 
 
 def _table(sizes: Tensor, slopes: Tensor, bound: float, log_slope: float) -> Tensor:
-    """The bins of a spline, one quantity after the other ``[*, 6 K]``: the six that `_bin` gives.
+    """The bins of a spline, one quantity after the other ``[*, 6 K]``: the six of a `Bin`.
 
     Args:
         sizes: ``[*, 2, K]``.
@@ -251,7 +315,7 @@ class Bernstein(OnePass):
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """X ``[*]`` -> y and log dy/dx."""
         inner = x.clamp(-self.bound, self.bound).unsqueeze(-1)
-        return self._joined(x, self._value(inner), self._slope(inner).log())
+        return _joined(x, (self._value(inner), self._slope(inner).log()), self.bound)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Y ``[*]`` -> x and log dx/dy."""
@@ -267,7 +331,7 @@ class Bernstein(OnePass):
         x = low + half
         for _ in range(self.NEWTON):
             x = (x - (self._value(x) - inner) / self._slope(x)).clamp(-self.bound, self.bound)
-        return self._joined(y, x, -self._slope(x).log())
+        return _joined(y, (x, -self._slope(x).log()), self.bound)
 
     def _value(self, x: Tensor) -> Tensor:
         """The polynomial at x ``[*, 1]``."""
@@ -291,12 +355,75 @@ class Bernstein(OnePass):
         """The sum over the last axis, by a product: the digits of a sum depend on where a row lies in memory."""
         return terms @ torch.ones(terms.shape[-1], 1, dtype=terms.dtype, device=terms.device)
 
-    def _joined(self, given: Tensor, answer: Tensor, ladj: Tensor) -> tuple[Tensor, Tensor]:
-        """The answer within the bounds, and what was given, unmoved, outside."""
-        inside = given.abs() < self.bound
-        return torch.where(inside, answer.squeeze(-1), given), torch.where(inside, ladj.squeeze(-1), 0.0)
-
 
 def _bounded(values: Tensor, limit: float | Tensor) -> Tensor:
     """Values / (1 + |values / limit|): any number, softly kept between -|limit| and |limit|."""
     return values / (1 + (values / limit).abs())
+
+
+@dataclass(frozen=True, slots=True)
+class UnivariateFamily:
+    """An increasing function of one column up to its parameters; zeros for all of them give the identity.
+
+    Args:
+        transform: the function, from its parameters.
+        shapes: the shape of each parameter for one column.
+        numeric_inverse: whether the inverse is a search.
+    """
+
+    transform: Callable[..., Transform]
+    shapes: tuple[tuple[int, ...], ...]
+    numeric_inverse: bool = False
+
+
+ADDITIVE: Final = UnivariateFamily(AdditiveTransform, ((),))
+"""A shift: y = x + t."""
+
+_MAX_BINS, _MAX_DEGREE = 64, 32
+
+
+def affine_family(slope: float) -> UnivariateFamily:
+    """A shift and a scale: y = x exp(s) + t with s = a / (1 + |a / log slope|), from the parameters t and a.
+
+    Args:
+        slope: the least factor, in (0, 1); the greatest is 1 / slope.
+
+    Raises:
+        DataError: where it is out of its range.
+    """
+    check_slope(slope)
+    return UnivariateFamily(partial(MonotonicAffineTransform, slope=slope), ((), ()))
+
+
+def spline_family(bins: int, bound: float, slope: float) -> UnivariateFamily:
+    """A rational-quadratic spline, from widths and heights ``[2, K]`` and slopes at the inner knots ``[K - 1]``.
+
+    Args:
+        bins: K, 2 to 64.
+        bound: where it ends, above zero.
+        slope: how much narrower, lower or flatter than another a bin may be at most, in (0, 1).
+
+    Raises:
+        DataError: where one of them is out of its range.
+    """
+    check("bins", 2 <= bins <= _MAX_BINS, bins, f"a number from 2 to {_MAX_BINS}")
+    check_bound("bound", bound)
+    check_slope(slope)
+    return UnivariateFamily(partial(RationalQuadratic, bound=bound, slope=slope), ((2, bins), (bins - 1,)))
+
+
+def bernstein_family(degree: int, bound: float, slope: float) -> UnivariateFamily:
+    """A polynomial in Bernstein form, from the logarithms of its inner steps ``[degree - 4]``.
+
+    Args:
+        degree: 6 to 32.
+        bound: where it ends, above zero.
+        slope: how much lower than another a step may be at most, in (0, 1).
+
+    Raises:
+        DataError: where one of them is out of its range.
+    """
+    check("degree", 6 <= degree <= _MAX_DEGREE, degree, f"a number from 6 to {_MAX_DEGREE}")
+    check_bound("bound", bound)
+    check_slope(slope)
+    return UnivariateFamily(partial(Bernstein, bound=bound, slope=slope), ((degree - 4,),), numeric_inverse=True)

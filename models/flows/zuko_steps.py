@@ -1,4 +1,4 @@
-"""A transform of zuko as bijections of this project: value and log-determinant from one pass of each conditioner.
+"""Transforms of zuko as bijections of this project: value and log-determinant from one pass of each conditioner.
 
 zuko's own inverse runs every conditioner twice, once for the value and once for the log-determinant, and splits a
 coupling by `nonzero` of a mask, which a graph cannot hold. Here the conditioner and the univariate transforms are
@@ -8,21 +8,21 @@ zuko's; what is done with them is not.
 from __future__ import annotations
 
 from functools import partial, reduce
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor
 from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.lazy import LazyComposedTransform, LazyTransform
-from zuko.transforms import DependentTransform, MonotonicAffineTransform
+from zuko.transforms import MonotonicAffineTransform
 
 from models.flows.blocks import Blocks
+from models.flows.conditional import Autoregressive, ConditionalTransform, Coupling, apply, invert
 from models.flows.flow import Bijection
-from models.flows.jacobi import NEAR, REACH, jacobi
-from models.flows.univariate import OnePass
+from models.flows.jacobi import NEAR, REACH, Step, jacobi
 
-__all__ = ["Autoregressive", "Coupling", "Univariate", "from_zuko"]
+__all__ = ["Univariate", "ZukoAutoregressive", "ZukoTransform", "from_zuko"]
 
 _LEAST_CUT: Final = 32
 """With fewer columns than that, the products cost less than a second Loop."""
@@ -40,94 +40,76 @@ def from_zuko(transform: LazyTransform) -> list[Bijection]:
     if isinstance(transform, LazyComposedTransform):
         return [step for part in transform.transforms for step in from_zuko(part)]
     if isinstance(transform, GeneralCouplingTransform):
-        return [Coupling(transform)]
+        return [Coupling(transform.mask, ZukoTransform(transform))]
     if isinstance(transform, MaskedAutoregressiveTransform):
-        return [Autoregressive(transform)]
+        return [ZukoAutoregressive(transform)]
     return [Univariate(transform)]
 
 
-class Coupling(Bijection):
-    """y_a = x_a, y_b = f(x_b | h(x_a, context)): the parameters of f come from one half of the columns.
-
-    Back, x_b = f^-1(y_b | h(y_a, context)): x_a = y_a, so that the conditioner h runs once in either direction.
+class ZukoTransform(ConditionalTransform):
+    """The univariate transform and the conditioner of a coupling or an autoregressive step of zuko.
 
     Args:
-        lazy: the coupling; its mask says which columns condition (x_a).
-
-    References:
-        Dinh et al., 2017, https://arxiv.org/abs/1605.08803, equations 4 to 8.
+        lazy: the step. The conditioner is its `hyper`.
+        numeric_inverse: whether the transform's inverse is a search.
     """
 
-    first: Tensor
-    second: Tensor
-    order: Tensor
-
-    def __init__(self, lazy: GeneralCouplingTransform) -> None:
+    def __init__(
+        self, lazy: GeneralCouplingTransform | MaskedAutoregressiveTransform, *, numeric_inverse: bool = False
+    ) -> None:
         super().__init__()
         self.lazy = lazy
-        mask = lazy.mask
-        first, second = torch.nonzero(mask).flatten(), torch.nonzero(~mask).flatten()
-        self.register_buffer("first", first)
-        self.register_buffer("second", second)
-        self.register_buffer("order", torch.argsort(torch.cat((first, second))))
+        self.numeric_inverse = numeric_inverse
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """X ``[N, D]`` -> y ``[N, D]``."""
-        x_a, x_b = x.index_select(1, self.first), x.index_select(1, self.second)
-        y_b, ladj = _apply(self.lazy.meta(context, x_a), x_b)
-        return torch.cat((x_a, y_b), dim=1).index_select(1, self.order), ladj
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Y ``[N, D]`` -> x ``[N, D]``."""
-        y_a, y_b = y.index_select(1, self.first), y.index_select(1, self.second)
-        x_b, ladj = _invert(self.lazy.meta(context, y_a), y_b)
-        return torch.cat((y_a, x_b), dim=1).index_select(1, self.order), ladj
+    def forward(
+        self, x: Tensor, given: Tensor, context: Tensor | None = None, *, inverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """X ``[N, B]`` and given ``[N, A]`` -> y ``[N, B]`` and the log-determinant ``[N]``."""
+        transform = self.lazy.meta(context, given)
+        return invert(transform, x) if inverse else apply(transform, x)
 
 
-class Autoregressive(Bijection):
-    """y_i = f(x_i | h(x_<i, context)): every column is conditioned on those before it.
-
-    Back, each pass of the conditioner settles one more group of columns at least: see `models.flows.jacobi`.
+class ZukoAutoregressive(Autoregressive):
+    """An autoregressive step of zuko; its inverse is cut into two blocks of columns where that costs less.
 
     Args:
-        lazy: the autoregressive transform.
-
-    References:
-        Papamakarios et al., 2017, https://arxiv.org/abs/1705.07057, equations 3 to 5.
+        lazy: the step.
     """
+
+    transform: ZukoTransform
 
     def __init__(self, lazy: MaskedAutoregressiveTransform) -> None:
-        super().__init__()
-        self.lazy = lazy
+        super().__init__(ZukoTransform(lazy), lazy.passes, NEAR if _is_affine(lazy) else 0.0)
         self.blocks = _cut(lazy)
-        self.tolerance = NEAR if _is_affine(lazy) else 0.0
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """X ``[N, D]`` -> y ``[N, D]``."""
-        return _apply(self.lazy.meta(context, x), x)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Y ``[N, D]`` -> x ``[N, D]``."""
         if self.blocks is not None and torch.compiler.is_exporting():
             return self.inverse_in_blocks(self.blocks, y, context)
+        return super().inverse(y, context)
 
-        def step(x: Tensor) -> tuple[Tensor, Tensor]:
-            return _invert(self.lazy.meta(context, x), y)
-
-        # what h(0) gives is the same for all rows: one row here, and a constant in a graph
-        first = step(y.new_zeros(1, y.shape[1]))[0] if context is None else None
-        return jacobi(step, y, self.lazy.passes, first, self.tolerance)
+    def first_pass(self, step: Step, y: Tensor, context: Tensor | None) -> Tensor | None:
+        """The pass from zeros: what h(0) gives is the same for all rows, one row here, and a constant in a graph."""
+        return step(y.new_zeros(1, y.shape[1]))[0] if context is None else None
 
     def inverse_in_blocks(self, blocks: Blocks, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The same as `inverse`, one block of columns after the other: less work, in more nodes of a graph."""
+        """The same as `inverse`, one block of columns after the other: less work, in more nodes of a graph.
+
+        Args:
+            blocks: the conditioner, cut.
+            y: ``[N, D]``.
+            context: ``[N, C]``, or None.
+
+        Returns:
+            x ``[N, D]`` and log|det dx/dy| ``[N]``.
+        """
         known = blocks.before(context)
         parts, terms = [], []
         for block in range(1, blocks.count + 1):
             y_b = y.index_select(1, blocks.columns(block))
 
             def step(x: Tensor, block: int = block, y_b: Tensor = y_b) -> tuple[Tensor, Tensor]:
-                univariate = self.lazy.univariate(*blocks.parameters(block, x, known))
-                return _invert(DependentTransform(univariate, 1), y_b)
+                return invert(self.transform.lazy.univariate(*blocks.parameters(block, x, known)), y_b)
 
             first = None if known[0] else step(y.new_zeros(1, y_b.shape[1]))[0]
             x, ladj = jacobi(step, y_b, blocks.passes(block), first, self.tolerance)
@@ -158,7 +140,7 @@ class Univariate(Bijection):
     """A transform whose parameters depend on nothing but the context: elementwise maps, permutations, rotations.
 
     Args:
-        lazy: the transform; its conditioner, where there is one, reads the context alone.
+        lazy: the transform, of single numbers or of rows; its conditioner, where there is one, reads the context alone.
     """
 
     def __init__(self, lazy: LazyTransform) -> None:
@@ -167,35 +149,8 @@ class Univariate(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X ``[N, D]`` -> y ``[N, D]``."""
-        return _apply(self.lazy(context), x)
+        return apply(self.lazy(context), x)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Y ``[N, D]`` -> x ``[N, D]``."""
-        return _invert(self.lazy(context), y)
-
-
-class _Transform(Protocol):
-    """The part of zuko's transforms that is used: torch's own class, and a method that zuko adds to it."""
-
-    @property
-    def inv(self) -> _Transform: ...
-
-    def __call__(self, x: Tensor) -> Tensor: ...
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor: ...
-
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
-def _apply(transform: _Transform, x: Tensor) -> tuple[Tensor, Tensor]:
-    return transform.call_and_ladj(x)
-
-
-def _invert(transform: _Transform, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Give x and log|det dx/dy|. The parameters lie in `transform` already, so that both formulas are cheap."""
-    base = transform.base if isinstance(transform, DependentTransform) else transform
-    if isinstance(base, OnePass):
-        x, ladj = base.inverse_and_ladj(y)
-        return x, ladj.sum(dim=-1)
-    x = transform.inv(y)
-    return x, -transform.log_abs_det_jacobian(x, y)
+        return invert(self.lazy(context), y)

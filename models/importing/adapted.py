@@ -1,4 +1,4 @@
-"""What an adapter makes of a library's flow, and the flow as the library itself computes it."""
+"""A library's flow as an adapter reads it: its steps, its base, and the functions of the library itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.importing.descriptions import layer_name
 from service.bundle.bases import Base
 from service.errors import DataError
 
-__all__ = ["Parts", "Unsupported", "refuse"]
+__all__ = ["AdaptedFlow", "Unsupported", "unsupported_layer"]
 
 
 class Unsupported(DataError):
@@ -21,7 +21,7 @@ class Unsupported(DataError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parts:
+class AdaptedFlow:
     """A flow taken apart, all of it in float64 and evaluation mode.
 
     Args:
@@ -51,6 +51,12 @@ class Parts:
     notes: list[str] = field(default_factory=list)
 
 
-def refuse(layer: nn.Module, reason: str, way_out: str) -> Unsupported:
-    """The error for a layer that cannot be exported."""
+def unsupported_layer(layer: nn.Module, reason: str, way_out: str) -> Unsupported:
+    """The error for a layer that cannot be exported.
+
+    Args:
+        layer: the layer.
+        reason: why not.
+        way_out: what to do instead, a sentence.
+    """
     return Unsupported(f"{layer_name(layer)} cannot be exported: {reason}. {way_out}")

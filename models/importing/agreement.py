@@ -1,4 +1,4 @@
-"""What an imported flow must show before it is exported: that it is the flow its own library computes.
+"""The agreement of an imported flow with its own library, which it must show before it is exported.
 
 The gate holds the graphs against a flow in float64, and would hold them just as well against a wrong one.
 """
@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.importing.descriptions import first_words
-from models.importing.take import Imported, library_terms
+from models.importing.descriptions import one_line
+from models.importing.take import ImportedFlow, library_precision
 from service.errors import ParityFailed
 
 __all__ = ["BATCHES", "TOLERANCE", "check_agreement"]
@@ -29,7 +29,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
-def check_agreement(imported: Imported, held_out: Float32, context: Float32 | None) -> float:
+def check_agreement(imported: ImportedFlow, held_out: Float32, context: Float32 | None) -> float:
     """Hold a flow against its own library in float64, on held-out rows.
 
     Args:
@@ -76,16 +76,16 @@ def check_agreement(imported: Imported, held_out: Float32, context: Float32 | No
     return error
 
 
-def _log_prob(imported: Imported, x: Tensor, context: Tensor | None, whole: int | None = None) -> Float64:
+def _log_prob(imported: ImportedFlow, x: Tensor, context: Tensor | None, whole: int | None = None) -> Float64:
     try:
-        with library_terms():
+        with library_precision():
             result = imported.log_prob(x, context)
     except Exception as error:
         fault = "is broken" if whole is None else "depends on the batch"
         raise ParityFailed(
             f"the flow {fault}: log_prob of {imported.library} fails on a batch of {len(x)} rows, "
             + ("" if whole is None else f"though not on one of {whole}: ")
-            + first_words(error)
+            + one_line(error)
         ) from error
     if result.shape != x.shape[:1]:
         raise ParityFailed(
@@ -94,11 +94,11 @@ def _log_prob(imported: Imported, x: Tensor, context: Tensor | None, whole: int 
     return result.to(torch.float64).numpy()
 
 
-def _check_inverse(imported: Imported, x: Tensor, z: Tensor, context: Tensor | None) -> None:
+def _check_inverse(imported: ImportedFlow, x: Tensor, z: Tensor, context: Tensor | None) -> None:
     if imported.generate is None:
         return
     try:
-        with library_terms():
+        with library_precision():
             back = imported.generate(z, context)
     except Exception:  # a library may have no inverse, or refuse some z: the gate holds the adapter's own against f
         return

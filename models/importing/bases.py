@@ -1,4 +1,4 @@
-"""Base distributions of other libraries: which one of the manifest's each is, and the step that makes it so."""
+"""Base distributions of other libraries as bases of the manifest, with the step that makes each one so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.importing.steps import Affine
 from service.bundle.bases import MAX_DEGREES_OF_FREEDOM as MAX_FREEDOM
 from service.bundle.bases import Base, DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
 
-__all__ = ["of_distribution", "of_mixture", "of_normal", "of_uniform", "unsupported"]
+__all__ = ["of_distribution", "of_mixture", "of_normal", "of_uniform", "unsupported_base"]
 
 
 def of_normal(mean: Tensor, log_scale: Tensor) -> Base:
@@ -61,14 +61,14 @@ def of_distribution(distribution: object, owner: str) -> tuple[Base, list[Biject
             return StudentTBase(degrees_of_freedom=int(freedom[0])), _affine(inner.loc, inner.scale.log())
     if isinstance(inner, distributions.Uniform):
         return of_uniform(inner.low, inner.high)
-    raise unsupported(distribution, owner)
+    raise unsupported_base(distribution, owner)
 
 
 def _affine(shift: Tensor, log_scale: Tensor) -> list[Bijection]:
     return [Affine(shift, log_scale)] if shift.any() or log_scale.any() else []
 
 
-def unsupported(distribution: object, owner: str) -> Unsupported:
+def unsupported_base(distribution: object, owner: str) -> Unsupported:
     """The error for a base that the manifest has no name for."""
     return Unsupported(
         f"the base {type(distribution).__name__} of {owner} is not one that a bundle can hold: a normal of independent "

@@ -1,8 +1,8 @@
-"""How layers and the exceptions of libraries are told to the user. Must not import torch."""
+"""Descriptions of layers and of exceptions for an error message. Must not import torch."""
 
 from __future__ import annotations
 
-__all__ = ["first_words", "layer_name"]
+__all__ = ["layer_name", "one_line"]
 
 
 def layer_name(layer: object) -> str:
@@ -11,7 +11,7 @@ def layer_name(layer: object) -> str:
     return f"{kind.__module__.partition('.')[0]} {kind.__name__}"
 
 
-def first_words(error: BaseException | None) -> str:
+def one_line(error: BaseException | None) -> str:
     """A library's exception in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Which layer of an imported flow it is that cannot be exported, and the known way out."""
+"""The fault of a flow that cannot be exported: the layer that has it, and the known way out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models.export.graph import export_graph
+from models.flows.conditional import ConditionalTransform
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Flatten
 from models.importing.adapted import Unsupported
@@ -17,7 +18,7 @@ from service.bundle.bases import NormalBase
 from service.errors import ForbiddenGraph
 from service.onnx.signature import Direction
 
-__all__ = ["blamed"]
+__all__ = ["locate_fault"]
 
 _WAYS_OUT: Final = (
     (
@@ -40,7 +41,7 @@ _WAYS_OUT: Final = (
 _OTHERWISE: Final = "Give the layer a form without it, or replace the layer"
 
 
-def blamed(flow: Flow, error: ForbiddenGraph) -> Unsupported:
+def locate_fault(flow: Flow, error: ForbiddenGraph) -> Unsupported:
     """Export each step alone, and say which is the first that fails, why, and what to do about it.
 
     Args:
@@ -59,7 +60,7 @@ def blamed(flow: Flow, error: ForbiddenGraph) -> Unsupported:
             found = _failure(chain, shape, 0 if context is None else context.shape[1])
             if found is not None:
                 return Unsupported(
-                    f"{_named(step)}, step {number + 1} of {len(flow.bijections)} from data to latent, cannot be "
+                    f"{_layer_of(step)}, step {number + 1} of {len(flow.bijections)} from data to latent, cannot be "
                     f"exported: {found}. {_way_out(found)}"
                 )
     return Unsupported(f"the flow cannot be exported: {error.detail}. {_way_out(error.detail)}")
@@ -78,9 +79,11 @@ def _failure(chain: Sequence[nn.Module], shape: Sequence[int], context_width: in
     return None
 
 
-def _named(step: nn.Module) -> str:
-    while isinstance(inner := getattr(step, "step", None), Bijection):
-        step = inner
+def _layer_of(step: nn.Module) -> str:
+    """The library's layer that a step was made of."""
+    for name in ("step", "bijection", "transform"):
+        if isinstance(inner := getattr(step, name, None), Bijection | ConditionalTransform):
+            return _layer_of(inner)
     held = [getattr(step, name, None) for name in ("layer", "module", "lazy", "graph", "flow")]
     layer = next((layer for layer in held if isinstance(layer, nn.Module)), step)
     return layer_name(layer)

@@ -15,10 +15,12 @@ import torch
 from FrEIA import framework, modules
 from torch import Tensor, nn
 
+from models.flows.bases import base_log_prob
 from models.flows.flow import Bijection
-from models.importing.adapted import Parts, Unsupported, refuse
+from models.flows.linear import FixedLinear
+from models.importing.adapted import AdaptedFlow, Unsupported, unsupported_layer
 from models.importing.descriptions import layer_name
-from models.importing.steps import Affine, Linear, Permutation, per_row
+from models.importing.steps import Affine, Permutation, linear_step, per_row
 from service.bundle.bases import NormalBase
 
 __all__ = ["adapt"]
@@ -26,7 +28,7 @@ __all__ = ["adapt"]
 _LINEAR = (modules.FixedLinearTransform, modules.OrthogonalTransform, modules.HouseholderPerm)
 
 
-def adapt(source: nn.Module) -> Parts:
+def adapt(source: nn.Module) -> AdaptedFlow:
     """Take a `SequenceINN` or a `GraphINN` apart.
 
     Args:
@@ -54,8 +56,7 @@ def adapt(source: nn.Module) -> Parts:
 
     def log_prob(x: Tensor, context: Tensor | None) -> Tensor:
         z, ladj = source(x, c=_conditions(context, shapes))
-        flat: Tensor = z.flatten(1)
-        return -0.5 * (flat**2).sum(dim=1) - 0.5 * flat.shape[1] * math.log(2 * math.pi) + per_row(ladj, x)
+        return base_log_prob(NormalBase(), z.flatten(1)) + per_row(ladj, x)
 
     latent = _latent_shape(source)
 
@@ -64,7 +65,7 @@ def adapt(source: nn.Module) -> Parts:
         result: Tensor = source(z.reshape(-1, *latent).clone(), c=_conditions(context, shapes), rev=True)[0]
         return result
 
-    return Parts(
+    return AdaptedFlow(
         "FrEIA",
         steps,
         NormalBase(),
@@ -97,7 +98,7 @@ def _graph_steps(source: Any, shapes: Sequence[tuple[int, ...]]) -> list[Bijecti
     special = [*source.in_nodes, *source.out_nodes, *source.condition_nodes]
     nodes = [node for node in source.node_list if all(node is not other for other in special)]
     if any(len(node.inputs) != 1 or len(node.outputs) != 1 for node in nodes):
-        return [_Whole(source, shapes)]
+        return [_WholeGraph(source, shapes)]
     positions = {id(node): index for index, node in enumerate(source.condition_nodes)}
     return [step for node in nodes
             for step in _steps(node.module, [positions[id(c)] for c in node.conditions], shapes)]  # fmt: skip
@@ -113,14 +114,20 @@ def _conditions(context: Tensor | None, shapes: Sequence[tuple[int, ...]]) -> li
 
 def _steps(module: Any, conditions: list[int], shapes: Sequence[tuple[int, ...]]) -> list[Bijection]:  # noqa: ANN401
     if isinstance(module, modules.IResNetLayer):
-        raise refuse(module, "its inverse is an iteration, and its log-determinant is an estimate",
-                     "Fit a coupling block to the same data")  # fmt: skip
+        raise unsupported_layer(
+            module,
+            "its inverse is an iteration, and its log-determinant is an estimate",
+            "Fit a coupling block to the same data",
+        )
     if isinstance(module, modules.ActNorm) and module.init_on_next_batch:
-        raise refuse(module, "it has seen no data: its first batch would set its scale",
-                     "Import the network after it was fitted, or load its weights")  # fmt: skip
+        raise unsupported_layer(
+            module,
+            "it has seen no data: its first batch would set its scale",
+            "Import the network after it was fitted, or load its weights",
+        )
     if isinstance(module, _LINEAR) and not conditions:
         width = module.dims_in[0][0]
-        return [Linear.of(lambda x: module((x,)), width)]
+        return [linear_step(lambda x: module((x,)), width)]
     if isinstance(module, modules.PermuteRandom):
         return [Permutation(module.perm)]
     if isinstance(module, modules.LearnedElementwiseScaling) and len(module.dims_in[0]) == 1:
@@ -128,10 +135,10 @@ def _steps(module: Any, conditions: list[int], shapes: Sequence[tuple[int, ...]]
         return [Affine(torch.zeros_like(module.s), -module.s)]
     if isinstance(module, modules.AllInOneBlock) and module.input_rank == 0:
         return _all_in_one(module, conditions, shapes)
-    return [_Module(module, conditions, shapes)]
+    return [_FreiaModule(module, conditions, shapes)]
 
 
-class _Module(Bijection):
+class _FreiaModule(Bijection):
     """A module of FrEIA with one input and one output, called as it is.
 
     Args:
@@ -164,7 +171,7 @@ class _Module(Bijection):
         return results[0], per_row(ladj, value)
 
 
-class _Whole(Bijection):
+class _WholeGraph(Bijection):
     """A graph that branches, called as it is."""
 
     def __init__(self, graph: nn.Module, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -195,15 +202,14 @@ def _all_in_one(module: Any, conditions: list[int], shapes: Sequence[tuple[int, 
         # the scale and the shift belong together: a GIN block has the shift alone
         scale = torch.ones(module.in_channels) if module.GIN else module.global_scale_activation(module.global_scale)
     scale, offset = scale.double().flatten(), module.global_offset.detach().double().flatten()
-    after = Linear(scale.unsqueeze(1) * rotation.double().T, offset @ rotation.double().T)
+    after = FixedLinear(scale.unsqueeze(1) * rotation.double().T, offset @ rotation.double().T)
     coupling = _AllInOneCoupling(module, conditions, shapes)
     if module.reverse_pre_permute:
-        zero = torch.zeros_like(offset)
-        return [Linear(rotation.double(), zero), coupling, after]
+        return [FixedLinear(rotation.double()), coupling, after]
     return [coupling, after]
 
 
-class _AllInOneCoupling(_Module):
+class _AllInOneCoupling(_FreiaModule):
     """The affine coupling inside an AllInOneBlock."""
 
     def _call(self, value: Tensor, context: Tensor | None, *, rev: bool) -> tuple[Tensor, Tensor]:

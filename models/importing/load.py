@@ -1,18 +1,15 @@
-"""`pushforward import`: from a callable of the user's own code to a bundle.
+"""The import of a flow: its weights, the rows to hold it against, and the bundle.
 
-No pickle is loaded here: weights come through that code, or from a safetensors file.
+No pickle is loaded here: weights come through the user's own code, or from a safetensors file.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +20,13 @@ from models.export.export import export_flow
 from models.flows.bases import sample_base
 from models.importing.adapted import Unsupported
 from models.importing.agreement import check_agreement
-from models.importing.descriptions import first_words
-from models.importing.fault_location import blamed
-from models.importing.take import Imported, library_terms
+from models.importing.descriptions import one_line
+from models.importing.fault_location import locate_fault
+from models.importing.take import ImportedFlow, library_precision
 from service.bundle.store import Repository
 from service.errors import DataError, ForbiddenGraph, PushforwardError
 
-__all__ = ["DRAWN_ROWS", "Rows", "drawn_rows", "event_shape_of", "export_imported", "load_flow", "load_weights"]
+__all__ = ["DRAWN_ROWS", "HeldOutRows", "draw_rows", "export_imported", "load_weights", "parse_event_shape"]
 
 DRAWN_ROWS: Final = 2000
 """So many rows are drawn from a flow that comes without held-out rows."""
@@ -38,63 +35,18 @@ Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class HeldOutRows:
     """Rows to hold a flow against, and to calibrate it on.
 
     Args:
         x: float32 ``[M, *event]``.
         context: float32 ``[M, C]``, or None.
-        words: where they are from, for the manifest.
+        origin: where they are from, in words, for the manifest.
     """
 
     x: Float32
     context: Float32 | None
-    words: str
-
-
-def load_flow(spec: str) -> nn.Module:
-    """Call ``module:function``, the current directory importable, and return the flow that it returns.
-
-    Raises:
-        DataError: the spec is malformed, the module or the function is not there, either of them raises, or what comes
-            back is no torch module.
-    """
-    module_name, sign, function_name = spec.partition(":")
-    if not sign or not function_name.isidentifier() or not all(p.isidentifier() for p in module_name.split(".")):
-        raise DataError(f"expected MODULE:FUNCTION, such as my_flows:make_flow, and found {spec!r}")
-    here = os.getcwd()  # noqa: PTH109  sys.path holds strings
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise DataError(f"there is no module {module_name!r}, here or among the installed ones") from error
-        raise DataError(f"importing {module_name} failed: {first_words(error)}") from error
-    except Exception as error:  # whatever the user's code raises
-        raise DataError(f"importing {module_name} failed: {first_words(error)}") from error
-    function = getattr(module, function_name, None)
-    if function is None:
-        raise DataError(f"the module {module_name} has no {function_name!r}")
-    if isinstance(function, nn.Module):
-        return function
-    if not callable(function):
-        raise DataError(f"{spec} is a {type(function).__name__}; expected a function that returns a flow")
-    return _called(function, spec)
-
-
-def _called(function: Callable[[], Any], spec: str) -> nn.Module:
-    try:
-        flow = function()
-    except Exception as error:  # whatever the user's code raises
-        raise DataError(f"{spec} failed: {first_words(error)}") from error
-    if not isinstance(flow, nn.Module):
-        raise DataError(
-            f"{spec} returned a {type(flow).__name__}. Accepted are a zuko Flow, an nflows Flow or Transform, a "
-            "normflows NormalizingFlow, a FrEIA SequenceINN or GraphINN, and any torch module with forward(x, context) "
-            "and inverse(z, context), each returning a tensor and its log-determinant"
-        )
-    return flow
+    origin: str
 
 
 def load_weights(flow: nn.Module, file: Path) -> None:
@@ -109,7 +61,7 @@ def load_weights(flow: nn.Module, file: Path) -> None:
     try:
         tensors = load_file(file)
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or first_words(error)}") from error
+        raise DataError(f"{file} cannot be read: {error.strerror or one_line(error)}") from error
     except SafetensorError as error:
         raise DataError(
             f"{file} is not a safetensors file; other formats may hold code and are not loaded: convert it by "
@@ -122,8 +74,13 @@ def load_weights(flow: nn.Module, file: Path) -> None:
         raise DataError(f"the weights of {file.name} are not this flow's: {faults[:500]}") from error
 
 
-def drawn_rows(imported: Imported, count: int = DRAWN_ROWS, seed: int = 0) -> Rows:
-    """Rows drawn from the flow itself, where nobody has held-out ones; a context of standard normal numbers.
+def draw_rows(imported: ImportedFlow, count: int = DRAWN_ROWS, seed: int = 0) -> HeldOutRows:
+    """Draw rows from the flow itself, where nobody has held-out ones; a context of standard normal numbers.
+
+    Args:
+        imported: from `models.importing.take.take`.
+        count: how many.
+        seed: of the draws.
 
     Raises:
         DataError: fewer than two of them are finite.
@@ -132,24 +89,24 @@ def drawn_rows(imported: Imported, count: int = DRAWN_ROWS, seed: int = 0) -> Ro
     z = sample_base(flow.base, count, flow.width, generator, torch.float64)
     context = torch.randn(count, flow.context_width, generator=generator) if flow.context_width else None
     try:
-        with library_terms():
+        with library_precision():
             x = flow.inverse(z, None if context is None else context.double())[0].float()
     except Exception as error:  # whatever a library raises
         raise DataError(
-            f"the flow's inverse fails on draws from its base, so that there are no rows: {first_words(error)}"
+            f"the flow's inverse fails on draws from its base, so that there are no rows: {one_line(error)}"
         ) from error
     finite = torch.isfinite(x.flatten(1)).all(dim=1)
     if int(finite.sum()) < 2:
         raise DataError("the rows that the flow generates are not finite; give held-out rows by --data")
-    words = f"no held-out rows were given: {int(finite.sum())} rows drawn from the flow itself, seed {seed}"
+    origin = f"no held-out rows were given: {int(finite.sum())} rows drawn from the flow itself, seed {seed}"
     if context is not None:
-        words += ", for contexts drawn from a standard normal"
-    return Rows(x[finite].numpy(), None if context is None else context[finite].numpy(), words)
+        origin += ", for contexts drawn from a standard normal"
+    return HeldOutRows(x[finite].numpy(), None if context is None else context[finite].numpy(), origin)
 
 
 def export_imported(
-    imported: Imported,
-    rows: Rows,
+    imported: ImportedFlow,
+    rows: HeldOutRows,
     *,
     repository: Repository,
     name: str,
@@ -162,7 +119,7 @@ def export_imported(
 
     Args:
         imported: from `models.importing.take.take`.
-        rows: from `drawn_rows`, or the user's.
+        rows: from `draw_rows`, or the user's.
         repository: where the bundle goes.
         name: what the flow is called there.
         source: the spec it came from, for the manifest.
@@ -190,7 +147,7 @@ def export_imported(
             repository=repository,
             name=name,
             held_out=rows.x,
-            data=f"imported from {made_by}; {rows.words}",
+            data=f"imported from {made_by}; {rows.origin}",
             version=version,
             context=rows.context,
             description=description,
@@ -199,11 +156,11 @@ def export_imported(
             progress=progress,
         )
     except ForbiddenGraph as refused:
-        raise blamed(flow, refused) from refused
+        raise locate_fault(flow, refused) from refused
     except PushforwardError:
         raise
     except Exception as failed:  # whatever a library raises for rows far outside its data
-        raise Unsupported(f"the flow cannot be exported, it fails on some rows: {first_words(failed)}") from failed
+        raise Unsupported(f"the flow cannot be exported, it fails on some rows: {one_line(failed)}") from failed
     finally:
         imported.flow.double()
 
@@ -215,7 +172,7 @@ def _version(library: str) -> str:
         return library
 
 
-def event_shape_of(text: str) -> tuple[int, ...]:
+def parse_event_shape(text: str) -> tuple[int, ...]:
     """Read ``4`` or ``28,28,1``.
 
     Raises:

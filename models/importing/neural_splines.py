@@ -1,4 +1,4 @@
-"""What nflows and normflows share: both took the couplings and autoregressive steps of the authors of neural splines.
+"""The couplings and autoregressive steps that nflows and normflows share: those of the authors of neural splines.
 
 The networks and the affine functions are called as they are; the splines are those of `models.importing.splines`.
 """
@@ -12,35 +12,37 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from models.flows.conditional import Autoregressive, ConditionalTransform, Coupling
 from models.flows.flow import Bijection
-from models.flows.jacobi import jacobi
 from models.importing.splines import Knots, linear, quadratic, rational_quadratic
 from models.importing.steps import per_row
 
 __all__ = [
-    "Autoregressive",
-    "Coupling",
+    "ColumnFunction",
     "CumulativeDensity",
     "Kind",
-    "Own",
-    "Spline",
-    "Univariate",
+    "LayerFunction",
+    "LibrarySpline",
+    "LibraryTransform",
+    "autoregressive_step",
     "context_features",
-    "spline_of",
+    "coupling_step",
+    "read_spline",
+    "size_scale",
 ]
 
 Kind = Literal["linear", "quadratic", "rational_quadratic"]
 
 
-class Univariate(Protocol):
-    """A function of each column whose parameters a network gave; two passes of it, never of the network."""
+class ColumnFunction(Protocol):
+    """A function of each column whose parameters a network gave."""
 
     def __call__(self, x: Tensor, parameters: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """X ``[N, D]`` and parameters ``[N, D * K]`` -> y ``[N, D]`` and log|det dy/dx| ``[N]``."""
         ...
 
 
-class Own(nn.Module):
+class LayerFunction(nn.Module):
     """A layer's own function of each column, which exports: an affine one.
 
     Args:
@@ -60,7 +62,7 @@ class Own(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Spline:
+class LibrarySpline:
     """A spline of each column, with the conventions of both libraries.
 
     Args:
@@ -84,21 +86,21 @@ class Spline:
         if x.ndim > 2:  # an image: parameters [N, D * K', H, W]
             rows = parameters.reshape(x.shape[0], x.shape[1], -1, *x.shape[2:]).movedim(2, -1)
         if self.kind == "linear":
-            return self.of_parts(x, (rows,), inverse=inverse)
+            return self.of_parameters(x, (rows,), inverse=inverse)
         widths, rest = rows[..., : self.bins] * self.scales[0], rows[..., self.bins :]
         if self.kind == "quadratic":
-            return self.of_parts(x, (widths, rest * self.scales[1]), inverse=inverse)
+            return self.of_parameters(x, (widths, rest * self.scales[1]), inverse=inverse)
         heights, derivatives = rest[..., : self.bins] * self.scales[1], rest[..., self.bins :]
-        return self.of_parts(x, (widths, heights, derivatives), inverse=inverse)
+        return self.of_parameters(x, (widths, heights, derivatives), inverse=inverse)
 
-    def of_parts(self, x: Tensor, parts: tuple[Tensor, ...], *, inverse: bool) -> tuple[Tensor, Tensor]:
+    def of_parameters(self, x: Tensor, parameters: tuple[Tensor, ...], *, inverse: bool) -> tuple[Tensor, Tensor]:
         """The same, with the parameters apart, each ``[N, D, ...]`` or ``[D, ...]``."""
         if self.kind == "linear":
-            y, ladj = linear(x, parts[0], self.knots, inverse=inverse)
+            y, ladj = linear(x, parameters[0], self.knots, inverse=inverse)
         elif self.kind == "quadratic":
-            y, ladj = quadratic(x, parts[0], parts[1], self.knots, inverse=inverse)
+            y, ladj = quadratic(x, parameters[0], parameters[1], self.knots, inverse=inverse)
         else:
-            widths, heights, derivatives = parts
+            widths, heights, derivatives = parameters
             y, ladj = rational_quadratic(x, widths, heights, self._ends(derivatives), self.knots, inverse=inverse)
         return y, ladj.flatten(1).sum(dim=1)
 
@@ -114,8 +116,15 @@ class Spline:
         return torch.cat((derivatives, derivatives[..., :1]), dim=-1)
 
 
-def spline_of(layer: Any, kind: Kind, bins: int, scales: tuple[float, float] = (1.0, 1.0)) -> Spline:  # noqa: ANN401
-    """Read a spline's conventions off the layer that holds them."""
+def read_spline(layer: Any, kind: Kind, bins: int, scales: tuple[float, float] = (1.0, 1.0)) -> LibrarySpline:  # noqa: ANN401
+    """Read a spline's conventions off the layer that holds them.
+
+    Args:
+        layer: of nflows or normflows.
+        kind: which spline.
+        bins: K.
+        scales: what widths and heights are multiplied by before anything else.
+    """
     tails = layer.tails
     bound = layer.tail_bound if tails is not None else None
     least = {
@@ -124,7 +133,7 @@ def spline_of(layer: Any, kind: Kind, bins: int, scales: tuple[float, float] = (
         "derivative": getattr(layer, "min_derivative", 1e-3),
     }
     knots = Knots(0.0, 1.0, **least) if bound is None else Knots(-bound, bound, **least)
-    return Spline(kind, bins, tails, knots, scales)
+    return LibrarySpline(kind, bins, tails, knots, scales)
 
 
 class CumulativeDensity(Bijection):
@@ -143,93 +152,69 @@ class CumulativeDensity(Bijection):
             "rational_quadratic": ("unnormalized_widths", "unnormalized_heights", "unnormalized_derivatives"),
         }[kind]
         self.layer, self.names = layer, names
-        self.spline = spline_of(layer, kind, getattr(layer, names[0]).shape[-1])
+        self.spline = read_spline(layer, kind, getattr(layer, names[0]).shape[-1])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """X ``[N, D]`` -> y."""
-        return self.spline.of_parts(x, self._parts(), inverse=False)
+        return self.spline.of_parameters(x, self._raw_parameters(), inverse=False)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Y ``[N, D]`` -> x."""
-        return self.spline.of_parts(y, self._parts(), inverse=True)
+        return self.spline.of_parameters(y, self._raw_parameters(), inverse=True)
 
-    def _parts(self) -> tuple[Tensor, ...]:
+    def _raw_parameters(self) -> tuple[Tensor, ...]:
         return tuple(getattr(self.layer, name) for name in self.names)
 
 
-class Coupling(Bijection):
-    """y_b = f(x_b | h(x_a, context)) and y_a = g(x_a), where g is the identity if it is None.
+class LibraryTransform(ConditionalTransform):
+    """The network of a layer, and the function of each column that takes its parameters.
 
     Args:
-        layer: a coupling of nflows or normflows, which share one code: `identity_features` says which columns are
-            a, and `transform_net` is h.
-        univariate: f.
-        unconditional: g.
-
-    References:
-        Durkan et al., 2019, https://arxiv.org/abs/1906.04032, equations 4 to 6.
+        network: called with the columns that it is shown, and the context.
+        function: moves the others.
     """
 
-    first: Tensor
-    second: Tensor
-    order: Tensor
-
-    def __init__(self, layer: Any, univariate: Univariate, unconditional: Bijection | None) -> None:  # noqa: ANN401
+    def __init__(self, network: nn.Module, function: ColumnFunction) -> None:
         super().__init__()
-        self.network = layer.transform_net
-        self.univariate, self.unconditional = univariate, unconditional
-        first, second = layer.identity_features, layer.transform_features
-        self.register_buffer("first", first.clone())
-        self.register_buffer("second", second.clone())
-        self.register_buffer("order", torch.argsort(torch.cat((first, second))))
+        self.network, self.function = network, function
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """X ``[N, D, ...]`` -> y."""
-        a, b = x.index_select(1, self.first), x.index_select(1, self.second)
-        b, ladj = self.univariate(b, self.network(a, context), inverse=False)
-        if self.unconditional is not None:
-            a, more = self.unconditional(a)
-            ladj = ladj + more
-        return torch.cat((a, b), dim=1).index_select(1, self.order), ladj
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Y ``[N, D, ...]`` -> x."""
-        a, b = y.index_select(1, self.first), y.index_select(1, self.second)
-        ladj = per_row(0.0, y)
-        if self.unconditional is not None:
-            a, ladj = self.unconditional.inverse(a)
-        b, more = self.univariate(b, self.network(a, context), inverse=True)
-        return torch.cat((a, b), dim=1).index_select(1, self.order), ladj + more
+    def forward(
+        self, x: Tensor, given: Tensor, context: Tensor | None = None, *, inverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """X ``[N, B, ...]`` and given ``[N, A, ...]`` -> y ``[N, B, ...]`` and the log-determinant ``[N]``."""
+        return self.function(x, self.network(given, context), inverse=inverse)
 
 
-class Autoregressive(Bijection):
-    """y_i = f(x_i | h(x_<i, context)).
+def coupling_step(layer: Any, function: ColumnFunction, unconditional: Bijection | None) -> Coupling:  # noqa: ANN401
+    """A coupling of nflows or normflows, which share one code.
 
     Args:
-        layer: an autoregressive step of nflows or normflows, which share one code; `autoregressive_net` is h.
-        univariate: f.
-        width: D; the inverse is exact after as many passes of h (`models.flows.jacobi`).
-
-    References:
-        Papamakarios et al., 2017, https://arxiv.org/abs/1705.07057, equations 3 to 5.
+        layer: its `identity_features` are the columns that condition, and `transform_net` is the conditioner.
+        function: what moves the other columns.
+        unconditional: what moves the columns that condition; None where they stay.
     """
+    mask = torch.zeros(len(layer.identity_features) + len(layer.transform_features), dtype=torch.bool)
+    mask[layer.identity_features] = True
+    return Coupling(mask, LibraryTransform(layer.transform_net, function), unconditional)
 
-    def __init__(self, layer: Any, univariate: Univariate, width: int) -> None:  # noqa: ANN401
-        super().__init__()
-        self.network = layer.autoregressive_net
-        self.univariate, self.width = univariate, width
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """X ``[N, D]`` -> y."""
-        return self.univariate(x, self.network(x, context), inverse=False)
+def autoregressive_step(layer: Any, function: ColumnFunction) -> Autoregressive:  # noqa: ANN401
+    """An autoregressive step of nflows or normflows, which share one code.
 
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Y ``[N, D]`` -> x."""
+    Args:
+        layer: its `autoregressive_net` is the conditioner.
+        function: what moves each column.
+    """
+    network = layer.autoregressive_net
+    return Autoregressive(LibraryTransform(network, function), passes=network.initial_layer.in_features)
 
-        def step(x: Tensor) -> tuple[Tensor, Tensor]:
-            return self.univariate(y, self.network(x, context), inverse=True)
 
-        return jacobi(step, y, self.width)
+def size_scale(network: nn.Module) -> float:
+    """What both libraries multiply the sizes of bins by: one over the root of the network's width, where it says it."""
+    for name in ("hidden_features", "hidden_channels"):
+        if hasattr(network, name):
+            return 1 / math.sqrt(float(getattr(network, name)))
+    return 1.0
 
 
 def context_features(source: nn.Module) -> int | None:

@@ -7,7 +7,6 @@ a graph. `torch.solve`, which its `NaiveLinear` calls, is gone from torch altoge
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,20 +16,24 @@ from nflows.transforms.base import Transform
 from nflows.transforms.linear import Linear as AnyLinear
 from torch import Tensor, nn
 
+from models.flows.bases import base_log_prob
+from models.flows.conditional import Autoregressive, Coupling
 from models.flows.flow import Bijection
+from models.flows.inverted import invert_chain
 from models.importing import bases
-from models.importing.adapted import Parts, Unsupported, refuse
+from models.importing.adapted import AdaptedFlow, Unsupported, unsupported_layer
 from models.importing.neural_splines import (
-    Autoregressive,
-    Coupling,
     CumulativeDensity,
     Kind,
-    Own,
+    LayerFunction,
+    autoregressive_step,
     context_features,
-    spline_of,
+    coupling_step,
+    read_spline,
+    size_scale,
 )
 from models.importing.squashing import LogTanh, Sigmoid, Tanh
-from models.importing.steps import AsIs, ConditionalAffine, Embedding, Linear, Permutation, inverted
+from models.importing.steps import ConditionalAffine, Embedding, LibraryLayer, Permutation, linear_step, per_row
 from service.bundle.bases import Base, NormalBase
 
 __all__ = ["adapt"]
@@ -62,7 +65,7 @@ _CUBIC: Final = (
 )
 
 
-def adapt(source: nn.Module) -> Parts:
+def adapt(source: nn.Module) -> AdaptedFlow:
     """Take a `Flow` or a `Transform` of nflows apart.
 
     Args:
@@ -72,12 +75,17 @@ def adapt(source: nn.Module) -> Parts:
         Unsupported: a layer or the base cannot be exported.
     """
     if isinstance(source, Transform):
-        return Parts(
+
+        def log_prob(x: Tensor, context: Tensor | None) -> Tensor:
+            z, ladj = source(x, context)
+            return base_log_prob(NormalBase(), z.flatten(1)) + per_row(ladj, x)
+
+        return AdaptedFlow(
             "nflows",
             steps_of(source),
             NormalBase(),
             None,
-            lambda x, context: _standard_normal(*source(x, context)),
+            log_prob,
             lambda z, context: source.inverse(z, context)[0],
             context_features(source),
             notes=["a transform without a base: a standard normal was taken"],
@@ -95,7 +103,7 @@ def adapt(source: nn.Module) -> Parts:
         result: Tensor = transform.inverse(z.reshape(-1, *(shape or z.shape[1:])), embedded)[0]
         return result
 
-    return Parts(
+    return AdaptedFlow(
         "nflows",
         steps_of(transform),
         base,
@@ -119,11 +127,6 @@ def _base(distribution: Any) -> tuple[Base, list[Bijection]]:  # noqa: ANN401
     return bases.of_distribution(distribution, "an nflows flow")
 
 
-def _standard_normal(z: Tensor, ladj: Tensor) -> Tensor:
-    flat = z.flatten(1)
-    return -0.5 * (flat**2).sum(dim=1) - 0.5 * flat.shape[1] * math.log(2 * math.pi) + ladj
-
-
 def steps_of(transform: Any) -> list[Bijection]:  # noqa: ANN401  a transform of nflows, which has no types
     """The steps of a transform, from data to latent.
 
@@ -134,9 +137,9 @@ def steps_of(transform: Any) -> list[Bijection]:  # noqa: ANN401  a transform of
     if isinstance(transform, transforms.CompositeTransform):
         return [step for part in transform._transforms for step in steps_of(part)]  # noqa: SLF001
     if isinstance(transform, transforms.InverseTransform):  # a Logit among them
-        return inverted(steps_of(transform._transform))  # noqa: SLF001
+        return invert_chain(steps_of(transform._transform))  # noqa: SLF001
     if isinstance(transform, _CUBIC):
-        raise refuse(
+        raise unsupported_layer(
             transform,
             "it picks the roots of its cubic by boolean masks (aten.nonzero), and in float32 the roots are not exact",
             "Fit the rational-quadratic transform of the same name",
@@ -154,10 +157,10 @@ def steps_of(transform: Any) -> list[Bijection]:  # noqa: ANN401  a transform of
     if kind is not transforms.OneByOneConvolution and isinstance(
         transform, (AnyLinear, transforms.HouseholderSequence)
     ):
-        return [Linear.of(_forward(transform), transform.features)]
+        return [linear_step(_forward(transform), transform.features)]
     if isinstance(transform, transforms.Permutation) and transform._dim == 1:  # noqa: SLF001
         return [Permutation(transform._permutation)]  # noqa: SLF001
-    return [AsIs(transform)]
+    return [LibraryLayer(transform)]
 
 
 def _inherits(transform: nn.Module, base: type) -> bool:
@@ -177,27 +180,17 @@ def _coupling(transform: Any) -> Coupling:  # noqa: ANN401
     unconditional = transform.unconditional_transform
     first = None if unconditional is None else steps_of(unconditional)[0]
     if kind is None:
-        own = Own(transform, "_coupling_transform_forward", "_coupling_transform_inverse")
-        return Coupling(transform, own, first)
-    scale = _scale(transform.transform_net)
-    spline = spline_of(transform, kind, transform.num_bins, (scale, scale))
-    return Coupling(transform, spline, first)
+        own = LayerFunction(transform, "_coupling_transform_forward", "_coupling_transform_inverse")
+        return coupling_step(transform, own, first)
+    scale = size_scale(transform.transform_net)
+    return coupling_step(transform, read_spline(transform, kind, transform.num_bins, (scale, scale)), first)
 
 
 def _autoregressive(transform: Any) -> Autoregressive:  # noqa: ANN401
     kind = _AUTOREGRESSIVE.get(type(transform))
-    width = transform.autoregressive_net.initial_layer.in_features
     if kind is None:
-        return Autoregressive(transform, Own(transform, "_elementwise_forward", "_elementwise_inverse"), width)
-    scale = _scale(transform.autoregressive_net)
+        return autoregressive_step(transform, LayerFunction(transform, "_elementwise_forward", "_elementwise_inverse"))
+    scale = size_scale(transform.autoregressive_net)
     # nflows scales the heights of its quadratic spline in couplings only
     scales = (scale, 1.0 if kind == "quadratic" else scale)
-    return Autoregressive(transform, spline_of(transform, kind, transform.num_bins, scales), width)
-
-
-def _scale(network: nn.Module) -> float:
-    """What nflows divides the widths and heights of a spline by: the root of the network's width, where it says it."""
-    for name in ("hidden_features", "hidden_channels"):
-        if hasattr(network, name):
-            return 1 / math.sqrt(float(getattr(network, name)))
-    return 1.0
+    return autoregressive_step(transform, read_spline(transform, kind, transform.num_bins, scales))

@@ -18,18 +18,22 @@ from normflows.flows.neural_spline.autoregressive import MaskedPiecewiseRational
 from normflows.flows.neural_spline.coupling import PiecewiseRationalQuadraticCoupling
 from torch import Tensor, nn
 
+from models.flows.conditional import Autoregressive, Coupling
 from models.flows.flow import Bijection
+from models.flows.inverted import invert_chain
 from models.importing import bases
-from models.importing.adapted import Parts, Unsupported, refuse
+from models.importing.adapted import AdaptedFlow, Unsupported, unsupported_layer
 from models.importing.neural_splines import (
-    Autoregressive,
-    Coupling,
     CumulativeDensity,
-    Own,
+    LayerFunction,
+    LibrarySpline,
+    autoregressive_step,
     context_features,
-    spline_of,
+    coupling_step,
+    read_spline,
+    size_scale,
 )
-from models.importing.steps import Affine, AsIs, ConditionalAffine, Linear, Permutation, inverted, per_row
+from models.importing.steps import Affine, ConditionalAffine, LibraryLayer, Permutation, linear_step, per_row
 from service.bundle.bases import Base, NormalBase
 
 __all__ = ["adapt"]
@@ -61,7 +65,7 @@ _WAYS_OUT: Final[dict[type, tuple[str, str]]] = {
 }
 
 
-def adapt(source: nn.Module) -> Parts:
+def adapt(source: nn.Module) -> AdaptedFlow:
     """Take a `NormalizingFlow` or a `ConditionalNormalizingFlow` apart.
 
     Args:
@@ -90,7 +94,7 @@ def adapt(source: nn.Module) -> Parts:
         result: Tensor = source.forward(z, context=context) if conditional else source.forward(z)
         return result
 
-    return Parts(
+    return AdaptedFlow(
         "normflows",
         [step for flow in reversed(source.flows) for step in steps_of(flow)],
         base,
@@ -112,7 +116,7 @@ def _base(q0: Any) -> tuple[Base, list[Bijection]]:  # noqa: ANN401
         return bases.of_uniform(q0.low, q0.high)
     if isinstance(q0, nf.distributions.ConditionalDiagGaussian):
         return NormalBase(), [ConditionalAffine(q0.context_encoder)]
-    raise bases.unsupported(q0, "a normflows flow")
+    raise bases.unsupported_base(q0, "a normflows flow")
 
 
 def steps_of(flow: Any) -> list[Bijection]:  # noqa: ANN401  a flow of normflows, which has no types
@@ -123,24 +127,27 @@ def steps_of(flow: Any) -> list[Bijection]:  # noqa: ANN401  a flow of normflows
     """
     flows = nf.flows
     if type(flow) in _WAYS_OUT:
-        raise refuse(flow, *_WAYS_OUT[type(flow)])
+        raise unsupported_layer(flow, *_WAYS_OUT[type(flow)])
     if isinstance(flow, flows.Planar) and flow.act != "leaky_relu":
-        raise refuse(flow, f"with {flow.act} it has no inverse of its own, and a density needs one",
-                     "Fit a flow that has, such as a spline")  # fmt: skip
+        raise unsupported_layer(
+            flow,
+            f"with {flow.act} it has no inverse of its own, and a density needs one",
+            "Fit a flow that has, such as a spline",
+        )
     if isinstance(flow, flows.Composite):
         return [step for part in reversed(flow._flows) for step in steps_of(part)]  # noqa: SLF001
     if isinstance(flow, flows.GlowBlock):
         return [step for part in reversed(flow.flows) for step in steps_of(part)]
     if isinstance(flow, flows.Reverse):
-        return inverted(steps_of(flow.flow))
+        return invert_chain(steps_of(flow.flow))
     if isinstance(flow, flows.Permute):
         order = torch.arange(flow.num_channels).unsqueeze(1)
         return [Permutation(flow.inverse(order.T)[0][0])]
     if isinstance(flow, (flows.InvertibleAffine, flows.LULinearPermute)):
         width = flow.num_channels if isinstance(flow, flows.InvertibleAffine) else flow.linear.features
-        return [Linear.of(flow.inverse, width)]
+        return [linear_step(flow.inverse, width)]
     if isinstance(flow, _LULinear):
-        return inverted([Linear.of(flow.forward, flow.features)])
+        return invert_chain([linear_step(flow.forward, flow.features)])
     if isinstance(flow, flows.ActNorm):
         return [_act_norm(flow)]
     if isinstance(flow, flows.PeriodicShift):
@@ -150,41 +157,37 @@ def steps_of(flow: Any) -> list[Bijection]:  # noqa: ANN401  a flow of normflows
     if isinstance(flow, flows.AutoregressiveRationalQuadraticSpline):
         return [_autoregressive(flow.mprqat)]
     if isinstance(flow, AnyAutoregressive):
-        return inverted([_autoregressive(flow)])
-    return [AsIs(flow, "inverse", "forward")]
+        return invert_chain([_autoregressive(flow)])
+    return [LibraryLayer(flow, "inverse", "forward")]
 
 
 def _coupling(layer: PiecewiseRationalQuadraticCoupling) -> Coupling:
     first = layer.unconditional_transform
     unconditional = None if first is None else CumulativeDensity(first, "rational_quadratic")
-    scale = _scale(layer.transform_net)
-    spline = spline_of(layer, "rational_quadratic", layer.num_bins, (scale, scale))
-    return Coupling(layer, spline, unconditional)
+    return coupling_step(layer, _spline(layer, layer.transform_net), unconditional)
 
 
 def _autoregressive(layer: Any) -> Autoregressive:  # noqa: ANN401
-    width = layer.autoregressive_net.initial_layer.in_features
     if isinstance(layer, MaskedPiecewiseRationalQuadraticAutoregressive):
-        scale = _scale(layer.autoregressive_net)
-        spline = spline_of(layer, "rational_quadratic", layer.num_bins, (scale, scale))
-        return Autoregressive(layer, spline, width)
-    return Autoregressive(layer, Own(layer, "_elementwise_forward", "_elementwise_inverse"), width)
+        return autoregressive_step(layer, _spline(layer, layer.autoregressive_net))
+    return autoregressive_step(layer, LayerFunction(layer, "_elementwise_forward", "_elementwise_inverse"))
 
 
-def _scale(network: nn.Module) -> float:
-    for name in ("hidden_features", "hidden_channels"):
-        if hasattr(network, name):
-            return 1 / math.sqrt(float(getattr(network, name)))
-    return 1.0
+def _spline(layer: Any, network: nn.Module) -> LibrarySpline:  # noqa: ANN401
+    scale = size_scale(network)
+    return read_spline(layer, "rational_quadratic", layer.num_bins, (scale, scale))
 
 
 def _act_norm(flow: Any) -> Bijection:  # noqa: ANN401
     if not float(flow.data_dep_init_done):
-        raise refuse(flow, "it has seen no data: its first batch would set its scale",
-                     "Import the flow after it was fitted, or load its weights")  # fmt: skip
+        raise unsupported_layer(
+            flow,
+            "it has seen no data: its first batch would set its scale",
+            "Import the flow after it was fitted, or load its weights",
+        )
     if flow.s.ndim == 2:
         return Affine(flow.t, flow.s)
-    return AsIs(_Scaling(flow))
+    return LibraryLayer(_Scaling(flow))
 
 
 class _Scaling(nn.Module):

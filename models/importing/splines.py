@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.flows.univariate import Bin
+
 __all__ = ["Knots", "linear", "quadratic", "rational_quadratic"]
 
 
@@ -39,7 +41,7 @@ class Knots:
 def rational_quadratic(
     x: Tensor, widths: Tensor, heights: Tensor, derivatives: Tensor, knots: Knots, *, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """A monotone rational-quadratic spline of K bins.
+    """A monotone rational-quadratic spline of K bins, from the parameters of both libraries; `Bin` has the formula.
 
     Args:
         x: ``[N, D]``.
@@ -60,24 +62,17 @@ def rational_quadratic(
     edges_x, edges_y = (_edges(_shares(raw, least), knots) for raw, least in
                         ((widths, knots.width), (heights, knots.height)))  # fmt: skip
     bins = _bin(edges_y if inverse else edges_x, point)
-    left, right = _pick(edges_x, bins), _pick(edges_x, bins + 1)
-    bottom, top = _pick(edges_y, bins), _pick(edges_y, bins + 1)
-    d0, d1 = _pick(slopes, bins), _pick(slopes, bins + 1)
-    width, height = right - left, top - bottom
-    delta = height / width
-    curve = d0 + d1 - 2 * delta
-    if inverse:
-        rise = point - bottom
-        a, b, c = rise * curve + height * (delta - d0), height * d0 - rise * curve, -delta * rise
-        theta = 2 * c / (-b - (b * b - 4 * a * c).clamp(min=0).sqrt())
-        y = theta * width + left
-    else:
-        theta = (point - left) / width
-        y = bottom + height * (delta * theta**2 + d0 * theta * (1 - theta)) / (delta + curve * theta * (1 - theta))
-    mixed = theta * (1 - theta)
-    slope = delta**2 * (d1 * theta**2 + 2 * delta * mixed + d0 * (1 - theta) ** 2)
-    ladj = slope.log() - 2 * (delta + curve * mixed).log()
-    return _outside(inside, x, y, -ladj if inverse else ladj)
+    left, bottom = _pick(edges_x, bins), _pick(edges_y, bins)
+    found = Bin(
+        x_0=left,
+        y_0=bottom,
+        width=_pick(edges_x, bins + 1) - left,
+        height=_pick(edges_y, bins + 1) - bottom,
+        left=_pick(slopes, bins),
+        right=_pick(slopes, bins + 1),
+    )
+    y, ladj = found.argument(point) if inverse else found.value(point)
+    return _outside(inside, x, y, ladj)
 
 
 def linear(x: Tensor, density: Tensor, knots: Knots, *, inverse: bool) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Steps that flows of several libraries are made of, written so that a graph can hold them.
+"""The steps that flows of several libraries are made of, written so that a graph can hold them.
 
 A library's own code is called wherever it exports: its networks, and what it does with their outputs. What does not
 export is written anew: splits by assignment to indices, permutations by sorting, solves of triangular systems.
@@ -7,26 +7,17 @@ export is written anew: splits by assignment to indices, permutations by sorting
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.flows.flow import Bijection
+from models.flows.linear import FixedLinear
 from models.importing.descriptions import layer_name
 
-__all__ = [
-    "Affine",
-    "AsIs",
-    "ConditionalAffine",
-    "Embedding",
-    "Inverted",
-    "Linear",
-    "Permutation",
-    "inverted",
-    "per_row",
-]
+__all__ = ["Affine", "ConditionalAffine", "Embedding", "LibraryLayer", "Permutation", "linear_step", "per_row"]
 
 
 def per_row(ladj: Tensor | float, like: Tensor) -> Tensor:
@@ -35,7 +26,7 @@ def per_row(ladj: Tensor | float, like: Tensor) -> Tensor:
     return zeros + (ladj.to(like.dtype).reshape(-1) if isinstance(ladj, Tensor) else ladj)
 
 
-class AsIs(Bijection):
+class LibraryLayer(Bijection):
     """A layer of a library, called as it is: its code exports.
 
     Args:
@@ -76,38 +67,6 @@ def _takes_two(method: Callable[..., Any]) -> bool:
     kinds = [parameter.kind for parameter in inspect.signature(method).parameters.values()]
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return inspect.Parameter.VAR_POSITIONAL in kinds or sum(kind in positional for kind in kinds) > 1
-
-
-class Inverted(Bijection):
-    """A step taken the other way round: y = f^-1(x).
-
-    Args:
-        step: f.
-    """
-
-    def __init__(self, step: Bijection) -> None:
-        super().__init__()
-        self.step = step
-        self.numeric_inverse = step.numeric_inverse
-
-    @property
-    def name(self) -> str:
-        """What the step is called, and that it runs the other way."""
-        return f"{self.step.name}, inverted"
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """X ``[N, ...]`` -> f^-1(x)."""
-        return self.step.inverse(x, context)
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Y ``[N, ...]`` -> f(y)."""
-        result: tuple[Tensor, Tensor] = self.step(y, context)
-        return result
-
-
-def inverted(steps: Iterable[Bijection]) -> list[Bijection]:
-    """The chain taken the other way round."""
-    return [step.step if isinstance(step, Inverted) else Inverted(step) for step in reversed(list(steps))]
 
 
 class Permutation(Bijection):
@@ -203,61 +162,23 @@ class Embedding(Bijection):
         raise NotImplementedError("an embedding of the context has no inverse")
 
 
-class Linear(Bijection):
-    """A linear step folded to two constant matrices: y = x M + b, back x = (y - b) M^-1.
+def linear_step(function: Callable[[Tensor], Any], width: int) -> FixedLinear:
+    """The step that a linear function is, from what it makes of the unit vectors and of zero.
 
-    M^-1 and log|det M| are computed in float64 from whatever the library factors M into: no graph has an operator
-    for a triangular solve. Where the step itself is in float64, as the reference is, they are those of M as it stands.
+    No graph has an operator for the triangular solves by which libraries undo their factors: one constant matrix has
+    the same values.
 
     Args:
-        matrix: M ``[D, D]``, float64.
-        offset: b ``[D]``, float64.
+        function: x ``[N, D]`` in float64 -> y, or y and more.
+        width: D.
 
     Raises:
-        ValueError: where M has no inverse.
+        ValueError: where the function cannot be undone.
     """
-
-    matrix: Tensor
-    offset: Tensor
-    inverse_matrix: Tensor
-    log_det: Tensor
-
-    def __init__(self, matrix: Tensor, offset: Tensor) -> None:
-        super().__init__()
-        sign, log_det = torch.linalg.slogdet(matrix.detach())
-        if not float(sign):
-            raise ValueError("a linear step whose matrix has no inverse")
-        self.register_buffer("matrix", matrix.detach().clone())
-        self.register_buffer("offset", offset.detach().clone())
-        self.register_buffer("inverse_matrix", torch.linalg.inv(self.matrix))
-        self.register_buffer("log_det", log_det)
-
-    @classmethod
-    def of(cls, function: Callable[[Tensor], Any], width: int) -> Linear:
-        """The step that a linear function is, from what it makes of the unit vectors and of zero.
-
-        Args:
-            function: x ``[N, D]`` in float64 -> y, or y and more.
-            width: D.
-        """
-        with torch.no_grad():
-            offset = _first(function(torch.zeros(1, width, dtype=torch.float64)))
-            matrix = _first(function(torch.eye(width, dtype=torch.float64))) - offset
-        return cls(matrix, offset[0])
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """X ``[N, D]`` -> x M + b."""
-        return x @ self.matrix + self.offset, per_row(self._inverse()[1], x)
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Y ``[N, D]`` -> (y - b) M^-1."""
-        matrix, log_det = self._inverse()
-        return (y - self.offset) @ matrix, per_row(-log_det, y)
-
-    def _inverse(self) -> tuple[Tensor, Tensor]:
-        if self.matrix.dtype == torch.float64:
-            return torch.linalg.inv(self.matrix), torch.linalg.slogdet(self.matrix)[1]
-        return self.inverse_matrix, self.log_det
+    with torch.no_grad():
+        offset = _first(function(torch.zeros(1, width, dtype=torch.float64)))
+        matrix = _first(function(torch.eye(width, dtype=torch.float64))) - offset
+    return FixedLinear(matrix, offset[0])
 
 
 def _first(result: Any) -> Tensor:  # noqa: ANN401  what a library returns: a tensor, or a tuple or list around one

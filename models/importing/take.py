@@ -1,4 +1,4 @@
-"""Any flow that is recognized -> a `Flow` in float64, and its own library's answers to hold it against."""
+"""An imported flow: a `Flow` in float64 made of any flow that is recognized, and the functions of its own library."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Flatten
-from models.importing.adapted import Parts, Unsupported
-from models.importing.descriptions import first_words
+from models.importing.adapted import AdaptedFlow, Unsupported
+from models.importing.descriptions import one_line
 from models.importing.steps import per_row
 from service.errors import DataError
 
-__all__ = ["Imported", "library_terms", "recognize", "says_shape", "take"]
+__all__ = ["ImportedFlow", "knows_shape", "library_precision", "recognize", "take"]
 
 _ADAPTERS: Final = {
     "zuko": "models.importing.zuko",
@@ -35,13 +35,13 @@ _TRIED_ROWS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Imported:
+class ImportedFlow:
     """A flow that was taken apart.
 
     Args:
         flow: in float64 and evaluation mode; shares no parameter with the one it was made of.
         library: where it comes from.
-        log_prob: the library's own, x ``[N, *event]``, context -> ``[N]`` in nats; call it within `library_terms`.
+        log_prob: the library's own, x ``[N, *event]``, context -> ``[N]`` in nats; call it within `library_precision`.
         generate: the library's own way back, z ``[N, D]``, context -> x ``[N, *event]``; None where it has none.
         notes: what a reader of the manifest should know.
     """
@@ -54,8 +54,8 @@ class Imported:
 
 
 @contextmanager
-def library_terms() -> Iterator[None]:
-    """Let a library compute in float64: also what it makes without saying in which precision.
+def library_precision() -> Iterator[None]:
+    """Let a library compute in float64, also the tensors that it makes without a precision of their own.
 
     Its warnings are its own: most are of functions that torch will drop, from code that nobody changes any more.
     """
@@ -75,13 +75,13 @@ def recognize(source: object) -> str:
     return next((root for root in roots if root in _ADAPTERS), "")
 
 
-def says_shape(source: object) -> bool:
+def knows_shape(source: object) -> bool:
     """Whether a flow knows the shape of its rows: all do but a transform without a base, and a module of no library."""
     own = {"nflows": "_distribution", "": "event_shape"}.get(recognize(source))
     return own is None or hasattr(source, own)
 
 
-def take(source: object, *, event_shape: Sequence[int] | None = None, context_width: int | None = None) -> Imported:
+def take(source: object, *, event_shape: Sequence[int] | None = None, context_width: int | None = None) -> ImportedFlow:
     """Take a flow of zuko, nflows, normflows, FrEIA or of no library apart.
 
     Args:
@@ -99,27 +99,27 @@ def take(source: object, *, event_shape: Sequence[int] | None = None, context_wi
             "normflows NormalizingFlow, a FrEIA SequenceINN or GraphINN, and any torch module with forward(x, context) "
             "and inverse(z, context), each returning a tensor and its log-determinant"
         )
-    exact = _exact(source)
+    exact = _exact_copy(source)
     adapter = importlib.import_module(_ADAPTERS.get(recognize(source), "models.importing.torch_module"))
-    with library_terms():
-        parts: Parts = adapter.adapt(exact)
-        shape = _event_shape(parts, event_shape)
-        images = len(shape) == 3 and parts.channels_first
+    with library_precision():
+        adapted: AdaptedFlow = adapter.adapt(exact)
+        shape = _event_shape(adapted, event_shape)
+        images = len(shape) == 3 and adapted.channels_first
         if images:
-            parts = _channels_last(parts, shape)
-        width = _context_width(parts, exact, shape, context_width)
-        chain = _flat(parts, shape, width, images=images)
-    flow = Flow(shape, chain, parts.base, None, width, parts.embedding if width else None)
-    return Imported(
+            adapted = _channels_last(adapted, shape)
+        width = _context_width(adapted, exact, shape, context_width)
+        chain = _whole_chain(adapted, shape, width, images=images)
+    flow = Flow(shape, chain, adapted.base, None, width, adapted.embedding if width else None)
+    return ImportedFlow(
         flow.double().eval().requires_grad_(requires_grad=False),
-        parts.library,
-        parts.log_prob,
-        parts.generate,
-        tuple(parts.notes),
+        adapted.library,
+        adapted.log_prob,
+        adapted.generate,
+        tuple(adapted.notes),
     )
 
 
-def _exact(source: nn.Module) -> nn.Module:
+def _exact_copy(source: nn.Module) -> nn.Module:
     """A copy in float64 and evaluation mode, without what it remembers from earlier calls."""
     modes = [(module, module.training) for module in source.modules()]
     # nflows forgets the matrices that it cached: they belong to a graph, and their precision is another
@@ -135,13 +135,13 @@ def _exact(source: nn.Module) -> nn.Module:
     return exact.eval().requires_grad_(requires_grad=False)
 
 
-def _event_shape(parts: Parts, given: Sequence[int] | None) -> tuple[int, ...]:
-    known = parts.event_shape
-    if known is not None and len(known) == 3 and parts.channels_first:
+def _event_shape(adapted: AdaptedFlow, given: Sequence[int] | None) -> tuple[int, ...]:
+    known = adapted.event_shape
+    if known is not None and len(known) == 3 and adapted.channels_first:
         known = (known[1], known[2], known[0])
     if known is None and given is None:
         raise DataError(
-            f"this flow of {parts.library} does not say what shape its rows have: give --event-shape, such as 4 for "
+            f"this flow of {adapted.library} does not say what shape its rows have: give --event-shape, such as 4 for "
             "rows of 4 columns or 28,28,1 for images"
         )
     if known is not None and given is not None and tuple(given) != known:
@@ -149,9 +149,9 @@ def _event_shape(parts: Parts, given: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(known if known is not None else given or ())
 
 
-def _channels_last(parts: Parts, shape: tuple[int, ...]) -> Parts:
+def _channels_last(adapted: AdaptedFlow, shape: tuple[int, ...]) -> AdaptedFlow:
     """The same for images ``[H, W, C]``, as a bundle has them."""
-    own_log_prob, own_generate = parts.log_prob, parts.generate
+    own_log_prob, own_generate = adapted.log_prob, adapted.generate
 
     def log_prob(x: Tensor, context: Tensor | None) -> Tensor:
         return own_log_prob(x.movedim(3, 1).clone(memory_format=torch.contiguous_format), context)
@@ -161,21 +161,21 @@ def _channels_last(parts: Parts, shape: tuple[int, ...]) -> Parts:
             raise NotImplementedError
         return own_generate(z, context).movedim(1, 3)
 
-    changed = {name: getattr(parts, name) for name in Parts.__slots__}
+    changed = {name: getattr(adapted, name) for name in AdaptedFlow.__slots__}
     changed |= {"log_prob": log_prob, "generate": None if own_generate is None else generate, "event_shape": shape}
-    return Parts(**changed)
+    return AdaptedFlow(**changed)
 
 
-def _context_width(parts: Parts, exact: nn.Module, shape: tuple[int, ...], given: int | None) -> int:
+def _context_width(adapted: AdaptedFlow, exact: nn.Module, shape: tuple[int, ...], given: int | None) -> int:
     """The number of columns of context: what the flow says, or with how many its own log_prob runs.
 
     Raises:
         DataError: it runs with no width that one of its layers could take, or not with the one that is given.
     """
-    if parts.context_width is not None:
-        if given is not None and given != parts.context_width:
-            raise DataError(f"--context is {given}, and the flow takes {parts.context_width} columns of context")
-        return parts.context_width
+    if adapted.context_width is not None:
+        if given is not None and given != adapted.context_width:
+            raise DataError(f"--context is {given}, and the flow takes {adapted.context_width} columns of context")
+        return adapted.context_width
     features = math.prod(shape)
     # by the attribute, not by nn.Linear: zuko has a class of its own
     found = [getattr(layer, "in_features", None) for layer in exact.modules()]
@@ -185,7 +185,7 @@ def _context_width(parts: Parts, exact: nn.Module, shape: tuple[int, ...], given
     for width in [given] if given is not None else [0, *candidates]:
         context = torch.zeros(_TRIED_ROWS, width) if width else None
         try:
-            parts.log_prob(torch.zeros(_TRIED_ROWS, *shape) + 0.5, context)
+            adapted.log_prob(torch.zeros(_TRIED_ROWS, *shape) + 0.5, context)
         except Exception as error:
             failure = failure or error
         else:
@@ -193,25 +193,25 @@ def _context_width(parts: Parts, exact: nn.Module, shape: tuple[int, ...], given
     asked = f"{given} columns of context" if given is not None else "any width of context that its layers could take"
     raise DataError(
         f"the flow's own log_prob does not run on rows of shape {list(shape)} with {asked}: "
-        f"{first_words(failure)}. "
+        f"{one_line(failure)}. "
         "Give --context and --event-shape as the flow has them"
     ) from failure
 
 
-def _flat(parts: Parts, shape: tuple[int, ...], width: int, *, images: bool) -> list[Bijection]:
+def _whole_chain(adapted: AdaptedFlow, shape: tuple[int, ...], width: int, *, images: bool) -> list[Bijection]:
     """The whole chain, the last step of which gives ``[N, D]``."""
-    chain: list[Bijection] = [*([_ChannelsFirst()] if images else []), *parts.steps]
+    chain: list[Bijection] = [*([_ChannelsFirst()] if images else []), *adapted.steps]
     value = torch.zeros(_TRIED_ROWS, *shape) + 0.5
     context = torch.zeros(_TRIED_ROWS, width) if width else None
-    if context is not None and parts.embedding is not None:
-        context = parts.embedding(context)[0]
+    if context is not None and adapted.embedding is not None:
+        context = adapted.embedding(context)[0]
     for step in chain:
         value = step(value, context)[0]
     if value[0].numel() != math.prod(shape):
         raise Unsupported(
             f"the flow makes {value[0].numel()} numbers of a row of {math.prod(shape)}: a bijection keeps their number"
         )
-    return [*chain, *([Flatten(value.shape[1:])] if value.ndim > 2 else []), *parts.base_steps]
+    return [*chain, *([Flatten(value.shape[1:])] if value.ndim > 2 else []), *adapted.base_steps]
 
 
 class _ChannelsFirst(Bijection):

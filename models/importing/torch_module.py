@@ -7,14 +7,14 @@ from torch import Tensor, distributions, nn
 from models.flows.bases import base_log_prob
 from models.flows.flow import Bijection, Flow
 from models.importing import bases
-from models.importing.adapted import Parts, Unsupported
-from models.importing.steps import AsIs, per_row
+from models.importing.adapted import AdaptedFlow, Unsupported
+from models.importing.steps import LibraryLayer, per_row
 from service.bundle.bases import Base, NormalBase
 
 __all__ = ["adapt"]
 
 
-def adapt(source: nn.Module) -> Parts:
+def adapt(source: nn.Module) -> AdaptedFlow:
     """Take a module of anyone's as one step.
 
     Args:
@@ -33,7 +33,7 @@ def adapt(source: nn.Module) -> Parts:
             "Transform, a normflows NormalizingFlow, a FrEIA SequenceINN or GraphINN, and any torch module with "
             "forward(x, context) and inverse(z, context), each returning a tensor and its log-determinant"
         )
-    step = AsIs(source)
+    step = LibraryLayer(source)
     own, own_log_prob = getattr(source, "base", None), getattr(source, "log_prob", None)
     base: Base = NormalBase()
     extra: list[Bijection] = []
@@ -61,10 +61,12 @@ def adapt(source: nn.Module) -> Parts:
         x, _ = step.inverse(z, context)
         return x
 
-    return Parts("torch", [step], base, None, log_prob, generate, base_steps=extra, channels_first=False, notes=notes)
+    return AdaptedFlow(
+        "torch", [step], base, None, log_prob, generate, base_steps=extra, channels_first=False, notes=notes
+    )
 
 
-def _ours(flow: Flow) -> Parts:
+def _ours(flow: Flow) -> AdaptedFlow:
     def generate(z: Tensor, context: Tensor | None) -> Tensor:
         x, _ = flow.inverse(z, context)
         return x
@@ -72,5 +74,5 @@ def _ours(flow: Flow) -> Parts:
     if flow.support is not None:
         raise Unsupported("a pushforward Flow with a bounded support is exported by models.export.export.export_flow")
     steps = [step for step in flow.bijections if isinstance(step, Bijection)]
-    return Parts("pushforward", steps, flow.latent, flow.event_shape, flow.log_prob, generate,
+    return AdaptedFlow("pushforward", steps, flow.latent, flow.event_shape, flow.log_prob, generate,
                  flow.context_width, flow.context_scaling, channels_first=False)  # fmt: skip

@@ -18,22 +18,21 @@ from zuko.lazy import (
     LazyInverse,
     LazyTransform,
     UnconditionalDistribution,
-    UnconditionalTransform,
 )
 from zuko.transforms import AdditiveTransform, MonotonicAffineTransform, MonotonicRQSTransform
 
 from models.flows.flow import Bijection
+from models.flows.inverted import invert_chain
 from models.flows.zuko_steps import from_zuko
 from models.importing import bases
-from models.importing.adapted import Parts, Unsupported, refuse
-from models.importing.steps import inverted
+from models.importing.adapted import AdaptedFlow, Unsupported, unsupported_layer
 
 __all__ = ["adapt"]
 
 _FORMULAS: Final = (MonotonicAffineTransform, AdditiveTransform, MonotonicRQSTransform, CircularRQSTransform)
 
 
-def adapt(source: nn.Module) -> Parts:
+def adapt(source: nn.Module) -> AdaptedFlow:
     """Take a `Flow` of zuko apart.
 
     Args:
@@ -48,8 +47,11 @@ def adapt(source: nn.Module) -> Parts:
             "what it returns for a context"
         )
     if not isinstance(source.base, UnconditionalDistribution):
-        raise refuse(source.base, "a bundle's base does not depend on the context",
-                     "Let a step of the flow shift and scale by the context")  # fmt: skip
+        raise unsupported_layer(
+            source.base,
+            "a bundle's base does not depend on the context",
+            "Let a step of the flow shift and scale by the context",
+        )
     base, extra = bases.of_distribution(source.base(), "a zuko flow")
     shape = tuple(source.base().event_shape)
 
@@ -63,21 +65,22 @@ def adapt(source: nn.Module) -> Parts:
         result: Tensor = source(context).log_prob(x)
         return result
 
-    return Parts("zuko", _steps(source.transform), base, shape, log_prob, generate, base_steps=extra)
+    return AdaptedFlow("zuko", _steps(source.transform), base, shape, log_prob, generate, base_steps=extra)
 
 
 def _steps(transform: LazyTransform) -> list[Bijection]:
     if isinstance(transform, LazyComposedTransform):
         return [step for part in transform.transforms for step in _steps(part)]
     if isinstance(transform, LazyInverse):
-        return inverted(_steps(transform.transform))
+        return invert_chain(_steps(transform.transform))
     if isinstance(transform, FFJTransform):
-        raise refuse(transform, "it solves a differential equation in steps that it chooses by looking at the rows",
-                     "Fit another family, such as NSF, to the same data")  # fmt: skip
-    if isinstance(transform, UnconditionalTransform) and transform().codomain.event_dim == 0:
-        return [_OfColumns(transform)]
+        raise unsupported_layer(
+            transform,
+            "it solves a differential equation in steps that it chooses by looking at the rows",
+            "Fit another family, such as NSF, to the same data",
+        )
     steps = from_zuko(transform)
-    return steps if _has_formula(transform) else [_Numeric(step) for step in steps]
+    return steps if _has_formula(transform) else [_SearchedInverse(step) for step in steps]
 
 
 def _has_formula(transform: LazyTransform) -> bool:
@@ -88,7 +91,7 @@ def _has_formula(transform: LazyTransform) -> bool:
     return univariate is None or univariate in _FORMULAS
 
 
-class _Numeric(Bijection):
+class _SearchedInverse(Bijection):
     """A step that zuko undoes by bisection, and whose log-determinant it may take by differentiation.
 
     zuko marks the tensors that it differentiates by, also where nobody asked for gradients.
@@ -110,35 +113,12 @@ class _Numeric(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X ``[N, D]`` -> y."""
-        return _unmarked(self.step(x, context))
+        return _detach(self.step(x, context))
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Y ``[N, D]`` -> x."""
-        return _unmarked(self.step.inverse(y, context))
+        return _detach(self.step.inverse(y, context))
 
 
-def _unmarked(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _detach(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return pair if torch.is_grad_enabled() else (pair[0].detach(), pair[1].detach())
-
-
-class _OfColumns(Bijection):
-    """A transform of single numbers, applied to each column: its log-determinants are summed here.
-
-    Args:
-        lazy: depends on nothing.
-    """
-
-    def __init__(self, lazy: UnconditionalTransform) -> None:
-        super().__init__()
-        self.lazy = lazy
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """X ``[N, D]`` -> y."""
-        y, ladj = self.lazy().call_and_ladj(x)
-        return y, ladj.sum(dim=1)
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Y ``[N, D]`` -> x."""
-        transform = self.lazy()
-        x = transform.inv(y)
-        return x, -transform.log_abs_det_jacobian(x, y).sum(dim=1)

@@ -15,8 +15,8 @@ from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from models.importing.load import Rows
-    from models.importing.take import Imported
+    from models.importing.load import HeldOutRows
+    from models.importing.take import ImportedFlow
 
 __all__ = ["command"]
 
@@ -50,14 +50,15 @@ def command(
 ) -> None:
     """Make a bundle of the flow that SPEC returns.
 
-    SPEC is MODULE:FUNCTION, a callable of your own code, in the current directory or installed, that returns a flow of
-    zuko, nflows, normflows or FrEIA, or any torch module with forward(x, context) and inverse(z, context) that return
-    a tensor and its log-determinant. Its library's own log_prob is held against the bundle's in float64; what cannot be
+    SPEC is MODULE:FUNCTION or FILE.py:FUNCTION, a callable of your own code that returns a flow of zuko, nflows,
+    normflows or FrEIA, or any torch module with forward(x, context) and inverse(z, context) that return a tensor and
+    its log-determinant. A module is looked for in the current directory, and then among the installed ones. Its
+    library's own log_prob is held against the bundle's in float64; what cannot be
     exported, or is not a flow, is refused before anything is written.
 
     \b
       pushforward import my_flows:make_flow --out repository --name wine --data held_out.npy
-      pushforward import my_flows:make_flow --out repository --name wine --weights wine.safetensors
+      pushforward import ./my_flows.py:make_flow --out repository --name wine --weights wine.safetensors
     """  # noqa: D301  \b keeps click from joining the lines
     from service.bundle.manifest import NAME_PATTERN, is_flow_name
     from service.bundle.store import Repository
@@ -69,15 +70,16 @@ def command(
     if context_data is not None and data is None:
         raise InvalidInput("--context-data goes with --data: it has a row for each of its rows")
     # torch takes seconds to import: a wrong flag is told before.
-    from models.importing.load import drawn_rows, event_shape_of, export_imported, load_flow, load_weights
+    from models.importing.load import draw_rows, export_imported, load_weights, parse_event_shape
     from models.importing.take import take
+    from models.importing.user_code import load_user_flow
 
-    flow = load_flow(spec)
+    flow = load_user_flow(spec)
     if weights is not None:
         load_weights(flow, weights)
-    shape = None if event_shape is None else event_shape_of(event_shape)
+    shape = None if event_shape is None else parse_event_shape(event_shape)
     imported = take(flow, event_shape=shape or _shape_of(data, flow), context_width=context)
-    rows = drawn_rows(imported) if data is None else _rows(imported, data, context_data, delimiter)
+    rows = draw_rows(imported) if data is None else _rows(imported, data, context_data, delimiter)
     folder = export_imported(
         imported,
         rows,
@@ -91,16 +93,16 @@ def command(
     if not quiet:
         for note in imported.notes:
             click.echo(f"Note:   {note}")
-        click.echo(f"Rows:   {rows.words}")
+        click.echo(f"Rows:   {rows.origin}")
         click.echo(f"Bundle: {folder}")
         click.echo(f"Next:   pushforward serve --repository {out}")
 
 
 def _shape_of(data: str | None, flow: object) -> tuple[int, ...] | None:
     """The event shape that a .npy file of rows has, for a flow that does not say its own."""
-    from models.importing.take import says_shape
+    from models.importing.take import knows_shape
 
-    if data is None or says_shape(flow):
+    if data is None or knows_shape(flow):
         return None
     try:
         return tuple(np.load(data, mmap_mode="r", allow_pickle=False).shape[1:]) or None
@@ -108,8 +110,8 @@ def _shape_of(data: str | None, flow: object) -> tuple[int, ...] | None:
         return None
 
 
-def _rows(imported: Imported, data: str, context_data: str | None, delimiter: str) -> Rows:
-    from models.importing.load import Rows
+def _rows(imported: ImportedFlow, data: str, context_data: str | None, delimiter: str) -> HeldOutRows:
+    from models.importing.load import HeldOutRows
 
     flow = imported.flow
     x = _read(data, Layout.of(flow.event_shape), delimiter)
@@ -125,7 +127,7 @@ def _rows(imported: Imported, data: str, context_data: str | None, delimiter: st
         context = _read(context_data, Layout.of((flow.context_width,), letter="c"), delimiter)
         if len(context) != len(x):
             raise InvalidInput(f"{context_data} has {len(context)} rows, and {data} has {len(x)}")
-    return Rows(x, context, f"calibrated on the {len(x)} rows of {Path(data).name}")
+    return HeldOutRows(x, context, f"calibrated on the {len(x)} rows of {Path(data).name}")
 
 
 def _read(path: str, layout: Layout, delimiter: str) -> Float32Array:

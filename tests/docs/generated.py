@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from pathlib import Path
 
 import click
 
-from models.architectures import ARCHITECTURES, IMAGES
+from models.architectures import ARCHITECTURES, IMAGES, default_options
 from pushforward.cli.group import COMMANDS, cli
 from service.api.problems import PROBLEMS, problem_type
 from service.app import create_app
@@ -126,10 +125,11 @@ def families_page() -> str:
     """docs/families.md: written by hand, but for the table of options."""
     rows = []
     for name, constructor in ARCHITECTURES.items():
-        parameters = inspect.signature(constructor).parameters.values()
-        options = [(p.name, p.default) for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
         if name not in IMAGES:
-            shown = ((key, list(value) if isinstance(value, tuple) else value) for key, value in options)
+            shown = (
+                (key, list(value) if isinstance(value, tuple) else value)
+                for key, value in default_options(constructor).items()
+            )
             rows.append((f"`{name}`", ", ".join(f"`{key} = {json.dumps(value)}`" for key, value in shown)))
     page = (ROOT / "docs" / "families.md").read_text()
     return _between(page, "options", table(("family", "options"), rows))

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from models.importing.agreement import check_agreement
-from models.importing.load import drawn_rows
-from models.importing.take import says_shape, take
+from models.importing.load import draw_rows
+from models.importing.take import knows_shape, take
 from tests.docs.readme import blocks
 
 PAGE = Path(__file__).parents[2] / "docs" / "imports.md"
@@ -31,7 +31,7 @@ def test_an_example_is_a_flow_that_can_be_imported(library: str) -> None:
         exec(code, names)
         torch.manual_seed(0)
         flow = names["make_flow"]()
-    imported = take(flow, event_shape=None if says_shape(flow) else (2,))
+    imported = take(flow, event_shape=None if knows_shape(flow) else (2,))
     assert imported.library == library
-    rows = drawn_rows(imported, 20)
+    rows = draw_rows(imported, 20)
     assert check_agreement(imported, rows.x, rows.context) < 1e-6

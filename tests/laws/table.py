@@ -20,10 +20,18 @@ from models.flows.analytic import ANALYTIC, Affine, Exp, Rotation, Square, Tanh,
 from models.flows.autoregressive import iaf
 from models.flows.base_options import Squash
 from models.flows.bases import LearntBase
+from models.flows.conditioners import Conditioner
 from models.flows.couplings import bernstein, neural_spline_coupling
 from models.flows.flow import Bijection, Flow
 from models.flows.images.architectures import glow, image_spline
-from models.flows.images.couplings import AffineCoupling, Convolutions, SplineCoupling, channel_halves, checkerboard
+from models.flows.images.couplings import (
+    ConvolutionalConditioner,
+    Convolutions,
+    affine_coupling,
+    channel_halves,
+    checkerboard,
+    spline_coupling,
+)
 from models.flows.images.layers import (
     ActNorm,
     ChannelsFirst,
@@ -97,7 +105,7 @@ def whiten(width: int) -> Bijection:
     return Whiten(correlation)
 
 
-ONE: dict[str, Any] = {"transforms": 1, "hidden": (16,)}
+ONE: dict[str, Any] = {"transforms": 1, "conditioner": Conditioner(hidden=(16,))}
 SPLINE = {"univariate": zuko.transforms.MonotonicRQSTransform, "shapes": [(4,), (4,), (3,)]}
 
 
@@ -106,7 +114,7 @@ def convolutions(channels: tuple[int, int], context: int = 0) -> Convolutions:
 
 
 def image_chain(make: Callable[..., list[Bijection]], context: int = 0, **options: Any) -> Bijection:
-    return make((4, 4, 2), context, transforms=2, hidden=6, **options)[1]
+    return make((4, 4, 2), context, transforms=2, conditioner=ConvolutionalConditioner(hidden=6), **options)[1]
 
 
 def multi_scale() -> Bijection:
@@ -151,15 +159,15 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "actnorm": BijectionCase(lambda: ActNorm(4), PLANES),
     "1x1 convolution": BijectionCase(lambda: InvertibleConvolution(torch.tensor([2, 0, 3, 1])), PLANES),
     "1x1 convolution, folded": BijectionCase(lambda: FixedConvolution(normal(4, 4)), PLANES),
-    "image affine coupling": BijectionCase(lambda: AffineCoupling(checkerboard(4), convolutions, 0.05), PLANES),
+    "image affine coupling": BijectionCase(lambda: affine_coupling(checkerboard(4), convolutions, 0.05), PLANES),
     "image affine coupling, conditional": BijectionCase(
-        lambda: AffineCoupling(channel_halves(4), partial(convolutions, context=2), 0.05), PLANES, 2
+        lambda: affine_coupling(channel_halves(4), partial(convolutions, context=2), 0.05), PLANES, 2
     ),
     "image spline coupling": BijectionCase(
-        lambda: SplineCoupling(~channel_halves(4), convolutions, 4, 2.0, 0.01), PLANES
+        lambda: spline_coupling(~channel_halves(4), convolutions, 4, 2.0, 0.01), PLANES
     ),
     "image spline coupling, conditional": BijectionCase(
-        lambda: SplineCoupling(checkerboard(4), partial(convolutions, context=2), 4, 2.0, 0.01), PLANES, 2
+        lambda: spline_coupling(checkerboard(4), partial(convolutions, context=2), 4, 2.0, 0.01), PLANES, 2
     ),
     "multi-scale": BijectionCase(multi_scale, normal(ROWS, 1, 4, 4)),
     "multi-scale, glow": BijectionCase(lambda: image_chain(glow), normal(ROWS, 2, 4, 4), scale=0.15),

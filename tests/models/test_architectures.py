@@ -9,9 +9,9 @@ from torch import nn
 
 from models.architectures import ARCHITECTURES, IMAGES, build_flow
 from models.flows.base_options import BASES
+from models.flows.conditional import Coupling
 from models.flows.conditioners import ACTIVATIONS
 from models.flows.preprocess import Flatten, Logit, Standardize, Whiten
-from models.flows.zuko_steps import Coupling
 from service.bundle.bases import NormalBase, UniformBase
 from service.bundle.manifest import Support
 from service.errors import DataError

@@ -5,22 +5,29 @@ Each is called with the event's shape ``[H, W, C]``, takes the event flat, and g
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from models.flows.conditioners import check, check_network, check_slope, check_transforms, nonlinearity
 from models.flows.flow import Bijection
-from models.flows.images.couplings import AffineCoupling, Convolutions, SplineCoupling, channel_halves, checkerboard
+from models.flows.images.couplings import (
+    ConvolutionalConditioner,
+    affine_coupling,
+    channel_halves,
+    checkerboard,
+    spline_coupling,
+)
 from models.flows.images.layers import ActNorm, ChannelsFirst, InvertibleConvolution, MultiScale, Squeeze
+from models.flows.options import check, check_bound, check_slope, check_transforms
 from service.errors import DataError
 
 __all__ = ["glow", "image_real_nvp", "image_spline"]
 
-_MAX_BLOCKS, _MAX_HIDDEN, _MAX_BINS = 32, 4096, 256
+_MAX_BINS: Final = 256
+_CONDITIONER: Final = ConvolutionalConditioner()
 
 
 def image_real_nvp(
@@ -29,12 +36,8 @@ def image_real_nvp(
     *,
     levels: int = 2,
     transforms: int = 8,
-    hidden: int = 32,
-    blocks: int = 0,
-    activation: str = "relu",
+    conditioner: ConvolutionalConditioner = _CONDITIONER,
     slope: float = 0.05,
-    reach: float = 10.0,
-    dropout: float = 0.0,
 ) -> list[Bijection]:
     """Affine couplings with checkerboard and channel masks, in levels: RealNVP for images.
 
@@ -47,12 +50,8 @@ def image_real_nvp(
         context_width: the number of columns of context; 0 for none. Every conditioner sees it.
         levels: how often the image is squeezed.
         transforms: the number of couplings in a level.
-        hidden: the channels of the conditioners' hidden layers.
-        blocks: the residual blocks of a conditioner; with none it has three layers.
-        activation: a name of `ACTIVATIONS`.
+        conditioner: how the conditioners are made.
         slope: the least factor by which one coupling may scale a pixel, in (0, 1); the greatest is 1 / slope.
-        reach: how far out a conditioner sees, in standard deviations of a channel as the flow starts; above zero.
-        dropout: the share of hidden values set to zero while fitting, in [0, 1).
 
     Returns:
         The chain from the flat event to the flat z.
@@ -64,7 +63,6 @@ def image_real_nvp(
         Dinh et al., 2017, https://arxiv.org/abs/1605.08803.
     """
     check_slope(slope)
-    conditioner = _conditioner(context_width, hidden, blocks, activation, reach, dropout)
     check_transforms(transforms)
 
     def level(channels: int, size: tuple[int, int]) -> list[Bijection]:
@@ -72,7 +70,10 @@ def image_real_nvp(
         for index in range(transforms):
             mask = (checkerboard if index % 4 < 2 else channel_halves)(channels)
             mask = mask if index % 2 == 0 else ~mask
-            steps += [ActNorm(channels), AffineCoupling(mask, partial(conditioner, size), slope)]
+            steps += [
+                ActNorm(channels),
+                affine_coupling(mask, partial(conditioner.network, size, context_width), slope),
+            ]
         return steps
 
     return _multi_scale(event_shape, levels, level)
@@ -84,12 +85,8 @@ def glow(
     *,
     levels: int = 2,
     transforms: int = 8,
-    hidden: int = 32,
-    blocks: int = 0,
-    activation: str = "relu",
+    conditioner: ConvolutionalConditioner = _CONDITIONER,
     slope: float = 0.05,
-    reach: float = 10.0,
-    dropout: float = 0.0,
 ) -> list[Bijection]:
     """Actnorm, an invertible 1x1 convolution and an affine coupling, `transforms` times in each level: Glow.
 
@@ -97,30 +94,25 @@ def glow(
 
     Args:
         event_shape: ``[H, W, C]``; both sides divisible by 2^levels.
-        context_width: as in `image_real_nvp`, as are all options.
+        context_width: the number of columns of context; 0 for none. Every conditioner sees it.
         levels: how often the image is squeezed.
         transforms: the number of steps in a level.
-        hidden: the channels of the conditioners' hidden layers.
-        blocks: the residual blocks of a conditioner.
-        activation: a name of `ACTIVATIONS`.
+        conditioner: how the conditioners are made.
         slope: the least factor by which one coupling may scale a pixel.
-        reach: how far out a conditioner sees.
-        dropout: the share of hidden values set to zero while fitting.
 
     Returns:
         The chain from the flat event to the flat z.
 
     Raises:
-        DataError: as `image_real_nvp`.
+        DataError: where an option is out of its range, the event is no image, or a side cannot be halved so often.
 
     References:
         Kingma and Dhariwal, 2018, https://arxiv.org/abs/1807.03039.
     """
     check_slope(slope)
-    conditioner = _conditioner(context_width, hidden, blocks, activation, reach, dropout)
 
     def coupling(mask: Tensor, size: tuple[int, int]) -> Bijection:
-        return AffineCoupling(mask, partial(conditioner, size), slope)
+        return affine_coupling(mask, partial(conditioner.network, size, context_width), slope)
 
     return _steps_of_flow(event_shape, levels, transforms, coupling)
 
@@ -131,47 +123,39 @@ def image_spline(
     *,
     levels: int = 2,
     transforms: int = 6,
-    hidden: int = 32,
-    blocks: int = 0,
-    activation: str = "relu",
+    conditioner: ConvolutionalConditioner = _CONDITIONER,
     bins: int = 8,
     box: float = 4.0,
     slope: float = 0.01,
-    reach: float = 10.0,
-    dropout: float = 0.0,
 ) -> list[Bijection]:
     """As `glow`, with rational-quadratic splines for the affine maps: a neural spline flow for images.
 
     Args:
         event_shape: ``[H, W, C]``; both sides divisible by 2^levels.
-        context_width: as in `image_real_nvp`, as are all options but three.
+        context_width: the number of columns of context; 0 for none. Every conditioner sees it.
         levels: how often the image is squeezed.
         transforms: the number of steps in a level.
-        hidden: the channels of the conditioners' hidden layers.
-        blocks: the residual blocks of a conditioner.
-        activation: a name of `ACTIVATIONS`.
+        conditioner: how the conditioners are made.
         bins: how many bins a spline has, at least 2.
         box: where a spline ends, in standard deviations of a channel as the flow starts; outside it is the identity.
         slope: the least slope at a knot, in (0, 1), and the least ratio of two bins; the greatest is 1 / slope.
-        reach: how far out a conditioner sees.
-        dropout: the share of hidden values set to zero while fitting.
 
     Returns:
         The chain from the flat event to the flat z.
 
     Raises:
-        DataError: as `image_real_nvp`.
+        DataError: where an option is out of its range, the event is no image, or a side cannot be halved so often.
 
     References:
         Durkan et al., 2019, https://arxiv.org/abs/1906.04032, section 5.3.
     """
     check("bins", 2 <= bins <= _MAX_BINS, bins, f"a number from 2 to {_MAX_BINS}")
-    check("box", 0 < box < math.inf, box, "a number above zero")
+    check_bound("box", box)
     check_slope(slope)
-    conditioner = _conditioner(context_width, hidden, blocks, activation, reach, dropout)
 
     def coupling(mask: Tensor, size: tuple[int, int]) -> Bijection:
-        return SplineCoupling(mask, partial(conditioner, size), bins, box, slope)
+        network = partial(conditioner.network, size, context_width)
+        return spline_coupling(mask, network, bins=bins, box=box, slope=slope)
 
     return _steps_of_flow(event_shape, levels, transforms, coupling)
 
@@ -217,25 +201,3 @@ def _multi_scale(
         if number < levels - 1:
             channels //= 2
     return [ChannelsFirst(event_shape), MultiScale(made, shape)]
-
-
-def _conditioner(
-    context_width: int, hidden: int, blocks: int, activation: str, reach: float, dropout: float
-) -> Callable[[tuple[int, int], tuple[int, int]], Convolutions]:
-    """Makes a conditioner from the image's size and its numbers of channels (in, out)."""
-    check("hidden", 1 <= hidden <= _MAX_HIDDEN, hidden, f"a number from 1 to {_MAX_HIDDEN}")
-    check("blocks", 0 <= blocks <= _MAX_BLOCKS, blocks, f"a number from 0 to {_MAX_BLOCKS}")
-    check_network(activation, reach, dropout)
-
-    def make(size: tuple[int, int], channels: tuple[int, int]) -> Convolutions:
-        return Convolutions(
-            channels,
-            size,
-            context_width,
-            hidden=hidden,
-            blocks=blocks,
-            activation=partial(nonlinearity, activation, dropout),
-            reach=reach,
-        )
-
-    return make

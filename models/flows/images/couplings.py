@@ -6,16 +6,32 @@ After a `models.flows.images.layers.Squeeze` both of RealNVP's masks are choices
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor, nn
+from zuko.transforms import MonotonicAffineTransform
 
-from models.flows.flow import Bijection
+from models.flows.conditional import ConditionalTransform, Coupling, InvertibleTransform, apply, invert
+from models.flows.conditioners import check_network, nonlinearity
+from models.flows.options import check
+from models.flows.univariate import RationalQuadratic
 
-__all__ = ["AffineCoupling", "Convolutions", "ImageCoupling", "SplineCoupling", "channel_halves", "checkerboard"]
+__all__ = [
+    "ConvolutionalConditioner",
+    "Convolutions",
+    "PixelTransform",
+    "affine_coupling",
+    "channel_halves",
+    "checkerboard",
+    "spline_coupling",
+]
+
+_MAX_BLOCKS: Final = 32
+_MAX_HIDDEN: Final = 4096
 
 
 def checkerboard(channels: int) -> Tensor:
@@ -100,97 +116,100 @@ class Convolutions(nn.Module):
         return parameters
 
 
-class ImageCoupling(Bijection, ABC):
-    """y_a = x_a, y_b = g(x_b; h(x_a, context)): channels a give the parameters by which channels b move.
+MakeConvolutions = Callable[[tuple[int, int]], Convolutions]
 
-    Back, x_b = g^-1(y_b; h(y_a, context)), so that the conditioner h runs once in either direction.
+
+@dataclass(frozen=True, slots=True)
+class ConvolutionalConditioner:
+    """The options of the conditioners of an image flow, each an option of every image family.
 
     Args:
-        mask: bool ``[C]``, which channels condition (a); at least one, and not all.
-        conditioner: makes h, from its numbers of channels (in, out).
+        hidden: the channels of the hidden layers.
+        blocks: the residual blocks; with none the network has three layers.
+        activation: a name of `models.flows.conditioners.ACTIVATIONS`.
+        reach: how far out a conditioner sees, in standard deviations of a channel as the flow starts; above zero.
+        dropout: the share of hidden values set to zero while fitting, in [0, 1).
 
-    References:
-        Dinh et al., 2017, https://arxiv.org/abs/1605.08803, section 3.4.
+    Raises:
+        DataError: where one of them is out of its range.
     """
 
-    first: Tensor
-    second: Tensor
-    order: Tensor
+    hidden: int = 32
+    blocks: int = 0
+    activation: str = "relu"
+    reach: float = 10.0
+    dropout: float = 0.0
 
-    def __init__(self, mask: Tensor, conditioner: Callable[[tuple[int, int]], Convolutions], parameters: int) -> None:
+    def __post_init__(self) -> None:
+        check("hidden", 1 <= self.hidden <= _MAX_HIDDEN, self.hidden, f"a number from 1 to {_MAX_HIDDEN}")
+        check("blocks", 0 <= self.blocks <= _MAX_BLOCKS, self.blocks, f"a number from 0 to {_MAX_BLOCKS}")
+        check_network(self.activation, self.reach, self.dropout)
+
+    def network(self, size: tuple[int, int], context_width: int, channels: tuple[int, int]) -> Convolutions:
+        """Make a conditioner.
+
+        Args:
+            size: H, W.
+            context_width: the columns of context; 0 for none.
+            channels: how many go in and come out.
+        """
+        return Convolutions(
+            channels,
+            size,
+            context_width,
+            hidden=self.hidden,
+            blocks=self.blocks,
+            activation=partial(nonlinearity, self.activation, self.dropout),
+            reach=self.reach,
+        )
+
+
+class PixelTransform(ConditionalTransform):
+    """An increasing function of each pixel, with parameters that a convolutional network reads off other channels.
+
+    Args:
+        conditioner: the network.
+        univariate: the parameters ``[N, K B, H, W]`` of B channels -> the function of their pixels ``[N, B, H, W]``.
+    """
+
+    def __init__(self, conditioner: Convolutions, univariate: Callable[[Tensor], InvertibleTransform]) -> None:
         super().__init__()
-        first, second = torch.nonzero(mask).flatten(), torch.nonzero(~mask).flatten()
-        self.register_buffer("first", first)
-        self.register_buffer("second", second)
-        self.register_buffer("order", torch.argsort(torch.cat((first, second))))
-        self.conditioner = conditioner((len(first), parameters * len(second)))
+        self.conditioner, self.univariate = conditioner, univariate
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """X ``[N, C, H, W]`` -> y of the same shape."""
-        x_a, x_b = x.index_select(1, self.first), x.index_select(1, self.second)
-        y_b, ladj = self._move(x_b, self.conditioner(x_a, context))
-        return torch.cat((x_a, y_b), dim=1).index_select(1, self.order), ladj.flatten(1).sum(dim=1)
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Y ``[N, C, H, W]`` -> x of the same shape."""
-        y_a, y_b = y.index_select(1, self.first), y.index_select(1, self.second)
-        x_b, ladj = self._move_back(y_b, self.conditioner(y_a, context))
-        return torch.cat((y_a, x_b), dim=1).index_select(1, self.order), ladj.flatten(1).sum(dim=1)
-
-    @abstractmethod
-    def _move(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """X_b ``[N, B, H, W]``, parameters ``[N, K B, H, W]`` -> y_b and log dy/dx, by pixel."""
-
-    @abstractmethod
-    def _move_back(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Y_b ``[N, B, H, W]`` -> x_b and log dx/dy, by pixel."""
+    def forward(
+        self, x: Tensor, given: Tensor, context: Tensor | None = None, *, inverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """X ``[N, B, H, W]`` and given ``[N, A, H, W]`` -> y ``[N, B, H, W]`` and the log-determinant ``[N]``."""
+        transform = self.univariate(self.conditioner(given, context))
+        return invert(transform, x) if inverse else apply(transform, x)
 
 
-class AffineCoupling(ImageCoupling):
-    """y_b = x_b exp(s) + t with (a, t) = h(x_a, context) and s = a / (1 + |a / log slope|); log dy_b/dx_b = s.
+def affine_coupling(mask: Tensor, conditioner: MakeConvolutions, slope: float) -> Coupling:
+    """A coupling that scales and shifts: y_b = x_b exp(s) + t, (a, t) = h(x_a, context), s = a / (1 + |a / log slope|).
 
     Args:
         mask: bool ``[C]``, which channels condition.
-        conditioner: makes h.
+        conditioner: makes h, from its numbers of channels (in, out).
         slope: the least factor by which a pixel may be scaled, in (0, 1); the greatest is 1 / slope.
 
     References:
         Dinh et al., 2017, https://arxiv.org/abs/1605.08803, equations 7 and 8.
     """
 
-    def __init__(self, mask: Tensor, conditioner: Callable[[tuple[int, int]], Convolutions], slope: float) -> None:
-        super().__init__(mask, conditioner, 2)
-        self.bound = -math.log(slope)
-
-    def _move(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        scale, shift = self._scale_and_shift(parameters)
-        return x * scale.exp() + shift, scale
-
-    def _move_back(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        scale, shift = self._scale_and_shift(parameters)
-        return (y - shift) * (-scale).exp(), -scale
-
-    def _scale_and_shift(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def univariate(parameters: Tensor) -> InvertibleTransform:
         scale, shift = parameters.chunk(2, dim=1)
-        return _bounded(scale, self.bound), shift
+        transform: InvertibleTransform = MonotonicAffineTransform(shift, scale, slope=slope)
+        return transform
+
+    return _coupling(mask, conditioner, 2, univariate)
 
 
-class SplineCoupling(ImageCoupling):
-    """y_b = g(x_b), a monotonic rational-quadratic spline of [-box, box] onto itself, and the identity outside.
-
-    Within a bin of width w and height v, from the knot (x_0, y_0), with slopes d_0 and d_1 at its two knots, s = v / w
-    and q = (x - x_0) / w:
-
-    g(x) = y_0 + v (s q^2 + d_0 q (1 - q)) / (s + (d_0 + d_1 - 2 s) q (1 - q)), and
-    dg/dx = s^2 (d_1 q^2 + 2 s q (1 - q) + d_0 (1 - q)^2) / (s + (d_0 + d_1 - 2 s) q (1 - q))^2.
-
-    Back, q solves a quadratic equation. The slopes at the ends of the box are 1; those at the other knots are exp(b)
-    with b = a / (1 + |a / log slope|), and bins are shared out by the softmax of half of such numbers, so that float32
-    undoes what it did.
+def spline_coupling(mask: Tensor, conditioner: MakeConvolutions, bins: int, box: float, slope: float) -> Coupling:
+    """A coupling of splines: y_b = g(x_b), a `RationalQuadratic` on [-box, box], and the identity outside.
 
     Args:
         mask: bool ``[C]``, which channels condition.
-        conditioner: makes h.
+        conditioner: makes h, from its numbers of channels (in, out).
         bins: how many bins, at least 2.
         box: where the spline ends, in the units of its input.
         slope: the least slope at a knot, in (0, 1), and the least ratio of two bins; the greatest is 1 / slope.
@@ -199,60 +218,19 @@ class SplineCoupling(ImageCoupling):
         Durkan et al., 2019, https://arxiv.org/abs/1906.04032, section 3.1, equations 4 to 8.
     """
 
-    def __init__(
-        self, mask: Tensor, conditioner: Callable[[tuple[int, int]], Convolutions], bins: int, box: float, slope: float
-    ) -> None:
-        super().__init__(mask, conditioner, 3 * bins - 1)
-        self.bins, self.box, self.bound = bins, box, -math.log(slope)
+    def univariate(parameters: Tensor) -> InvertibleTransform:
+        count, (channels, height, width) = 3 * bins - 1, parameters.shape[1:]
+        each = parameters.reshape(-1, count, channels // count, height, width).movedim(1, -1)
+        # half of each: so sizes move as much as slopes do where a fit moves their parameters alike
+        sizes = torch.unflatten(0.5 * each[..., : 2 * bins], -1, (2, bins))
+        return RationalQuadratic(sizes, each[..., 2 * bins :], bound=box, slope=slope)
 
-    def _move(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        inside = (x > -self.box) & (x < self.box)
-        # what lies outside goes through the spline from the box's middle, and is not taken
-        within = torch.where(inside, x, torch.zeros_like(x))
-        x_0, y_0, w, v, d_0, d_1 = self._bin(within, self._bins(parameters), 0)
-        s, q = v / w, (within - x_0) / w
-        p = q * (1 - q)
-        below = s + (d_0 + d_1 - 2 * s) * p
-        y = y_0 + v * (s * q * q + d_0 * p) / below
-        return torch.where(inside, y, x), torch.where(inside, self._log_slope(s, q, p, below, d_0, d_1), 0.0)
-
-    def _move_back(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        inside = (y > -self.box) & (y < self.box)
-        within = torch.where(inside, y, torch.zeros_like(y))
-        x_0, y_0, w, v, d_0, d_1 = self._bin(within, self._bins(parameters), 1)
-        s, rise = v / w, within - y_0
-        curve = d_0 + d_1 - 2 * s
-        a, b, c = v * (s - d_0) + rise * curve, v * d_0 - rise * curve, -s * rise
-        # the root within [0, 1], in the form that does not cancel
-        q = -2 * c / (b + (b * b - 4 * a * c).clamp(min=0).sqrt())
-        p = q * (1 - q)
-        ladj = self._log_slope(s, q, p, s + curve * p, d_0, d_1)
-        return torch.where(inside, x_0 + w * q, y), torch.where(inside, -ladj, 0.0)
-
-    def _bins(self, parameters: Tensor) -> Tensor:
-        """For each bin x_0, y_0, w, v, d_0 and d_1: ``[N, 6, K, B, H, W]``."""
-        _, channels, height, width = parameters.shape
-        event = (channels // (3 * self.bins - 1), height, width)
-        bounded = _bounded(parameters.reshape(-1, 3 * self.bins - 1, *event), self.bound)
-        sizes = 2 * self.box * (bounded[:, : 2 * self.bins] / 2).reshape(-1, 2, self.bins, *event).softmax(dim=2)
-        ends = 0 * bounded[:, :1]
-        slopes = torch.cat((ends, bounded[:, 2 * self.bins :], ends), dim=1).exp()
-        starts = sizes.cumsum(dim=2) - sizes - self.box
-        return torch.cat((starts, sizes, torch.stack((slopes[:, :-1], slopes[:, 1:]), dim=1)), dim=1)
-
-    @staticmethod
-    def _bin(value: Tensor, bins: Tensor, side: int) -> tuple[Tensor, ...]:
-        """The six numbers of the bin that `value` ``[N, B, H, W]`` lies in, each of its shape; side 0 is x, 1 is y."""
-        index = (value[:, None] >= bins[:, side, 1:]).sum(dim=1)[:, None, None]
-        found = bins.gather(2, index.expand(-1, bins.shape[1], -1, -1, -1, -1))
-        return found.flatten(1, 3).chunk(bins.shape[1], dim=1)
-
-    @staticmethod
-    def _log_slope(s: Tensor, q: Tensor, p: Tensor, below: Tensor, d_0: Tensor, d_1: Tensor) -> Tensor:
-        above = d_1 * q * q + 2 * s * p + d_0 * (1 - q) * (1 - q)
-        return 2 * s.log() + above.log() - 2 * below.log()
+    return _coupling(mask, conditioner, 3 * bins - 1, univariate)
 
 
-def _bounded(a: Tensor, bound: float) -> Tensor:
-    """A / (1 + |a / bound|): near 0 the same, and never beyond +- bound."""
-    return a / (1 + (a / bound).abs())
+def _coupling(
+    mask: Tensor, conditioner: MakeConvolutions, parameters: int, univariate: Callable[[Tensor], InvertibleTransform]
+) -> Coupling:
+    conditioning = int(mask.sum())
+    network = conditioner((conditioning, parameters * (len(mask) - conditioning)))
+    return Coupling(mask, PixelTransform(network, univariate))

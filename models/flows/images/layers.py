@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.flows.flow import Bijection
+from models.flows.linear import ConstantMatrix
 from service.errors import DataError
 
 __all__ = ["ActNorm", "ChannelsFirst", "FixedConvolution", "InvertibleConvolution", "MultiScale", "Squeeze"]
@@ -101,40 +102,24 @@ class ActNorm(Bijection):
         return super().initialize(x, context)
 
 
-class FixedConvolution(Bijection):
+class FixedConvolution(ConstantMatrix):
     """Mix the channels of each pixel by a constant matrix: y[:, h, w] = W x[:, h, w], log|det dy/dx| = H W log|det W|.
 
     Args:
         matrix: W ``[C, C]``, not singular.
+
+    Raises:
+        ValueError: where the matrix has no inverse.
     """
-
-    matrix: Tensor
-    inverse_matrix: Tensor
-    log_det: Tensor
-
-    def __init__(self, matrix: Tensor) -> None:
-        super().__init__()
-        # both matrices from float64, rather than one inverted in float32
-        rounded = matrix.detach().to(torch.float32)
-        exact = rounded.to(torch.float64)
-        self.register_buffer("matrix", rounded)
-        self.register_buffer("inverse_matrix", torch.linalg.inv(exact).to(torch.float32))
-        self.register_buffer("log_det", torch.linalg.slogdet(exact)[1].to(torch.float32))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """X ``[N, C, H, W]`` -> y of the same shape."""
-        return _mixed(x, self.matrix), _every_pixel(x, self._inverse()[1])
+        return _mixed(x, self.matrix), _every_pixel(x, self.inverse_and_log_det()[1])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Y ``[N, C, H, W]`` -> x of the same shape."""
-        matrix, log_det = self._inverse()
+        matrix, log_det = self.inverse_and_log_det()
         return _mixed(y, matrix), _every_pixel(y, -log_det)
-
-    def _inverse(self) -> tuple[Tensor, Tensor]:
-        """W^-1 and log|det W|: constants in float32, as a graph needs; in float64, the reference, those of W itself."""
-        if self.matrix.dtype == torch.float64:
-            return torch.linalg.inv(self.matrix), torch.linalg.slogdet(self.matrix)[1]
-        return self.inverse_matrix, self.log_det
 
 
 class InvertibleConvolution(Bijection):
@@ -172,7 +157,8 @@ class InvertibleConvolution(Bijection):
 
     def folded(self) -> FixedConvolution:
         """The same with W as a constant."""
-        return FixedConvolution(self._matrix(torch.float64))
+        # rounded first, so that the reference has the matrix of the graph
+        return FixedConvolution(self._matrix(torch.float64).float())
 
     def _matrix(self, dtype: torch.dtype) -> Tensor:
         lower = self.lower.to(dtype).tril(-1) + torch.eye(len(self.log_scale), dtype=dtype)

@@ -46,7 +46,7 @@ def test_an_end_of_the_box_has_a_finite_event(z: float) -> None:
 
 def built(**options: Any) -> Any:
     torch.manual_seed(0)
-    return BaseOptions.taken_from(options).build(3)
+    return BaseOptions.pop_from(options).build(3)
 
 
 def test_every_family_of_the_manifest_can_be_asked_for() -> None:
@@ -69,7 +69,7 @@ def test_what_is_built() -> None:
 
 def test_the_architecture_s_own_options_are_left() -> None:
     options = {"transforms": 2, "base": "mixture", "components": 3}
-    BaseOptions.taken_from(options)
+    BaseOptions.pop_from(options)
     assert options == {"transforms": 2}
 
 
@@ -88,4 +88,4 @@ def test_the_architecture_s_own_options_are_left() -> None:
 )
 def test_an_option_that_does_not_fit_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        BaseOptions.taken_from(dict(options))
+        BaseOptions.pop_from(dict(options))

@@ -10,17 +10,17 @@ import zuko
 from torch import nn
 
 from models.flows.blocks import Blocks
-from models.flows.zuko_steps import Autoregressive, from_zuko
+from models.flows.zuko_steps import ZukoAutoregressive, from_zuko
 from tests.laws.table import SPLINE, normal, randomize
 
 WIDTH, HIDDEN = 32, {"hidden_features": (48, 40)}
 
 
-def step(context: int = 0, **options: Any) -> Autoregressive:
+def step(context: int = 0, **options: Any) -> ZukoAutoregressive:
     lazy = zuko.flows.MaskedAutoregressiveTransform(WIDTH, context, **(HIDDEN | options))
     randomize(lazy, scale=0.1)
     (adapted,) = from_zuko(lazy)
-    assert isinstance(adapted, Autoregressive)
+    assert isinstance(adapted, ZukoAutoregressive)
     return adapted
 
 
@@ -38,7 +38,7 @@ STEPS: dict[str, tuple[int, dict[str, Any]]] = {
 def test_block_by_block_the_inverse_is_that_of_the_whole(name: str) -> None:
     context_width, options = STEPS[name]
     whole = step(context_width, **options)
-    whole.lazy.hyper.insert(0, nn.Hardtanh(-2.0, 2.0))  # as the families of this project begin a conditioner
+    whole.transform.lazy.hyper.insert(0, nn.Hardtanh(-2.0, 2.0))  # as the families of this project begin a conditioner
     assert whole.blocks is not None
     y, context = normal(7, WIDTH) * 2, normal(7, context_width) if context_width else None
     torch.testing.assert_close(whole.inverse_in_blocks(whole.blocks, y, context), whole.inverse(y, context))
@@ -70,5 +70,5 @@ def test_a_step_that_cannot_be_cut_or_need_not_be_stays_whole() -> None:
     assert step(residual=True).blocks is None
     assert step(passes=2).blocks is None
     narrow = from_zuko(zuko.flows.MaskedAutoregressiveTransform(8, **HIDDEN))[0]
-    assert isinstance(narrow, Autoregressive)
+    assert isinstance(narrow, ZukoAutoregressive)
     assert narrow.blocks is None

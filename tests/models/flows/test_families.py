@@ -10,17 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from models.architectures import ARCHITECTURES, IMAGES, build_flow
-from models.flows.autoregressive import Inverted, iaf, maf
-from models.flows.conditioners import Conditioner, halves, orders
+from models.flows.autoregressive import iaf, maf
+from models.flows.conditional import Coupling
+from models.flows.conditioners import Conditioner, column_orders, coupling_masks
 from models.flows.couplings import nice
 from models.flows.flow import Bijection, Flow
+from models.flows.inverted import Inverted
 from models.flows.linear import FixedLinear, LULinear, Scaling
-from models.flows.zuko_steps import Autoregressive, Coupling
+from models.flows.zuko_steps import ZukoAutoregressive
 from service.errors import DataError
 from tests.laws.table import randomize
 
 ROWS = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) * 3 + 1
 FAMILIES = [name for name in ARCHITECTURES if name not in IMAGES]
+SMALL = Conditioner(hidden=(8,))
 SPLINES = [name for name in FAMILIES if name.startswith("neural_spline")]
 
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -82,16 +85,16 @@ def test_one_column_is_for_autoregressive_families_alone(family: str) -> None:
 
 def test_nice_keeps_the_volume_and_scales_all_rows_alike() -> None:
     x = torch.randn(5, 4, dtype=torch.float64)
-    flat = tame(nice(4, transforms=3, hidden=(8,), scaling="none"))
+    flat = tame(nice(4, transforms=3, conditioner=SMALL, scaling="none"))
     assert all(not bool(step(x)[1].any()) for step in flat)
-    scaled = tame(nice(4, transforms=3, hidden=(8,)))
+    scaled = tame(nice(4, transforms=3, conditioner=SMALL))
     assert [type(step) for step in scaled] == [Coupling, Coupling, Coupling, Scaling]
     assert scaled[-1](x)[1].unique().numel() == 1
 
 
 def test_iaf_is_maf_the_other_way_round() -> None:
     x = torch.randn(5, 4, dtype=torch.float64)
-    options: dict[str, Any] = {"transforms": 1, "hidden": (8,)}
+    options: dict[str, Any] = {"transforms": 1, "conditioner": SMALL}
     [there], [back] = tame(maf(4, **options)), tame(iaf(4, **options))
     assert isinstance(back, Inverted)
     torch.testing.assert_close(back.inverse(x), there(x), rtol=0, atol=0)
@@ -101,13 +104,13 @@ def test_iaf_is_maf_the_other_way_round() -> None:
 
 
 def test_mixed_has_a_matrix_couplings_and_an_autoregressive_step_in_each_block() -> None:
-    block = [LULinear, Coupling, Coupling, Autoregressive]
+    block = [LULinear, Coupling, Coupling, ZukoAutoregressive]
     assert [type(b) for b in build("neural_spline_mixed", blocks=2).bijections[1:]] == block * 2
     parallel = build("neural_spline_mixed", autoregression="none")
     assert [type(b) for b in parallel.bijections[1:]] == block[:3]
     assert [type(b) for b in parallel.fold().bijections[1:]] == [FixedLinear, Coupling, Coupling]
     alone = build("neural_spline_mixed", couplings="none", autoregression="spline")
-    assert [type(b) for b in alone.bijections[1:]] == [LULinear, Autoregressive]
+    assert [type(b) for b in alone.bijections[1:]] == [LULinear, ZukoAutoregressive]
 
 
 @pytest.mark.parametrize("family", [*SPLINES, "bernstein"])
@@ -153,16 +156,16 @@ def test_the_nearest_family_is_named(name: str) -> None:
 def test_every_column_comes_first_and_last_in_turn() -> None:
     torch.manual_seed(0)
     for kind in ("alternating", "random"):
-        for one, other in zip(*[iter(orders(5, 6, kind))] * 2, strict=True):
+        for one, other in zip(*[iter(column_orders(5, 6, kind))] * 2, strict=True):
             assert sorted(one.tolist()) == [0, 1, 2, 3, 4]
             assert torch.equal(one, 4 - other)
-        for one, other in zip(*[iter(halves(5, 6, kind))] * 2, strict=True):
+        for one, other in zip(*[iter(coupling_masks(5, 6, kind))] * 2, strict=True):
             assert torch.equal(one, ~other)
 
 
 def test_a_conditioner_starts_at_zero_and_sees_no_further_than_its_reach() -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
-    Conditioner((3,), "tanh", 2.0, 0.0).tame(network)
+    Conditioner((3,), "tanh", 2.0, 0.0).initialize(network)
     assert not bool(network(torch.randn(4, 2)).any())
     randomize(network)
     far = torch.tensor([[2.0, -2.0], [1e9, -1e9]], dtype=torch.float64)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from models.flows.analytic import Square
@@ -60,3 +61,18 @@ def test_a_scale_is_the_same_for_every_row() -> None:
     x = normal(5, 2)
     torch.testing.assert_close(step(x)[0] / x, step.log_scale.exp().expand(5, 2).detach(), rtol=1e-9, atol=1e-9)
     assert step(x)[1].unique().numel() == 1
+
+
+def test_a_constant_matrix_keeps_the_precision_it_is_given_and_shifts_after_it() -> None:
+    matrix, offset, x = normal(3, 3), normal(3, seed=4), normal(5, 3, seed=5)
+    step = FixedLinear(matrix, offset)
+    assert torch.equal(step.matrix, matrix)
+    torch.testing.assert_close(step(x)[0], x @ matrix + offset, rtol=0, atol=0)
+    torch.testing.assert_close(step.inverse(step(x)[0])[0], x, rtol=1e-12, atol=1e-12)
+    assert FixedLinear(matrix.float()).inverse_matrix.dtype == torch.float32
+    assert FixedLinear(matrix).offset is None
+
+
+def test_a_matrix_without_an_inverse_is_refused() -> None:
+    with pytest.raises(ValueError, match="whose matrix has no inverse"):
+        FixedLinear(torch.ones(2, 2))

@@ -8,8 +8,9 @@ import torch
 import zuko
 from torch import Tensor, nn
 
+from models.flows.conditional import Coupling
 from models.flows.flow import Bijection
-from models.flows.zuko_steps import Autoregressive, Coupling, Univariate, from_zuko
+from models.flows.zuko_steps import Univariate, ZukoAutoregressive, from_zuko
 from tests.laws.table import SPLINE, normal, randomize
 
 
@@ -65,7 +66,7 @@ def test_it_is_zuko_s_own_transform(name: str) -> None:
 def test_a_composition_becomes_its_steps() -> None:
     flow = zuko.flows.RealNVP(4, transforms=3, hidden_features=(8,))
     assert [type(step) for step in from_zuko(flow.transform)] == [Coupling] * 3
-    assert [type(step) for step in from_zuko(zuko.flows.MAF(4, transforms=2).transform)] == [Autoregressive] * 2
+    assert [type(step) for step in from_zuko(zuko.flows.MAF(4, transforms=2).transform)] == [ZukoAutoregressive] * 2
     assert [type(step) for step in from_zuko(zuko.flows.RealNVP(1, transforms=2).transform)] == [Univariate] * 2
 
 

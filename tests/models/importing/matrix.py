@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from models.importing.agreement import check_agreement
-from models.importing.load import Rows, drawn_rows, export_imported
-from models.importing.take import Imported, take
+from models.importing.load import HeldOutRows, draw_rows, export_imported
+from models.importing.take import ImportedFlow, take
 from service.bundle.manifest import Manifest
 from service.bundle.store import Repository
 from service.errors import PushforwardError
@@ -47,9 +47,9 @@ class Outcome:
     reason: str | None = None
 
 
-def taken(case: Case) -> tuple[Imported, Rows]:
+def take_case(case: Case) -> tuple[ImportedFlow, HeldOutRows]:
     imported = take(case.family.build(case.width, case.context))
-    return imported, drawn_rows(imported, ROWS)
+    return imported, draw_rows(imported, ROWS)
 
 
 def read(case: Case) -> Outcome:
@@ -57,7 +57,7 @@ def read(case: Case) -> Outcome:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            imported, rows = taken(case)
+            imported, rows = take_case(case)
             return Outcome(check_agreement(imported, rows.x, rows.context))
         except PushforwardError as error:
             return Outcome(reason=error.detail)
@@ -68,7 +68,7 @@ def exported(case: Case) -> Outcome:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         try:
-            imported, rows = taken(case)
+            imported, rows = take_case(case)
             bundle = export_imported(imported, rows, repository=Repository(Path(folder)), name="flow", source="test")
         except PushforwardError as error:
             return Outcome(reason=error.detail)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.export.gate import check_flow, reference
 from models.export.probes import make_probes
 from models.importing.agreement import check_agreement
-from models.importing.take import Imported, take
+from models.importing.take import ImportedFlow, take
 from service.errors import ParityFailed
 
 
@@ -49,17 +49,17 @@ class Shift(nn.Module):
 ROWS = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
 
 
-def held(imported: Imported) -> None:
+def held(imported: ImportedFlow) -> None:
     check_agreement(imported, ROWS, None)
     check_flow(reference(imported.flow), make_probes(ROWS, None, None))
 
 
-def taken(flow: nn.Module, **given: Any) -> Imported:
+def take_module(flow: nn.Module, **given: Any) -> ImportedFlow:
     return take(flow, event_shape=(2,), context_width=0, **given)
 
 
 def test_a_sound_flow_passes() -> None:
-    held(taken(Shift()))
+    held(take_module(Shift()))
 
 
 @pytest.mark.parametrize(

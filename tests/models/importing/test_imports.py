@@ -16,11 +16,11 @@ from models.export.invariance import check_invariance
 from models.export.probes import make_probes
 from models.importing.adapted import Unsupported
 from models.importing.agreement import TOLERANCE, check_agreement
-from models.importing.load import drawn_rows
-from models.importing.take import library_terms, take
+from models.importing.load import draw_rows
+from models.importing.take import library_precision, take
 from service.errors import DataError
 from tests.models.importing.families import FAMILIES, Case, cases, quick_cases
-from tests.models.importing.matrix import REFUSED, Outcome, exported, name_of, page_rows, table_rows, taken
+from tests.models.importing.matrix import REFUSED, Outcome, exported, name_of, page_rows, table_rows, take_case
 
 REASONS = {
     "zuko CNF": "it solves a differential equation in steps that it chooses by looking at the rows",
@@ -48,7 +48,7 @@ def test_it_is_the_library_s_own_flow(case: Case) -> None:
     imported = take(case.family.build(case.width, case.context))
     flow = imported.flow
     assert (flow.width, flow.context_width, imported.library) == (case.width, case.context, case.family.library)
-    rows = drawn_rows(imported, 24)
+    rows = draw_rows(imported, 24)
     error = check_agreement(imported, rows.x, rows.context)
     # nearer than the bound: what is left is a base in float32, and constants that a library keeps in float32
     assert error < 1e-6 < TOLERANCE
@@ -61,7 +61,7 @@ def test_it_is_the_library_s_own_flow(case: Case) -> None:
 @pytest.mark.parametrize("case", [case for case in QUICK if refusal(case) is not None], ids=str)
 def test_what_cannot_be_exported_is_refused_with_the_reason(case: Case) -> None:
     with pytest.raises((Unsupported, DataError)) as raised:
-        drawn_rows(take(case.family.build(case.width, case.context)), 40)
+        draw_rows(take(case.family.build(case.width, case.context)), 40)
     assert str(refusal(case)) in raised.value.detail
 
 
@@ -124,8 +124,8 @@ def test_the_table_tells_the_greatest_error_of_the_widths_and_each_reason_once()
 def test_one_of_each_library_in_its_graphs(library: str, family: str) -> None:
     """The gate and its thousand rows are for the slow tests."""
     case = next(case for case in cases() if (case.family.library, case.family.name) == (library, family))
-    imported, rows = taken(case)
-    with library_terms():
+    imported, rows = take_case(case)
+    with library_precision():
         expected = imported.log_prob(torch.from_numpy(rows.x).double(), None).numpy()
     flow = imported.flow.float().fold()
     forward = ExportedGraph(export_graph(flow, "forward"), "forward")(rows.x, None, 7)
@@ -136,6 +136,6 @@ def test_one_of_each_library_in_its_graphs(library: str, family: str) -> None:
 
 def test_the_sums_of_a_quadratic_spline_do_not_depend_on_the_place_of_a_row() -> None:
     case = next(case for case in cases() if case.family.name == "quadratic coupling")
-    imported, rows = taken(case)
+    imported, rows = take_case(case)
     flow = imported.flow.float().fold()
     check_invariance(ExportedGraph(export_graph(flow, "forward"), "forward"), rows.x, None)

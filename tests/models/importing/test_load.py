@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.importing.adapted import Unsupported
-from models.importing.load import Rows, drawn_rows, event_shape_of, export_imported, load_flow, load_weights
+from models.importing.load import HeldOutRows, draw_rows, export_imported, load_weights, parse_event_shape
 from models.importing.take import take
+from models.importing.user_code import load_user_flow
 from service.bundle.store import Repository, read_bundle
 from service.errors import DataError, ParityFailed
 
@@ -58,8 +59,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("here")
 def test_a_callable_of_the_current_directory() -> None:
-    assert type(load_flow("some_flows:make")).__name__ == "Scale"
-    assert type(load_flow("some_flows:made")).__name__ == "Scale"
+    assert type(load_user_flow("some_flows:make")).__name__ == "Scale"
+    assert type(load_user_flow("some_flows:made")).__name__ == "Scale"
 
 
 @pytest.mark.usefixtures("here")
@@ -83,7 +84,7 @@ def test_a_callable_of_the_current_directory() -> None:
 )
 def test_a_spec_that_gives_no_flow(spec: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        load_flow(spec)
+        load_user_flow(spec)
 
 
 def test_weights_come_from_safetensors(tmp_path: Path) -> None:
@@ -112,18 +113,18 @@ def test_weights_that_are_not_the_flow_s(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_drawn_rows_are_the_flow_s_own_and_say_so() -> None:
-    imported = take(load_flow("some_flows:make"), event_shape=(2,))
-    rows, again = (drawn_rows(imported, 500, seed=3) for _ in range(2))
+    imported = take(load_user_flow("some_flows:make"), event_shape=(2,))
+    rows, again = (draw_rows(imported, 500, seed=3) for _ in range(2))
     np.testing.assert_array_equal(rows.x, again.x)
     np.testing.assert_allclose(rows.x.std(axis=0), np.exp([-0.5, 0.25]), rtol=0.2)
-    assert rows.words == "no held-out rows were given: 500 rows drawn from the flow itself, seed 3"
+    assert rows.origin == "no held-out rows were given: 500 rows drawn from the flow itself, seed 3"
 
 
 def test_drawn_rows_of_a_conditional_flow_have_drawn_contexts() -> None:
-    rows = drawn_rows(take(zuko.flows.MAF(2, 3, transforms=1, hidden_features=(8,))), 50)
+    rows = draw_rows(take(zuko.flows.MAF(2, 3, transforms=1, hidden_features=(8,))), 50)
     assert rows.context is not None
     assert rows.context.shape == (50, 3)
-    assert rows.words.endswith("for contexts drawn from a standard normal")
+    assert rows.origin.endswith("for contexts drawn from a standard normal")
 
 
 class Explodes(nn.Module):
@@ -136,16 +137,16 @@ class Explodes(nn.Module):
 
 def test_a_flow_that_generates_nothing_finite() -> None:
     with pytest.raises(DataError, match="the rows that the flow generates are not finite"):
-        drawn_rows(take(Explodes(), event_shape=(2,)), 50)
+        draw_rows(take(Explodes(), event_shape=(2,)), 50)
 
 
 @pytest.mark.usefixtures("here")
 def test_a_bundle_says_where_it_is_from(tmp_path: Path) -> None:
-    imported = take(load_flow("some_flows:make"), event_shape=(2,))
+    imported = take(load_user_flow("some_flows:make"), event_shape=(2,))
     said: list[str] = []
     folder = export_imported(
         imported,
-        drawn_rows(imported, 60),
+        draw_rows(imported, 60),
         repository=Repository(tmp_path / "flows"),
         name="scale",
         source="some_flows:make",
@@ -183,7 +184,7 @@ def test_a_layer_that_no_graph_can_hold_is_named_and_nothing_is_written(tmp_path
         Unsupported, match=r"Masks, step 1 of 1 from data to latent, cannot be exported: .*NonZero"
     ) as raised:
         export_imported(
-            imported, drawn_rows(imported, 60), repository=Repository(tmp_path / "flows"), name="masks", source="test"
+            imported, draw_rows(imported, 60), repository=Repository(tmp_path / "flows"), name="masks", source="test"
         )
     assert "choose by torch.where instead of a boolean mask" in raised.value.detail
     assert not list(tmp_path.rglob("*.onnx"))
@@ -203,7 +204,7 @@ def test_a_layer_that_the_exporter_gives_up_on_is_told_in_one_line(
     imported = take(Asks(), event_shape=(2,))
     with pytest.raises(Unsupported, match=r"Asks, step 1 of 1 .* It looks at the values of its rows") as raised:
         export_imported(
-            imported, drawn_rows(imported, 60), repository=Repository(tmp_path / "flows"), name="asks", source="test"
+            imported, draw_rows(imported, 60), repository=Repository(tmp_path / "flows"), name="asks", source="test"
         )
     assert "\n" not in raised.value.detail
     assert capfd.readouterr() == ("", "")
@@ -216,15 +217,15 @@ class Wrong(Masks):
 
 def test_a_flow_that_is_not_its_library_s_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     imported = take(Wrong(), event_shape=(2,))
-    rows = Rows(np.ones((3, 2), np.float32), None, "three rows")
+    rows = HeldOutRows(np.ones((3, 2), np.float32), None, "three rows")
     with pytest.raises(ParityFailed, match="this project's reading of the torch flow is wrong"):
         export_imported(imported, rows, repository=Repository(tmp_path / "flows"), name="wrong", source="test")
     assert not (tmp_path / "flows").exists()
 
 
 def test_event_shapes() -> None:
-    assert event_shape_of("4") == (4,)
-    assert event_shape_of("28, 28,1") == (28, 28, 1)
+    assert parse_event_shape("4") == (4,)
+    assert parse_event_shape("28, 28,1") == (28, 28, 1)
     for text in ("", "4,", "-1", "0", "2x2"):
         with pytest.raises(DataError, match="--event-shape: expected numbers with commas"):
-            event_shape_of(text)
+            parse_event_shape(text)

@@ -11,8 +11,8 @@ from torch import Tensor, distributions, nn
 from models.flows.flow import Flow
 from models.importing.adapted import Unsupported
 from models.importing.agreement import check_agreement
-from models.importing.load import drawn_rows
-from models.importing.take import library_terms, recognize, says_shape, take
+from models.importing.load import draw_rows
+from models.importing.take import knows_shape, library_precision, recognize, take
 from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
 from service.errors import DataError
 from tests.laws.table import FLOWS
@@ -95,7 +95,7 @@ def test_a_module_of_anyone_s(given: distributions.Distribution | None, base: ob
     imported = take(Affine(given), event_shape=(2,), context_width=3)
     assert imported.flow.base == base
     assert bool(imported.notes) == (given is None)
-    rows = drawn_rows(imported, 30)
+    rows = draw_rows(imported, 30)
     check_agreement(imported, rows.x, rows.context)
     x, context = torch.from_numpy(rows.x).double(), torch.from_numpy(rows.context).double()
     z, ladj = Affine()(x, context)
@@ -130,18 +130,18 @@ def test_a_flow_that_was_called_before_can_be_taken() -> None:
     linear(torch.randn(5, 4))
     for source in (inn, linear):
         imported = take(source, event_shape=(4,))
-        check_agreement(imported, drawn_rows(imported, 30).x, None)
+        check_agreement(imported, draw_rows(imported, 30).x, None)
 
 
 @pytest.mark.parametrize("source", [transforms.LULinear(3), Affine()])
 def test_a_shape_that_nobody_says(source: nn.Module) -> None:
-    assert not says_shape(source)
+    assert not knows_shape(source)
     with pytest.raises(DataError, match="does not say what shape its rows have: give --event-shape"):
         take(source)
 
 
 def test_a_shape_that_is_not_the_flow_s() -> None:
-    assert says_shape(zuko.flows.MAF(3))
+    assert knows_shape(zuko.flows.MAF(3))
     with pytest.raises(DataError, match=r"--event-shape is \[4\], and the flow's rows have the shape \[3\]"):
         take(zuko.flows.MAF(3), event_shape=(4,))
 
@@ -159,10 +159,10 @@ def test_an_image_is_the_library_s_with_its_channels_last() -> None:
     inn.append(Fm.PermuteRandom)
     imported = take(inn)
     assert imported.flow.event_shape == (4, 6, 2)
-    rows = drawn_rows(imported, 20).x
+    rows = draw_rows(imported, 20).x
     check_agreement(imported, rows, None)
     x = torch.from_numpy(rows).double()
-    with library_terms():
+    with library_precision():
         z, ladj = inn.double()(x.movedim(3, 1).contiguous())
     found, terms = imported.flow(x)
     torch.testing.assert_close(found, z.flatten(1))
@@ -177,13 +177,13 @@ def test_a_flow_of_this_project() -> None:
     imported = take(flow)
     assert isinstance(imported.flow, Flow)
     assert imported.flow.context_width == 3
-    rows = drawn_rows(imported, 30)
+    rows = draw_rows(imported, 30)
     assert check_agreement(imported, rows.x, rows.context) < 1e-12
 
 
 def test_library_terms_leave_the_default_type_as_it_was() -> None:
     def fail() -> None:
-        with library_terms():
+        with library_precision():
             raise ValueError(str(torch.zeros(1).dtype))
 
     with pytest.raises(ValueError, match="float64"):

@@ -60,10 +60,10 @@ def test_equal_values_stand_side_by_side():
 @pytest.mark.parametrize("most", [2, 3, 4])
 def test_thinning_keeps_both_ends_and_as_many_as_are_asked_for(most):
     calibration = calibrate(np.array([4.0, 1.0, 3.0, 2.0]))
-    shown = thinned(calibration, most)
+    shown = thin(calibration, most)
     assert shown.quantiles == {2: [1.0, 4.0], 3: [1.0, 3.0, 4.0], 4: [1.0, 2.0, 3.0, 4.0]}[most]
     assert shown.ranks == {2: [0, 3], 3: [0, 2, 3], 4: None}[most]
-    again = thinned(calibration.model_copy(update={"ranks": [0, 1, 2, 3]}), most)
+    again = thin(calibration.model_copy(update={"ranks": [0, 1, 2, 3]}), most)
     assert (again.quantiles, again.ranks) == (shown.quantiles, shown.ranks or [0, 1, 2, 3])
 
 

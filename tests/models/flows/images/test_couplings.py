@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.flows.images.couplings import AffineCoupling, Convolutions, SplineCoupling, channel_halves, checkerboard
+from models.flows.conditional import Coupling
+from models.flows.images.couplings import Convolutions, affine_coupling, channel_halves, checkerboard, spline_coupling
 from models.flows.images.layers import Squeeze
 from tests.laws.table import normal, randomize
 
@@ -25,7 +26,7 @@ def test_after_a_squeeze_a_checkerboard_is_a_choice_of_channels() -> None:
 
 @pytest.mark.parametrize("mask", [checkerboard(8), ~checkerboard(8), channel_halves(8), ~channel_halves(8)])
 def test_what_conditions_stays_and_the_rest_moves(mask: torch.Tensor) -> None:
-    coupling = AffineCoupling(mask, convolutions, 0.05)
+    coupling = affine_coupling(mask, convolutions, 0.05)
     randomize(coupling)
     x = normal(3, 8, 4, 4)
     y, _ = coupling(x)
@@ -36,8 +37,8 @@ def test_what_conditions_stays_and_the_rest_moves(mask: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda mask: AffineCoupling(mask, convolutions, 0.05),
-        lambda mask: SplineCoupling(mask, convolutions, 5, 3.0, 0.01),
+        lambda mask: affine_coupling(mask, convolutions, 0.05),
+        lambda mask: spline_coupling(mask, convolutions, 5, 3.0, 0.01),
     ],
     ids=["affine", "spline"],
 )
@@ -49,7 +50,7 @@ def test_as_built_it_is_the_identity(make) -> None:
 
 
 def test_the_scale_is_bounded() -> None:
-    coupling = AffineCoupling(channel_halves(4), convolutions, 0.1)
+    coupling = affine_coupling(channel_halves(4), convolutions, 0.1)
     randomize(coupling, scale=100.0)
     _, ladj = coupling(normal(5, 4, 4, 4))
     moved = 2 * 4 * 4
@@ -75,16 +76,16 @@ def test_a_conditioner_knows_where_it_is() -> None:
     assert len(torch.unique(network(torch.zeros(1, 1, 4, 4, dtype=torch.float64)))) == 16
 
 
-def spline() -> SplineCoupling:
-    coupling = SplineCoupling(channel_halves(2), convolutions, 5, 3.0, 0.01)
+def spline() -> Coupling:
+    coupling = spline_coupling(channel_halves(2), convolutions, 5, 3.0, 0.01)
     randomize(coupling)
     coupling.requires_grad_(requires_grad=False)
     with torch.no_grad():  # parameters that depend on the place alone
-        coupling.conditioner.last.weight.zero_()
+        coupling.transform.conditioner.last.weight.zero_()
     return coupling
 
 
-def along_a_pixel(coupling: SplineCoupling, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def along_a_pixel(coupling: Coupling, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """y and its log-derivative at the place (0, 0), for a row of values there."""
     x = torch.zeros(len(values), 2, 4, 4, dtype=torch.float64)
     x[:, 1, 0, 0] = values
@@ -111,7 +112,7 @@ def test_outside_its_box_a_spline_is_the_identity() -> None:
 
 
 def test_context_moves_every_pixel() -> None:
-    coupling = SplineCoupling(channel_halves(4), lambda c: convolutions(c, context=2), 4, 3.0, 0.01)
+    coupling = spline_coupling(channel_halves(4), lambda c: convolutions(c, context=2), 4, 3.0, 0.01)
     randomize(coupling)
     x = normal(1, 4, 4, 4)
     one, other = (coupling(x, context)[0] for context in (torch.zeros(1, 2).double(), torch.ones(1, 2).double()))
