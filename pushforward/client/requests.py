@@ -16,7 +16,7 @@ import numpy.typing as npt
 import orjson
 
 from pushforward.client.answers import Decoded, Encoded, ModelInfo, Path, Samples, Scores
-from pushforward.client.arrays import Float32Array, number_text, sendable, to_float32
+from pushforward.client.arrays import Float32Array, dump_numbers, to_float32, widen_tie
 from pushforward.client.delivery import Delivery, Request, Steps
 from pushforward.client.errors import ConnectionFailed, InvalidInput, TimedOut, Unavailable, UnexpectedAnswer
 from pushforward.client.payload import AnswerT, join
@@ -368,7 +368,7 @@ def _sample_request(
     said = {**_flow_of(name, version), **arguments}
     query = {key: ",".join(value) if isinstance(value, list) else str(value) for key, value in said.items()}
     if contexts is not None:
-        query["context"] = number_text(sendable(np.atleast_1d(contexts))).decode().strip("[]")
+        query["context"] = dump_numbers(widen_tie(np.atleast_1d(contexts))).decode().strip("[]")
     return Request("GET", "sample", query)
 
 
@@ -377,5 +377,5 @@ def _flow_of(name: str | None, version: int | None) -> dict[str, Any]:
 
 
 def _json(body: Mapping[str, Any]) -> bytes:
-    ready = {key: sendable(value) if isinstance(value, np.ndarray) else value for key, value in body.items()}
+    ready = {key: widen_tie(value) if isinstance(value, np.ndarray) else value for key, value in body.items()}
     return orjson.dumps(ready, option=orjson.OPT_SERIALIZE_NUMPY)

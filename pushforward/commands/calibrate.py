@@ -9,14 +9,14 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pushforward.cli.conditions import context_layout, context_options, given_context
-from pushforward.cli.layout import Block, Layout
-from pushforward.cli.options import block_rows, input_options, place_named
-from pushforward.cli.rows import open_rows
-from pushforward.cli.sources import bundle_folder
+from pushforward.cli.context_input import choose_context, context_options, make_context_layout
+from pushforward.cli.flow_sources import find_bundle
+from pushforward.cli.next_version import choose_repository, make_next_manifest
+from pushforward.cli.options import input_options
+from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_layout import RowBlock, RowLayout, block_rows, locate_errors
 from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
-from pushforward.commands._versions import next_manifest, repository_of
 
 __all__ = ["command"]
 
@@ -58,18 +58,18 @@ def command(
     from service.engine.registry import load_flow
     from service.plan import run_now
 
-    folder = bundle_folder(bundle)
+    folder = find_bundle(bundle)
     checked = read_bundle(folder)
     manifest = checked.manifest
-    repository = repository_of(folder, manifest, out)
-    layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
+    repository = choose_repository(folder, manifest, out)
+    layout = RowLayout.of(manifest.event_shape, [feature.name for feature in manifest.features])
     features = [feature.model_dump() for feature in manifest.context_features]
-    given = given_context(context, context_columns, context_layout(manifest.context_width, features))
-    with open_rows(data, layout, block_rows(layout.width + given.width), delimiter, given.beside) as rows:
-        held_out = rows.whole()
+    given = choose_context(context, context_columns, make_context_layout(manifest.context_width, features))
+    with open_rows(data, layout, block_rows(layout.width + given.width), delimiter, given.layout) as rows:
+        held_out = rows.read_whole()
     given.require_used(len(held_out.values), rows.name)
-    contexts = given.of(held_out, rows.name)
-    with place_named(rows.name, held_out):
+    contexts = given.for_block(held_out, rows.name)
+    with locate_errors(rows.name, held_out):
         flow = load_flow(checked)
         log_prob = run_now(
             flow.log_prob(held_out.values, None if contexts is None else np.atleast_2d(contexts))
@@ -81,7 +81,7 @@ def command(
         version=manifest.version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    anew = next_manifest(manifest, repository).model_copy(
+    anew = make_next_manifest(manifest, repository).model_copy(
         update={
             "calibration": calibrate(log_prob),
             "provenance": manifest.provenance.model_copy(update={"recalibration": source}),
@@ -93,7 +93,7 @@ def command(
     click.echo(f"version {manifest.version}: {before.rows} rows, {_said(before.mean, before.standard_error)}")
 
 
-def _require_finite(log_prob: Float32Array, block: Block, name: str) -> None:
+def _require_finite(log_prob: Float32Array, block: RowBlock, name: str) -> None:
     """Rows outside the support have no place on the scale, and two rows at least are needed for one.
 
     Raises:

@@ -21,13 +21,13 @@ def command(bundle: Path) -> None:
     A folder that is called NAME/VERSION must hold that version of that flow, as a server demands. A bundle in any other
     folder is checked too, and the place is told where a server would find it.
     """
-    from pushforward.cli.sources import bundle_folder
+    from pushforward.cli.flow_sources import find_bundle
     from service.bundle.place import place_of, require_place
     from service.bundle.store import read_bundle
     from service.engine.canary import parity_table
     from service.errors import ParityFailed, Reason
 
-    folder = bundle_folder(bundle)
+    folder = find_bundle(bundle)
     checked = read_bundle(folder)
     manifest = checked.manifest
     place = place_of(folder)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal
 import click
 import numpy as np
 
-from pushforward.cli.conditions import context_layout, context_options, given_context
-from pushforward.cli.layout import Layout
-from pushforward.cli.options import block_rows, input_options, place_named
-from pushforward.cli.rows import open_rows
-from pushforward.cli.sources import bundle_folder
+from pushforward.cli.context_input import choose_context, context_options, make_context_layout
+from pushforward.cli.flow_sources import find_bundle
+from pushforward.cli.next_version import choose_repository, make_next_manifest
+from pushforward.cli.options import input_options
+from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_layout import RowLayout, block_rows, locate_errors
 from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
-from pushforward.commands._versions import next_manifest, repository_of
 
 if TYPE_CHECKING:
     from service.engine.verbs.flow import ServedFlow
@@ -72,10 +72,10 @@ def command(
     if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable() or "," in name:
         expected = f"1 to {_LONGEST_NAME} printable characters without a comma"
         raise InvalidInput(f"--name must be {expected}, not {name[:80]!r}")
-    folder = bundle_folder(bundle)
+    folder = find_bundle(bundle)
     checked = read_bundle(folder)
     manifest = checked.manifest
-    repository = repository_of(folder, manifest, out)
+    repository = choose_repository(folder, manifest, out)
     flow = load_flow(checked)
     towards, away = (_latents(flow, file, delimiter, context, context_columns) for file in (positive, negative))
     found = (mean_direction if method == "difference" else logistic_direction)(towards, away)
@@ -83,7 +83,7 @@ def command(
         raise InvalidInput("the two kinds of rows have the same mean latent: there is no direction between them")
     known = dict(manifest.directions)
     kept = "replaced" if name in known else "added"
-    anew = next_manifest(manifest, repository).model_copy(update={"directions": {**known, name: found.tolist()}})
+    anew = make_next_manifest(manifest, repository).model_copy(update={"directions": {**known, name: found.tolist()}})
     where = repository.install_next(anew, checked.files())
     click.echo(
         f"{manifest.name} version {where.name}: {name!r} {kept}, of length {np.linalg.norm(found):.3f}, "
@@ -104,14 +104,14 @@ def _latents(
     from service.plan import run_now
 
     manifest = flow.manifest
-    layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
+    layout = RowLayout.of(manifest.event_shape, [feature.name for feature in manifest.features])
     features = [feature.model_dump() for feature in manifest.context_features]
-    given = given_context(context, context_columns, context_layout(manifest.context_width, features))
-    with open_rows(file, layout, block_rows(layout.width + given.width), delimiter, given.beside) as rows:
-        block = rows.whole()
+    given = choose_context(context, context_columns, make_context_layout(manifest.context_width, features))
+    with open_rows(file, layout, block_rows(layout.width + given.width), delimiter, given.layout) as rows:
+        block = rows.read_whole()
     given.require_used(len(block.values), rows.name)
-    contexts = given.of(block, rows.name)
-    with place_named(rows.name, block):
+    contexts = given.for_block(block, rows.name)
+    with locate_errors(rows.name, block):
         encoded = run_now(flow.encode(block.values, None if contexts is None else np.atleast_2d(contexts)))
     outside = np.flatnonzero(np.isneginf(encoded.log_prob))
     if outside.size:

@@ -9,15 +9,17 @@ from typing import Any
 import click
 import numpy as np
 
-from pushforward.cli.conditions import context_options, given_context
-from pushforward.cli.options import block_rows, input_options, output_options, place_named, source_options
-from pushforward.cli.preview import Wanted, picture_options
-from pushforward.cli.rows import open_rows
-from pushforward.cli.sources import Source, SourceOptions, open_source
-from pushforward.cli.tables import Format, open_table
-from pushforward.client.arrays import Float32Array, to_float32, to_number
+from pushforward.cli.context_input import choose_context, context_options
+from pushforward.cli.flow_sources import FlowSource, SourceOptions, open_source
+from pushforward.cli.options import input_options, output_options, source_options
+from pushforward.cli.picture_options import PictureRequest, picture_options
+from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_layout import block_rows, locate_errors
+from pushforward.cli.row_output import OutputFormat, open_writer
+from pushforward.client.arrays import Float32Array, to_float32
 from pushforward.client.errors import InvalidInput
 from service.errors import PushforwardError
+from service.tabular import parse_number
 
 __all__ = ["command"]
 
@@ -45,8 +47,8 @@ def command(
     context: str | None,
     context_columns: str | None,
     out: str,
-    form: Format | None,
-    picture: Wanted | None,
+    form: OutputFormat | None,
+    picture: PictureRequest | None,
     **where: Any,  # noqa: ANN401  the options of a source
 ) -> None:
     """Move each row of ROWS (CSV or .npy; - for standard input) along a direction of latent space.
@@ -64,21 +66,21 @@ def command(
         raise InvalidInput(f"--strength must be numbers with commas between them, not {strength!r}")
     column = to_float32(strengths, "--strength")
     with open_source(SourceOptions(**where)) as source:
-        given = given_context(context, context_columns, source.conditions)
+        given = choose_context(context, context_columns, source.context_layout)
         layout = source.layout
         along = _direction(source, direction, start, end, delimiter)
-        with open_rows(rows, layout, block_rows(layout.width + given.width), delimiter, given.beside) as read:
-            block = read.whole()
-        x, conditions = block.values, given.of(block, read.name)
+        with open_rows(rows, layout, block_rows(layout.width + given.width), delimiter, given.layout) as read:
+            block = read.read_whole()
+        x, conditions = block.values, given.for_block(block, read.name)
         given.require_used(len(x), read.name)
         if picture is not None:
-            with place_named(read.name, block), _ends_named(start, end):
+            with locate_errors(read.name, block), _ends_named(start, end):
                 how: dict[str, Any] = {"direction": along, "strength": strengths, "context": conditions}
                 drawn = source.picture("edit", **picture.look, x=x, **how)
             picture.show(drawn)
             return
-        with open_table(out, form, ["strength", "row", *layout.names, "log_prob"]) as table:
-            with place_named(read.name, block), _ends_named(start, end):
+        with open_writer(out, form, ["strength", "row", *layout.names, "log_prob"]) as table:
+            with locate_errors(read.name, block), _ends_named(start, end):
                 moved = source.edit(x, along, strengths, conditions)
             numbers = np.tile(np.arange(len(x), dtype=np.float32), len(column))
             before = [np.repeat(column, len(x)), numbers]
@@ -88,13 +90,13 @@ def command(
 def _numbers(text: str) -> list[float] | None:
     """Numbers with commas between them; None for any other text."""
     try:
-        return [to_number(cell) for cell in text.split(",")]
+        return [parse_number(cell) for cell in text.split(",")]
     except ValueError:
         return None
 
 
 def _direction(
-    source: Source, direction: str | None, start: str | None, end: str | None, delimiter: str
+    source: FlowSource, direction: str | None, start: str | None, end: str | None, delimiter: str
 ) -> str | Float32Array:
     """What the options mean: a name, a vector ``[D]``, or two rows ``[2, *event]``.
 
@@ -117,9 +119,9 @@ def _direction(
     return np.concatenate([_one(source, path, delimiter) for path in (start, end)])
 
 
-def _one(source: Source, path: str, delimiter: str) -> Float32Array:
+def _one(source: FlowSource, path: str, delimiter: str) -> Float32Array:
     with open_rows(path, source.layout, block_rows(source.layout.width), delimiter) as rows:
-        values = rows.whole().values
+        values = rows.read_whole().values
     if len(values) != 1:
         raise InvalidInput(f"{rows.name}: expected one row, and found {len(values)}")
     return values

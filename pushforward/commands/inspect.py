@@ -24,10 +24,10 @@ def command(bundle: Path, as_json: bool) -> None:
 
     Its files are checked before a word is said of them; `pushforward check` runs it too.
     """
-    from pushforward.cli.sources import bundle_folder
+    from pushforward.cli.flow_sources import find_bundle
     from service.bundle.store import read_bundle
 
-    folder = bundle_folder(bundle)
+    folder = find_bundle(bundle)
     facts = _facts(read_bundle(folder), {file.name: file.stat().st_size for file in sorted(folder.iterdir())})
     click.echo(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else _text(facts))
 

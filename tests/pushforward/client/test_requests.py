@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pushforward.client.arrays import number_text
+from pushforward.client.arrays import dump_numbers
 from pushforward.client.delivery import Answer, Delivery, Send
 from pushforward.client.errors import InvalidInput, UnexpectedAnswer
 from pushforward.client.requests import Noise, Requests
@@ -50,7 +50,7 @@ class Flow:
         return np.random.default_rng([seed, index]).normal(size=self.event).astype(np.float32)
 
     def reply(self, given: dict[str, Any], **arrays: np.ndarray) -> Answer:
-        members = [orjson.dumps(given)[1:-1], *(f'"{k}":'.encode() + number_text(v) for k, v in arrays.items())]
+        members = [orjson.dumps(given)[1:-1], *(f'"{k}":'.encode() + dump_numbers(v) for k, v in arrays.items())]
         return Answer(200, b"{" + b",".join(members) + b"}")
 
 

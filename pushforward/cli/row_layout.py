@@ -1,4 +1,4 @@
-"""What rows of input look like, and where each of them stood: what every reader of `pushforward.cli.rows` gives.
+"""The layout of a row of input, and the blocks of rows that every reader gives.
 
 Imports neither httpx nor the server.
 """
@@ -6,22 +6,30 @@ Imports neither httpx nor the server.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pushforward.client.arrays import Float32Array, to_number
+from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
+from service.errors import PushforwardError
+from service.tabular import is_number, parse_number
 
-__all__ = ["Block", "ClassColumn", "Layout", "block_of"]
+__all__ = ["ClassColumn", "RowBlock", "RowLayout", "block_rows", "locate_errors", "make_block"]
+
+_BLOCK_VALUES: Final = 1 << 18
+"""So many numbers are read, computed and written at a time."""
+
+_CLASSES_SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ClassColumn:
-    """A column of an input that holds classes, of which a flow takes a 1 in the place of one and 0 in all others.
+    """A column of an input that holds classes. A flow takes a value for each: 1 for the row's own class, else 0.
 
     Args:
         name: of the column.
@@ -33,38 +41,35 @@ class ClassColumn:
     names: tuple[str, ...]
     classes: tuple[str, ...]
 
-    def place(self, text: str) -> int | None:
-        """Which class a cell holds, as text or as an equal number; None for no class that the flow knows."""
+    def find_class(self, text: str) -> int | None:
+        """The place of the class that a cell holds, as text or as an equal number; None for an unknown class."""
         text = text.strip()
         if text in self.classes:
             return self.classes.index(text)
-        number = _number(text)
-        if number is None:
+        if not is_number(text):
             return None
-        return next((at for at, each in enumerate(self.classes) if _number(each) == number), None)
+        number = parse_number(text)
+        equal = (at for at, each in enumerate(self.classes) if is_number(each) and parse_number(each) == number)
+        return next(equal, None)
 
-    def unknown(self, text: str) -> str:
-        """What to say of a cell that holds none."""
-        more = f" and {len(self.classes) - 20} more" if len(self.classes) > 20 else ""
-        return f"{text.strip()!r} is no class of {self.name}; there are {', '.join(self.classes[:20])}{more}"
-
-
-def _number(text: str) -> float | None:
-    try:
-        return to_number(text)
-    except ValueError:
-        return None
+    def describe_unknown(self, text: str) -> str:
+        """What to say of a cell that holds no known class."""
+        count = len(self.classes)
+        more = f" and {count - _CLASSES_SHOWN} more" if count > _CLASSES_SHOWN else ""
+        return (
+            f"{text.strip()!r} is no class of {self.name}; there are {', '.join(self.classes[:_CLASSES_SHOWN])}{more}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class RowLayout:
     """What a row must look like.
 
     Args:
         event_shape: the shape of one row, ``[D]`` or ``[H, W, C]``.
         names: one name for each of its values, in order.
-        named: whether the names are the flow's own, so that a header must hold them; else they are made up, and a
-            header of other names is passed over.
+        named: whether the names are the flow's own, so that a heading must hold them. Names that are not are made up:
+            a heading that holds none of them is passed over.
         classes: of values that are 0 or 1 by the class in a column: the value's name -> that column, and the class.
     """
 
@@ -74,8 +79,14 @@ class Layout:
     classes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, event_shape: Sequence[int], features: Sequence[str] = (), letter: str = "x") -> Layout:
-        """The layout of a flow's rows; values without a name are called x0, x1 and so on."""
+    def of(cls, event_shape: Sequence[int], features: Sequence[str] = (), letter: str = "x") -> RowLayout:
+        """The layout of a flow's rows.
+
+        Args:
+            event_shape: of one row.
+            features: the names of its values; empty where they have none.
+            letter: what values without a name are called by: x0, x1 and so on.
+        """
         made_up = tuple(f"{letter}{i}" for i in range(math.prod(event_shape)))
         return cls(tuple(event_shape), tuple(features) or made_up, bool(features))
 
@@ -86,7 +97,7 @@ class Layout:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The columns that hold the values in data: a column for each value, but one for all of its classes."""
+        """The columns that hold the values in an input: a column for each value, but one for all of its classes."""
         return tuple(dict.fromkeys(self.classes[name][0] if name in self.classes else name for name in self.names))
 
     def values_of(self, source: str) -> tuple[str, ...]:
@@ -102,8 +113,8 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
-    """Some consecutive rows.
+class RowBlock:
+    """Some consecutive rows of an input.
 
     Args:
         values: float32 ``[n, *event]``, finite.
@@ -118,45 +129,71 @@ class Block:
     context: Float32Array | None = None
 
     def where(self, row: int) -> str:
-        """Where a row of this block stands in the input, for an error."""
+        """The place of a row of this block in the input, for an error."""
         return f"row {self.first + row}" if self.lines is None else f"line {self.lines[row]}"
 
 
-def block_of(
+def block_rows(width: int) -> int:
+    """The number of rows in a block, where a row has so many values."""
+    return max(1, _BLOCK_VALUES // width)
+
+
+def make_block(
     numbers: Float32Array,
     given: npt.NDArray[Any],
+    *,
     first: int,
     lines: Sequence[int] | None,
     name: str,
-    layout: Layout,
-    beside: Layout | None = None,
+    layout: RowLayout,
+    context_layout: RowLayout | None = None,
     columns: Sequence[int] | None = None,
-) -> Block:
-    """Make a block of rows, and hold them against float32's range.
+) -> RowBlock:
+    """Make a block of rows whose values are finite float32.
 
     Args:
         numbers: float32 ``[n, D]``, or ``[n, D + C]`` where the rows' context follows them.
         given: the same as they were read.
         first: the number of the first row in the input.
         lines: the line of each row; None for a file without lines.
-        name: what the input is called.
+        name: of the input, for an error.
         layout: of a row.
-        beside: of its context; None for none.
-        columns: where each value of a row stands in the input; None for in order.
+        context_layout: of its context; None for none.
+        columns: the place of each value of a row in the input; None where they stand in order.
 
     Raises:
         InvalidInput: the first value that is NaN, infinite or beyond float32 is named by line (or row) and column.
     """
     width = layout.width
     values = np.ascontiguousarray(numbers[:, :width]).reshape(-1, *layout.event_shape)
-    context = None if beside is None else np.ascontiguousarray(numbers[:, width:])
-    block = Block(values, first, lines, context)
+    context = None if context_layout is None else np.ascontiguousarray(numbers[:, width:])
+    block = RowBlock(values, first, lines, context)
     finite = np.isfinite(numbers)
     if finite.all():
         return block
     row, value = (int(i) for i in np.argwhere(~finite)[0])
     column = value if columns is None else columns[value]
-    called = (*layout.names, *(() if beside is None else beside.names))[value]
+    value_name = (*layout.names, *(() if context_layout is None else context_layout.names))[value]
     number = given[row, value]
     fault = "beyond the range of float32" if np.isfinite(number) else "not finite"
-    raise InvalidInput(f"{name}, {block.where(row)}, column {column + 1} ({called}): {number} is {fault}")
+    raise InvalidInput(f"{name}, {block.where(row)}, column {column + 1} ({value_name}): {number} is {fault}")
+
+
+@contextmanager
+def locate_errors(name: str, block: RowBlock) -> Iterator[None]:
+    """Name the place in the input of the row that an error is about.
+
+    Args:
+        name: of the input.
+        block: the rows that the code inside works on.
+
+    Raises:
+        InvalidInput: in the place of an error of the project about one of the rows.
+    """
+    try:
+        yield
+    except PushforwardError as error:
+        rows = [fault for fault in error.errors if fault.row is not None]
+        if not rows or rows[0].row is None:
+            raise
+        raise InvalidInput(f"{name}, {block.where(rows[0].row)}: {rows[0].reason}") from error

@@ -1,4 +1,4 @@
-"""What commands have in common that write a bundle's next version: where it goes, and what it begins from."""
+"""The next version of a bundle that a command writes: its repository and its manifest."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ if TYPE_CHECKING:
     from service.bundle.manifest import Manifest
     from service.bundle.store import Repository
 
-__all__ = ["next_manifest", "repository_of"]
+__all__ = ["choose_repository", "make_next_manifest"]
 
 
-def repository_of(folder: Path, manifest: Manifest, out: Path | None) -> Repository:
-    """The repository that a new version goes into: the one given, or the bundle's own.
+def choose_repository(folder: Path, manifest: Manifest, out: Path | None) -> Repository:
+    """The repository that a new version goes into.
+
+    Args:
+        folder: of the bundle.
+        manifest: of the bundle.
+        out: the repository of --out; None for the one that the bundle lies in.
 
     Raises:
         InvalidInput: none is given, and the bundle does not lie in one.
@@ -28,7 +33,7 @@ def repository_of(folder: Path, manifest: Manifest, out: Path | None) -> Reposit
     return Repository(out or folder.absolute().parent.parent)
 
 
-def next_manifest(manifest: Manifest, repository: Repository) -> Manifest:
+def make_next_manifest(manifest: Manifest, repository: Repository) -> Manifest:
     """The manifest of the next version, in the format that is written now."""
     from service.bundle.manifest import FORMAT
 
