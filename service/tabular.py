@@ -49,7 +49,7 @@ class Header:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._counts = Counter(names)
+        self._names = names
         self._places = {name: place for place, name in enumerate(names)}
 
     def __contains__(self, name: str) -> bool:
@@ -61,7 +61,10 @@ class Header:
 
     def repeated(self, wanted: Iterable[str]) -> list[str]:
         """Those of the wanted names that more than one column has."""
-        return [name for name in wanted if self._counts[name] > 1]
+        if len(self._places) == len(self._names):
+            return []
+        counts = Counter(self._names)
+        return [name for name in wanted if counts[name] > 1]
 
     def place(self, name: str) -> int:
         """Which column has a name, counted from 0.

@@ -131,7 +131,7 @@ class _Table(Columns):
     def _checked(self, places: Sequence[int], loc: tuple[str, ...]) -> list[list[float]]:
         """The numbers, cell by cell, so that an error can name the cell."""
         rows: list[list[float]] = []
-        lines = _lines_of(split_lines(self._text))
+        lines = _lines_of(io.StringIO(self._text, newline=""))
         if self.names is not None:
             next(lines)
         for number, cells in lines:
