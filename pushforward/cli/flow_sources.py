@@ -19,8 +19,9 @@ import numpy as np
 from pushforward.cli.context_input import make_context_layout
 from pushforward.cli.row_layout import RowLayout
 from pushforward.client.arrays import Float32Array
+from pushforward.client.calls import PictureVerb
 from pushforward.client.errors import InvalidInput
-from pushforward.client.requests import Noise, Pictured
+from pushforward.client.sampling import Noise
 
 if TYPE_CHECKING:
     from pushforward.client.client import Client
@@ -159,7 +160,7 @@ class FlowSource(Protocol):
         """
         ...
 
-    def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+    def picture(self, verb: PictureVerb, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
         """The answer of logprob, sample, interpolate or edit as a PNG file; its arguments as the HTTP API calls them.
 
         A direction is as `edit` takes it.
@@ -294,7 +295,7 @@ class _LocalFlow:
         found = run_now(edit(self._flow, x, _engine_direction(direction), strength, _context_rows(context)))
         return EditResult(found.x, found.log_prob)
 
-    def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+    def picture(self, verb: PictureVerb, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
         from service.pictures import drawn
         from service.pictures.options import Look
         from service.plan import run_now
@@ -351,11 +352,11 @@ class _ServedFlow:
         found = self._client.edit(x, direction, strength, context=context)
         return EditResult(found.x, found.log_prob)
 
-    def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+    def picture(self, verb: PictureVerb, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
         if verb == "edit":
-            from pushforward.client.latent_requests import said_direction
+            from pushforward.client.calls import format_direction
 
-            arguments["direction"] = said_direction(arguments["direction"])
+            arguments["direction"] = format_direction(arguments["direction"])
         return self._client.picture(verb, columns=columns, size=size, **arguments)
 
 

@@ -17,7 +17,7 @@ from pushforward.cli.progress import show_progress
 from pushforward.cli.row_layout import block_rows
 from pushforward.cli.row_output import OutputFormat, open_writer
 from pushforward.client.arrays import Float32Array
-from pushforward.client.requests import Method, Noise
+from pushforward.client.sampling import Method, Noise
 
 __all__ = ["command"]
 
