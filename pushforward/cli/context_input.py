@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -20,8 +20,6 @@ from service.tabular import parse_number
 __all__ = ["ContextInput", "choose_context", "context_options", "make_context_layout", "read_context"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_BLOCK_ROWS: Final = 1 << 12
 
 
 def make_context_layout(width: int, features: Sequence[Mapping[str, Any]]) -> RowLayout | None:
@@ -66,13 +64,6 @@ class ContextInput:
 
     rows: Float32Array | None
     layout: RowLayout | None
-
-    @property
-    def width(self) -> int:
-        """How many numbers a row brings with it; 0 where all rows have one context, or none."""
-        if self.layout is not None:
-            return self.layout.width
-        return 0 if self.rows is None or self.rows.ndim == 1 else self.rows.shape[1]
 
     def for_block(self, block: RowBlock, name: str) -> Float32Array | None:
         """The context of a block of an input.
@@ -148,7 +139,7 @@ def read_context(value: str | None, layout: RowLayout | None) -> Float32Array | 
     if value.startswith("@"):
         if layout is None:
             raise InvalidInput("--context is given, and this flow takes none")
-        with open_rows(value[1:], layout, _BLOCK_ROWS) as rows:
+        with open_rows(value[1:], layout) as rows:
             return rows.read_whole().values
     cells = value.split(",")
     if layout is not None and layout.named and any("=" in cell for cell in cells):

@@ -39,8 +39,8 @@ class PictureRequest(NamedTuple):
     size: int | None
 
     @property
-    def look(self) -> dict[str, int | None]:
-        """What a source is told of it."""
+    def arguments(self) -> dict[str, int | None]:
+        """The arguments of a picture, as the HTTP API calls them."""
         return {"columns": self.columns, "size": self.size}
 
     def show(self, picture: bytes) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pushforward.cli.csv_input import read_csv_blocks
-from pushforward.cli.row_layout import RowBlock, RowLayout, make_block
+from pushforward.cli.row_layout import RowBlock, RowLayout, make_block, rows_of_block
 from pushforward.client.errors import InvalidInput
 
 __all__ = ["RowInput", "open_rows"]
@@ -54,7 +54,12 @@ class RowInput:
 
 @contextmanager
 def open_rows(
-    path: str, layout: RowLayout, block_rows: int, delimiter: str = ",", context_layout: RowLayout | None = None
+    path: str,
+    layout: RowLayout,
+    delimiter: str = ",",
+    context_layout: RowLayout | None = None,
+    *,
+    block_rows: int | None = None,
 ) -> Iterator[RowInput]:
     """Open an input of rows: CSV, with a heading or without, or .npy. The first bytes say which.
 
@@ -68,9 +73,9 @@ def open_rows(
     Args:
         path: a file; ``-`` for the standard input. A .npy file is mapped, not read.
         layout: of a row.
-        block_rows: at most so many rows in a block.
         delimiter: what stands between the cells of CSV.
         context_layout: of a row's context, where the input is to hold it too; else None.
+        block_rows: at most so many rows in a block; None for as many as the command line works on at a time.
 
     Yields:
         The rows. CSV is read while they are taken, and its errors come then.
@@ -80,16 +85,18 @@ def open_rows(
             finite float32.
     """
     name = "standard input" if path == "-" else path
+    width = layout.width + (0 if context_layout is None else context_layout.width)
+    rows = rows_of_block(width) if block_rows is None else block_rows
     with _open_bytes(path) as stream:
         if stream.peek(len(_NPY_MAGIC))[: len(_NPY_MAGIC)] == _NPY_MAGIC:
             array = _read_npy(stream, path, name, layout, context_layout)
-            yield RowInput(name, len(array), _array_blocks(array, name, layout, block_rows, context_layout))
+            yield RowInput(name, len(array), _array_blocks(array, name, layout, rows, context_layout))
         else:
             blocks = read_csv_blocks(
                 stream,
                 name=name,
                 layout=layout,
-                block_rows=block_rows,
+                block_rows=rows,
                 delimiter=delimiter,
                 context_layout=context_layout,
             )
@@ -142,10 +149,10 @@ def _read_npy(
 
 
 def _array_blocks(
-    array: npt.NDArray[Any], name: str, layout: RowLayout, block_rows: int, context_layout: RowLayout | None
+    array: npt.NDArray[Any], name: str, layout: RowLayout, rows: int, context_layout: RowLayout | None
 ) -> Iterator[RowBlock]:
-    for start in range(0, len(array), block_rows):
-        given = array[start : start + block_rows].reshape(-1, array[0].size)
+    for start in range(0, len(array), rows):
+        given = array[start : start + rows].reshape(-1, array[0].size)
         with np.errstate(over="ignore"):
             numbers = np.ascontiguousarray(given, dtype=np.float32)
         yield make_block(

@@ -19,7 +19,7 @@ from pushforward.client.errors import InvalidInput
 from service.errors import PushforwardError
 from service.tabular import is_number, parse_number
 
-__all__ = ["ClassColumn", "RowBlock", "RowLayout", "block_rows", "locate_errors", "make_block"]
+__all__ = ["ClassColumn", "RowBlock", "RowLayout", "locate_errors", "make_block", "rows_of_block"]
 
 _BLOCK_VALUES: Final = 1 << 18
 """So many numbers are read, computed and written at a time."""
@@ -133,8 +133,8 @@ class RowBlock:
         return f"row {self.first + row}" if self.lines is None else f"line {self.lines[row]}"
 
 
-def block_rows(width: int) -> int:
-    """The number of rows in a block, where a row has so many values."""
+def rows_of_block(width: int) -> int:
+    """The most rows of a block, where a row has so many values."""
     return max(1, _BLOCK_VALUES // width)
 
 

@@ -13,7 +13,7 @@ from pushforward.cli.flow_sources import find_bundle
 from pushforward.cli.next_version import choose_repository, make_next_manifest
 from pushforward.cli.options import input_options
 from pushforward.cli.row_input import open_rows
-from pushforward.cli.row_layout import RowLayout, block_rows, locate_errors
+from pushforward.cli.row_layout import RowLayout, locate_errors
 from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
 
@@ -107,7 +107,7 @@ def _latents(
     layout = RowLayout.of(manifest.event_shape, [feature.name for feature in manifest.features])
     features = [feature.model_dump() for feature in manifest.context_features]
     given = choose_context(context, context_columns, make_context_layout(manifest.context_width, features))
-    with open_rows(file, layout, block_rows(layout.width + given.width), delimiter, given.layout) as rows:
+    with open_rows(file, layout, delimiter, given.layout) as rows:
         block = rows.read_whole()
     given.require_used(len(block.values), rows.name)
     contexts = given.for_block(block, rows.name)

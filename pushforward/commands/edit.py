@@ -14,7 +14,7 @@ from pushforward.cli.flow_sources import FlowSource, SourceOptions, open_source
 from pushforward.cli.options import input_options, output_options, source_options
 from pushforward.cli.picture_options import PictureRequest, picture_options
 from pushforward.cli.row_input import open_rows
-from pushforward.cli.row_layout import block_rows, locate_errors
+from pushforward.cli.row_layout import locate_errors
 from pushforward.cli.row_output import OutputFormat, open_writer
 from pushforward.client.arrays import Float32Array, to_float32
 from pushforward.client.errors import InvalidInput
@@ -69,14 +69,14 @@ def command(
         given = choose_context(context, context_columns, source.context_layout)
         layout = source.layout
         along = _direction(source, direction, start, end, delimiter)
-        with open_rows(rows, layout, block_rows(layout.width + given.width), delimiter, given.layout) as read:
+        with open_rows(rows, layout, delimiter, given.layout) as read:
             block = read.read_whole()
         x, conditions = block.values, given.for_block(block, read.name)
         given.require_used(len(x), read.name)
         if picture is not None:
             with locate_errors(read.name, block), _ends_named(start, end):
                 how: dict[str, Any] = {"direction": along, "strength": strengths, "context": conditions}
-                drawn = source.picture("edit", **picture.look, x=x, **how)
+                drawn = source.picture("edit", **picture.arguments, x=x, **how)
             picture.show(drawn)
             return
         with open_writer(out, form, ["strength", "row", *layout.names, "log_prob"]) as table:
@@ -120,7 +120,7 @@ def _direction(
 
 
 def _one(source: FlowSource, path: str, delimiter: str) -> Float32Array:
-    with open_rows(path, source.layout, block_rows(source.layout.width), delimiter) as rows:
+    with open_rows(path, source.layout, delimiter) as rows:
         values = rows.read_whole().values
     if len(values) != 1:
         raise InvalidInput(f"{rows.name}: expected one row, and found {len(values)}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from pushforward.cli.options import input_options
 from pushforward.cli.row_input import open_rows
-from pushforward.cli.row_layout import RowLayout, block_rows
+from pushforward.cli.row_layout import RowLayout
 from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
 
@@ -129,5 +129,5 @@ def _rows(imported: Imported, data: str, context_data: str | None, delimiter: st
 
 
 def _read(path: str, layout: RowLayout, delimiter: str) -> Float32Array:
-    with open_rows(path, layout, block_rows(layout.width), delimiter) as rows:
+    with open_rows(path, layout, delimiter) as rows:
         return rows.read_whole().values

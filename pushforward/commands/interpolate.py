@@ -11,7 +11,7 @@ from pushforward.cli.flow_sources import PathKind, SourceOptions, Space, Spacing
 from pushforward.cli.options import input_options, output_options, source_options
 from pushforward.cli.picture_options import PictureRequest, picture_options
 from pushforward.cli.row_input import open_rows
-from pushforward.cli.row_layout import RowLayout, block_rows, locate_errors
+from pushforward.cli.row_layout import RowLayout, locate_errors
 from pushforward.cli.row_output import OutputFormat, open_writer
 from pushforward.client.errors import InvalidInput
 
@@ -70,18 +70,18 @@ def command(
         layout = source.layout
         given = layout if space == "x" else RowLayout.of((layout.width,), letter="z")
         if picture is not None:
-            with open_rows(points, given, block_rows(layout.width), delimiter) as rows:
+            with open_rows(points, given, delimiter) as rows:
                 block = rows.read_whole()
                 if len(block.values) < 2:
                     raise InvalidInput(f"a path needs at least two points, and {rows.name} has one")
                 how: dict[str, Any] = {"space": space, "steps": steps, "path": path, "spacing": spacing, "context": one}
                 with locate_errors(rows.name, block):
-                    drawn = source.picture("interpolate", **picture.look, points=block.values, **how)
+                    drawn = source.picture("interpolate", **picture.arguments, points=block.values, **how)
             picture.show(drawn)
             return
         header = ["t", *layout.names, "log_prob", "round_trip_error"]
         with (
-            open_rows(points, given, block_rows(layout.width), delimiter) as rows,
+            open_rows(points, given, delimiter) as rows,
             open_writer(out, form, header) as table,
         ):
             block = rows.read_whole()

@@ -12,7 +12,7 @@ from pushforward.cli.options import input_options, output_options, source_option
 from pushforward.cli.picture_options import PictureRequest, picture_options
 from pushforward.cli.progress import show_progress
 from pushforward.cli.row_input import open_rows
-from pushforward.cli.row_layout import block_rows, locate_errors
+from pushforward.cli.row_layout import locate_errors
 from pushforward.cli.row_output import OutputFormat, open_writer
 
 __all__ = ["command"]
@@ -48,16 +48,16 @@ def command(
         given = choose_context(context, context_columns, source.context_layout)
         layout = source.layout
         if picture is not None:
-            with open_rows(file, layout, block_rows(layout.width + given.width), delimiter, given.layout) as rows:
+            with open_rows(file, layout, delimiter, given.layout) as rows:
                 block = rows.read_whole()
                 with locate_errors(rows.name, block):
                     contexts = given.for_block(block, rows.name)
-                    drawn = source.picture("logprob", **picture.look, x=block.values, context=contexts)
+                    drawn = source.picture("logprob", **picture.arguments, x=block.values, context=contexts)
                 given.require_used(len(block.values), rows.name)
             picture.show(drawn)
             return
         with (
-            open_rows(file, layout, block_rows(layout.width + given.width), delimiter, given.layout) as rows,
+            open_rows(file, layout, delimiter, given.layout) as rows,
             open_writer(out, form, ["log_prob"]) as table,
             show_progress(rows.total) as done,
         ):

@@ -14,7 +14,7 @@ from pushforward.cli.flow_sources import DRAWN_SEED_BITS, SourceOptions, open_so
 from pushforward.cli.options import output_options, source_options
 from pushforward.cli.picture_options import PictureRequest, picture_options
 from pushforward.cli.progress import show_progress
-from pushforward.cli.row_layout import block_rows
+from pushforward.cli.row_layout import rows_of_block
 from pushforward.cli.row_output import OutputFormat, open_writer
 from pushforward.client.arrays import Float32Array
 from pushforward.client.sampling import Method, Noise
@@ -87,14 +87,14 @@ def command(
                 "method": method,
                 "context": contexts,
             }
-            picture.show(source.picture("sample", **picture.look, n=count, seed=chosen, offset=offset, **how))
+            picture.show(source.picture("sample", **picture.arguments, n=count, seed=chosen, offset=offset, **how))
             if seed is None:
                 click.echo(f"seed {chosen}", err=True)
             return
         several = contexts is not None and contexts.ndim > 1
         named = source.context_layout.names if several and source.context_layout is not None else ()
         layout = source.layout
-        size = block_rows(layout.width + len(named))
+        size = rows_of_block(layout.width + len(named))
         noise = Noise(temperature, truncation, method)
         drawn_by_us = seed is None
         total = count * (len(contexts) if several and contexts is not None else 1)

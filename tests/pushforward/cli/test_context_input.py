@@ -132,7 +132,7 @@ def test_a_block_has_its_own_part_of_the_contexts(tmp_path):
 
 def test_rows_that_hold_their_context_are_read_with_it(tmp_path):
     (tmp_path / "x.csv").write_text("dose,a,kind\n1,2,red\n3,4,7\n")
-    with open_rows(str(tmp_path / "x.csv"), RowLayout.of((1,), ["a"]), 1, context_layout=LAYOUT) as rows:
+    with open_rows(str(tmp_path / "x.csv"), RowLayout.of((1,), ["a"]), context_layout=LAYOUT, block_rows=1) as rows:
         block = rows.read_whole()
     assert block.values.tolist() == [[2], [4]]
     assert block.context.tolist() == [[1, 1, 0], [3, 0, 1]]

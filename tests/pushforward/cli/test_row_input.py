@@ -21,8 +21,8 @@ UNNAMED = RowLayout.of((2,))
 finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.just(float(np.float32(7.038531e-26)))
 
 
-def read(path, layout, block_rows=1000, **options):
-    with open_rows(str(path), layout, block_rows, **options) as rows:
+def read(path, layout, **options):
+    with open_rows(str(path), layout, **options) as rows:
         return rows.read_whole()
 
 
@@ -135,7 +135,7 @@ def test_a_context_that_is_not_there(tmp_path, text, layout, context_layout, wor
 def test_a_context_in_npy_follows_its_row(tmp_path):
     np.save(tmp_path / "rows.npy", np.arange(21.0).reshape(3, 7))
     images = RowLayout.of((2, 3, 1))
-    with open_rows(str(tmp_path / "rows.npy"), images, 2, context_layout=ONE) as rows:
+    with open_rows(str(tmp_path / "rows.npy"), images, context_layout=ONE, block_rows=2) as rows:
         assert rows.total == 3
         block = rows.read_whole()
     assert block.values.shape == (3, 2, 3, 1)
@@ -158,7 +158,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_blocks_keep_their_place(tmp_path):
     path = csv(tmp_path, "a,b\n" + "".join(f"{i},{-i}\n" for i in range(10)))
-    with open_rows(str(path), NAMED, 4) as rows:
+    with open_rows(str(path), NAMED, block_rows=4) as rows:
         assert rows.total is None
         blocks = list(rows.blocks)
     assert [len(block.values) for block in blocks] == [4, 4, 2]
@@ -169,7 +169,7 @@ def test_blocks_keep_their_place(tmp_path):
 def test_a_late_fault_keeps_its_line(tmp_path):
     path = csv(tmp_path, "1,2\n" * 10 + "1,nan\n")
     with pytest.raises(InvalidInput, match="line 11"):
-        read(path, NAMED, 4)
+        read(path, NAMED, block_rows=4)
 
 
 @settings(deadline=None)
@@ -178,7 +178,7 @@ def test_csv_there_and_back_is_exact(tmp_path_factory, values, block_rows):
     path = tmp_path_factory.mktemp("csv") / "rows.csv"
     with path.open("wb") as stream:
         CsvWriter(stream, ["a", "b", "log_prob"]).write(values, np.full(len(values), -np.inf, np.float32))
-    assert read(path, NAMED, block_rows).values.view(np.uint32).tolist() == values.view(np.uint32).tolist()
+    assert read(path, NAMED, block_rows=block_rows).values.view(np.uint32).tolist() == values.view(np.uint32).tolist()
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i8", "u1", "?"])
@@ -188,7 +188,7 @@ def test_npy(tmp_path, dtype, event):
     layout = RowLayout.of(event)
     for shape in (values.shape, (len(values), layout.width)):
         np.save(tmp_path / "rows.npy", values.reshape(shape))
-        with open_rows(str(tmp_path / "rows.npy"), layout, 1) as rows:
+        with open_rows(str(tmp_path / "rows.npy"), layout, block_rows=1) as rows:
             assert rows.total == len(values)
             block = rows.read_whole()
         assert block.values.dtype == np.float32
