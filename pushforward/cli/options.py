@@ -30,9 +30,19 @@ def source_options(command: _Command) -> _Command:
 
 def input_options(command: _Command) -> _Command:
     """Add --delimiter."""
-    return click.option("--delimiter", default=",", show_default=True, help="What stands between the cells of CSV.")(
-        command
-    )
+    return click.option(
+        "--delimiter",
+        default=",",
+        show_default=True,
+        callback=_require_delimiter,
+        help="What stands between the cells of CSV.",
+    )(command)
+
+
+def _require_delimiter(context: click.Context, parameter: click.Parameter, value: str) -> str:  # noqa: ARG001  click's signature
+    if len(value) != 1 or value in '"\r\n':
+        raise click.BadParameter("must be one character, and neither a quote nor a line end")
+    return value
 
 
 def output_options(command: _Command) -> _Command:

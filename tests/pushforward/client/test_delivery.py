@@ -154,3 +154,46 @@ def test_jitter_grows_and_is_bounded():
     _, _, pauses = drive([refused(503)] * 13, time, retries=12, timeout=1000)
     assert all(0 <= pause <= min(5.0, 0.1 * 2**k) for k, pause in enumerate(pauses))
     assert len(set(pauses)) == 12
+
+
+class Chosen(Random):
+    """Draws the lower end of an interval, or the upper."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def uniform(self, a: float, b: float) -> float:
+        return a + self.share * (b - a)
+
+
+def test_the_bounds_of_the_pauses_double_up_to_the_longest():
+    _, sends, pauses = drive([refused(503)] * 9, Time(), retries=8, timeout=1000, random=Chosen(1.0))
+    assert len(sends) == 9
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
+    _, _, pauses = drive([refused(503, "2")] * 3, Time(), retries=2, random=Chosen(1.0))
+    assert pauses == pytest.approx([2.1, 2.2])
+
+
+@pytest.mark.parametrize(("retry_after", "tries"), [("29", 2), ("30", 1)])
+def test_a_pause_ends_before_the_deadline(retry_after, tries):
+    events = [refused(503, retry_after), HttpAnswer(200, b"")]
+    _, sends, _ = drive(events, Time(), timeout=30, random=Chosen(0.0))
+    assert len(sends) == tries
+
+
+@pytest.mark.parametrize(("status", "refusal"), [(399, False), (400, True)])
+def test_a_status_of_400_is_a_refusal_and_one_below_is_none(status, refusal):
+    answer, _, _ = drive([refused(status)], Time())
+    assert isinstance(answer, ApiError) == refusal
+
+
+def test_a_date_in_the_past_asks_for_no_pause():
+    error, _, _ = drive([refused(503, "Sun, 09 Sep 2001 01:46:00 GMT")], Time(), retries=0)
+    assert error.retry_after == 0.0
+
+
+@pytest.mark.parametrize("retries", [0, -1])
+def test_no_retries(retries):
+    _, sends, _ = drive([refused(503)] * 3, Time(), retries=retries)
+    assert len(sends) == 1
