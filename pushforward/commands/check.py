@@ -1,4 +1,4 @@
-"""`pushforward check`: whether a bundle may be served, and how exact its graphs are."""
+"""`pushforward check`: the verdict on a bundle, and the parity table of its graphs."""
 
 from __future__ import annotations
 

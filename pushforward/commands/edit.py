@@ -61,33 +61,33 @@ def command(
       pushforward edit digits.csv --direction 8 --strength 0,1,2 --model digits > edited.csv
       pushforward edit rows.csv --from a.csv --to b.csv --strength 0,0.5,1 --model two-moons --png edit.png
     """  # noqa: D301  \b keeps click from joining the lines
-    strengths = _numbers(strength)
+    strengths = _read_numbers(strength)
     if strengths is None:
         raise InvalidInput(f"--strength must be numbers with commas between them, not {strength!r}")
     column = to_float32(strengths, "--strength")
     with open_source(SourceOptions(**where)) as source:
         given = choose_context(context, context_columns, source.context_layout)
         layout = source.layout
-        along = _direction(source, direction, start, end, delimiter)
+        along = _read_direction(source, direction, start, end, delimiter)
         with open_rows(rows, layout, delimiter, given.layout) as read:
             block = read.read_whole()
         x, conditions = block.values, given.for_block(block, read.name)
         given.require_used(len(x), read.name)
         if picture is not None:
-            with locate_errors(read.name, block), _ends_named(start, end):
+            with locate_errors(read.name, block), _name_ends(start, end):
                 how: dict[str, Any] = {"direction": along, "strength": strengths, "context": conditions}
                 drawn = source.picture("edit", **picture.arguments, x=x, **how)
             picture.show(drawn)
             return
         with open_writer(out, form, ["strength", "row", *layout.names, "log_prob"]) as table:
-            with locate_errors(read.name, block), _ends_named(start, end):
+            with locate_errors(read.name, block), _name_ends(start, end):
                 moved = source.edit(x, along, strengths, conditions)
             numbers = np.tile(np.arange(len(x), dtype=np.float32), len(column))
             before = [np.repeat(column, len(x)), numbers]
             table.write(moved.x.reshape(-1, *layout.event_shape), moved.log_prob.reshape(-1), before=before)
 
 
-def _numbers(text: str) -> list[float] | None:
+def _read_numbers(text: str) -> list[float] | None:
     """Numbers with commas between them; None for any other text."""
     try:
         return [parse_number(cell) for cell in text.split(",")]
@@ -95,20 +95,27 @@ def _numbers(text: str) -> list[float] | None:
         return None
 
 
-def _direction(
+def _read_direction(
     source: FlowSource, direction: str | None, start: str | None, end: str | None, delimiter: str
 ) -> str | Float32Array:
-    """What the options mean: a name, a vector ``[D]``, or two rows ``[2, *event]``.
+    """The direction that the options give: a name, a vector ``[D]``, or two rows ``[2, *event]``.
 
-    A name that is a number is a name: the shipped digits have a direction "8".
+    A name may look like a number: the shipped digits have a direction "8".
+
+    Args:
+        source: the flow.
+        direction: of --direction.
+        start: of --from.
+        end: of --to.
+        delimiter: of CSV in the files of --from and --to.
 
     Raises:
-        InvalidInput: they mean none or two, or one that does not fit the flow.
+        InvalidInput: they give none or two, or one that does not fit the flow.
     """
     width = source.layout.width
     if direction is not None and start is None and end is None:
-        numbers = None if direction in source.directions else _numbers(direction)
-        # one number is a vector only where the latent space has one axis: elsewhere it is a name mistyped
+        numbers = None if direction in source.directions else _read_numbers(direction)
+        # One number is a vector only where the latent space has one axis. Elsewhere it is a name mistyped.
         if numbers is None or (len(numbers) == 1 and width > 1):
             return direction
         if len(numbers) != width:
@@ -116,10 +123,10 @@ def _direction(
         return to_float32(numbers, "--direction")
     if direction is not None or start is None or end is None:
         raise InvalidInput("the direction is --direction, or --from and --to together: give one of them")
-    return np.concatenate([_one(source, path, delimiter) for path in (start, end)])
+    return np.concatenate([_read_one_row(source, path, delimiter) for path in (start, end)])
 
 
-def _one(source: FlowSource, path: str, delimiter: str) -> Float32Array:
+def _read_one_row(source: FlowSource, path: str, delimiter: str) -> Float32Array:
     with open_rows(path, source.layout, delimiter) as rows:
         values = rows.read_whole().values
     if len(values) != 1:
@@ -128,8 +135,8 @@ def _one(source: FlowSource, path: str, delimiter: str) -> Float32Array:
 
 
 @contextmanager
-def _ends_named(*files: str | None) -> Iterator[None]:
-    """Say of an error about the row of --from or --to which file it is: it is no row of the input."""
+def _name_ends(*files: str | None) -> Iterator[None]:
+    """Name the file in an error about the row of --from or --to, which is no row of the input."""
     try:
         yield
     except PushforwardError as error:

@@ -99,7 +99,7 @@ def command(
         drawn_by_us = seed is None
         total = count * (len(contexts) if several and contexts is not None else 1)
         with open_writer(out, form, [*named, *layout.names, "log_prob"]) as table, show_progress(total) as done:
-            for part, start, rows in _pieces(contexts, count, size):
+            for part, start, rows in _cut(contexts, count, size):
                 drawn = source.sample(rows, seed, offset + start, noise, part)
                 seed = drawn.seed
                 x = drawn.x.reshape(-1, *layout.event_shape)
@@ -110,7 +110,7 @@ def command(
         click.echo(f"seed {seed}", err=True)
 
 
-def _pieces(contexts: Float32Array | None, count: int, size: int) -> Iterator[tuple[Float32Array | None, int, int]]:
+def _cut(contexts: Float32Array | None, count: int, size: int) -> Iterator[tuple[Float32Array | None, int, int]]:
     """Contexts, first row and number of rows of each piece of at most `size` rows: several contexts, or part of one."""
     if contexts is None or contexts.ndim == 1:
         groups: Sequence[Float32Array | None] = [contexts]
