@@ -114,7 +114,9 @@ class FlowSource(Protocol):
         """Log-densities ``[n]`` of rows ``[n, *event]``, in nats; -inf outside the support."""
         ...
 
-    def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> SampleResult:
+    def sample(
+        self, n: int, *, seed: int | None, offset: int, noise: Noise, context: Float32Array | None
+    ) -> SampleResult:
         """Draw rows of a seed.
 
         Args:
@@ -129,6 +131,7 @@ class FlowSource(Protocol):
     def interpolate(
         self,
         points: Float32Array,
+        *,
         space: Space,
         steps: int,
         path: PathKind | None,
@@ -148,7 +151,12 @@ class FlowSource(Protocol):
         ...
 
     def edit(
-        self, x: Float32Array, direction: str | Float32Array, strength: Sequence[float], context: Float32Array | None
+        self,
+        x: Float32Array,
+        direction: str | Float32Array,
+        strength: Sequence[float],
+        *,
+        context: Float32Array | None,
     ) -> EditResult:
         """Move rows along a direction of latent space.
 
@@ -263,17 +271,29 @@ class _LocalFlow:
 
         return run_now(self._flow.log_prob(x, _context_rows(context))).log_prob
 
-    def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> SampleResult:
+    def sample(
+        self, n: int, *, seed: int | None, offset: int, noise: Noise, context: Float32Array | None
+    ) -> SampleResult:
         from service.plan import run_now
 
         seed = secrets.randbits(DRAWN_SEED_BITS) if seed is None else seed
-        temperature, truncation, method = noise
-        samples = run_now(self._flow.sample(n, seed, offset, temperature, context, truncation, method))
+        samples = run_now(
+            self._flow.sample(
+                n,
+                seed,
+                offset,
+                context=context,
+                temperature=noise.temperature,
+                truncation=noise.truncation,
+                method=noise.method,
+            )
+        )
         return SampleResult(samples.x, samples.log_prob, seed)
 
     def interpolate(
         self,
         points: Float32Array,
+        *,
         space: Space,
         steps: int,
         path: PathKind | None,
@@ -283,11 +303,18 @@ class _LocalFlow:
         from service.engine.verbs.interpolate import interpolate
         from service.plan import run_now
 
-        walk = run_now(interpolate(self._flow, points, steps, path, space, context, spacing))
+        walk = run_now(
+            interpolate(self._flow, points, steps=steps, path=path, space=space, context=context, spacing=spacing)
+        )
         return PathResult(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
 
     def edit(
-        self, x: Float32Array, direction: str | Float32Array, strength: Sequence[float], context: Float32Array | None
+        self,
+        x: Float32Array,
+        direction: str | Float32Array,
+        strength: Sequence[float],
+        *,
+        context: Float32Array | None,
     ) -> EditResult:
         from service.engine.verbs.edits import edit
         from service.plan import run_now
@@ -329,13 +356,24 @@ class _ServedFlow:
     def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
         return self._client.log_prob(x, context=context)
 
-    def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> SampleResult:
-        samples = self._client.sample(n, seed=seed, offset=offset, context=context, **noise._asdict())
+    def sample(
+        self, n: int, *, seed: int | None, offset: int, noise: Noise, context: Float32Array | None
+    ) -> SampleResult:
+        samples = self._client.sample(
+            n,
+            seed=seed,
+            offset=offset,
+            context=context,
+            temperature=noise.temperature,
+            truncation=noise.truncation,
+            method=noise.method,
+        )
         return SampleResult(samples.x, samples.log_prob, samples.seed)
 
     def interpolate(
         self,
         points: Float32Array,
+        *,
         space: Space,
         steps: int,
         path: PathKind | None,
@@ -347,7 +385,12 @@ class _ServedFlow:
         return PathResult(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
 
     def edit(
-        self, x: Float32Array, direction: str | Float32Array, strength: Sequence[float], context: Float32Array | None
+        self,
+        x: Float32Array,
+        direction: str | Float32Array,
+        strength: Sequence[float],
+        *,
+        context: Float32Array | None,
     ) -> EditResult:
         found = self._client.edit(x, direction, strength, context=context)
         return EditResult(found.x, found.log_prob)

@@ -81,7 +81,7 @@ def command(
             return
         with open_writer(out, form, ["strength", "row", *layout.names, "log_prob"]) as table:
             with locate_errors(read.name, block), _name_ends(start, end):
-                moved = source.edit(x, along, strengths, conditions)
+                moved = source.edit(x, along, strengths, context=conditions)
             numbers = np.tile(np.arange(len(x), dtype=np.float32), len(column))
             before = [np.repeat(column, len(x)), numbers]
             table.write(moved.x.reshape(-1, *layout.event_shape), moved.log_prob.reshape(-1), before=before)

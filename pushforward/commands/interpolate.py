@@ -88,5 +88,7 @@ def command(
             if len(block.values) < 2:
                 raise InvalidInput(f"a path needs at least two points, and {rows.name} has one")
             with locate_errors(rows.name, block):
-                walk = source.interpolate(block.values, space, steps, path, spacing, one)
+                walk = source.interpolate(
+                    block.values, space=space, steps=steps, path=path, spacing=spacing, context=one
+                )
             table.write(walk.x, walk.log_prob, walk.round_trip_error, before=[walk.t])

@@ -100,7 +100,7 @@ def command(
         total = count * (len(contexts) if several and contexts is not None else 1)
         with open_writer(out, form, [*named, *layout.names, "log_prob"]) as table, show_progress(total) as done:
             for part, start, rows in _cut(contexts, count, size):
-                drawn = source.sample(rows, seed, offset + start, noise, part)
+                drawn = source.sample(rows, seed=seed, offset=offset + start, noise=noise, context=part)
                 seed = drawn.seed
                 x = drawn.x.reshape(-1, *layout.event_shape)
                 before = [] if part is None or not several else [*np.repeat(part, rows, axis=0).T]
