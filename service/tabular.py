@@ -67,7 +67,7 @@ class Header:
         return [name for name in wanted if counts[name] > 1]
 
     def place(self, name: str) -> int:
-        """Which column has a name, counted from 0.
+        """The place of the column with a name, counted from 0.
 
         Raises:
             KeyError: none has it.

@@ -1,4 +1,4 @@
-"""The cases of the rule of `service.tabular`: whoever reads tables of text is held against them."""
+"""The cases of the rule of `service.tabular`. Every reader of tables of text is held against them."""
 
 from __future__ import annotations
 
@@ -91,6 +91,6 @@ REFUSED: dict[str, str] = {
     "names in upper case": "a,B|1,2|3,4|",
     "another delimiter": "a;b|1;2|3;4|",
 }
-"""What is no table of columns a and b."""
+"""Texts that are no table of columns a and b."""
 
 LINE_ENDS = ("\n", "\r\n", "\r")

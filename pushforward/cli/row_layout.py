@@ -53,7 +53,7 @@ class ClassColumn:
         return next(equal, None)
 
     def describe_unknown(self, text: str) -> str:
-        """What to say of a cell that holds no known class."""
+        """The error of a cell that holds no known class, in words."""
         count = len(self.classes)
         more = f" and {count - _CLASSES_SHOWN} more" if count > _CLASSES_SHOWN else ""
         return (
@@ -63,7 +63,7 @@ class ClassColumn:
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """What a row must look like.
+    """The layout of a row: its shape, and the names of its values.
 
     Args:
         event_shape: the shape of one row, ``[D]`` or ``[H, W, C]``.

@@ -43,7 +43,7 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class _HttpxConnection:
-    """What both connections have in common.
+    """The parts that both connections share.
 
     Args:
         base_url: the server's address.

@@ -20,7 +20,7 @@ from pushforward.client.requests import FlowChoice, post_request
 __all__ = ["FIRST_ROWS", "Method", "Noise", "SampleBlocks"]
 
 Method = Literal["random", "sobol"]
-"""How the rows of a seed are spread."""
+"""The way in which the rows of a seed are spread."""
 
 FIRST_ROWS: Final = 256
 """So many samples are asked for at first. Their answer tells how wide an event is, and so how many fit the next."""
@@ -43,7 +43,7 @@ class Noise(NamedTuple):
 class SampleBlocks(AsyncIterator[Samples]):
     """Samples in consecutive blocks, one request each. The first answer fixes flow and seed for the rest.
 
-    Row i of a seed is one value whatever it is asked with, so that a block whose answer broke off is asked for again.
+    Row i of a seed is one value in every answer, so that a block whose answer broke off is asked for again.
 
     Args:
         ask: sends a request and gives the JSON object of its answer.

@@ -19,7 +19,7 @@ from service.tabular import NotCsv, parse_number, read_heading, read_lines, spli
 __all__ = ["Csv"]
 
 _PLAIN: Final = b"0123456789+-.eE, \t\n"
-"""What a table holds that is JSON but for its brackets."""
+"""The bytes of a table that is JSON but for its brackets."""
 
 _BLOCK: Final = 1 << 12
 """Rows that are read at once, so that other threads have their turn."""

@@ -1,4 +1,4 @@
-"""What the command line reads as the context of rows."""
+"""The context of rows, as the command line reads it."""
 
 from __future__ import annotations
 
