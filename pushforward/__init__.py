@@ -1,4 +1,4 @@
-"""The front door: what a person types and imports. Imports no torch and starts no server.
+"""Pushforward: the client in Python, and the command line. Imports no torch and starts no server.
 
 ::
 

@@ -17,6 +17,7 @@ ALLOWED = {
     "service": set(),
     "service.errors": set(),
     "service.plan": set(),
+    "service.tabular": set(),
     "service.exchange": {"service.plan"},
     "service.guard": {"service.errors"},
     "service.bundle": {"service.errors"},
@@ -50,7 +51,7 @@ ALLOWED = {
         "service.errors",
         "service.plan",
     },
-    "service.api.codecs": {"service.errors", "service.exchange", "service.plan"},
+    "service.api.codecs": {"service.errors", "service.exchange", "service.plan", "service.tabular"},
     "service.api.native": {
         "service.api.codecs",
         "service.bundle",
@@ -139,6 +140,7 @@ ALLOWED = {
         "service.errors",
         "service.pictures",
         "service.plan",
+        "service.tabular",
     },
     "pushforward.commands": {
         "models",
@@ -153,6 +155,7 @@ ALLOWED = {
         "service.plan",
         "service.process",
         "service.settings",
+        "service.tabular",
     },
 }
 

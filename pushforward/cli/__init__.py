@@ -1,6 +1,6 @@
 """The command line: `pushforward COMMAND`.
 
-The commands themselves lie in `pushforward.commands`; here is what they share.
+The commands themselves lie in `pushforward.commands`. This package holds what they share.
 """
 
 from pushforward.cli.group import COMMANDS, cli, main

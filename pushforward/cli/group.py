@@ -1,4 +1,4 @@
-"""The command line: `pushforward COMMAND`. Each command lives in a module of `pushforward.commands`.
+"""The group of commands: `pushforward COMMAND`. Each command is a module of `pushforward.commands`.
 
 A command's module is imported when the command is named, so that `pushforward logprob` does not wait for torch,
 nor `pushforward --help` for the server.

@@ -1,7 +1,7 @@
 """The client: a served flow as NumPy functions.
 
-`Client` is for code that blocks, `AsyncClient` for code that does not. Both are fetched when they are first used: the
-command line lives without httpx where it runs a bundle on the spot.
+`Client` is for code that blocks, `AsyncClient` for code that does not. Both are imported when they are first used: the
+command line needs no httpx where it runs a bundle in its own process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the client gives back: frozen records of NumPy arrays, read from the server's JSON.
+"""The answers of the client: frozen records of NumPy arrays, read from the server's JSON.
 
 ``np.asarray(answer)`` is the answer's main array: x of a sample, log_prob of scores, z of an encoding. Imports
 neither httpx nor the server.
@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pushforward.client.arrays import Float32Array, read_numbers
 from pushforward.client.errors import UnexpectedAnswer
-from pushforward.client.latent_answers import Edited, Importance, Trace, TracedStep, Weights
 from pushforward.client.payload import (
+    ArrayAnswer,
     Payload,
-    Record,
-    array_of,
-    in_support_of,
-    integer_of,
-    log_prob_of,
-    optional_of,
-    who_of,
+    read_identity,
+    read_in_support,
+    read_integer,
+    read_log_prob,
+    read_member,
+    read_optional_member,
 )
 
 __all__ = [
@@ -41,9 +40,11 @@ __all__ = [
     "Weights",
 ]
 
+Float64Array: TypeAlias = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scores(Record):
+class Scores(ArrayAnswer):
     """Log-densities of rows, with what else was asked for.
 
     Args:
@@ -81,24 +82,24 @@ class Scores(Record):
     @classmethod
     def read(cls, payload: Payload) -> Self:
         """Read the answer of ``POST /logprob``."""
-        log_prob = log_prob_of(payload)
+        log_prob = read_log_prob(payload)
         return cls(
-            **who_of(payload),
+            **read_identity(payload),
             log_prob=log_prob,
-            in_support=in_support_of(payload, log_prob),
-            z=optional_of(payload, "z"),
-            log_abs_det_jacobian=optional_of(payload, "log_abs_det_jacobian"),
-            base_log_prob=optional_of(payload, "base_log_prob", null=-math.inf),
-            quantile=optional_of(payload, "quantile"),
-            typicality=optional_of(payload, "typicality", null=math.inf),
-            bits_per_dim=optional_of(payload, "bits_per_dim", null=math.inf),
-            round_trip_error=optional_of(payload, "round_trip_error"),
+            in_support=read_in_support(payload, log_prob),
+            z=read_optional_member(payload, "z"),
+            log_abs_det_jacobian=read_optional_member(payload, "log_abs_det_jacobian"),
+            base_log_prob=read_optional_member(payload, "base_log_prob", null=-math.inf),
+            quantile=read_optional_member(payload, "quantile"),
+            typicality=read_optional_member(payload, "typicality", null=math.inf),
+            bits_per_dim=read_optional_member(payload, "bits_per_dim", null=math.inf),
+            round_trip_error=read_optional_member(payload, "round_trip_error"),
             anomaly=np.asarray(payload["anomaly"], np.bool_) if "anomaly" in payload else None,
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Samples(Record):
+class Samples(ArrayAnswer):
     """Rows drawn from a flow, and their log-densities.
 
     Args:
@@ -124,24 +125,24 @@ class Samples(Record):
     def read(cls, payload: Payload) -> Self:
         """Read the answer of ``GET /sample`` or ``POST /sample``."""
         return cls(
-            **who_of(payload),
-            x=array_of(payload, "x"),
-            log_prob=log_prob_of(payload),
-            seed=integer_of(payload, "seed"),
-            offset=integer_of(payload, "offset"),
-            round_trip_error=optional_of(payload, "round_trip_error"),
+            **read_identity(payload),
+            x=read_member(payload, "x"),
+            log_prob=read_log_prob(payload),
+            seed=read_integer(payload, "seed"),
+            offset=read_integer(payload, "offset"),
+            round_trip_error=read_optional_member(payload, "round_trip_error"),
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Path(Record):
-    """A walk through latent space that passes through every point given; or B of them, with one axis more before T.
+class Path(ArrayAnswer):
+    """A walk through latent space that passes through every point given. B walks have one axis more, before T.
 
     Args:
         model: the flow that answered.
         version: its version.
-        t: float64 ``[T]``, how far along the walk each row is: point k lies at t = k. ``[B, T]`` for several walks that
-            are spaced by arc length.
+        t: float64 ``[T]``, the place of each row along the walk: point k lies at t = k. ``[B, T]`` for several walks
+            that are spaced by arc length.
         z: float32 ``[T, D]``, the latent of each row.
         x: float32 ``[T, *event]``, its data.
         log_prob: float32 ``[T]``, in nats.
@@ -150,7 +151,7 @@ class Path(Record):
 
     _main: ClassVar[str] = "x"
 
-    t: npt.NDArray[np.float64]
+    t: Float64Array
     z: Float32Array
     x: Float32Array
     log_prob: Float32Array
@@ -160,17 +161,17 @@ class Path(Record):
     def read(cls, payload: Payload) -> Self:
         """Read the answer of ``POST /interpolate``."""
         return cls(
-            **who_of(payload),
+            **read_identity(payload),
             t=read_numbers(payload.get("t"), "t"),
-            z=array_of(payload, "z"),
-            x=array_of(payload, "x"),
-            log_prob=log_prob_of(payload),
-            round_trip_error=array_of(payload, "round_trip_error"),
+            z=read_member(payload, "z"),
+            x=read_member(payload, "x"),
+            log_prob=read_log_prob(payload),
+            round_trip_error=read_member(payload, "round_trip_error"),
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Encoded(Record):
+class Encoded(ArrayAnswer):
     """Latents of rows: z = f(x).
 
     Args:
@@ -193,16 +194,159 @@ class Encoded(Record):
     def read(cls, payload: Payload) -> Self:
         """Read the answer of ``POST /encode``."""
         return cls(
-            **who_of(payload),
-            z=array_of(payload, "z"),
-            log_abs_det_jacobian=array_of(payload, "log_abs_det_jacobian"),
-            log_prob=log_prob_of(payload),
-            round_trip_error=optional_of(payload, "round_trip_error"),
+            **read_identity(payload),
+            z=read_member(payload, "z"),
+            log_abs_det_jacobian=read_member(payload, "log_abs_det_jacobian"),
+            log_prob=read_log_prob(payload),
+            round_trip_error=read_optional_member(payload, "round_trip_error"),
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decoded(Record):
+class Edited(ArrayAnswer):
+    """Rows moved along a direction of latent space, strength by strength.
+
+    Args:
+        model: the flow that answered.
+        version: its version.
+        x: float32 ``[S, N, *event]``.
+        z: float32 ``[S, N, D]``, where each was moved to.
+        log_prob: float32 ``[S, N]``, the density at x in nats; -inf outside the support.
+        in_support: bool ``[S, N]``, false where the density is zero.
+    """
+
+    _main: ClassVar[str] = "x"
+
+    x: Float32Array
+    z: Float32Array
+    log_prob: Float32Array
+    in_support: npt.NDArray[np.bool_]
+
+    @classmethod
+    def read(cls, payload: Payload) -> Self:
+        """Read the answer of ``POST /edit``."""
+        log_prob = read_log_prob(payload)
+        return cls(
+            **read_identity(payload),
+            x=read_member(payload, "x"),
+            z=read_member(payload, "z"),
+            log_prob=log_prob,
+            in_support=read_in_support(payload, log_prob),
+        )
+
+
+class TracedStep(NamedTuple):
+    """One step of a chain.
+
+    Args:
+        name: of the step; ``"x"`` for what goes in.
+        value: float32 ``[N, ...]``, the event after it.
+        log_abs_det_jacobian: float32 ``[N]``, its own, in nats.
+    """
+
+    name: str
+    value: Float32Array
+    log_abs_det_jacobian: Float32Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace(ArrayAnswer):
+    """The event after each step of a flow's chain, from x to z.
+
+    Args:
+        model: the flow that answered.
+        version: its version.
+        steps: x itself, then the event after each step, z last; their log-determinants sum to the whole.
+        log_prob: float32 ``[N]``, the density at x in nats; -inf outside the support.
+    """
+
+    _main: ClassVar[str] = "log_prob"
+
+    steps: tuple[TracedStep, ...]
+    log_prob: Float32Array
+
+    @property
+    def log_abs_det_jacobian(self) -> Float32Array:
+        """log|det df/dx| ``[N]`` in nats: the sum over the steps."""
+        total: Float32Array = np.sum([step.log_abs_det_jacobian for step in self.steps], axis=0, dtype=np.float32)
+        return total
+
+    @classmethod
+    def read(cls, payload: Payload) -> Self:
+        """Read the answer of ``POST /trace``."""
+        steps = payload.get("steps")
+        if not isinstance(steps, list) or not all(isinstance(step, dict) and "name" in step for step in steps):
+            raise UnexpectedAnswer("the answer has no list of steps")
+        return cls(
+            **read_identity(payload),
+            steps=tuple(
+                TracedStep(str(step["name"]), read_member(step, "value"), read_member(step, "log_abs_det_jacobian"))
+                for step in steps
+            ),
+            log_prob=read_log_prob(payload),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights(ArrayAnswer):
+    """Self-normalized importance weights of rows, and the measures of their quality.
+
+    Args:
+        model: the flow that answered.
+        version: its version.
+        weights: float64 ``[N]``; their sum is 1.
+        log_weights: float64 ``[N]``; -inf for a weight of zero.
+        ess: the effective sample size, from 1 to N.
+        ess_share: ess / N.
+        pareto_k: the shape of the weights' upper tail; None where it cannot be told.
+        pareto_k_threshold: what it should stay below, with so many rows.
+        verdict: a sentence on their use, which begins with good, more draws, bad, useless or unknown.
+    """
+
+    _main: ClassVar[str] = "weights"
+
+    weights: Float64Array
+    log_weights: Float64Array
+    ess: float
+    ess_share: float
+    pareto_k: float | None
+    pareto_k_threshold: float
+    verdict: str
+
+    @classmethod
+    def read(cls, payload: Payload) -> Self:
+        """Read the answer of ``POST /weights``."""
+        return cls(**read_identity(payload), **_read_weights(payload))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Importance(Weights):
+    """Draws of a flow with their weights for a target.
+
+    Args:
+        x: float32 ``[N, *event]``, the draws.
+        log_prob: float32 ``[N]``, the flow's density at each, in nats.
+        log_target: float64 ``[N]``, the target's log-density at each.
+        seed: of the draws.
+    """
+
+    x: Float32Array
+    log_prob: Float32Array
+    log_target: Float64Array
+    seed: int
+
+    def mean(self, values: npt.ArrayLike) -> Float64Array:
+        """The weighted mean over the draws: the estimate of the target's mean of these values.
+
+        Args:
+            values: ``[N, ...]``, one for each draw; ``self.x`` for the mean of x itself.
+        """
+        found: Float64Array = np.tensordot(self.weights, np.asarray(values, np.float64), axes=1)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded(ArrayAnswer):
     """Data of latents: x = g(z).
 
     Args:
@@ -225,11 +369,11 @@ class Decoded(Record):
     def read(cls, payload: Payload) -> Self:
         """Read the answer of ``POST /decode``."""
         return cls(
-            **who_of(payload),
-            x=array_of(payload, "x"),
-            log_abs_det_jacobian=array_of(payload, "log_abs_det_jacobian"),
-            log_prob=log_prob_of(payload),
-            round_trip_error=optional_of(payload, "round_trip_error"),
+            **read_identity(payload),
+            x=read_member(payload, "x"),
+            log_abs_det_jacobian=read_member(payload, "log_abs_det_jacobian"),
+            log_prob=read_log_prob(payload),
+            round_trip_error=read_optional_member(payload, "round_trip_error"),
         )
 
 
@@ -245,7 +389,7 @@ class ModelInfo:
         default: whether this flow answers where none is named.
         manifest: the bundle's flow.json as JSON gave it, from `Client.model`; None from `Client.models`, which does
             without, and where the server could not read it.
-        payload: all that the server says.
+        payload: the server's whole description.
 
     Raises:
         UnexpectedAnswer: from `event_shape`, `features`, `context_width` and `context_features`, where the server could
@@ -263,34 +407,34 @@ class ModelInfo:
     @property
     def event_shape(self) -> tuple[int, ...]:
         """The shape of one row of x."""
-        return tuple(self._said("event_shape"))
+        return tuple(self._require("event_shape"))
 
     @property
     def context_width(self) -> int:
         """The number of columns of context; 0 for a flow without."""
-        return int(self._said("context_width"))
+        return int(self._require("context_width"))
 
     @property
     def features(self) -> tuple[str, ...]:
         """The columns' names; empty where they have none."""
-        return tuple(feature["name"] for feature in self._said("features"))
+        return tuple(feature["name"] for feature in self._require("features"))
 
     @property
     def context_features(self) -> tuple[str, ...]:
         """The names of the context's columns; empty where they have none."""
-        return tuple(feature["name"] for feature in self._said("context_features"))
+        return tuple(feature["name"] for feature in self._require("context_features"))
 
     @property
     def directions(self) -> tuple[str, ...]:
         """The names of its directions, for `Client.edit`."""
-        return tuple(self._said("directions"))
+        return tuple(self._require("directions"))
 
     @property
     def trace(self) -> tuple[str, ...]:
         """The steps of its chain; empty where the server cannot show them, and `Client.trace` is refused."""
-        return tuple(self._said("trace"))
+        return tuple(self._require("trace"))
 
-    def _said(self, name: str) -> Any:  # noqa: ANN401  a value of JSON
+    def _require(self, name: str) -> Any:  # noqa: ANN401  a value of JSON
         if name not in self.payload:
             raise UnexpectedAnswer(
                 f"the server does not say the {name} of {self.name!r}, whose state is {self.state!r}"
@@ -312,3 +456,24 @@ class ModelInfo:
             )
         except (KeyError, TypeError) as error:
             raise UnexpectedAnswer("the answer does not describe a flow") from error
+
+
+def _read_weights(payload: Payload) -> dict[str, Any]:
+    """The members of `Weights` beside model and version.
+
+    Raises:
+        UnexpectedAnswer: one is missing or of another type.
+    """
+    numbers: dict[str, Any] = {name: payload.get(name) for name in ("ess", "ess_share", "pareto_k")}
+    threshold = payload.get("pareto_k_threshold")
+    verdict = payload.get("verdict")
+    known = all(isinstance(numbers[name], (int, float)) for name in ("ess", "ess_share"))
+    if not known or not isinstance(verdict, str) or not isinstance(numbers["pareto_k"], (int, float, type(None))):
+        raise UnexpectedAnswer("the answer does not say what the weights are worth")
+    return {
+        **numbers,
+        "weights": read_numbers(payload.get("weights"), "weights"),
+        "log_weights": read_numbers(payload.get("log_weights"), "log_weights", null=-math.inf),
+        "pareto_k_threshold": float(threshold) if isinstance(threshold, (int, float)) else -math.inf,
+        "verdict": verdict,
+    }

@@ -1,4 +1,4 @@
-"""Between NumPy and JSON numbers without losing a bit, and without an infinity or a NaN slipping through.
+"""NumPy arrays to JSON numbers and back, without the loss of a bit; a NaN or an infinity is refused.
 
 Imports neither httpx nor the server.
 """
@@ -16,35 +16,34 @@ from service.errors import Reason
 
 __all__ = [
     "Float32Array",
-    "exact_float32",
-    "number_text",
+    "dump_numbers",
     "read_array",
     "read_numbers",
-    "sendable",
+    "restore_float32",
     "to_float32",
-    "to_number",
+    "widen_tie",
 ]
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
-"""What goes in and comes out."""
+"""An array of float32, as the client takes and gives."""
 
-_TEXT_BETWEEN_TWO: Final = np.uint32(0x15AE43FD)
+_TIE_BITS: Final = np.uint32(0x15AE43FD)
 """The bits of 7.038531e-26: of all float32 the only one (with its negative) whose shortest text, read as a float64,
 falls just between two float32. `tests/pushforward/client/test_arrays.py` says how that was found."""
 
 
 def to_float32(values: npt.ArrayLike, name: str) -> Float32Array:
-    """Take what a caller hands in as float32.
+    """Turn the numbers of a caller into float32.
 
     Args:
         values: numbers of any real dtype, in nested lists or an array; float64 is rounded to the nearest float32.
-        name: what the caller calls it, for the error.
+        name: of the argument, for the error.
 
     Returns:
         A C-contiguous array of the same shape.
 
     Raises:
-        InvalidInput: where it is ragged, empty, not of numbers, or a value is NaN, infinite or beyond float32's
+        InvalidInput: the array is ragged, empty or not of numbers, or a value is NaN, infinite or beyond float32's
             range; the row and the column are named.
 
     Example:
@@ -78,18 +77,22 @@ def _not_finite(name: str, given: npt.NDArray[Any], index: tuple[int, ...]) -> R
     return Reason((name, *index), f"{where} = {what} (row {row}, column {column}, counted from 0)", row, column)
 
 
-def sendable(array: Float32Array) -> npt.NDArray[np.floating]:
-    """`array` so that orjson writes each number in a text that any reader of float64 turns into the same float32."""
-    if np.any(array.view(np.uint32) & np.uint32(0x7FFFFFFF) == _TEXT_BETWEEN_TWO):
+def widen_tie(array: Float32Array) -> npt.NDArray[np.floating]:
+    """The array as float64 where it holds the float32 tie, so that its text is read back as the same float32 by anyone.
+
+    orjson writes a float32 as its shortest exact text. A reader that takes the text as a float64 and rounds that to
+    float32 gets the same number of every float32 but one: `_TIE_BITS`, which is written in full as a float64.
+    """
+    if np.any(array.view(np.uint32) & np.uint32(0x7FFFFFFF) == _TIE_BITS):
         return array.astype(np.float64)
     return array
 
 
-def exact_float32(numbers: npt.NDArray[np.float64]) -> Float32Array:
+def restore_float32(numbers: npt.NDArray[np.float64]) -> Float32Array:
     """Round float64 that were read from the shortest texts of float32 back to just those float32.
 
-    Text to float64 to float32 rounds twice. Where the float64 lies exactly between two float32, the second
-    rounding cannot know on which side the text lay; then the neighbour is taken whose own text reads as that float64.
+    From text to float64 to float32, a number is rounded twice. Where the float64 lies exactly between two float32, the
+    second rounding cannot know on which side the text lay; the neighbour is taken whose own text reads as that float64.
 
     Args:
         numbers: any shape, as a JSON or CSV reader gives them.
@@ -98,9 +101,9 @@ def exact_float32(numbers: npt.NDArray[np.float64]) -> Float32Array:
         The same shape; float64 that come from no float32's text are rounded to the nearest.
 
     Example:
-        >>> exact_float32(np.array([0.1]))
+        >>> restore_float32(np.array([0.1]))
         array([0.1], dtype=float32)
-        >>> hex(exact_float32(np.array([7.038531e-26])).view(np.uint32)[0])  # rounded twice it would be 0x15ae43fe
+        >>> hex(restore_float32(np.array([7.038531e-26])).view(np.uint32)[0])  # rounded twice it would be 0x15ae43fe
         '0x15ae43fd'
     """
     with np.errstate(over="ignore"):
@@ -115,34 +118,18 @@ def exact_float32(numbers: npt.NDArray[np.float64]) -> Float32Array:
         other = np.nextafter(flat[doubtful], np.copysign(np.float32(np.inf), missed).astype(np.float32))
     between = np.flatnonzero(other.astype(np.float64) - wanted == missed)
     if between.size:
-        its_text_reads_so = np.array(orjson.loads(number_text(other[between])), np.float64) == wanted[between]
+        its_text_reads_so = np.array(orjson.loads(dump_numbers(other[between])), np.float64) == wanted[between]
         flat[doubtful[between[its_text_reads_so]]] = other[between[its_text_reads_so]]
     return nearest
 
 
-def to_number(text: str) -> float:
-    """Read a number, spaces round it or not. The underscores that Python reads over (``1_000``) are no part of one.
-
-    Raises:
-        ValueError: where it is none.
-    """
-    if "_" in text:
-        raise ValueError(text)
-    return float(text)
-
-
-def number_text(array: npt.NDArray[np.floating]) -> bytes:
-    """`array` as JSON, each float32 as its shortest exact text; what is not finite becomes ``null``."""
+def dump_numbers(array: npt.NDArray[np.floating]) -> bytes:
+    """Write an array as JSON: a float32 as its shortest exact text, a number that is not finite as ``null``."""
     return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def read_array(value: object, name: str, *, null: float | None = None) -> Float32Array:
-    """Read nested lists of JSON numbers that a float32 array was written as; arguments and errors as `read_numbers`."""
-    return exact_float32(read_numbers(value, name, null=null))
-
-
-def read_numbers(value: object, name: str, *, null: float | None = None) -> npt.NDArray[np.float64]:
-    """Read nested lists of JSON numbers.
+    """Read nested lists of JSON numbers as float32.
 
     Args:
         value: what the JSON reader gave.
@@ -150,7 +137,21 @@ def read_numbers(value: object, name: str, *, null: float | None = None) -> npt.
         null: what a JSON null stands for, such as -inf in ``log_prob``; None where there may be none.
 
     Raises:
-        UnexpectedAnswer: where it is not an array of numbers.
+        UnexpectedAnswer: the value is not an array of numbers.
+    """
+    return restore_float32(read_numbers(value, name, null=null))
+
+
+def read_numbers(value: object, name: str, *, null: float | None = None) -> npt.NDArray[np.float64]:
+    """Read nested lists of JSON numbers as float64.
+
+    Args:
+        value: what the JSON reader gave.
+        name: the answer's key, for the error.
+        null: what a JSON null stands for, such as -inf in ``log_prob``; None where there may be none.
+
+    Raises:
+        UnexpectedAnswer: the value is not an array of numbers.
     """
     if not isinstance(value, list):
         raise UnexpectedAnswer(f"the answer's {name!r} is not an array")

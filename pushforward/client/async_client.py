@@ -1,38 +1,44 @@
-"""`AsyncClient`: a served flow as NumPy functions, from asynchronous code. `pushforward.client.client` says more."""
+"""`AsyncClient`: a served flow as NumPy functions, from asynchronous code.
+
+Its calls are those of `pushforward.client.calls`, over a connection that waits for an event loop.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from types import TracebackType
-from typing import Literal, Self, TypeVar, overload
+from typing import Self
 
 import anyio
 import httpx
-import numpy.typing as npt
 
-from pushforward.client.answers import Decoded, Encoded, ModelInfo, Path, Samples, Scores
-from pushforward.client.arrays import Float32Array
-from pushforward.client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
-from pushforward.client.delivery import Answer, Done, Pause, Send, Steps, advance
-from pushforward.client.errors import ClientError
-from pushforward.client.latent_calls import AsyncLatentCalls
-from pushforward.client.picture_calls import AsyncPictureCalls
-from pushforward.client.requests import MAX_VALUES, Method, Noise, Score
+from pushforward.client.calls import MAX_VALUES, Calls
+from pushforward.client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, AsyncConnection
 
 __all__ = ["AsyncClient"]
 
-T = TypeVar("T")
 
-
-class AsyncClient(Connection, AsyncLatentCalls, AsyncPictureCalls):
-    """A Pushforward server, from asynchronous code.
+class AsyncClient(Calls):
+    """A Pushforward server, from asynchronous code. It has the calls of `Client`, to be awaited.
 
     Args:
-        base_url, model, version, timeout, retries, max_values, headers, clock, random: as for `Client`.
+        base_url: the server's address.
+        model: the flow that answers where a call names none; None for the server's default flow.
+        version: its version; None for the newest.
+        timeout: seconds that one request may take, its retries and pauses included.
+        retries: how often at most a request is sent again, after a connection that failed and after 429 and 503
+            (Retry-After is waited for). No other answer is asked for twice.
+        max_values: the bound on the numbers in one request.
+        headers: sent with each request.
         transport: what carries the requests, in the place of the network.
+        clock: gives seconds, for the timeout.
         sleep: waits for seconds, between retries.
+        random: gives the retries' jitter.
+
+    Raises:
+        InvalidInput: `base_url` is no address.
 
     Example::
 
@@ -55,9 +61,20 @@ class AsyncClient(Connection, AsyncLatentCalls, AsyncPictureCalls):
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
         random: Random | None = None,
     ) -> None:
-        super().__init__(base_url, model, version, timeout, retries, max_values, clock, random)
-        self._http = httpx.AsyncClient(base_url=base_url, headers=headers, transport=transport)
-        self._sleep = sleep
+        self.base_url = base_url
+        self._connection = AsyncConnection(
+            base_url, timeout=timeout, headers=headers, transport=transport, clock=clock, sleep=sleep
+        )
+        super().__init__(
+            self._connection,
+            model=model,
+            version=version,
+            timeout=timeout,
+            retries=retries,
+            max_values=max_values,
+            clock=clock,
+            random=random,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,162 +86,4 @@ class AsyncClient(Connection, AsyncLatentCalls, AsyncPictureCalls):
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
-
-    @overload
-    async def log_prob(
-        self,
-        x: npt.ArrayLike,
-        *,
-        context: npt.ArrayLike | None = None,
-        model: str | None = None,
-        version: int | None = None,
-    ) -> Float32Array: ...
-
-    @overload
-    async def log_prob(
-        self,
-        x: npt.ArrayLike,
-        *,
-        returns: Sequence[Score],
-        alarm_rate: float | None = None,
-        context: npt.ArrayLike | None = None,
-        model: str | None = None,
-        version: int | None = None,
-    ) -> Scores: ...
-
-    async def log_prob(
-        self,
-        x: npt.ArrayLike,
-        *,
-        returns: Sequence[Score] | None = None,
-        alarm_rate: float | None = None,
-        context: npt.ArrayLike | None = None,
-        model: str | None = None,
-        version: int | None = None,
-    ) -> Float32Array | Scores:
-        """As `Client.log_prob`."""
-        steps = self._requests.log_prob(x, context, model, version, returns or (), alarm_rate)
-        scores = await self._run(steps)
-        return scores.log_prob if returns is None else scores
-
-    async def sample(
-        self,
-        n: int = 1,
-        *,
-        seed: int | None = None,
-        offset: int = 0,
-        temperature: float = 1.0,
-        truncation: float | None = None,
-        method: Method = "random",
-        round_trip: bool = False,
-        context: npt.ArrayLike | None = None,
-        model: str | None = None,
-        version: int | None = None,
-    ) -> Samples:
-        """As `Client.sample`."""
-        noise = Noise(temperature, truncation, method)
-        steps = self._requests.sample(n, seed, offset, noise, context, model, version, round_trip=round_trip)
-        return await self._run(steps)
-
-    async def stream_sample(
-        self,
-        n: int = 1,
-        *,
-        seed: int | None = None,
-        offset: int = 0,
-        temperature: float = 1.0,
-        truncation: float | None = None,
-        method: Method = "random",
-        round_trip: bool = False,
-        context: npt.ArrayLike | None = None,
-        model: str | None = None,
-        version: int | None = None,
-    ) -> AsyncIterator[Samples]:
-        """As `Client.stream_sample`."""
-        noise = Noise(temperature, truncation, method)
-        blocks = self._requests.blocks(n, seed, offset, noise, context, model, version, round_trip=round_trip)
-        yield await self._run(blocks.following())
-        while blocks.left:
-            yield await self._run(blocks.following())
-
-    async def interpolate(
-        self,
-        points: npt.ArrayLike,
-        *,
-        space: Literal["x", "z"] = "x",
-        steps: int = 11,
-        path: Literal["slerp", "linear"] | None = None,
-        spacing: Literal["parameter", "arc_length"] = "parameter",
-        context: npt.ArrayLike | None = None,
-        model: str | None = None,
-        version: int | None = None,
-    ) -> Path:
-        """As `Client.interpolate`."""
-        return await self._run(self._requests.interpolate(points, space, steps, path, spacing, context, model, version))
-
-    async def encode(
-        self,
-        x: npt.ArrayLike,
-        *,
-        round_trip: bool = False,
-        context: npt.ArrayLike | None = None,
-        model: str | None = None,
-        version: int | None = None,
-    ) -> Encoded:
-        """As `Client.encode`."""
-        return await self._run(self._requests.encode(x, context, model, version, round_trip=round_trip))
-
-    async def decode(
-        self,
-        z: npt.ArrayLike,
-        *,
-        round_trip: bool = False,
-        context: npt.ArrayLike | None = None,
-        model: str | None = None,
-        version: int | None = None,
-    ) -> Decoded:
-        """As `Client.decode`."""
-        return await self._run(self._requests.decode(z, context, model, version, round_trip=round_trip))
-
-    async def models(self) -> list[ModelInfo]:
-        """As `Client.models`."""
-        return await self._run(self._requests.models())
-
-    async def model(self, name: str | None = None, version: int | None = None) -> ModelInfo:
-        """As `Client.model`."""
-        return await self._run(self._requests.described(name, version))
-
-    async def live(self) -> bool:
-        """As `Client.live`."""
-        return await self._run(self._requests.health("live"))
-
-    async def ready(self) -> bool:
-        """As `Client.ready`."""
-        return await self._run(self._requests.health("ready"))
-
-    async def _run(self, steps: Steps[T]) -> T:
-        step = advance(steps)
-        while not isinstance(step, Done):
-            step = advance(steps, await self._outcome(step))
-        return step.value
-
-    async def _outcome(self, step: Send | Pause) -> Answer | ClientError | None:
-        if isinstance(step, Pause):
-            await self._sleep(step.seconds)
-            return None
-        try:
-            return await self._send(step)
-        except httpx.HTTPError as error:
-            return self._failed(error)
-
-    async def _send(self, send: Send) -> Answer:
-        response = await self._http.send(self._built(self._http, send), stream=True)
-        content: list[bytes] = []
-        try:
-            async for chunk in response.aiter_bytes():
-                content.append(chunk)
-                self._in_time(send)
-        finally:
-            await response.aclose()
-        return self._answer(response, content)
+        await self._connection.close()

@@ -1,42 +1,48 @@
 """`Client`: a served flow as NumPy functions, from code that blocks.
 
-It is thin, as `AsyncClient` is: `pushforward.client.requests` says what to ask and reads the answers,
-`pushforward.client.delivery` says when to try again, and what is left is to send bytes over httpx and to wait.
+Each call is run by `pushforward.client.calls`, over a connection that blocks.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from random import Random
 from types import TracebackType
-from typing import Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, overload
 
 import httpx
 import numpy.typing as npt
 
-from pushforward.client.answers import Decoded, Encoded, ModelInfo, Path, Samples, Scores
+from pushforward.client.answers import (
+    Decoded,
+    Edited,
+    Encoded,
+    Importance,
+    ModelInfo,
+    Path,
+    Samples,
+    Scores,
+    Trace,
+    Weights,
+)
 from pushforward.client.arrays import Float32Array
-from pushforward.client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, Connection
-from pushforward.client.delivery import Answer, Done, Pause, Send, Steps, advance
-from pushforward.client.errors import ClientError
-from pushforward.client.latent_calls import LatentCalls
-from pushforward.client.picture_calls import PictureCalls
-from pushforward.client.requests import MAX_VALUES, Method, Noise, Score
+from pushforward.client.calls import MAX_VALUES, Calls, Direction, LogTarget, PictureVerb, ScoreName
+from pushforward.client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, BlockingConnection, run_blocking
+from pushforward.client.sampling import Method
 
 __all__ = ["Client"]
 
-T = TypeVar("T")
 
-
-class Client(Connection, LatentCalls, PictureCalls):
+class Client:
     """A Pushforward server, from code that blocks.
 
-    Arrays go in and come out as float32, bit for bit; float64 that is handed in is rounded to it. Inputs of more than
-    about `max_values` numbers travel in several requests, and come back joined. Safe to share between threads.
+    Arrays go in and come out as float32, bit for bit. float64 is rounded to float32 first. An input of more than about
+    `max_values` numbers travels in several requests, and its answers come back joined. Threads may share a client.
 
     Args:
-        base_url: where the server is.
+        base_url: the server's address.
         model: the flow that answers where a call names none; None for the server's default flow.
         version: its version; None for the newest.
         timeout: seconds that one request may take, its retries and pauses included.
@@ -50,7 +56,7 @@ class Client(Connection, LatentCalls, PictureCalls):
         random: gives the retries' jitter.
 
     Raises:
-        InvalidInput: where `base_url` is no address.
+        InvalidInput: `base_url` is no address.
 
     Example::
 
@@ -74,9 +80,20 @@ class Client(Connection, LatentCalls, PictureCalls):
         sleep: Callable[[float], None] = time.sleep,
         random: Random | None = None,
     ) -> None:
-        super().__init__(base_url, model, version, timeout, retries, max_values, clock, random)
-        self._http = httpx.Client(base_url=base_url, headers=headers, transport=transport)
-        self._sleep = sleep
+        self.base_url = base_url
+        self._connection = BlockingConnection(
+            base_url, timeout=timeout, headers=headers, transport=transport, clock=clock, sleep=sleep
+        )
+        self._calls = Calls(
+            self._connection,
+            model=model,
+            version=version,
+            timeout=timeout,
+            retries=retries,
+            max_values=max_values,
+            clock=clock,
+            random=random,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +105,7 @@ class Client(Connection, LatentCalls, PictureCalls):
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._connection.close()
 
     @overload
     def log_prob(
@@ -105,7 +122,7 @@ class Client(Connection, LatentCalls, PictureCalls):
         self,
         x: npt.ArrayLike,
         *,
-        returns: Sequence[Score],
+        returns: Sequence[ScoreName],
         alarm_rate: float | None = None,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
@@ -116,7 +133,7 @@ class Client(Connection, LatentCalls, PictureCalls):
         self,
         x: npt.ArrayLike,
         *,
-        returns: Sequence[Score] | None = None,
+        returns: Sequence[ScoreName] | None = None,
         alarm_rate: float | None = None,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
@@ -127,7 +144,7 @@ class Client(Connection, LatentCalls, PictureCalls):
         Args:
             x: ``[N, *event]``, or one event; in the units that the flow was fitted in. An array of more than the
                 client's `max_values` numbers is taken as rows along its first axis.
-            returns: what else to give back, such as ``["z", "quantile"]``; an empty list gives `Scores` of
+            returns: the names of further scores, such as ``["z", "quantile"]``; an empty list gives `Scores` of
                 log_prob alone.
             alarm_rate: in (0, 1); a row is an anomaly where at most this share of held-out rows has a log_prob as low.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
@@ -139,11 +156,13 @@ class Client(Connection, LatentCalls, PictureCalls):
 
         Raises:
             InvalidInput: x holds NaN, text or no rows; nothing was sent.
-            ApiError: the server said no.
+            ApiError: the server refused.
             ConnectionFailed, TimedOut: no answer came.
         """
-        steps = self._requests.log_prob(x, context, model, version, returns or (), alarm_rate)
-        scores = self._run(steps)
+        call = self._calls.log_prob(
+            x, returns=returns or (), alarm_rate=alarm_rate, context=context, model=model, version=version
+        )
+        scores = run_blocking(call)
         return scores.log_prob if returns is None else scores
 
     def sample(
@@ -160,7 +179,7 @@ class Client(Connection, LatentCalls, PictureCalls):
         model: str | None = None,
         version: int | None = None,
     ) -> Samples:
-        """Rows drawn from the flow; row i of a seed is one value, whatever n and offset.
+        """Draw rows from the flow. Row i of a seed is one value, whatever n and offset.
 
         Args:
             n: how many rows, at least 1; for each context where there are several.
@@ -179,12 +198,22 @@ class Client(Connection, LatentCalls, PictureCalls):
             `Samples`; x is float32 ``[n, *event]``, or ``[K, n, *event]``.
 
         Raises:
-            ApiError: the server said no.
+            ApiError: the server refused.
             ConnectionFailed, TimedOut: no answer came.
         """
-        noise = Noise(temperature, truncation, method)
-        steps = self._requests.sample(n, seed, offset, noise, context, model, version, round_trip=round_trip)
-        return self._run(steps)
+        call = self._calls.sample(
+            n,
+            seed=seed,
+            offset=offset,
+            temperature=temperature,
+            truncation=truncation,
+            method=method,
+            round_trip=round_trip,
+            context=context,
+            model=model,
+            version=version,
+        )
+        return run_blocking(call)
 
     def stream_sample(
         self,
@@ -200,35 +229,47 @@ class Client(Connection, LatentCalls, PictureCalls):
         model: str | None = None,
         version: int | None = None,
     ) -> Iterator[Samples]:
-        """The rows of `sample` in consecutive blocks of about `max_values` numbers, with no more of them in memory.
+        """Draw rows in consecutive blocks of about `max_values` numbers, with one block in memory at a time.
 
         A block whose answer breaks off is asked for again, as any request is, and row i of a seed is one value from
-        any replica: the blocks are, bit for bit, the rows of one unbroken answer. Whoever stops goes on later with the
-        `seed` of a block, and ``offset=block.offset + len(block.x)``.
+        any replica: the blocks are, bit for bit, the rows of one unbroken answer. A stream that was stopped goes on
+        with the `seed` of a block, and ``offset=block.offset + len(block.x)``.
 
         Args:
-            n: how many rows in all; the rest as for `sample`.
-            seed: see there.
-            offset: see there.
-            temperature: see there.
-            truncation: see there.
-            method: see there.
-            round_trip: see there.
-            context: see there.
-            model: see there.
-            version: see there.
+            n: how many rows in all, at least 1; for each context where there are several.
+            seed: a whole number from 0; None for one that the server draws and names in each block.
+            offset: the number of the first row in the seed's sequence.
+            temperature: scales the standard deviations of a normal base, diagonal one or mixture.
+            truncation: ends a normal base on both sides, after so many standard deviations.
+            method: ``"random"``, or ``"sobol"`` for rows that together are spread more evenly.
+            round_trip: whether to give round_trip_error too; it costs a second run.
+            context: ``[C]``, or ``[K, C]`` for n rows of each of K contexts; None for a flow without.
+            model: the flow's name.
+            version: its version.
 
         Yields:
             `Samples`, each with its own offset; all of one seed.
 
         Raises:
-            As `sample`.
+            InvalidInput: the context holds NaN or text; nothing was sent.
+            ApiError: the server refused.
+            ConnectionFailed, TimedOut: no answer came.
         """
-        noise = Noise(temperature, truncation, method)
-        blocks = self._requests.blocks(n, seed, offset, noise, context, model, version, round_trip=round_trip)
-        yield self._run(blocks.following())
-        while blocks.left:
-            yield self._run(blocks.following())
+        blocks = self._calls.stream_sample(
+            n,
+            seed=seed,
+            offset=offset,
+            temperature=temperature,
+            truncation=truncation,
+            method=method,
+            round_trip=round_trip,
+            context=context,
+            model=model,
+            version=version,
+        )
+        with suppress(StopAsyncIteration):
+            while True:
+                yield run_blocking(blocks.__anext__())
 
     def interpolate(
         self,
@@ -263,10 +304,20 @@ class Client(Connection, LatentCalls, PictureCalls):
 
         Raises:
             InvalidInput: the points hold NaN, text or nothing; nothing was sent.
-            ApiError: the server said no.
+            ApiError: the server refused.
             ConnectionFailed, TimedOut: no answer came.
         """
-        return self._run(self._requests.interpolate(points, space, steps, path, spacing, context, model, version))
+        call = self._calls.interpolate(
+            points,
+            space=space,
+            steps=steps,
+            path=path,
+            spacing=spacing,
+            context=context,
+            model=model,
+            version=version,
+        )
+        return run_blocking(call)
 
     def encode(
         self,
@@ -277,7 +328,7 @@ class Client(Connection, LatentCalls, PictureCalls):
         model: str | None = None,
         version: int | None = None,
     ) -> Encoded:
-        """Latents of rows: z = f(x).
+        """Encode rows as latents: z = f(x).
 
         Args:
             x: ``[N, *event]``, or one event.
@@ -290,9 +341,12 @@ class Client(Connection, LatentCalls, PictureCalls):
             `Encoded`; z is float32 ``[N, D]``.
 
         Raises:
-            As `log_prob`.
+            InvalidInput: the rows hold NaN, text or nothing; nothing was sent.
+            ApiError: the server refused.
+            ConnectionFailed, TimedOut: no answer came.
         """
-        return self._run(self._requests.encode(x, context, model, version, round_trip=round_trip))
+        call = self._calls.encode(x, round_trip=round_trip, context=context, model=model, version=version)
+        return run_blocking(call)
 
     def decode(
         self,
@@ -303,7 +357,7 @@ class Client(Connection, LatentCalls, PictureCalls):
         model: str | None = None,
         version: int | None = None,
     ) -> Decoded:
-        """Data of latents: x = g(z).
+        """Decode latents to data: x = g(z).
 
         Args:
             z: ``[N, D]``, or one latent.
@@ -316,16 +370,187 @@ class Client(Connection, LatentCalls, PictureCalls):
             `Decoded`; x is float32 ``[N, *event]``.
 
         Raises:
-            As `log_prob`.
+            InvalidInput: the rows hold NaN, text or nothing; nothing was sent.
+            ApiError: the server refused.
+            ConnectionFailed, TimedOut: no answer came.
         """
-        return self._run(self._requests.decode(z, context, model, version, round_trip=round_trip))
+        call = self._calls.decode(z, round_trip=round_trip, context=context, model=model, version=version)
+        return run_blocking(call)
+
+    def trace(
+        self,
+        x: npt.ArrayLike | None = None,
+        *,
+        z: npt.ArrayLike | None = None,
+        n: int | None = None,
+        seed: int | None = None,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Trace:
+        """The event after each step of the chain, from x to z, and each step's log-determinant.
+
+        Args:
+            x: ``[N, *event]``, or one event. Without it, z is given, or n and seed.
+            z: latents ``[N, D]``, whose data are followed.
+            n: how many rows to draw and follow.
+            seed: of the rows that are drawn.
+            context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
+            model: the flow's name.
+            version: its version.
+
+        Returns:
+            `Trace`; its steps' log-determinants sum to the whole.
+
+        Raises:
+            InvalidInput: the rows hold NaN, text or nothing; nothing was sent.
+            ApiError: the server refused; the flow may have been exported without its chain.
+            ConnectionFailed, TimedOut: no answer came.
+        """
+        return run_blocking(self._calls.trace(x, z=z, n=n, seed=seed, context=context, model=model, version=version))
+
+    def edit(
+        self,
+        x: npt.ArrayLike,
+        direction: Direction,
+        strength: Sequence[float],
+        *,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Edited:
+        """Move rows along a direction of latent space: f, then z + strength * direction, then g.
+
+        Args:
+            x: ``[N, *event]``, or one event.
+            direction: the name of one of the flow's own (`ModelInfo.directions`), a vector ``[D]``, or two
+                rows of data, ``[2, *event]``, of which strength 1 takes the first onto the second.
+            strength: S numbers; 0 is the round trip.
+            context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
+            model: the flow's name.
+            version: its version.
+
+        Returns:
+            `Edited`; x is float32 ``[S, N, *event]``.
+
+        Raises:
+            InvalidInput: an argument holds NaN or text; nothing was sent.
+            ApiError: the server refused: an unknown direction, with the names that there are, or a zero one.
+            ConnectionFailed, TimedOut: no answer came.
+        """
+        return run_blocking(self._calls.edit(x, direction, strength, context=context, model=model, version=version))
+
+    def weights(
+        self,
+        log_target: npt.ArrayLike,
+        x: npt.ArrayLike | None = None,
+        *,
+        n: int | None = None,
+        seed: int | None = None,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Weights:
+        """Weigh rows for a target whose log-density is known up to a constant: importance weights.
+
+        Args:
+            log_target: ``[N]``, at each row, in nats; -inf where the target is zero.
+            x: ``[N, *event]``, drawn from the flow. Without it, n and seed are given.
+            n: how many rows were drawn.
+            seed: that they were drawn with.
+            context: as for `log_prob`; one row for rows of a seed.
+            model: the flow's name.
+            version: its version.
+
+        Returns:
+            `Weights`, with the effective sample size and the Pareto k-hat.
+
+        Raises:
+            InvalidInput: an argument holds NaN or text; nothing was sent.
+            ApiError: the server refused.
+            ConnectionFailed, TimedOut: no answer came.
+        """
+        call = self._calls.weights(log_target, x, n=n, seed=seed, context=context, model=model, version=version)
+        return run_blocking(call)
+
+    def importance(
+        self,
+        log_target: LogTarget,
+        n: int,
+        seed: int | None = None,
+        *,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Importance:
+        """Draw from the flow and weigh the draws for a target.
+
+        Args:
+            log_target: called once with x ``[n, *event]``; gives the target's log-density at each row ``[n]``, up to
+                a constant, -inf where it is zero.
+            n: how many rows to draw.
+            seed: None for one that the server draws.
+            context: ``[C]``; None for a flow without.
+            model: the flow's name.
+            version: its version.
+
+        Returns:
+            `Importance`: the draws, their weights and the measures of those.
+
+        Raises:
+            InvalidInput: the target gave NaN, or not a number for each row.
+            ApiError: the server refused.
+            ConnectionFailed, TimedOut: no answer came.
+
+        Example::
+
+            found = flow.importance(lambda x: -0.5 * (x**2).sum(axis=1), n=10_000, seed=1)
+            mean = found.mean(found.x)
+        """
+        call = self._calls.importance(log_target, n, seed, context=context, model=model, version=version)
+        return run_blocking(call)
+
+    def picture(
+        self,
+        verb: PictureVerb,
+        *,
+        columns: int | None = None,
+        size: int | None = None,
+        model: str | None = None,
+        version: int | None = None,
+        **arguments: Any,  # noqa: ANN401  of whichever verb it is
+    ) -> bytes:
+        """Draw a verb's answer: a grid or strips of images; a map, a chart or a pair plot of a table.
+
+        Args:
+            verb: ``"logprob"``, ``"sample"``, ``"decode"``, ``"interpolate"`` or ``"edit"``.
+            columns: images in a row of a grid, or columns of a table to show; None for the server to choose.
+            size: in pixels, the longer side of each image, or the side of a chart; None for the server to choose.
+            model: the flow's name.
+            version: its version.
+            arguments: of the verb, by their names in the HTTP API; they travel in one request.
+
+        Returns:
+            A PNG file; the same arguments give the same bytes.
+
+        Raises:
+            InvalidInput: rows hold NaN, text or nothing; nothing was sent.
+            ApiError: the server refused; the picture may be too large.
+            ConnectionFailed, TimedOut: no answer came.
+
+        Example::
+
+            Path("grid.png").write_bytes(flow.picture("sample", n=64, seed=7, columns=8))
+        """
+        call = self._calls.picture(verb, columns=columns, size=size, model=model, version=version, **arguments)
+        return run_blocking(call)
 
     def models(self) -> list[ModelInfo]:
-        """What is served."""
-        return self._run(self._requests.models())
+        """The flows that are served."""
+        return run_blocking(self._calls.models())
 
     def model(self, name: str | None = None, version: int | None = None) -> ModelInfo:
-        """One flow, as the server describes it: its newest version, or the one given.
+        """Describe one flow: its newest version, or the one given.
 
         Args:
             name: the flow's name; None for the client's own, or the server's default.
@@ -334,38 +559,12 @@ class Client(Connection, LatentCalls, PictureCalls):
         Raises:
             NotFound: there is no such flow or version.
         """
-        return self._run(self._requests.described(name, version))
+        return run_blocking(self._calls.model(name, version))
 
     def live(self) -> bool:
-        """Whether the server's process answers; false where none does. Asks once."""
-        return self._run(self._requests.health("live"))
+        """Whether the server's process answers. One request is sent."""
+        return run_blocking(self._calls.live())
 
     def ready(self) -> bool:
-        """Whether the server is ready to serve every flow; false too where none answers. Asks once."""
-        return self._run(self._requests.health("ready"))
-
-    def _run(self, steps: Steps[T]) -> T:
-        step = advance(steps)
-        while not isinstance(step, Done):
-            step = advance(steps, self._outcome(step))
-        return step.value
-
-    def _outcome(self, step: Send | Pause) -> Answer | ClientError | None:
-        if isinstance(step, Pause):
-            self._sleep(step.seconds)
-            return None
-        try:
-            return self._send(step)
-        except httpx.HTTPError as error:
-            return self._failed(error)
-
-    def _send(self, send: Send) -> Answer:
-        response = self._http.send(self._built(self._http, send), stream=True)
-        content: list[bytes] = []
-        try:
-            for chunk in response.iter_bytes():
-                content.append(chunk)
-                self._in_time(send)
-        finally:
-            response.close()
-        return self._answer(response, content)
+        """Whether the server is ready to serve every flow; false where none answers. One request is sent."""
+        return run_blocking(self._calls.ready())

@@ -1,19 +1,19 @@
-"""What the client raises: one class for each thing that a caller would handle differently.
+"""The errors of the client: one class for each failure that a caller would handle differently.
 
 ::
 
     service.errors.PushforwardError
     └── ClientError
-        ├── InvalidInput (and ValueError)   what was handed in cannot be sent: a NaN, text, no rows
+        ├── InvalidInput (and ValueError)   an argument cannot be sent: a NaN, text, no rows
         ├── ConnectionFailed                no answer came: refused, reset, no such host
         ├── TimedOut                        no answer came in the time that the client allows
         ├── UnexpectedAnswer                an answer came, and it is not one of Pushforward's
-        └── ApiError                        the server said no: status, code, detail, errors
+        └── ApiError                        the server refused: status, code, detail, errors
             ├── InvalidRequest              400, 405, 406, 408, 415, 422
             ├── NotAuthorized               401, 403
             ├── NotFound                    404
             ├── TooLarge                    413, 431
-            ├── Overloaded                  429: come again, after `retry_after` seconds
+            ├── Overloaded                  429: to be sent again after `retry_after` seconds
             ├── Unavailable                 503: loading, draining, or the engine is down
             ├── DeadlineExceeded            504 (and TimedOut): the server gave up in time
             └── ServerFailed                any other 5xx
@@ -51,13 +51,13 @@ __all__ = [
 
 
 class ClientError(PushforwardError):
-    """The root of what `pushforward.Client` raises on purpose."""
+    """The root of the errors that `pushforward.Client` raises on purpose."""
 
     code = "client_error"
 
 
 class InvalidInput(ClientError, ValueError):
-    """What was handed to the client cannot be sent; nothing was."""
+    """An argument of a call cannot be sent; nothing was."""
 
     code = "invalid_input"
 
@@ -81,14 +81,14 @@ class UnexpectedAnswer(ClientError):
 
 
 class ApiError(ClientError):
-    """The server's refusal, as its problem document says it.
+    """The server's refusal, as its problem document has it.
 
     Args:
         status: the HTTP status.
         code: the server's stable code, such as ``"wrong_shape"``; ``"http_<status>"`` where it gave none.
         detail: the server's sentence.
         errors: each single fault, with the row and column where it belongs to one.
-        retry_after: seconds after which the server asks to come again; None where it does not say.
+        retry_after: seconds after which the server asks for another try; None where it does not say.
     """
 
     code: str  # type: ignore[misc]  # one for a class everywhere else; here the server says which
@@ -142,7 +142,7 @@ class DeadlineExceeded(ApiError, TimedOut):
 
 
 class ServerFailed(ApiError):
-    """The server failed at something that it should not fail at."""
+    """The server failed by a fault of its own."""
 
 
 _BY_STATUS: Final[Mapping[int, type[ApiError]]] = {

@@ -1,4 +1,4 @@
-"""What every answer is read with: a record that stands for one array, and the readers of the server's JSON.
+"""The JSON object of an answer: the readers of its members, and the record that stands for one array.
 
 Imports neither httpx nor the server.
 """
@@ -18,16 +18,16 @@ from pushforward.client.arrays import Float32Array, read_array
 from pushforward.client.errors import UnexpectedAnswer
 
 __all__ = [
-    "AnswerT",
+    "ArrayAnswer",
+    "ArrayAnswerT",
     "Payload",
-    "Record",
-    "array_of",
-    "in_support_of",
-    "integer_of",
-    "join",
-    "log_prob_of",
-    "optional_of",
-    "who_of",
+    "join_answers",
+    "read_identity",
+    "read_in_support",
+    "read_integer",
+    "read_log_prob",
+    "read_member",
+    "read_optional_member",
 ]
 
 Payload = Mapping[str, Any]
@@ -35,8 +35,13 @@ Payload = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Record:
-    """An answer that stands for one array where NumPy wants one."""
+class ArrayAnswer:
+    """An answer that stands for one array where NumPy wants one.
+
+    Args:
+        model: the flow that answered.
+        version: its version.
+    """
 
     _main: ClassVar[str]
 
@@ -52,15 +57,15 @@ class Record:
         return len(main)
 
 
-AnswerT = TypeVar("AnswerT", bound=Record)
+ArrayAnswerT = TypeVar("ArrayAnswerT", bound=ArrayAnswer)
 
 
-def join(parts: Sequence[AnswerT], axis: int = 0) -> AnswerT:
-    """Put the answers to consecutive pieces of one input together.
+def join_answers(parts: Sequence[ArrayAnswerT], axis: int = 0) -> ArrayAnswerT:
+    """Join the answers to consecutive pieces of one input.
 
     Args:
         parts: at least one, in order.
-        axis: where the rows are.
+        axis: of the rows.
 
     Returns:
         One answer: arrays joined along `axis`, everything else from the first part.
@@ -76,38 +81,66 @@ def join(parts: Sequence[AnswerT], axis: int = 0) -> AnswerT:
     return dataclasses.replace(first, **arrays)
 
 
-def who_of(payload: Payload) -> dict[str, Any]:
-    """Which flow gave an answer: model and version."""
+def read_identity(payload: Payload) -> dict[str, Any]:
+    """The flow that gave an answer: model and version.
+
+    Raises:
+        UnexpectedAnswer: the answer does not say.
+    """
     model = payload.get("model")
     if not isinstance(model, str):
         raise UnexpectedAnswer("the answer does not say which model gave it")
-    return {"model": model, "version": integer_of(payload, "version")}
+    return {"model": model, "version": read_integer(payload, "version")}
 
 
-def integer_of(payload: Payload, name: str) -> int:
-    """A whole number of an answer."""
+def read_integer(payload: Payload, name: str) -> int:
+    """An integer of an answer.
+
+    Raises:
+        UnexpectedAnswer: the answer has none of this name.
+    """
     value = payload.get(name)
     if not isinstance(value, int):
         raise UnexpectedAnswer(f"the answer has no integer {name!r}")
     return value
 
 
-def array_of(payload: Payload, name: str) -> Float32Array:
-    """An array of an answer."""
+def read_member(payload: Payload, name: str) -> Float32Array:
+    """An array of an answer.
+
+    Raises:
+        UnexpectedAnswer: the answer has no array of this name.
+    """
     return read_array(payload.get(name), name)
 
 
-def optional_of(payload: Payload, name: str, null: float | None = None) -> Float32Array | None:
-    """An array of an answer that may be without; None where it is. `null` as in `read_array`."""
+def read_optional_member(payload: Payload, name: str, null: float | None = None) -> Float32Array | None:
+    """An array that an answer may be without.
+
+    Args:
+        payload: of the answer.
+        name: of the array.
+        null: what a JSON null stands for; None where there may be none.
+
+    Returns:
+        None where the answer is without.
+
+    Raises:
+        UnexpectedAnswer: what has this name is no array.
+    """
     return read_array(payload[name], name, null=null) if name in payload else None
 
 
-def log_prob_of(payload: Payload) -> Float32Array:
-    """An answer's log_prob, -inf where the density is zero."""
+def read_log_prob(payload: Payload) -> Float32Array:
+    """An answer's log_prob, -inf where the density is zero.
+
+    Raises:
+        UnexpectedAnswer: the answer has none.
+    """
     return read_array(payload.get("log_prob"), "log_prob", null=-math.inf)
 
 
-def in_support_of(payload: Payload, log_prob: Float32Array) -> npt.NDArray[np.bool_]:
-    """The server's own word where it gives one: it does whenever one row is outside."""
-    said = payload.get("in_support")
-    return ~np.isneginf(log_prob) if said is None else np.asarray(said, np.bool_)
+def read_in_support(payload: Payload, log_prob: Float32Array) -> npt.NDArray[np.bool_]:
+    """Whether each row is inside the support; the answer says so itself where one row is outside."""
+    member = payload.get("in_support")
+    return ~np.isneginf(log_prob) if member is None else np.asarray(member, np.bool_)

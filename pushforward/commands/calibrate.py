@@ -9,12 +9,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pushforward.cli.layout import Block
-from pushforward.cli.options import place_named
-from pushforward.cli.sources import bundle_folder
+from pushforward.cli.flow_sources import find_bundle
+from pushforward.cli.next_version import RowOptions, choose_repository, make_next_manifest, out_option, read_whole
+from pushforward.cli.row_layout import RowBlock, locate_errors
 from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
-from pushforward.commands._versions import RowOptions, next_manifest, out_option, read_whole, repository_of
 
 __all__ = ["command"]
 
@@ -50,13 +49,13 @@ def command(
     from service.engine.registry import load_flow
     from service.plan import run_now
 
-    folder = bundle_folder(bundle)
+    folder = find_bundle(bundle)
     checked = read_bundle(folder)
     manifest = checked.manifest
-    repository = repository_of(folder, manifest, out)
+    repository = choose_repository(folder, manifest, out)
     options = RowOptions(delimiter=delimiter, context=context, context_columns=context_columns)
     rows = read_whole(manifest, data, options)
-    with place_named(rows.name, rows.block):
+    with locate_errors(rows.name, rows.block):
         flow = load_flow(checked)
         log_prob = run_now(flow.log_prob(rows.block.values, rows.context)).log_prob
     _require_finite(log_prob, rows.block, rows.name)
@@ -66,7 +65,7 @@ def command(
         version=manifest.version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    anew = next_manifest(manifest, repository).model_copy(
+    anew = make_next_manifest(manifest, repository).model_copy(
         update={
             "calibration": calibrate(log_prob),
             "provenance": manifest.provenance.model_copy(update={"recalibration": source}),
@@ -78,7 +77,7 @@ def command(
     click.echo(f"version {manifest.version}: {before.rows} rows, {_said(before.mean, before.standard_error)}")
 
 
-def _require_finite(log_prob: Float32Array, block: Block, name: str) -> None:
+def _require_finite(log_prob: Float32Array, block: RowBlock, name: str) -> None:
     """Rows outside the support have no place on the scale, and two rows at least are needed for one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`pushforward check`: whether a bundle may be served, and how exact its graphs are."""
+"""`pushforward check`: the verdict on a bundle, and the parity table of its graphs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def command(bundle: Path) -> None:
     A folder that is called NAME/VERSION must hold that version of that flow, as a server demands. A bundle in any other
     folder is checked too, and the place is told where a server would find it.
     """
-    from pushforward.cli.sources import bundle_folder
+    from pushforward.cli.flow_sources import find_bundle
     from service.bundle.store import check_identity, identity_of_folder, read_bundle
     from service.engine.canary import measure_parity
     from service.errors import ParityFailed, Reason
 
-    folder = bundle_folder(bundle)
+    folder = find_bundle(bundle)
     checked = read_bundle(folder)
     manifest = checked.manifest
     place = identity_of_folder(folder)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 import click
 import numpy as np
 
-from pushforward.cli.options import place_named
-from pushforward.cli.sources import bundle_folder
+from pushforward.cli.flow_sources import find_bundle
+from pushforward.cli.next_version import RowOptions, choose_repository, make_next_manifest, out_option, read_whole
+from pushforward.cli.row_layout import locate_errors
 from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
-from pushforward.commands._versions import RowOptions, next_manifest, out_option, read_whole, repository_of
 
 if TYPE_CHECKING:
     from service.engine.verbs.flow import ServedFlow
@@ -64,10 +64,10 @@ def command(
     if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable() or "," in name:
         expected = f"1 to {_LONGEST_NAME} printable characters without a comma"
         raise InvalidInput(f"--name must be {expected}, not {name[:80]!r}")
-    folder = bundle_folder(bundle)
+    folder = find_bundle(bundle)
     checked = read_bundle(folder)
     manifest = checked.manifest
-    repository = repository_of(folder, manifest, out)
+    repository = choose_repository(folder, manifest, out)
     flow = load_flow(checked)
     options = RowOptions(delimiter=delimiter, context=context, context_columns=context_columns)
     towards, away = (_latents(flow, file, options) for file in (positive, negative))
@@ -76,7 +76,7 @@ def command(
         raise InvalidInput("the two kinds of rows have the same mean latent: there is no direction between them")
     known = dict(manifest.directions)
     kept = "replaced" if name in known else "added"
-    anew = next_manifest(manifest, repository).model_copy(update={"directions": {**known, name: found.tolist()}})
+    anew = make_next_manifest(manifest, repository).model_copy(update={"directions": {**known, name: found.tolist()}})
     where = repository.install_next(anew, checked.files())
     click.echo(
         f"{manifest.name} version {where.name}: {name!r} {kept}, of length {np.linalg.norm(found):.3f}, "
@@ -100,7 +100,7 @@ def _latents(flow: ServedFlow, file: str, options: RowOptions) -> Float32Array:
     from service.plan import run_now
 
     rows = read_whole(flow.manifest, file, options)
-    with place_named(rows.name, rows.block):
+    with locate_errors(rows.name, rows.block):
         encoded = run_now(flow.encode(rows.block.values, rows.context))
     outside = np.flatnonzero(np.isneginf(encoded.log_prob))
     if outside.size:

@@ -9,15 +9,17 @@ from typing import Any
 import click
 import numpy as np
 
-from pushforward.cli.conditions import context_options, given_context
-from pushforward.cli.options import block_rows, input_options, output_options, place_named, source_options
-from pushforward.cli.preview import Wanted, picture_options
-from pushforward.cli.rows import open_rows
-from pushforward.cli.sources import Source, SourceOptions, open_source
-from pushforward.cli.tables import Format, open_table
-from pushforward.client.arrays import Float32Array, to_float32, to_number
+from pushforward.cli.context_input import choose_context, context_options
+from pushforward.cli.flow_sources import FlowSource, SourceOptions, open_source
+from pushforward.cli.options import input_options, output_options, source_options
+from pushforward.cli.picture_options import PictureRequest, picture_options
+from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_layout import locate_errors
+from pushforward.cli.row_output import OutputFormat, open_writer
+from pushforward.client.arrays import Float32Array, to_float32
 from pushforward.client.errors import InvalidInput
 from service.errors import PushforwardError
+from service.tabular import parse_number
 
 __all__ = ["command"]
 
@@ -45,8 +47,8 @@ def command(
     context: str | None,
     context_columns: str | None,
     out: str,
-    form: Format | None,
-    picture: Wanted | None,
+    form: OutputFormat | None,
+    picture: PictureRequest | None,
     **where: Any,  # noqa: ANN401  the options of a source
 ) -> None:
     """Move each row of ROWS (CSV or .npy; - for standard input) along a direction of latent space.
@@ -59,54 +61,61 @@ def command(
       pushforward edit digits.csv --direction 8 --strength 0,1,2 --model digits > edited.csv
       pushforward edit rows.csv --from a.csv --to b.csv --strength 0,0.5,1 --model two-moons --png edit.png
     """  # noqa: D301  \b keeps click from joining the lines
-    strengths = _numbers(strength)
+    strengths = _read_numbers(strength)
     if strengths is None:
         raise InvalidInput(f"--strength must be numbers with commas between them, not {strength!r}")
     column = to_float32(strengths, "--strength")
     with open_source(SourceOptions(**where)) as source:
-        given = given_context(context, context_columns, source.conditions)
+        given = choose_context(context, context_columns, source.context_layout)
         layout = source.layout
-        along = _direction(source, direction, start, end, delimiter)
-        with open_rows(rows, layout, block_rows(layout.width + given.width), delimiter, given.beside) as read:
-            block = read.whole()
-        x, conditions = block.values, given.of(block, read.name)
+        along = _read_direction(source, direction, start, end, delimiter)
+        with open_rows(rows, layout, delimiter, given.layout) as read:
+            block = read.read_whole()
+        x, conditions = block.values, given.for_block(block, read.name)
         given.require_used(len(x), read.name)
         if picture is not None:
-            with place_named(read.name, block), _ends_named(start, end):
+            with locate_errors(read.name, block), _name_ends(start, end):
                 how: dict[str, Any] = {"direction": along, "strength": strengths, "context": conditions}
-                drawn = source.picture("edit", **picture.look, x=x, **how)
+                drawn = source.picture("edit", **picture.arguments, x=x, **how)
             picture.show(drawn)
             return
-        with open_table(out, form, ["strength", "row", *layout.names, "log_prob"]) as table:
-            with place_named(read.name, block), _ends_named(start, end):
-                moved = source.edit(x, along, strengths, conditions)
+        with open_writer(out, form, ["strength", "row", *layout.names, "log_prob"]) as table:
+            with locate_errors(read.name, block), _name_ends(start, end):
+                moved = source.edit(x, along, strengths, context=conditions)
             numbers = np.tile(np.arange(len(x), dtype=np.float32), len(column))
             before = [np.repeat(column, len(x)), numbers]
             table.write(moved.x.reshape(-1, *layout.event_shape), moved.log_prob.reshape(-1), before=before)
 
 
-def _numbers(text: str) -> list[float] | None:
+def _read_numbers(text: str) -> list[float] | None:
     """Numbers with commas between them; None for any other text."""
     try:
-        return [to_number(cell) for cell in text.split(",")]
+        return [parse_number(cell) for cell in text.split(",")]
     except ValueError:
         return None
 
 
-def _direction(
-    source: Source, direction: str | None, start: str | None, end: str | None, delimiter: str
+def _read_direction(
+    source: FlowSource, direction: str | None, start: str | None, end: str | None, delimiter: str
 ) -> str | Float32Array:
-    """What the options mean: a name, a vector ``[D]``, or two rows ``[2, *event]``.
+    """The direction that the options give: a name, a vector ``[D]``, or two rows ``[2, *event]``.
 
-    A name that is a number is a name: the shipped digits have a direction "8".
+    A name may look like a number: the shipped digits have a direction "8".
+
+    Args:
+        source: the flow.
+        direction: of --direction.
+        start: of --from.
+        end: of --to.
+        delimiter: of CSV in the files of --from and --to.
 
     Raises:
-        InvalidInput: they mean none or two, or one that does not fit the flow.
+        InvalidInput: they give none or two, or one that does not fit the flow.
     """
     width = source.layout.width
     if direction is not None and start is None and end is None:
-        numbers = None if direction in source.directions else _numbers(direction)
-        # one number is a vector only where the latent space has one axis: elsewhere it is a name mistyped
+        numbers = None if direction in source.directions else _read_numbers(direction)
+        # One number is a vector only where the latent space has one axis. Elsewhere it is a name mistyped.
         if numbers is None or (len(numbers) == 1 and width > 1):
             return direction
         if len(numbers) != width:
@@ -114,20 +123,20 @@ def _direction(
         return to_float32(numbers, "--direction")
     if direction is not None or start is None or end is None:
         raise InvalidInput("the direction is --direction, or --from and --to together: give one of them")
-    return np.concatenate([_one(source, path, delimiter) for path in (start, end)])
+    return np.concatenate([_read_one_row(source, path, delimiter) for path in (start, end)])
 
 
-def _one(source: Source, path: str, delimiter: str) -> Float32Array:
-    with open_rows(path, source.layout, block_rows(source.layout.width), delimiter) as rows:
-        values = rows.whole().values
+def _read_one_row(source: FlowSource, path: str, delimiter: str) -> Float32Array:
+    with open_rows(path, source.layout, delimiter) as rows:
+        values = rows.read_whole().values
     if len(values) != 1:
         raise InvalidInput(f"{rows.name}: expected one row, and found {len(values)}")
     return values
 
 
 @contextmanager
-def _ends_named(*files: str | None) -> Iterator[None]:
-    """Say of an error about the row of --from or --to which file it is: it is no row of the input."""
+def _name_ends(*files: str | None) -> Iterator[None]:
+    """Name the file in an error about the row of --from or --to, which is no row of the input."""
     try:
         yield
     except PushforwardError as error:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from pushforward.cli.layout import Layout
-from pushforward.cli.options import block_rows, input_options
-from pushforward.cli.rows import open_rows
+from pushforward.cli.options import input_options
+from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_layout import RowLayout
 from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
 
@@ -114,7 +114,7 @@ def _rows(imported: ImportedFlow, data: str, context_data: str | None, delimiter
     from models.importing.load import HeldOutRows
 
     flow = imported.flow
-    x = _read(data, Layout.of(flow.event_shape), delimiter)
+    x = _read(data, RowLayout.of(flow.event_shape), delimiter)
     if len(x) < 2:
         raise InvalidInput(f"{data} holds one row; at least two are needed")
     if (context_data is None) != (flow.context_width == 0):
@@ -124,12 +124,12 @@ def _rows(imported: ImportedFlow, data: str, context_data: str | None, delimiter
         )
     context = None
     if context_data is not None:
-        context = _read(context_data, Layout.of((flow.context_width,), letter="c"), delimiter)
+        context = _read(context_data, RowLayout.of((flow.context_width,), letter="c"), delimiter)
         if len(context) != len(x):
             raise InvalidInput(f"{context_data} has {len(context)} rows, and {data} has {len(x)}")
     return HeldOutRows(x, context, f"calibrated on the {len(x)} rows of {Path(data).name}")
 
 
-def _read(path: str, layout: Layout, delimiter: str) -> Float32Array:
-    with open_rows(path, layout, block_rows(layout.width), delimiter) as rows:
-        return rows.whole().values
+def _read(path: str, layout: RowLayout, delimiter: str) -> Float32Array:
+    with open_rows(path, layout, delimiter) as rows:
+        return rows.read_whole().values

@@ -1,4 +1,4 @@
-"""`pushforward inspect`: what a bundle is, for a person or as JSON."""
+"""`pushforward inspect`: the description of a bundle, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def command(bundle: Path, as_json: bool) -> None:
 
     Its files are checked before a word is said of them; `pushforward check` runs it too.
     """
-    from pushforward.cli.sources import bundle_folder
+    from pushforward.cli.flow_sources import find_bundle
     from service.bundle.store import read_bundle
 
-    folder = bundle_folder(bundle)
-    facts = _facts(read_bundle(folder), {file.name: file.stat().st_size for file in sorted(folder.iterdir())})
-    click.echo(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else _text(facts))
+    folder = find_bundle(bundle)
+    facts = _collect_facts(read_bundle(folder), {file.name: file.stat().st_size for file in sorted(folder.iterdir())})
+    click.echo(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else _format_facts(facts))
 
 
-def _facts(bundle: Bundle, sizes: dict[str, int]) -> dict[str, Any]:
+def _collect_facts(bundle: Bundle, sizes: dict[str, int]) -> dict[str, Any]:
     """The manifest, with what follows from it and from the files."""
     from service.bundle.operators import check_graph
 
@@ -41,8 +41,8 @@ def _facts(bundle: Bundle, sizes: dict[str, int]) -> dict[str, Any]:
     return {
         "manifest": manifest.model_dump(),
         "base": manifest.base.reading,
-        "support": _support(manifest.support),
-        "held_out": _held_out(manifest),
+        "support": _format_support(manifest.support),
+        "held_out": _measure_held_out(manifest),
         "graphs": {
             name: {"nodes": graph.nodes, "operators": dict(graph.operators.most_common())}
             for name, graph in graphs.items()
@@ -52,7 +52,7 @@ def _facts(bundle: Bundle, sizes: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _held_out(manifest: Manifest) -> dict[str, float | int | None]:
+def _measure_held_out(manifest: Manifest) -> dict[str, float | int | None]:
     """The held-out log-likelihood: a mean over rows, for each dimension, and in bits.
 
     Bits per dimension of quantized data are of the probability of a bin of width `step`: the density times it.
@@ -71,7 +71,7 @@ def _held_out(manifest: Manifest) -> dict[str, float | int | None]:
     }
 
 
-def _support(support: Support | None) -> str:
+def _format_support(support: Support | None) -> str:
     """The support as an interval of each value of x."""
     if support is None or (support.low is None and support.high is None):
         return "all of space"
@@ -80,15 +80,15 @@ def _support(support: Support | None) -> str:
     return f"{low}, {high} in each value"
 
 
-def _text(facts: dict[str, Any]) -> str:
+def _format_facts(facts: dict[str, Any]) -> str:
     manifest, held_out = facts["manifest"], facts["held_out"]
     provenance = manifest["provenance"]
     rows = [
         ("flow", f"{manifest['name']} version {manifest['version']} (format {manifest['format']})"),
         ("", manifest["description"]),
         ("event shape", f"{manifest['event_shape']}, {manifest['latent_width']} coordinates of z"),
-        ("features", ", ".join(_feature(feature) for feature in manifest["features"])),
-        ("context", _context(manifest)),
+        ("features", ", ".join(_format_feature(feature) for feature in manifest["features"])),
+        ("context", _format_context(manifest)),
         ("base", facts["base"]),
         ("support", facts["support"]),
         ("integers", manifest["quantization"]["reading"] if manifest["quantization"] else ""),
@@ -96,7 +96,10 @@ def _text(facts: dict[str, Any]) -> str:
         ("held-out", f"{held_out['nats']:.4f} nats a row, of {held_out['rows']} rows"),
         ("", f"{held_out['standard_error']:.4f} nats standard error of it"),
         ("", f"{held_out['nats_per_dim']:.4f} nats a dimension, {held_out['bits_per_dim']:.4f} bits a dimension"),
-        ("Gaussian", "" if held_out["gaussian_nats"] is None else _gaussian(held_out, manifest["context_width"])),
+        (
+            "Gaussian",
+            "" if held_out["gaussian_nats"] is None else _format_gaussian(held_out, manifest["context_width"]),
+        ),
         ("graphs", f"ONNX opset {manifest['opset']}"),
         *(
             ("", f"{name}: {graph['nodes']} nodes, {facts['bytes'][name]:,} bytes")
@@ -107,7 +110,7 @@ def _text(facts: dict[str, Any]) -> str:
         ("directions", ", ".join(manifest["directions"])),
         ("size", f"{facts['bytes']['total']:,} bytes"),
         ("data", provenance["data"]),
-        ("calibration", _recalibrated(provenance["recalibration"])),
+        ("calibration", _format_recalibration(provenance["recalibration"])),
         ("seed", "" if provenance["seed"] is None else str(provenance["seed"])),
         ("made", provenance["created"]),
         ("with", ", ".join(f"{name} {version}" for name, version in provenance["libraries"].items())),
@@ -115,24 +118,26 @@ def _text(facts: dict[str, Any]) -> str:
     return "\n".join(f"{label:<13}{value}" for label, value in rows if value)
 
 
-def _recalibrated(source: dict[str, Any] | None) -> str:
+def _format_recalibration(source: dict[str, Any] | None) -> str:
     if source is None:
         return ""
     return f"of version {source['version']} measured anew on {source['data']}, {source['created']}"
 
 
-def _context(manifest: dict[str, Any]) -> str:
+def _format_context(manifest: dict[str, Any]) -> str:
     width = manifest["context_width"]
-    named = ", ".join(_feature(feature) for feature in manifest["context_features"])
+    named = ", ".join(_format_feature(feature) for feature in manifest["context_features"])
     columns = "1 column" if width == 1 else f"{width} columns"
     return f"{columns}: {named}" if named else columns if width else ""
 
 
-def _gaussian(held_out: dict[str, Any], context_width: int) -> str:
+def _format_gaussian(held_out: dict[str, Any], context_width: int) -> str:
+    if held_out["gaussian_nats"] is None:
+        return ""
     ahead = held_out["nats"] - held_out["gaussian_nats"]
     what = "a linear Gaussian, given the context" if context_width else "a full-covariance Gaussian"
     return f"{held_out['gaussian_nats']:.4f} nats a row for {what}; the flow is {ahead:+.4f}"
 
 
-def _feature(feature: dict[str, str | None]) -> str:
+def _format_feature(feature: dict[str, str | None]) -> str:
     return f"{feature['name']} [{feature['unit']}]" if feature["unit"] else str(feature["name"])

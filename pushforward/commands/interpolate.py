@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from pushforward.cli.conditions import context_rows
-from pushforward.cli.layout import Layout
-from pushforward.cli.options import block_rows, input_options, output_options, place_named, source_options
-from pushforward.cli.preview import Wanted, picture_options
-from pushforward.cli.rows import open_rows
-from pushforward.cli.sources import PathKind, SourceOptions, Space, Spacing, open_source
-from pushforward.cli.tables import Format, open_table
+from pushforward.cli.context_input import read_context
+from pushforward.cli.flow_sources import PathKind, SourceOptions, Space, Spacing, open_source
+from pushforward.cli.options import input_options, output_options, source_options
+from pushforward.cli.picture_options import PictureRequest, picture_options
+from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_layout import RowLayout, locate_errors
+from pushforward.cli.row_output import OutputFormat, open_writer
 from pushforward.client.errors import InvalidInput
 
 __all__ = ["command"]
@@ -54,8 +54,8 @@ def command(
     spacing: Spacing,
     context: str | None,
     out: str,
-    form: Format | None,
-    picture: Wanted | None,
+    form: OutputFormat | None,
+    picture: PictureRequest | None,
     **where: Any,  # noqa: ANN401  the options of a source
 ) -> None:
     """Walk through latent space from each row of POINTS to the next (CSV or .npy; - for standard input).
@@ -66,27 +66,29 @@ def command(
       pushforward interpolate points.csv --steps 21 --model two-moons > walk.csv
     """  # noqa: D301  \b keeps click from joining the lines
     with open_source(SourceOptions(**where)) as source:
-        one = context_rows(context, source.conditions)
+        one = read_context(context, source.context_layout)
         layout = source.layout
-        given = layout if space == "x" else Layout.of((layout.width,), letter="z")
+        given = layout if space == "x" else RowLayout.of((layout.width,), letter="z")
         if picture is not None:
-            with open_rows(points, given, block_rows(layout.width), delimiter) as rows:
-                block = rows.whole()
+            with open_rows(points, given, delimiter) as rows:
+                block = rows.read_whole()
                 if len(block.values) < 2:
                     raise InvalidInput(f"a path needs at least two points, and {rows.name} has one")
                 how: dict[str, Any] = {"space": space, "steps": steps, "path": path, "spacing": spacing, "context": one}
-                with place_named(rows.name, block):
-                    drawn = source.picture("interpolate", **picture.look, points=block.values, **how)
+                with locate_errors(rows.name, block):
+                    drawn = source.picture("interpolate", **picture.arguments, points=block.values, **how)
             picture.show(drawn)
             return
         header = ["t", *layout.names, "log_prob", "round_trip_error"]
         with (
-            open_rows(points, given, block_rows(layout.width), delimiter) as rows,
-            open_table(out, form, header) as table,
+            open_rows(points, given, delimiter) as rows,
+            open_writer(out, form, header) as table,
         ):
-            block = rows.whole()
+            block = rows.read_whole()
             if len(block.values) < 2:
                 raise InvalidInput(f"a path needs at least two points, and {rows.name} has one")
-            with place_named(rows.name, block):
-                walk = source.interpolate(block.values, space, steps, path, spacing, one)
+            with locate_errors(rows.name, block):
+                walk = source.interpolate(
+                    block.values, space=space, steps=steps, path=path, spacing=spacing, context=one
+                )
             table.write(walk.x, walk.log_prob, walk.round_trip_error, before=[walk.t])

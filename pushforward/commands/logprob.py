@@ -6,19 +6,14 @@ from typing import Any
 
 import click
 
-from pushforward.cli.conditions import context_options, given_context
-from pushforward.cli.options import (
-    block_rows,
-    input_options,
-    output_options,
-    place_named,
-    progress,
-    source_options,
-)
-from pushforward.cli.preview import Wanted, picture_options
-from pushforward.cli.rows import open_rows
-from pushforward.cli.sources import SourceOptions, open_source
-from pushforward.cli.tables import Format, open_table
+from pushforward.cli.context_input import choose_context, context_options
+from pushforward.cli.flow_sources import SourceOptions, open_source
+from pushforward.cli.options import input_options, output_options, source_options
+from pushforward.cli.picture_options import PictureRequest, picture_options
+from pushforward.cli.progress import show_progress
+from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_layout import locate_errors
+from pushforward.cli.row_output import OutputFormat, open_writer
 
 __all__ = ["command"]
 
@@ -36,8 +31,8 @@ def command(
     context: str | None,
     context_columns: str | None,
     out: str,
-    form: Format | None,
-    picture: Wanted | None,
+    form: OutputFormat | None,
+    picture: PictureRequest | None,
     **where: Any,  # noqa: ANN401
 ) -> None:
     """Log-densities of the rows of FILE (CSV or .npy; - for standard input), in nats.
@@ -50,26 +45,26 @@ def command(
       pushforward logprob rows.npy --bundle models/zoo/two-moons/1 --out scores.npy
     """  # noqa: D301  \b keeps click from joining the lines
     with open_source(SourceOptions(**where)) as source:
-        given = given_context(context, context_columns, source.conditions)
+        given = choose_context(context, context_columns, source.context_layout)
         layout = source.layout
         if picture is not None:
-            with open_rows(file, layout, block_rows(layout.width + given.width), delimiter, given.beside) as rows:
-                block = rows.whole()
-                with place_named(rows.name, block):
-                    context_rows = given.of(block, rows.name)
-                    drawn = source.picture("logprob", **picture.look, x=block.values, context=context_rows)
+            with open_rows(file, layout, delimiter, given.layout) as rows:
+                block = rows.read_whole()
+                with locate_errors(rows.name, block):
+                    contexts = given.for_block(block, rows.name)
+                    drawn = source.picture("logprob", **picture.arguments, x=block.values, context=contexts)
                 given.require_used(len(block.values), rows.name)
             picture.show(drawn)
             return
         with (
-            open_rows(file, layout, block_rows(layout.width + given.width), delimiter, given.beside) as rows,
-            open_table(out, form, ["log_prob"]) as table,
-            progress(rows.total) as done,
+            open_rows(file, layout, delimiter, given.layout) as rows,
+            open_writer(out, form, ["log_prob"]) as table,
+            show_progress(rows.total) as done,
         ):
             count = 0
             for block in rows.blocks:
-                with place_named(rows.name, block):
-                    table.write(source.log_prob(block.values, given.of(block, rows.name)))
+                with locate_errors(rows.name, block):
+                    table.write(source.log_prob(block.values, given.for_block(block, rows.name)))
                 count += len(block.values)
                 done(len(block.values))
             given.require_used(count, rows.name)

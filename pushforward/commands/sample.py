@@ -9,13 +9,15 @@ from typing import Any
 import click
 import numpy as np
 
-from pushforward.cli.conditions import context_rows
-from pushforward.cli.options import block_rows, output_options, progress, source_options
-from pushforward.cli.preview import Wanted, picture_options
-from pushforward.cli.sources import DRAWN_SEED_BITS, SourceOptions, open_source
-from pushforward.cli.tables import Format, open_table
+from pushforward.cli.context_input import read_context
+from pushforward.cli.flow_sources import DRAWN_SEED_BITS, SourceOptions, open_source
+from pushforward.cli.options import output_options, source_options
+from pushforward.cli.picture_options import PictureRequest, picture_options
+from pushforward.cli.progress import show_progress
+from pushforward.cli.row_layout import rows_of_block
+from pushforward.cli.row_output import OutputFormat, open_writer
 from pushforward.client.arrays import Float32Array
-from pushforward.client.requests import Method, Noise
+from pushforward.client.sampling import Method, Noise
 
 __all__ = ["command"]
 
@@ -61,8 +63,8 @@ def command(
     method: Method,
     context: str | None,
     out: str,
-    form: Format | None,
-    picture: Wanted | None,
+    form: OutputFormat | None,
+    picture: PictureRequest | None,
     **where: Any,  # noqa: ANN401  the options of a source
 ) -> None:
     """Draw rows, with their log-densities in nats.
@@ -76,7 +78,7 @@ def command(
       pushforward sample -n 64 --seed 7 --bundle models/zoo/digits/1 --png digits.png
     """  # noqa: D301  \b keeps click from joining the lines
     with open_source(SourceOptions(**where)) as source:
-        contexts = context_rows(context, source.conditions)
+        contexts = read_context(context, source.context_layout)
         if picture is not None:
             chosen = secrets.randbits(DRAWN_SEED_BITS) if seed is None else seed
             how: dict[str, Any] = {
@@ -85,20 +87,20 @@ def command(
                 "method": method,
                 "context": contexts,
             }
-            picture.show(source.picture("sample", **picture.look, n=count, seed=chosen, offset=offset, **how))
+            picture.show(source.picture("sample", **picture.arguments, n=count, seed=chosen, offset=offset, **how))
             if seed is None:
                 click.echo(f"seed {chosen}", err=True)
             return
         several = contexts is not None and contexts.ndim > 1
-        named = source.conditions.names if several and source.conditions is not None else ()
+        named = source.context_layout.names if several and source.context_layout is not None else ()
         layout = source.layout
-        size = block_rows(layout.width + len(named))
+        size = rows_of_block(layout.width + len(named))
         noise = Noise(temperature, truncation, method)
         drawn_by_us = seed is None
         total = count * (len(contexts) if several and contexts is not None else 1)
-        with open_table(out, form, [*named, *layout.names, "log_prob"]) as table, progress(total) as done:
-            for part, start, rows in _pieces(contexts, count, size):
-                drawn = source.sample(rows, seed, offset + start, noise, part)
+        with open_writer(out, form, [*named, *layout.names, "log_prob"]) as table, show_progress(total) as done:
+            for part, start, rows in _cut(contexts, count, size):
+                drawn = source.sample(rows, seed=seed, offset=offset + start, noise=noise, context=part)
                 seed = drawn.seed
                 x = drawn.x.reshape(-1, *layout.event_shape)
                 before = [] if part is None or not several else [*np.repeat(part, rows, axis=0).T]
@@ -108,7 +110,7 @@ def command(
         click.echo(f"seed {seed}", err=True)
 
 
-def _pieces(contexts: Float32Array | None, count: int, size: int) -> Iterator[tuple[Float32Array | None, int, int]]:
+def _cut(contexts: Float32Array | None, count: int, size: int) -> Iterator[tuple[Float32Array | None, int, int]]:
     """Contexts, first row and number of rows of each piece of at most `size` rows: several contexts, or part of one."""
     if contexts is None or contexts.ndim == 1:
         groups: Sequence[Float32Array | None] = [contexts]

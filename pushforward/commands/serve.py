@@ -20,10 +20,10 @@ __all__ = ["command"]
 
 _SHIPPED_DEFAULT: Final = "two-moons"
 _OWN_DEFAULTS: Final = {"repository": "the shipped flows"}
-"""What the command line falls back on where `Settings` has no default."""
+"""The defaults of the command line where `Settings` has none."""
 
 
-def _options(function: Callable[..., None]) -> Callable[..., None]:
+def _setting_options(function: Callable[..., None]) -> Callable[..., None]:
     """An option for each field of `Settings`: its flag, environment variable, default and help."""
     for name, field in reversed(Settings.model_fields.items()):
         default = _OWN_DEFAULTS.get(name) if field.is_required() else field.default
@@ -45,10 +45,10 @@ def _metavar(annotation: Any) -> str:  # noqa: ANN401  a type, or a union of typ
 
 
 @click.command(help="Serve a repository of flows over HTTP. An option goes before its environment variable.")
-@_options
+@_setting_options
 def command(**given: Any) -> None:  # noqa: ANN401  each has its field's type
     """Serve."""
-    settings = read_settings(**_with_shipped_flows(given))
+    settings = read_settings(**_add_shipped_flows(given))
     # A supervisor serves nothing, and stays small: it does not load what serving needs.
     if settings.workers == 1:
         from service.process.server import serve
@@ -58,14 +58,18 @@ def command(**given: Any) -> None:  # noqa: ANN401  each has its field's type
 
 
 def _announce(url: str, status: ServerStatus) -> None:
-    """Name the flows that answer. Why another does not is logged."""
+    """Print the flows that answer. The log says why another does not."""
     ready = ", ".join(sorted(status.flows)) or "no flow"
     waiting = "" if status.loaded else "flows are still loading; "
     click.echo(f"Pushforward serves {ready} at {url} ({waiting}API: {url}/docs; stop with Ctrl-C)")
 
 
-def _with_shipped_flows(given: dict[str, Any]) -> dict[str, Any]:
-    """The settings, with the flows that come with the package where no repository is named anywhere."""
+def _add_shipped_flows(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with the shipped flows as the repository where none is named.
+
+    Raises:
+        InvalidArgument: none is named, and the shipped flows are not installed.
+    """
     if given["repository"] is not None or _in_environment("repository"):
         return given
     found = importlib.util.find_spec("models")

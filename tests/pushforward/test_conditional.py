@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -90,20 +91,20 @@ def test_the_density_is_near_the_truth(trained):
 def test_every_door_gives_the_same(trained):
     x, context = trained.held_out()
     x, context = x[:20], context[:20]
-    with pushforward.Client(trained.url) as client:
+    with pushforward.Client(trained.url) as client, httpx.Client(base_url=trained.url) as http:
         expected = client.log_prob(x, context=context)
-        answer = client._http.post("logprob", content=json.dumps({"x": x.tolist(), "context": context.tolist()}))
+        answer = http.post("logprob", content=json.dumps({"x": x.tolist(), "context": context.tolist()}))
         assert np.float32(answer.json()["log_prob"]).tolist() == expected.tolist()
         rows = np.hstack([context, x]).tolist()
         text = "\n".join(["c,kind=high,kind=low,u,v", *(",".join(map(repr, row)) for row in rows)])
         headers = {"content-type": "text/csv", "accept": "application/x-npy"}
-        answer = client._http.post("logprob", content=text, headers=headers)
+        answer = http.post("logprob", content=text, headers=headers)
         assert np.load(io.BytesIO(answer.content)).tolist() == expected.tolist()
         body = io.BytesIO()
         np.save(body, x)
         one = ",".join(map(repr, context[0].tolist()))
         headers["content-type"] = "application/x-npy"
-        answer = client._http.post("logprob", params={"context": one}, content=body.getvalue(), headers=headers)
+        answer = http.post("logprob", params={"context": one}, content=body.getvalue(), headers=headers)
         same = client.log_prob(x, context=context[0])
         assert np.load(io.BytesIO(answer.content)).tolist() == same.tolist()
     lines = [f"{'high' if high else 'low'},{v!r},{c!r},{u!r}" for c, high, _, u, v in rows]

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from pushforward.client import answers, errors
-from pushforward.client.payload import join
+from pushforward.client.payload import join_answers
 from tests.service import bundles
 
 X = np.array([[0.5, 0.25], [1.0, -0.5], [0.0, 2.0]], np.float32)
@@ -171,4 +171,4 @@ def test_an_answer_that_is_no_weights(changed):
 def test_pieces_of_an_edit_go_together_along_their_rows():
     payload = {"model": "a", "version": 1, "x": [[[1.0]]], "z": [[[1.0]]], "log_prob": [[0.0]]}
     one = answers.Edited.read(payload)
-    assert join([one, one], 1).x.shape == (1, 2, 1)
+    assert join_answers([one, one], 1).x.shape == (1, 2, 1)

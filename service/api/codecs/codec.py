@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from service.errors import InvalidArgument, MalformedBody, NotAcceptable, Reason, WrongShape
 from service.exchange import Body
+from service.tabular import Header
 
 __all__ = ["Answer", "Array", "Codec", "Columns", "Form", "Part", "StreamCodec", "answered", "malformed", "parts"]
 
@@ -132,15 +132,13 @@ class Columns(ABC):
             InvalidArgument: a name is there twice, or a value is no number.
         """
         names = self.names
-        there = frozenset(names or ())
-        missing = [name for name in wanted if name not in there]
+        header = Header(names or ())
+        missing = header.missing(wanted)
         if names is not None and not missing:
-            counts = Counter(names)
-            twice = next((name for name in wanted if counts[name] > 1), None)
-            if twice is not None:
-                raise _error(InvalidArgument, loc, f"the column {twice!r} is there more than once")
-            place = {name: at for at, name in enumerate(names)}
-            return self._taken([place[name] for name in wanted], loc)
+            repeated = header.repeated(wanted)
+            if repeated:
+                raise _error(InvalidArgument, loc, f"the column {repeated[0]!r} is there more than once")
+            return self._taken([header.place(name) for name in wanted], loc)
         if names is not None and len(missing) < len(wanted):
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             shown = ", ".join(repr(name[:64]) for name in missing[:_SHOWN])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,11 +14,12 @@ from service.api.codecs.codec import Answer, Array, Columns, Form, Part, malform
 from service.api.codecs.float32_tie import tied
 from service.errors import InvalidArgument, Reason
 from service.exchange import Body
+from service.tabular import NotCsv, parse_number, read_heading, read_lines, split_lines
 
 __all__ = ["Csv"]
 
 _PLAIN: Final = b"0123456789+-.eE, \t\n"
-"""What a table holds that is JSON but for its brackets."""
+"""The bytes of a table that is JSON but for its brackets."""
 
 _BLOCK: Final = 1 << 12
 """Rows that are read at once, so that other threads have their turn."""
@@ -27,8 +28,8 @@ _BLOCK: Final = 1 << 12
 class Csv:
     """Numbers as JSON writes them, -inf as `-inf`, one line a row, after a header.
 
-    In: with a header (a first line without any number) columns are taken by name, as `Columns` says; text that is no
-    number may stand in columns that are passed over.
+    In: what a heading and a number are is the rule of `service.tabular`. Under a heading, columns are taken by name, as
+    `Columns` says; the columns that are passed over may hold any text.
     """
 
     media_type = "text/csv"
@@ -40,7 +41,7 @@ class Csv:
         return b""
 
     def decode(self, body: Body, main: str) -> Mapping[str, Any]:
-        """The table, of which only the header has been read."""
+        """The table, of which only the first line has been read."""
         return {main: _Table(body)}
 
     def encode(self, answer: Answer, form: Form) -> bytes:
@@ -87,22 +88,25 @@ def _lines(rows: Array) -> list[bytes]:
 
 
 class _Table(Columns):
-    """A table whose header has been read."""
+    """A table of which only the first line has been read."""
 
     def __init__(self, body: Body) -> None:
         try:
             text = bytes(tied(body)).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise malformed(f"not CSV: byte {error.start} is not UTF-8") from error
-        self._text = text.replace("\r\n", "\n").strip("\n")
-        first = _cells(self._text.partition("\n")[0], 1)
-        if not any(cell.strip() for cell in first):
+        self._text = text
+        taken: list[str] = []
+        first = next(_lines_of(_noted(split_lines(text), taken)), None)
+        if first is None:
             raise malformed("empty; a line of numbers a row is expected")
-        numbers = sum(_number(cell) is not None for cell in first)
-        super().__init__(None if numbers else tuple(cell.strip() for cell in first), len(first))
+        _, cells = first
+        names = read_heading(cells)
+        self._start = 0 if names is None else sum(map(len, taken))
+        super().__init__(names, len(cells))
 
     def _taken(self, places: Sequence[int], loc: tuple[str, ...]) -> Any:  # noqa: ANN401
-        text = self._text if self.names is None else self._text.partition("\n")[2]
+        text = self._text[self._start :].replace("\r\n", "\n").strip("\n")
         if not text.encode().translate(None, _PLAIN):
             rows = self._plain(text, places)
             if rows is not None:
@@ -127,41 +131,45 @@ class _Table(Columns):
     def _checked(self, places: Sequence[int], loc: tuple[str, ...]) -> list[list[float]]:
         """The numbers, cell by cell, so that an error can name the cell."""
         rows: list[list[float]] = []
-        lines = csv.reader(io.StringIO(self._text, newline=""), strict=True)
-        try:
-            if self.names is not None:
-                next(lines)
-            for cells in lines:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != self.width:
-                    reason = f"line {lines.line_num} has {len(cells)} columns, and the first line {self.width}"
-                    raise malformed(f"ragged: {reason}", len(rows))
-                rows.append([self._cell(cells[place], len(rows), column, loc) for column, place in enumerate(places)])
-        except csv.Error as error:
-            raise malformed(f"not CSV: {error} (line {lines.line_num})") from error
+        lines = _lines_of(io.StringIO(self._text, newline=""))
+        if self.names is not None:
+            next(lines)
+        for number, cells in lines:
+            if len(cells) != self.width:
+                reason = f"line {number} has {len(cells)} columns, and the first line {self.width}"
+                raise malformed(f"ragged: {reason}", len(rows))
+            rows.append([_number(cells[place], len(rows), column, loc) for column, place in enumerate(places)])
         return rows
 
-    def _cell(self, cell: str, row: int, column: int, loc: tuple[str, ...]) -> float:
-        number = _number(cell)
-        if number is None:
-            reason = f"expected a number, and found {cell[:64]!r}"
-            raise InvalidArgument(
-                f"{loc[-1]}, row {row}, column {column}: {reason}", (Reason(loc, reason, row, column),)
-            )
-        return number
+
+def _noted(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
+    """The same lines; each is noted when it is taken."""
+    for line in lines:
+        taken.append(line)
+        yield line
 
 
-def _cells(line: str, number: int) -> list[str]:
+def _lines_of(text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a body that hold something, as `read_lines` gives them.
+
+    Raises:
+        MalformedBody: while they are taken, where the body is not CSV.
+    """
     try:
-        return next(csv.reader([line], strict=True), [])
-    except csv.Error as error:
-        raise malformed(f"not CSV: {error} (line {number})") from error
+        yield from read_lines(text)
+    except NotCsv as error:
+        raise malformed(f"not CSV: {error.reason} (line {error.line})") from error
 
 
-def _number(text: str) -> float | None:
-    """A cell's number; the underscores that Python reads over are no part of one."""
+def _number(cell: str, row: int, column: int, loc: tuple[str, ...]) -> float:
+    """The number in a cell.
+
+    Raises:
+        InvalidArgument: it holds none; row and column are named.
+    """
     try:
-        return None if "_" in text else float(text)
+        return parse_number(cell)
     except ValueError:
-        return None
+        reason = f"expected a number, and found {cell[:64]!r}"
+        detail = f"{loc[-1]}, row {row}, column {column}: {reason}"
+        raise InvalidArgument(detail, (Reason(loc, reason, row, column),)) from None

@@ -1,6 +1,6 @@
-"""The texts of a query -> the numbers that they are, as JSON would have them: an integer is written as one.
+"""The arguments of a query: each text becomes the number that its argument is declared as.
 
-What Python's own `int` and `float` read over, the underscores of 1_000, is no number here.
+An integer is written as one. Any other number is one by the rule of `service.tabular`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel
 
 from service.errors import InvalidArgument, Reason
+from service.tabular import parse_number as to_number
 
 __all__ = ["LISTS", "as_declared", "query_arguments", "to_number"]
 
@@ -70,17 +71,6 @@ def as_declared(schema: type[BaseModel], arguments: Mapping[str, Any]) -> dict[s
     """
     readers = _readers(schema)
     return {name: _read(value, readers[name]) if name in readers else value for name, value in arguments.items()}
-
-
-def to_number(text: str) -> float:
-    """Read a number.
-
-    Raises:
-        ValueError: where it is none.
-    """
-    if "_" in text:
-        raise ValueError(text)
-    return float(text)
 
 
 def _to_integer(text: str) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -32,3 +33,29 @@ def test_each_further_reason_is_told_with_its_place(fails, repository):
     first, *others = fails("logprob", "rows.csv", *where, "--context", "inf,nan")
     assert first.endswith("--context[0] = inf is not finite (row 0, column 0, counted from 0)")
     assert others == ["  --context.1: --context[1] = nan is not finite (row 0, column 1, counted from 0)"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded", "not_loaded"),
+    [
+        (["--help"], [], ["httpx", "numpy", "onnxruntime", "fastapi", "torch"]),
+        (["logprob", "--url", "http://127.0.0.1:9"], ["httpx"], ["onnxruntime", "fastapi", "torch", "models"]),
+        (["logprob", "--bundle", "BUNDLE"], ["onnxruntime"], ["httpx", "fastapi", "torch", "models"]),
+        (["check", "BUNDLE"], ["onnxruntime"], ["httpx", "fastapi", "torch", "models"]),
+    ],
+)
+def test_a_command_loads_only_what_it_needs(repository, arguments, loaded, not_loaded):
+    bundle = str(repository / "square" / "1")
+    code = f"""
+import sys
+sys.argv = ["pushforward", *{[bundle if a == "BUNDLE" else a for a in arguments]!r}]
+from pushforward.cli.group import main
+try:
+    main()
+except SystemExit:
+    pass
+missing = set({loaded!r}) - set(sys.modules)
+surplus = set({not_loaded!r}) & set(sys.modules)
+assert not missing and not surplus, (missing, surplus)
+"""
+    subprocess.run([sys.executable, "-c", code], input=b"0.25\n", check=True, capture_output=True)

@@ -7,7 +7,7 @@ import pytest
 
 from pushforward.client.answers import Decoded, Encoded, ModelInfo, Path, Samples, Scores
 from pushforward.client.errors import UnexpectedAnswer
-from pushforward.client.payload import join
+from pushforward.client.payload import join_answers
 
 WHO = {"model": "square", "version": 2}
 
@@ -68,11 +68,11 @@ def test_each_key_is_needed(kind, payload, main):
 
 def test_joining_keeps_what_is_not_an_array():
     parts = [Samples.read(WHO | {"x": [[float(i)]], "log_prob": [None], "seed": 3, "offset": i}) for i in range(3)]
-    whole = join(parts)
+    whole = join_answers(parts)
     assert whole.x.tolist() == [[0.0], [1.0], [2.0]]
     assert whole.log_prob.tolist() == [-np.inf] * 3
     assert (whole.seed, whole.offset) == (3, 0)
-    assert join(parts[:1]) is parts[0]
+    assert join_answers(parts[:1]) is parts[0]
 
 
 FLOW = {

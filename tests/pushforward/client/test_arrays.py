@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import pushforward.client.arrays
-from pushforward.client.arrays import exact_float32, number_text, read_array, sendable, to_float32
+from pushforward.client.arrays import dump_numbers, read_array, restore_float32, to_float32, widen_tie
 from pushforward.client.errors import InvalidInput, UnexpectedAnswer
 
 # Every positive float32 was tried once, its shortest text (std::to_chars) read as a float64 and rounded: this one alone
@@ -28,29 +28,29 @@ def bits(array):
 @settings(deadline=None)
 @given(tables)
 def test_float32_survives_the_text_that_is_sent(array):
-    read_by_anyone = np.array(orjson.loads(number_text(sendable(array))), np.float64).astype(np.float32)
+    read_by_anyone = np.array(orjson.loads(dump_numbers(widen_tie(array))), np.float64).astype(np.float32)
     assert bits(read_by_anyone) == bits(array)
 
 
 @settings(deadline=None)
 @given(tables)
 def test_float32_survives_the_text_that_a_server_sends(array):
-    assert bits(read_array(orjson.loads(number_text(array)), "x")) == bits(array)
+    assert bits(read_array(orjson.loads(dump_numbers(array)), "x")) == bits(array)
 
 
 def test_the_one_text_between_two_float32():
-    text = number_text(BETWEEN)
+    text = dump_numbers(BETWEEN)
     assert text == b"[7.038531e-26,-7.038531e-26]"
     numbers = np.array(orjson.loads(text))
     assert bits(numbers.astype(np.float32)) != bits(BETWEEN)
-    assert bits(exact_float32(numbers)) == bits(BETWEEN)
+    assert bits(restore_float32(numbers)) == bits(BETWEEN)
 
 
 @settings(deadline=None)
 @given(arrays(np.float64, st.integers(1, 20), elements=st.floats(allow_nan=False)))
 def test_other_float64_are_rounded_to_the_nearest(numbers):
     with np.errstate(over="ignore"):
-        assert bits(exact_float32(numbers)) == bits(numbers.astype(np.float32))
+        assert bits(restore_float32(numbers)) == bits(numbers.astype(np.float32))
 
 
 @settings(deadline=None)

@@ -202,14 +202,20 @@ def test_both_clients_have_the_same_calls():
         members = inspect.getmembers(kind, inspect.isfunction)
         return {name: _shape(member) for name, member in members if not name.startswith("_")}
 
+    def answers(kind):
+        returned = {name: inspect.signature(getattr(kind, name)).return_annotation for name in calls(kind)}
+        # a block comes from an iterator of each client's own kind
+        return {name: annotation for name, annotation in returned.items() if name != "stream_sample"}
+
     assert calls(pushforward.Client) == calls(pushforward.AsyncClient)
+    assert answers(pushforward.Client) == answers(pushforward.AsyncClient)
     ours, theirs = (inspect.signature(kind) for kind in (pushforward.Client, pushforward.AsyncClient))
     assert list(ours.parameters) == list(theirs.parameters)
     assert ours.parameters["timeout"].default == DEFAULT_TIMEOUT
 
 
 def _shape(function):
-    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+    return [(p.name, p.kind, p.default, p.annotation) for p in inspect.signature(function).parameters.values()]
 
 
 def test_the_context_manager_closes():
@@ -233,8 +239,51 @@ def test_the_asynchronous_context_manager_closes():
         asyncio.run(client.log_prob([1, 2]))
 
 
-def test_the_names_are_public_and_light():
-    assert sorted(pushforward.__all__) == ["AsyncClient", "Client", "answers", "errors"]
+PUBLIC = {
+    pushforward: {"AsyncClient", "Client", "answers", "errors"},
+    pushforward.client: {"AsyncClient", "Client"},
+    pushforward.answers: {
+        "Decoded",
+        "Edited",
+        "Encoded",
+        "Importance",
+        "ModelInfo",
+        "Path",
+        "Samples",
+        "Scores",
+        "Trace",
+        "TracedStep",
+        "Weights",
+    },
+    pushforward.errors: {
+        "ApiError",
+        "ClientError",
+        "ConnectionFailed",
+        "DeadlineExceeded",
+        "InvalidInput",
+        "InvalidRequest",
+        "NotAuthorized",
+        "NotFound",
+        "Overloaded",
+        "ServerFailed",
+        "TimedOut",
+        "TooLarge",
+        "Unavailable",
+        "UnexpectedAnswer",
+        "api_error",
+    },
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_the_public_names_stay(module):
+    assert len(module.__all__) == len(PUBLIC[module])
+    assert set(module.__all__) == PUBLIC[module]
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+
+
+def test_the_names_are_light():
     with pytest.raises(AttributeError, match="no attribute 'Klient'"):
         _ = pushforward.Klient
     code = """

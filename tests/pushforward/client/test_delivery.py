@@ -1,123 +1,128 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pushforward.client.delivery import Answer, Delivery, Pause, Request, Send
-from pushforward.client.errors import ApiError, ConnectionFailed, Overloaded, TimedOut, Unavailable
+from pushforward.client.connection import run_blocking
+from pushforward.client.delivery import Delivery, HttpAnswer, HttpRequest
+from pushforward.client.errors import ApiError, ClientError, ConnectionFailed, Overloaded, TimedOut, Unavailable
 from tests.pushforward.conftest import Time
 
-ASK = Request("GET", "models")
+ASK = HttpRequest("GET", "models")
 LOST = "lost"
 
 
-def delivery(time, **options):
-    return Delivery(clock=time.clock, random=Random(0), wall_clock=lambda: 1_000_000_000.0, **options)
+class Network:
+    """A connection that answers each request with the next event, and writes down what it is asked to do."""
+
+    def __init__(self, events: Iterable[HttpAnswer | Exception], time: Time) -> None:
+        self.events = iter(events)
+        self.time = time
+        self.deadlines: list[float] = []
+        self.pauses: list[float] = []
+
+    async def send(self, request: HttpRequest, deadline: float) -> HttpAnswer:
+        self.deadlines.append(deadline)
+        event = next(self.events)
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.time.sleep(seconds)
 
 
-def drive(steps, events, time):
-    """Answer each Send with the next event; give back what happened."""
-    sends, pauses = [], []
-    events = iter(events)
-    message = None
+def drive(events, time, request=ASK, **options):
+    """Deliver a request; give back how it ended, the deadline of each try, and the pauses."""
+    network = Network(events, time)
+    rules = {"random": Random(0), "wall_clock": lambda: 1_000_000_000.0} | options
+    delivery = Delivery(network, clock=time.clock, **rules)
     try:
-        while True:
-            step = steps.send(message)
-            while isinstance(step, Send):
-                sends.append(step)
-                event = next(events)
-                if not isinstance(event, Exception):
-                    message = event
-                    break
-                step = steps.throw(event)
-            else:
-                pauses.append(step.seconds)
-                time.sleep(step.seconds)
-                message = None
-    except StopIteration as stop:
-        return stop.value, sends, pauses
-    except Exception as error:
-        return error, sends, pauses
+        return run_blocking(delivery.deliver(request)), network.deadlines, network.pauses
+    except ClientError as error:
+        return error, network.deadlines, network.pauses
 
 
 def refused(status, retry_after=None):
-    return Answer(status, b"", retry_after)
+    return HttpAnswer(status, b"", retry_after)
 
 
 def test_an_answer_ends_it():
     time = Time()
-    answer, sends, pauses = drive(delivery(time).deliver(ASK), [Answer(200, b"{}")], time)
-    assert (answer, len(sends), pauses) == (Answer(200, b"{}"), 1, [])
+    answer, sends, pauses = drive([HttpAnswer(200, b"{}")], time)
+    assert (answer, len(sends), pauses) == (HttpAnswer(200, b"{}"), 1, [])
 
 
 @pytest.mark.parametrize("event", [ConnectionFailed("reset"), refused(429), refused(503)])
 def test_what_may_pass_is_tried_again(event):
     time = Time()
-    answer, sends, pauses = drive(delivery(time).deliver(ASK), [event, event, Answer(200, b"")], time)
-    assert isinstance(answer, Answer)
+    answer, sends, pauses = drive([event, event, HttpAnswer(200, b"")], time)
+    assert isinstance(answer, HttpAnswer)
     assert (len(sends), len(pauses)) == (3, 2)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 405, 413, 415, 422, 431, 500, 502, 504])
 def test_no_other_refusal_is(status):
     time = Time()
-    error, sends, _ = drive(delivery(time).deliver(ASK), [refused(status), Answer(200, b"")], time)
+    error, sends, _ = drive([refused(status), HttpAnswer(200, b"")], time)
     assert isinstance(error, ApiError)
     assert (error.status, len(sends)) == (status, 1)
 
 
 def test_a_timeout_is_not():
     time = Time()
-    error, sends, _ = drive(delivery(time).deliver(ASK), [TimedOut("late"), Answer(200, b"")], time)
+    error, sends, _ = drive([TimedOut("late"), HttpAnswer(200, b"")], time)
     assert (type(error), len(sends)) == (TimedOut, 1)
 
 
 def test_retries_end():
     time = Time()
-    error, sends, _ = drive(delivery(time, retries=2).deliver(ASK), [refused(503)] * 9, time)
+    error, sends, _ = drive([refused(503)] * 9, time, retries=2)
     assert (type(error), len(sends)) == (Unavailable, 3)
 
 
 def test_a_probe_is_asked_once():
     time = Time()
-    probe = Request("GET", "health/ready", patient=False)
-    error, sends, _ = drive(delivery(time).deliver(probe), [refused(503)] * 9, time)
+    probe = HttpRequest("GET", "health/ready", retried=False)
+    error, sends, _ = drive([refused(503)] * 9, time, probe)
     assert (type(error), len(sends)) == (Unavailable, 1)
 
 
 def test_retry_after_is_waited_for():
     time = Time()
-    _, _, pauses = drive(delivery(time).deliver(ASK), [refused(429, "7"), Answer(200, b"")], time)
+    _, _, pauses = drive([refused(429, "7"), HttpAnswer(200, b"")], time)
     assert 7.0 <= pauses[0] <= 7.1
 
 
 def test_retry_after_may_be_a_date():
     time = Time()
     date = "Sun, 09 Sep 2001 01:46:45 GMT"  # five seconds after the wall clock's 10^9
-    error, _, _ = drive(delivery(time, retries=0).deliver(ASK), [refused(503, date)], time)
+    error, _, _ = drive([refused(503, date)], time, retries=0)
     assert error.retry_after == 5.0
 
 
 @pytest.mark.parametrize("header", ["soon", "", "-3", "1.5", "Foo, 99 Bar 2001"])
 def test_a_retry_after_that_says_nothing_is_passed_over(header):
     time = Time()
-    error, _, _ = drive(delivery(time, retries=0).deliver(ASK), [refused(503, header)], time)
+    error, _, _ = drive([refused(503, header)], time, retries=0)
     assert error.retry_after is None
 
 
 def test_a_retry_after_beyond_the_deadline_is_told_at_once():
     time = Time()
-    error, sends, pauses = drive(delivery(time, timeout=30).deliver(ASK), [refused(429, "31")] * 2, time)
+    error, sends, pauses = drive([refused(429, "31")] * 2, time, timeout=30)
     assert (type(error), error.retry_after, len(sends), pauses) == (Overloaded, 31.0, 1, [])
 
 
 events = st.one_of(
     st.builds(ConnectionFailed, st.just(LOST)),
     st.builds(refused, st.sampled_from([400, 404, 422, 429, 500, 503, 504]), st.sampled_from([None, "0", "1", "20"])),
-    st.just(Answer(200, b"")),
+    st.just(HttpAnswer(200, b"")),
 )
 
 
@@ -126,19 +131,18 @@ events = st.one_of(
 def test_the_rules_hold_for_every_course_of_events(course, retries, timeout, seed):
     time = Time()
     begun = time.now
-    rules = Delivery(timeout, retries, clock=time.clock, random=Random(seed))
-    result, sends, pauses = drive(rules.deliver(ASK), course, time)
+    result, sends, pauses = drive(course, time, timeout=timeout, retries=retries, random=Random(seed))
     assert len(sends) <= retries + 1
     assert len(pauses) == len(sends) - 1
     assert time.now - begun < timeout
-    assert all(send.deadline == begun + timeout for send in sends)
+    assert all(deadline == begun + timeout for deadline in sends)
     seen = course[: len(sends)]
     for event, pause in zip(seen, pauses, strict=False):
         assert isinstance(event, ConnectionFailed) or event.status in (429, 503)
         asked = float(getattr(event, "retry_after", None) or 0)
-        assert asked <= pause <= asked + rules.longest_pause
+        assert asked <= pause <= asked + 5.0
     last = seen[-1]
-    if isinstance(last, Answer) and last.status < 400:
+    if isinstance(last, HttpAnswer) and last.status < 400:
         assert result is last
     else:
         assert isinstance(result, ConnectionFailed | ApiError)
@@ -147,8 +151,49 @@ def test_the_rules_hold_for_every_course_of_events(course, retries, timeout, see
 
 def test_jitter_grows_and_is_bounded():
     time = Time()
-    rules = delivery(time, retries=12, timeout=1000)
-    _, _, pauses = drive(rules.deliver(ASK), [refused(503)] * 13, time)
+    _, _, pauses = drive([refused(503)] * 13, time, retries=12, timeout=1000)
     assert all(0 <= pause <= min(5.0, 0.1 * 2**k) for k, pause in enumerate(pauses))
     assert len(set(pauses)) == 12
-    assert isinstance(Pause(pauses[0]), Pause)
+
+
+class Chosen(Random):
+    """Draws the lower end of an interval, or the upper."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def uniform(self, a: float, b: float) -> float:
+        return a + self.share * (b - a)
+
+
+def test_the_bounds_of_the_pauses_double_up_to_the_longest():
+    _, sends, pauses = drive([refused(503)] * 9, Time(), retries=8, timeout=1000, random=Chosen(1.0))
+    assert len(sends) == 9
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
+    _, _, pauses = drive([refused(503, "2")] * 3, Time(), retries=2, random=Chosen(1.0))
+    assert pauses == pytest.approx([2.1, 2.2])
+
+
+@pytest.mark.parametrize(("retry_after", "tries"), [("29", 2), ("30", 1)])
+def test_a_pause_ends_before_the_deadline(retry_after, tries):
+    events = [refused(503, retry_after), HttpAnswer(200, b"")]
+    _, sends, _ = drive(events, Time(), timeout=30, random=Chosen(0.0))
+    assert len(sends) == tries
+
+
+@pytest.mark.parametrize(("status", "refusal"), [(399, False), (400, True)])
+def test_a_status_of_400_is_a_refusal_and_one_below_is_none(status, refusal):
+    answer, _, _ = drive([refused(status)], Time())
+    assert isinstance(answer, ApiError) == refusal
+
+
+def test_a_date_in_the_past_asks_for_no_pause():
+    error, _, _ = drive([refused(503, "Sun, 09 Sep 2001 01:46:00 GMT")], Time(), retries=0)
+    assert error.retry_after == 0.0
+
+
+@pytest.mark.parametrize("retries", [0, -1])
+def test_no_retries(retries):
+    _, sends, _ = drive([refused(503)] * 3, Time(), retries=retries)
+    assert len(sends) == 1

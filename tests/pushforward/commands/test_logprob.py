@@ -76,7 +76,7 @@ def test_a_context_in_the_columns_of_the_input(run, where, monkeypatch, text, op
     x, context = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0.5, 1, 0], [-1, 0, 1]])
     expected = classes().log_prob(x, context)
     assert np.allclose(numbers(run("logprob", *where("classes"), *options, stdin=text)), expected, rtol=1e-5)
-    monkeypatch.setattr("pushforward.cli.options._BLOCK_VALUES", 1)
+    monkeypatch.setattr("pushforward.cli.row_layout._BLOCK_VALUES", 1)
     assert np.allclose(numbers(run("logprob", *where("classes"), *options, stdin=text)), expected, rtol=1e-5)
 
 
@@ -110,14 +110,14 @@ def test_a_context_that_cannot_be_used(run, where, flow, context, words):
 
 
 def test_many_blocks_are_one_answer(run, where, tmp_path, monkeypatch):
-    monkeypatch.setattr("pushforward.cli.options._BLOCK_VALUES", 10)
+    monkeypatch.setattr("pushforward.cli.row_layout._BLOCK_VALUES", 10)
     text = "".join(f"{i},{-i}\n" for i in range(23))
     x = np.array([[i, -i] for i in range(23)])
     assert np.allclose(numbers(run("logprob", *where("affine"), stdin=text)), bundles.affine().log_prob(x), rtol=1e-5)
 
 
 def test_a_row_that_the_flow_cannot_take_is_named_by_its_line(run, where, monkeypatch):
-    monkeypatch.setattr("pushforward.cli.options._BLOCK_VALUES", 4)
+    monkeypatch.setattr("pushforward.cli.row_layout._BLOCK_VALUES", 4)
     with pytest.raises(InvalidInput, match="standard input, line 5: the flow's answer for this row is beyond"):
         run("logprob", *where("affine"), stdin="column 0,column 1\n1,2\n1,2\n1,2\n3e38,3e38\n")
 

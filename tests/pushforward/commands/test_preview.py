@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pushforward.cli.preview import half_blocks
+from pushforward.cli.picture_options import half_blocks
 
 POINTS = "0.5,0.25\n1.0,-0.5\n"
 
@@ -67,7 +67,7 @@ def test_options_that_do_not_go_together(run, repository, arguments, said):
 
 
 def test_a_preview_in_a_terminal(run, where, monkeypatch):
-    monkeypatch.setattr("pushforward.cli.preview._on_terminal", lambda: True)
+    monkeypatch.setattr("pushforward.cli.picture_options._on_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("LINES", "20")
     result = run("sample", "-n", 2, "--seed", 7, "--preview", "--size", 30, *where("image"))

@@ -26,7 +26,7 @@ def test_offset_and_blocks_do_not_change_a_row(run, where, monkeypatch):
     whole = run("sample", "-n", 20, "--seed", 7, *where("affine")).stdout.splitlines()
     rest = run("sample", "-n", 12, "--seed", 7, "--offset", 8, *where("affine")).stdout.splitlines()
     assert rest[1:] == whole[9:]
-    monkeypatch.setattr("pushforward.cli.options._BLOCK_VALUES", 6)
+    monkeypatch.setattr("pushforward.cli.row_layout._BLOCK_VALUES", 6)
     assert run("sample", "-n", 20, "--seed", 7, *where("affine")).stdout.splitlines() == whole
 
 
@@ -36,7 +36,7 @@ def test_a_server_and_a_bundle_give_the_same(run, server, repository):
 
 
 def test_a_drawn_seed_is_told_and_gives_the_same_rows(run, where, monkeypatch):
-    monkeypatch.setattr("pushforward.cli.options._BLOCK_VALUES", 4)
+    monkeypatch.setattr("pushforward.cli.row_layout._BLOCK_VALUES", 4)
     result = run("sample", "-n", 5, *where("affine"))
     word, seed = result.stderr.split()
     assert word == "seed"
@@ -65,7 +65,7 @@ def test_rows_of_several_contexts_follow_each_other(run, where, tmp_path, monkey
     again = run("logprob", *where("classes"), stdin=result.stdout)
     assert np.allclose([float(v) for v in again.stdout.splitlines()[1:]], found[:, 5], rtol=1e-4)
     for values in (1, 6, 20):  # part of a context, one context, several
-        monkeypatch.setattr("pushforward.cli.options._BLOCK_VALUES", values)
+        monkeypatch.setattr("pushforward.cli.row_layout._BLOCK_VALUES", values)
         assert run("sample", *arguments, "--context", f"@{tmp_path / 'c.csv'}").stdout == result.stdout
     run("sample", *arguments, "--context", f"@{tmp_path / 'c.csv'}", "--out", tmp_path / "x.npy")
     assert (np.load(tmp_path / "x.npy") == found[:, 3:5].astype(np.float32)).all()

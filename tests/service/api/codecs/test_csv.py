@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from service.api.codecs.csv import Csv
-from service.errors import InvalidArgument, MalformedBody, WrongShape
+from service.errors import InvalidArgument, MalformedBody, PushforwardError, WrongShape
+from tests import tabular
 from tests.service.api.codecs.tables import FORM, densities, mutated, read_or_refused, rows_of_three, taken
 
 CSV = Csv()
@@ -114,3 +115,32 @@ def test_no_broken_text_is_worse_than_refused():
     seeds = [b"x0,x1\n1,2\n3,4.5e3\n", b"1,2\r\n3,4\r\n", b'name,"x0",x1\na,1,2\n']
     ends = Counter(read_or_refused(CSV, body, ["x0", "x1"]) for body in mutated(seeds, 3000))
     assert {"read", "malformed_body", "invalid_argument", "wrong_shape"} == set(ends)
+
+
+# --- the rule that is shared with the command line
+
+
+@pytest.mark.parametrize("end", tabular.LINE_ENDS)
+@pytest.mark.parametrize("text", tabular.TABLES.values(), ids=tabular.TABLES)
+def test_a_table_by_the_rule(text, end):
+    assert taken(CSV, text.replace("|", end).encode(), ["a", "b"]).tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("end", tabular.LINE_ENDS)
+@pytest.mark.parametrize("text", tabular.REFUSED.values(), ids=tabular.REFUSED)
+def test_a_table_against_the_rule(text, end):
+    with pytest.raises(PushforwardError):
+        taken(CSV, text.replace("|", end).encode(), ["a", "b"])
+
+
+@pytest.mark.parametrize("text", tabular.NUMBERS)
+def test_a_cell_that_is_a_number(text):
+    expected = [[np.float32(tabular.NUMBERS[text]), 1]]
+    for heading in ("", "a,b\n"):
+        np.testing.assert_array_equal(taken(CSV, f"{heading}{text},1\n".encode(), ["a", "b"]), expected)
+
+
+@pytest.mark.parametrize("text", tabular.TEXTS)
+def test_a_cell_that_is_no_number(text):
+    with pytest.raises(InvalidArgument, match="row 0, column 0: expected a number"):
+        taken(CSV, f"a,b\n{text},1\n".encode(), ["a", "b"])

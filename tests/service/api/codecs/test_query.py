@@ -26,7 +26,7 @@ def test_what_is_not_written_as_an_integer_stays_a_text(text):
     assert as_declared(Asked, {"n": text, "seed": text}) == {"n": text, "seed": text}
 
 
-@pytest.mark.parametrize("text", ["1_0", "1_0.5", "one", ""])
+@pytest.mark.parametrize("text", ["1_0", "1_0.5", "one", "", "\u0661"])
 def test_what_is_no_number_stays_a_text(text):
     assert as_declared(Asked, {"temperature": text}) == {"temperature": text}
     with pytest.raises(ValueError, match=text or "could not convert"):

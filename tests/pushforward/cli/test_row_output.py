@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pushforward.cli.tables import CsvTable, NpyArray, open_output, open_table
+from pushforward.cli.row_output import CsvWriter, NpyWriter, open_output, open_writer
 from pushforward.client.errors import InvalidInput
 
 X = np.array([[0.1, 1e16], [-0.0, 1e-45]], np.float32)
@@ -16,7 +16,7 @@ LOG_PROB = np.array([-1.5, -np.inf], np.float32)
 
 def test_csv():
     stream = io.BytesIO()
-    table = CsvTable(stream, ["t", "a", "b, c", "log_prob"])
+    table = CsvWriter(stream, ["t", "a", "b, c", "log_prob"])
     table.write(X, LOG_PROB, before=[np.array([0, 0.5], np.float32)])
     table.write(X[:1], LOG_PROB[:1], before=[np.ones(1, np.float32)])
     table.close()
@@ -30,19 +30,19 @@ def test_csv():
 
 def test_csv_of_images_has_a_column_for_each_value():
     stream = io.BytesIO()
-    CsvTable(stream, ["x0", "x1", "log_prob"]).write(X.reshape(2, 2, 1, 1), LOG_PROB)
+    CsvWriter(stream, ["x0", "x1", "log_prob"]).write(X.reshape(2, 2, 1, 1), LOG_PROB)
     assert stream.getvalue().splitlines()[1] == b"0.1,1e+16,-1.5"
 
 
 def test_nothing_is_written_before_the_first_rows():
     stream = io.BytesIO()
-    CsvTable(stream, ["a"]).close()
+    CsvWriter(stream, ["a"]).close()
     assert stream.getvalue() == b""
 
 
 def test_npy_holds_the_main_array():
     stream = io.BytesIO()
-    table = NpyArray(stream)
+    table = NpyWriter(stream)
     table.write(X, LOG_PROB)
     table.write(X[:1], LOG_PROB[:1])
     table.close()
@@ -87,12 +87,12 @@ def test_a_folder_that_is_not_there(tmp_path):
     [("a.npy", None, True), ("a.csv", None, False), ("a", "npy", True), ("a.npy", "csv", False)],
 )
 def test_the_form_goes_by_the_suffix(tmp_path, name, form, npy):
-    with open_table(str(tmp_path / name), form, ["a", "b"]) as table:
+    with open_writer(str(tmp_path / name), form, ["a", "b"]) as table:
         table.write(X)
     assert (tmp_path / name).read_bytes().startswith(b"\x93NUMPY") is npy
 
 
 def test_npy_is_not_written_to_a_terminal(monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    with pytest.raises(InvalidInput, match="terminal"), open_table("-", "npy", ["a"]):
+    with pytest.raises(InvalidInput, match="terminal"), open_writer("-", "npy", ["a"]):
         pass

@@ -1,4 +1,4 @@
-"""Answers to a file or a pipe, as CSV or .npy. Each float32 is written as its shortest exact text.
+"""The output of rows: CSV or .npy, to a file or a pipe. Each float32 is written as its shortest exact text.
 
 Imports neither httpx nor the server.
 """
@@ -16,24 +16,24 @@ from typing import IO, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pushforward.client.arrays import Float32Array, number_text
+from pushforward.client.arrays import Float32Array, dump_numbers
 from pushforward.client.errors import InvalidInput
 
-__all__ = ["CsvTable", "Format", "NpyArray", "Table", "open_output", "open_table"]
+__all__ = ["CsvWriter", "NpyWriter", "OutputFormat", "RowWriter", "open_output", "open_writer"]
 
-Format = Literal["csv", "npy"]
+OutputFormat = Literal["csv", "npy"]
 
 
-class Table(Protocol):
-    """Where the rows of an answer go, block by block."""
+class RowWriter(Protocol):
+    """The rows of an answer, written block by block."""
 
     def write(self, main: Float32Array, *others: npt.NDArray[np.floating], before: Sequence[Float32Array] = ()) -> None:
-        """Take consecutive rows.
+        """Write consecutive rows.
 
         Args:
-            main: what the answer is about, ``[n]`` or ``[n, *event]``.
-            others: columns ``[n]`` that stand after it in CSV, and nowhere in .npy.
-            before: columns ``[n]`` that stand before it in CSV.
+            main: the main array of the answer, float32 ``[n]`` or ``[n, *event]``.
+            others: columns ``[n]`` that follow it in CSV. .npy goes without them.
+            before: columns ``[n]`` that precede it in CSV. .npy goes without them.
         """
         ...
 
@@ -42,11 +42,11 @@ class Table(Protocol):
         ...
 
 
-class CsvTable:
-    """CSV with a header, which comes with the first rows; -inf is written ``-inf``.
+class CsvWriter:
+    """Rows as CSV, after a header, which comes with the first rows. A density of zero is ``-inf``.
 
     Args:
-        stream: where it goes.
+        stream: takes the text.
         header: the names of the columns.
     """
 
@@ -55,26 +55,26 @@ class CsvTable:
         self._header: Sequence[str] | None = header
 
     def write(self, main: Float32Array, *others: npt.NDArray[np.floating], before: Sequence[Float32Array] = ()) -> None:
-        """Append rows, as `Table.write` says."""
+        """Write consecutive rows; arguments as `RowWriter.write`."""
         if self._header is not None:
             line = io.StringIO()
             csv.writer(line, lineterminator="\n").writerow(self._header)
             self._stream.write(line.getvalue().encode())
             self._header = None
         columns = [np.asarray(c, np.float32).reshape(len(main), -1) for c in (*before, main, *others)]
-        rows = number_text(np.hstack(columns))
-        # One number that is not finite can be here, a log_prob of -inf; JSON has no word for it.
+        rows = dump_numbers(np.hstack(columns))
+        # JSON has no word for a log_prob of -inf, the one number here that need not be finite.
         self._stream.write(rows[2:-2].replace(b"],[", b"\n").replace(b"null", b"-inf") + b"\n")
 
     def close(self) -> None:
         """Nothing is held back."""
 
 
-class NpyArray:
-    """The main array alone, as .npy, written whole at the end: its header says how many rows there are.
+class NpyWriter:
+    """The main array alone as .npy, written whole at the end, for its header says how many rows there are.
 
     Args:
-        stream: where it goes.
+        stream: takes the bytes.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -82,7 +82,7 @@ class NpyArray:
         self._blocks: list[Float32Array] = []
 
     def write(self, main: Float32Array, *others: npt.NDArray[np.floating], before: Sequence[Float32Array] = ()) -> None:  # noqa: ARG002  CSV's columns
-        """Append rows, as `Table.write` says."""
+        """Write consecutive rows; arguments as `RowWriter.write`."""
         self._blocks.append(main)
 
     def close(self) -> None:
@@ -92,13 +92,14 @@ class NpyArray:
 
 @contextmanager
 def open_output(path: str) -> Iterator[IO[bytes]]:
-    """A file that appears whole or not at all; ``-`` for the standard output.
+    """Open a file that appears whole or not at all.
 
     Args:
-        path: where to write. A pipe or a device that is there already is written to as it stands.
+        path: of the file; ``-`` for the standard output. A pipe or a device that is there already is written to as it
+            stands.
 
     Raises:
-        InvalidInput: where there is no such folder, or it cannot be written to.
+        InvalidInput: there is no such folder, or it cannot be written to.
     """
     if path == "-":
         yield sys.stdout.buffer
@@ -123,21 +124,21 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def open_table(path: str, form: Format | None, header: Sequence[str]) -> Iterator[Table]:
-    """A table of the chosen form.
+def open_writer(path: str, form: OutputFormat | None, header: Sequence[str]) -> Iterator[RowWriter]:
+    """Open an output of rows.
 
     Args:
-        path: where to write; ``-`` for the standard output.
+        path: of the file; ``-`` for the standard output.
         form: CSV or .npy; None to go by the path's suffix, CSV where that says nothing.
         header: the names of CSV's columns.
 
     Raises:
-        InvalidInput: where it cannot be written, or .npy would go to a terminal.
+        InvalidInput: the file cannot be written, or .npy would go to a terminal.
     """
     form = form or ("npy" if path.endswith(".npy") else "csv")
     if form == "npy" and path == "-" and sys.stdout.isatty():
         raise InvalidInput("npy is no text for a terminal: give --out FILE, or a pipe")
     with open_output(path) as stream:
-        table: Table = CsvTable(stream, header) if form == "csv" else NpyArray(stream)
-        yield table
-        table.close()
+        writer: RowWriter = CsvWriter(stream, header) if form == "csv" else NpyWriter(stream)
+        yield writer
+        writer.close()

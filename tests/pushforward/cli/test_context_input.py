@@ -1,24 +1,24 @@
-"""What the command line reads as the context of rows."""
+"""The context of rows, as the command line reads it."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from pushforward.cli.conditions import context_layout, context_rows, given_context
-from pushforward.cli.layout import Block, Layout
-from pushforward.cli.rows import open_rows
+from pushforward.cli.context_input import choose_context, make_context_layout, read_context
+from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_layout import RowBlock, RowLayout
 from pushforward.client.errors import InvalidInput
 from tests.pushforward.conftest import CONTEXT
 
-LAYOUT = context_layout(3, [feature.model_dump() for feature in CONTEXT])
-PLAIN = context_layout(2, [])
+LAYOUT = make_context_layout(3, [feature.model_dump() for feature in CONTEXT])
+PLAIN = make_context_layout(2, [])
 
 
 def test_a_context_without_names_has_made_up_ones():
     assert PLAIN.names == ("context0", "context1")
     assert not PLAIN.named
-    assert context_layout(0, []) is None
+    assert make_context_layout(0, []) is None
 
 
 def test_a_column_of_classes_counts_once():
@@ -36,7 +36,7 @@ def test_a_column_of_classes_counts_once():
     ],
 )
 def test_one_context_for_all_rows(text, expected):
-    assert context_rows(text, LAYOUT).tolist() == np.float32(expected).tolist()
+    assert read_context(text, LAYOUT).tolist() == np.float32(expected).tolist()
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_one_context_for_all_rows(text, expected):
 )
 def test_a_file_of_contexts(tmp_path, text, expected):
     (tmp_path / "c.csv").write_text(text)
-    assert context_rows(f"@{tmp_path / 'c.csv'}", LAYOUT).tolist() == expected
+    assert read_context(f"@{tmp_path / 'c.csv'}", LAYOUT).tolist() == expected
 
 
 def test_no_context():
-    assert context_rows(None, LAYOUT) is None
-    assert context_rows(None, None) is None
+    assert read_context(None, LAYOUT) is None
+    assert read_context(None, None) is None
 
 
 @pytest.mark.parametrize(
@@ -77,31 +77,31 @@ def test_no_context():
 )
 def test_a_context_that_cannot_be_used(text, layout, words):
     with pytest.raises(InvalidInput, match=words):
-        context_rows(text, layout)
+        read_context(text, layout)
 
 
 def test_a_class_that_the_flow_does_not_know_is_named_by_line_and_column(tmp_path):
     (tmp_path / "c.csv").write_text("dose,kind\n1,red\n2,blue\n")
     with pytest.raises(InvalidInput, match="line 3, column 2: 'blue' is no class of kind; there are red, 7"):
-        context_rows(f"@{tmp_path / 'c.csv'}", LAYOUT)
+        read_context(f"@{tmp_path / 'c.csv'}", LAYOUT)
 
 
 # --- where an input of rows has its context
 
 
 def test_columns_of_another_name():
-    beside = given_context(None, "amount, colour", LAYOUT).beside
+    beside = choose_context(None, "amount, colour", LAYOUT).layout
     assert beside.names == ("amount", "colour=red", "colour=7")
     assert beside.sources == ("amount", "colour")
-    assert given_context(None, "a,b", PLAIN).beside.names == ("a", "b")
-    assert given_context(None, "a,b", PLAIN).beside.named
+    assert choose_context(None, "a,b", PLAIN).layout.names == ("a", "b")
+    assert choose_context(None, "a,b", PLAIN).layout.named
 
 
 def test_without_an_option_the_flows_own_names_are_looked_for():
-    assert given_context(None, None, LAYOUT).beside is LAYOUT
-    assert given_context("1,2,3", None, LAYOUT).beside is None
-    nothing = given_context(None, None, None)
-    assert (nothing.rows, nothing.beside) == (None, None)
+    assert choose_context(None, None, LAYOUT).layout is LAYOUT
+    assert choose_context("1,2,3", None, LAYOUT).layout is None
+    nothing = choose_context(None, None, None)
+    assert (nothing.rows, nothing.layout) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -115,16 +115,16 @@ def test_without_an_option_the_flows_own_names_are_looked_for():
 )
 def test_options_that_do_not_fit(value, columns, layout, words):
     with pytest.raises(InvalidInput, match=words):
-        given_context(value, columns, layout)
+        choose_context(value, columns, layout)
 
 
 def test_a_block_has_its_own_part_of_the_contexts(tmp_path):
     np.save(tmp_path / "c.npy", np.arange(12).reshape(4, 3))
-    given = given_context(f"@{tmp_path / 'c.npy'}", None, LAYOUT)
-    block = Block(np.zeros((2, 1), np.float32), 1)
-    assert given.of(block, "x.csv").tolist() == [[3, 4, 5], [6, 7, 8]]
+    given = choose_context(f"@{tmp_path / 'c.npy'}", None, LAYOUT)
+    block = RowBlock(np.zeros((2, 1), np.float32), 1)
+    assert given.for_block(block, "x.csv").tolist() == [[3, 4, 5], [6, 7, 8]]
     with pytest.raises(InvalidInput, match=r"context has 4 rows, and x.csv has at least 5"):
-        given.of(Block(np.zeros((2, 1), np.float32), 3), "x.csv")
+        given.for_block(RowBlock(np.zeros((2, 1), np.float32), 3), "x.csv")
     with pytest.raises(InvalidInput, match=r"context has 4 rows, and x.csv has 3"):
         given.require_used(3, "x.csv")
     given.require_used(4, "x.csv")
@@ -132,7 +132,7 @@ def test_a_block_has_its_own_part_of_the_contexts(tmp_path):
 
 def test_rows_that_hold_their_context_are_read_with_it(tmp_path):
     (tmp_path / "x.csv").write_text("dose,a,kind\n1,2,red\n3,4,7\n")
-    with open_rows(str(tmp_path / "x.csv"), Layout.of((1,), ["a"]), 1, beside=LAYOUT) as rows:
-        block = rows.whole()
+    with open_rows(str(tmp_path / "x.csv"), RowLayout.of((1,), ["a"]), context_layout=LAYOUT, block_rows=1) as rows:
+        block = rows.read_whole()
     assert block.values.tolist() == [[2], [4]]
     assert block.context.tolist() == [[1, 1, 0], [3, 0, 1]]

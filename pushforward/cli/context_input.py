@@ -1,4 +1,4 @@
-"""What a conditional flow is given, from the command line: in an option, in a file of its own, or beside the rows.
+"""The context of a conditional flow on the command line: in an option, in a file of its own, or beside the rows.
 
 Imports neither httpx nor the server.
 """
@@ -7,24 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from pushforward.cli.layout import Block, ClassColumn, Layout
-from pushforward.cli.rows import open_rows
-from pushforward.client.arrays import Float32Array, to_float32, to_number
+from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_layout import ClassColumn, RowBlock, RowLayout
+from pushforward.client.arrays import Float32Array, to_float32
 from pushforward.client.errors import InvalidInput
+from service.tabular import parse_number
 
-__all__ = ["Given", "context_layout", "context_options", "context_rows", "given_context"]
+__all__ = ["ContextInput", "choose_context", "context_options", "make_context_layout", "read_context"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_BLOCK_ROWS: Final = 1 << 12
 
-
-def context_layout(width: int, features: Sequence[Mapping[str, Any]]) -> Layout | None:
-    """What a row of a flow's context looks like.
+def make_context_layout(width: int, features: Sequence[Mapping[str, Any]]) -> RowLayout | None:
+    """The layout of a row of a flow's context.
 
     Args:
         width: the number of columns of context.
@@ -35,7 +34,7 @@ def context_layout(width: int, features: Sequence[Mapping[str, Any]]) -> Layout 
     """
     if not width:
         return None
-    layout = Layout.of((width,), [feature["name"] for feature in features], letter="context")
+    layout = RowLayout.of((width,), [feature["name"] for feature in features], letter="context")
     classes = {f["name"]: (f["column"], f["category"]) for f in features if f.get("column") is not None}
     return replace(layout, classes=classes)
 
@@ -55,26 +54,26 @@ def context_options(command: _Command) -> _Command:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Given:
+class ContextInput:
     """The context of the rows of an input.
 
     Args:
         rows: float32 ``[C]`` for all rows, or ``[N, C]``; None where the input itself holds it, or there is none.
-        beside: the columns of the input that hold it; None for no columns.
+        layout: of the columns of the input that hold it; None for no columns.
     """
 
     rows: Float32Array | None
-    beside: Layout | None
+    layout: RowLayout | None
 
-    @property
-    def width(self) -> int:
-        """How many numbers a row brings with it; 0 where all rows have one context, or none."""
-        if self.beside is not None:
-            return self.beside.width
-        return 0 if self.rows is None or self.rows.ndim == 1 else self.rows.shape[1]
+    def for_block(self, block: RowBlock, name: str) -> Float32Array | None:
+        """The context of a block of an input.
 
-    def of(self, block: Block, name: str) -> Float32Array | None:
-        """The context of a block of the input `name`: ``[C]``, or ``[n, C]``.
+        Args:
+            block: of rows.
+            name: of the input, for an error.
+
+        Returns:
+            float32 ``[C]`` or ``[n, C]``; None for a flow without.
 
         Raises:
             InvalidInput: there are fewer rows of context.
@@ -87,7 +86,11 @@ class Given:
         return self.rows[block.first : end]
 
     def require_used(self, count: int, name: str) -> None:
-        """Refuse more rows of context than the `count` rows of the input `name`.
+        """Refuse more rows of context than the input has rows.
+
+        Args:
+            count: the rows of the input.
+            name: of the input, for the error.
 
         Raises:
             InvalidInput: there are more.
@@ -96,13 +99,13 @@ class Given:
             raise InvalidInput(f"context has {len(self.rows)} rows, and {name} has {count}")
 
 
-def given_context(value: str | None, columns: str | None, layout: Layout | None) -> Given:
-    """What --context and --context-columns mean for an input of rows.
+def choose_context(value: str | None, columns: str | None, layout: RowLayout | None) -> ContextInput:
+    """Take the context from --context, or from the columns that --context-columns or the flow itself names.
 
     Args:
-        value: of --context.
-        columns: of --context-columns.
-        layout: from `context_layout`.
+        value: of --context; None where it is not given.
+        columns: of --context-columns; None where it is not given.
+        layout: of the flow's context.
 
     Raises:
         InvalidInput: both are given, or one that does not fit the flow.
@@ -110,39 +113,39 @@ def given_context(value: str | None, columns: str | None, layout: Layout | None)
     if value is not None and columns is not None:
         raise InvalidInput("--context gives the context, and --context-columns says where the input has it: give one")
     if value is not None:
-        return Given(context_rows(value, layout), None)
+        return ContextInput(read_context(value, layout), None)
     if columns is None:
-        return Given(None, layout)
+        return ContextInput(None, layout)
     if layout is None:
         raise InvalidInput("--context-columns is given, and this flow takes no context")
-    return Given(None, _called(layout, [name.strip() for name in columns.split(",")]))
+    return ContextInput(None, _rename_columns(layout, [name.strip() for name in columns.split(",")]))
 
 
-def context_rows(value: str | None, layout: Layout | None) -> Float32Array | None:
+def read_context(value: str | None, layout: RowLayout | None) -> Float32Array | None:
     """Read --context: ``0.5,1`` or ``dose=0.5,kind=red``, for all rows; or ``@FILE``, a row for each.
 
     Args:
         value: of the option.
-        layout: from `context_layout`.
+        layout: of the flow's context.
 
     Returns:
         float32 ``[C]`` or ``[N, C]``; None where there is none.
 
     Raises:
-        InvalidInput: it is none of these, or of another width than the flow's.
+        InvalidInput: the value is none of these, or of another width than the flow's context.
     """
     if value is None:
         return None
     if value.startswith("@"):
         if layout is None:
             raise InvalidInput("--context is given, and this flow takes none")
-        with open_rows(value[1:], layout, _BLOCK_ROWS) as rows:
-            return rows.whole().values
+        with open_rows(value[1:], layout) as rows:
+            return rows.read_whole().values
     cells = value.split(",")
     if layout is not None and layout.named and any("=" in cell for cell in cells):
-        return to_float32(_by_name(cells, layout), "--context")
+        return to_float32(_read_assignments(cells, layout), "--context")
     try:
-        numbers = [to_number(cell) for cell in cells]
+        numbers = [parse_number(cell) for cell in cells]
     except ValueError as error:
         what = "numbers with commas between them, NAME=VALUE,... for a flow that names its context, or @FILE"
         raise InvalidInput(f"--context must be {what}, not {value!r}") from error
@@ -153,16 +156,16 @@ def context_rows(value: str | None, layout: Layout | None) -> Float32Array | Non
     return to_float32(numbers, "--context")
 
 
-def _by_name(cells: Sequence[str], layout: Layout) -> list[float]:
-    """Numbers of NAME=VALUE, in the flow's order: each column once, or each column of classes."""
+def _read_assignments(cells: Sequence[str], layout: RowLayout) -> list[float]:
+    """The numbers of NAME=VALUE, in the flow's order. Each column, or column of classes, is given once."""
     columns = layout.class_columns
     found: dict[str, float] = {}
     for cell in cells:
         name, sign, text = (part.strip() for part in cell.rpartition("="))
         if sign and name in columns:
-            given = _class(columns[name], text)
+            given = _read_class(columns[name], text)
         elif sign and name in layout.names:
-            given = {name: _number(name, text)}
+            given = {name: _read_number(name, text)}
         else:
             there = ", ".join(layout.sources)
             raise InvalidInput(f"--context: expected NAME=VALUE with a NAME of {there}, and found {cell.strip()!r}")
@@ -175,22 +178,26 @@ def _by_name(cells: Sequence[str], layout: Layout) -> list[float]:
     return [found[name] for name in layout.names]
 
 
-def _class(column: ClassColumn, text: str) -> dict[str, float]:
-    place = column.place(text)
+def _read_class(column: ClassColumn, text: str) -> dict[str, float]:
+    place = column.find_class(text)
     if place is None:
-        raise InvalidInput(f"--context: {column.unknown(text)}")
+        raise InvalidInput(f"--context: {column.describe_unknown(text)}")
     return {name: float(at == place) for at, name in enumerate(column.names)}
 
 
-def _number(name: str, text: str) -> float:
+def _read_number(name: str, text: str) -> float:
     try:
-        return to_number(text)
+        return parse_number(text)
     except ValueError:
         raise InvalidInput(f"--context: {name} must be a number, not {text!r}") from None
 
 
-def _called(layout: Layout, columns: Sequence[str]) -> Layout:
-    """The layout where the input calls its columns so; each column of classes counts once."""
+def _rename_columns(layout: RowLayout, columns: Sequence[str]) -> RowLayout:
+    """The layout of an input that has other names for the context's columns; a column of classes counts once.
+
+    Raises:
+        InvalidInput: there are more or fewer names than columns, or one is there twice.
+    """
     sources = layout.sources
     if len(columns) != len(sources):
         raise InvalidInput(
@@ -199,11 +206,11 @@ def _called(layout: Layout, columns: Sequence[str]) -> Layout:
         )
     if len(set(columns)) < len(columns):
         raise InvalidInput(f"--context-columns names a column twice: {', '.join(columns)}")
-    called = dict(zip(sources, columns, strict=True))
+    renamed = dict(zip(sources, columns, strict=True))
     names, classes = [], {}
     for name in layout.names:
         column, category = layout.classes.get(name, (name, None))
-        names.append(called[column] if category is None else f"{called[column]}={category}")
+        names.append(renamed[column] if category is None else f"{renamed[column]}={category}")
         if category is not None:
-            classes[names[-1]] = (called[column], category)
-    return Layout(layout.event_shape, tuple(names), True, classes)
+            classes[names[-1]] = (renamed[column], category)
+    return RowLayout(layout.event_shape, tuple(names), True, classes)

@@ -9,19 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pushforward.cli.layout import Layout
-from pushforward.cli.rows import open_rows
-from pushforward.cli.tables import CsvTable
+from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_layout import RowLayout
+from pushforward.cli.row_output import CsvWriter
+from pushforward.client.arrays import restore_float32
 from pushforward.client.errors import InvalidInput
+from tests import tabular
 
-NAMED = Layout.of((2,), ["a", "b"])
-UNNAMED = Layout.of((2,))
+NAMED = RowLayout.of((2,), ["a", "b"])
+UNNAMED = RowLayout.of((2,))
 finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.just(float(np.float32(7.038531e-26)))
 
 
-def read(path, layout, block_rows=1000, **options):
-    with open_rows(str(path), layout, block_rows, **options) as rows:
-        return rows.whole()
+def read(path, layout, **options):
+    with open_rows(str(path), layout, **options) as rows:
+        return rows.read_whole()
 
 
 def csv(tmp_path, text, encoding="utf-8"):
@@ -81,11 +83,11 @@ def test_faults_are_named_by_line_and_column(tmp_path, text, layout, words):
 
 # --- rows with their context beside them
 
-ONE, MADE_UP = Layout.of((1,), ["c"]), Layout.of((1,), letter="context")
+ONE, MADE_UP = RowLayout.of((1,), ["c"]), RowLayout.of((1,), letter="context")
 
 
 @pytest.mark.parametrize(
-    ("text", "layout", "beside"),
+    ("text", "layout", "context_layout"),
     [
         ("c,b,a\n3,2,1\n", NAMED, ONE),
         ("b,other,a,context0\n2,x,1,3\n", NAMED, MADE_UP),
@@ -96,13 +98,13 @@ ONE, MADE_UP = Layout.of((1,), ["c"]), Layout.of((1,), letter="context")
         ("1,2,3\n", NAMED, ONE),
     ],
 )
-def test_a_context_beside_its_row(tmp_path, text, layout, beside):
-    block = read(csv(tmp_path, text), layout, beside=beside)
+def test_a_context_beside_its_row(tmp_path, text, layout, context_layout):
+    block = read(csv(tmp_path, text), layout, context_layout=context_layout)
     assert (block.values.tolist(), block.context.tolist()) == ([[1, 2]], [[3]])
 
 
 @pytest.mark.parametrize(
-    ("text", "layout", "beside", "words"),
+    ("text", "layout", "context_layout", "words"),
     [
         ("a,b\n1,2\n", NAMED, ONE, "no column 'c' for the context; --context gives it apart"),
         ("a,b,d\n1,2,3\n", NAMED, MADE_UP, "no column 'context0' for the context"),
@@ -125,23 +127,23 @@ def test_a_context_beside_its_row(tmp_path, text, layout, beside):
         ("c,a,b\nx,1,2\n", NAMED, ONE, r"line 2, column 1 \(c\): 'x' is not a number"),
     ],
 )
-def test_a_context_that_is_not_there(tmp_path, text, layout, beside, words):
+def test_a_context_that_is_not_there(tmp_path, text, layout, context_layout, words):
     with pytest.raises(InvalidInput, match=words):
-        read(csv(tmp_path, text), layout, beside=beside)
+        read(csv(tmp_path, text), layout, context_layout=context_layout)
 
 
 def test_a_context_in_npy_follows_its_row(tmp_path):
     np.save(tmp_path / "rows.npy", np.arange(21.0).reshape(3, 7))
-    images = Layout.of((2, 3, 1))
-    with open_rows(str(tmp_path / "rows.npy"), images, 2, beside=ONE) as rows:
+    images = RowLayout.of((2, 3, 1))
+    with open_rows(str(tmp_path / "rows.npy"), images, context_layout=ONE, block_rows=2) as rows:
         assert rows.total == 3
-        block = rows.whole()
+        block = rows.read_whole()
     assert block.values.shape == (3, 2, 3, 1)
     assert block.values[1].ravel().tolist() == [7, 8, 9, 10, 11, 12]
     assert block.context.tolist() == [[6], [13], [20]]
     np.save(tmp_path / "rows.npy", np.zeros((3, 6)))
     with pytest.raises(InvalidInput, match=r"\[3, 6\]: the last 1 are the context, unless --context gives it"):
-        read(tmp_path / "rows.npy", images, beside=ONE)
+        read(tmp_path / "rows.npy", images, context_layout=ONE)
 
 
 def test_bytes_that_are_no_text(tmp_path):
@@ -156,7 +158,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_blocks_keep_their_place(tmp_path):
     path = csv(tmp_path, "a,b\n" + "".join(f"{i},{-i}\n" for i in range(10)))
-    with open_rows(str(path), NAMED, 4) as rows:
+    with open_rows(str(path), NAMED, block_rows=4) as rows:
         assert rows.total is None
         blocks = list(rows.blocks)
     assert [len(block.values) for block in blocks] == [4, 4, 2]
@@ -167,7 +169,7 @@ def test_blocks_keep_their_place(tmp_path):
 def test_a_late_fault_keeps_its_line(tmp_path):
     path = csv(tmp_path, "1,2\n" * 10 + "1,nan\n")
     with pytest.raises(InvalidInput, match="line 11"):
-        read(path, NAMED, 4)
+        read(path, NAMED, block_rows=4)
 
 
 @settings(deadline=None)
@@ -175,20 +177,20 @@ def test_a_late_fault_keeps_its_line(tmp_path):
 def test_csv_there_and_back_is_exact(tmp_path_factory, values, block_rows):
     path = tmp_path_factory.mktemp("csv") / "rows.csv"
     with path.open("wb") as stream:
-        CsvTable(stream, ["a", "b", "log_prob"]).write(values, np.full(len(values), -np.inf, np.float32))
-    assert read(path, NAMED, block_rows).values.view(np.uint32).tolist() == values.view(np.uint32).tolist()
+        CsvWriter(stream, ["a", "b", "log_prob"]).write(values, np.full(len(values), -np.inf, np.float32))
+    assert read(path, NAMED, block_rows=block_rows).values.view(np.uint32).tolist() == values.view(np.uint32).tolist()
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i8", "u1", "?"])
 @pytest.mark.parametrize("event", [(2,), (2, 3, 1)])
 def test_npy(tmp_path, dtype, event):
     values = np.arange(12).reshape(-1, *event).astype(dtype)
-    layout = Layout.of(event)
+    layout = RowLayout.of(event)
     for shape in (values.shape, (len(values), layout.width)):
         np.save(tmp_path / "rows.npy", values.reshape(shape))
-        with open_rows(str(tmp_path / "rows.npy"), layout, 1) as rows:
+        with open_rows(str(tmp_path / "rows.npy"), layout, block_rows=1) as rows:
             assert rows.total == len(values)
-            block = rows.whole()
+            block = rows.read_whole()
         assert block.values.dtype == np.float32
         assert (block.values == values.astype(np.float32)).all()
         assert block.where(1) == "row 1"
@@ -198,7 +200,7 @@ def test_npy(tmp_path, dtype, event):
 
 def test_npy_of_one_column_may_be_flat(tmp_path):
     np.save(tmp_path / "rows.npy", np.array([1.0, 2.0, 3.0]))
-    assert read(tmp_path / "rows.npy", Layout.of((1,))).values.tolist() == [[1], [2], [3]]
+    assert read(tmp_path / "rows.npy", RowLayout.of((1,))).values.tolist() == [[1], [2], [3]]
 
 
 @pytest.mark.parametrize(
@@ -241,3 +243,44 @@ def test_standard_input_is_named(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"1,x\n3,\n")))
     with pytest.raises(InvalidInput, match="standard input"):
         read("-", NAMED)
+
+
+# --- the rule that is shared with the codec of text/csv
+
+
+@pytest.mark.parametrize("end", tabular.LINE_ENDS)
+@pytest.mark.parametrize("text", tabular.TABLES.values(), ids=tabular.TABLES)
+def test_a_table_by_the_rule(tmp_path, text, end):
+    assert read(csv(tmp_path, text.replace("|", end)), NAMED).values.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("end", tabular.LINE_ENDS)
+@pytest.mark.parametrize("text", tabular.REFUSED.values(), ids=tabular.REFUSED)
+def test_a_table_against_the_rule(tmp_path, text, end):
+    with pytest.raises(InvalidInput):
+        read(csv(tmp_path, text.replace("|", end)), NAMED)
+
+
+@pytest.mark.parametrize("heading", ["", "a,b\n"])
+@pytest.mark.parametrize("text", tabular.NUMBERS)
+def test_a_cell_that_is_a_number(tmp_path, text, heading):
+    path = csv(tmp_path, f"{heading}{text},1\n")
+    if np.isfinite(tabular.NUMBERS[text]):
+        expected = restore_float32(np.array([tabular.NUMBERS[text], 1.0]))
+        assert read(path, NAMED).values.tolist() == [expected.tolist()]
+    else:
+        with pytest.raises(InvalidInput, match=r"column 1 \(a\): -?(inf|nan) is not finite"):
+            read(path, NAMED)
+
+
+@pytest.mark.parametrize("text", tabular.TEXTS)
+def test_a_cell_that_is_no_number(tmp_path, text):
+    with pytest.raises(InvalidInput, match=r"line 2, column 1 \(a\): .* is not a number"):
+        read(csv(tmp_path, f"a,b\n{text},1\n"), NAMED)
+
+
+@pytest.mark.parametrize(("layout", "context_layout"), [(UNNAMED, None), (NAMED, RowLayout.of((2,), letter="context"))])
+def test_a_header_of_half_the_made_up_names_is_refused(tmp_path, layout, context_layout):
+    text = "x0,v\n1,2\n" if context_layout is None else "a,b,context1,c\n1,2,3,4\n"
+    with pytest.raises(InvalidInput, match=r"no column '(x1|context0)'"):
+        read(csv(tmp_path, text), layout, context_layout=context_layout)

@@ -1,4 +1,4 @@
-"""The common part of the commands that write a bundle's next version: its rows, its place, and its manifest."""
+"""The next version of a bundle that a command writes: the rows it is made from, its repository and its manifest."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import numpy as np
 
-from pushforward.cli.conditions import context_layout, context_options, given_context
-from pushforward.cli.layout import Block, Layout
-from pushforward.cli.options import block_rows, input_options
-from pushforward.cli.rows import open_rows
+from pushforward.cli.context_input import choose_context, context_options, make_context_layout
+from pushforward.cli.options import input_options
+from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_layout import RowBlock, RowLayout
 from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from service.bundle.manifest import Manifest
     from service.bundle.store import Repository
 
-__all__ = ["RowOptions", "WholeFile", "next_manifest", "out_option", "read_whole", "repository_of"]
+__all__ = ["RowOptions", "WholeFile", "choose_repository", "make_next_manifest", "out_option", "read_whole"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -67,7 +67,7 @@ class WholeFile:
     """
 
     name: str
-    block: Block
+    block: RowBlock
     context: Float32Array | None
 
 
@@ -85,24 +85,25 @@ def read_whole(manifest: Manifest, file: str, options: RowOptions) -> WholeFile:
     Raises:
         InvalidInput: the file or the context does not fit the flow.
     """
-    layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
+    layout = RowLayout.of(manifest.event_shape, [feature.name for feature in manifest.features])
     features = [feature.model_dump() for feature in manifest.context_features]
-    conditions = context_layout(manifest.context_width, features)
-    given = given_context(options.context, options.context_columns, conditions)
-    with open_rows(file, layout, block_rows(layout.width + given.width), options.delimiter, given.beside) as rows:
-        block = rows.whole()
+    given = choose_context(
+        options.context, options.context_columns, make_context_layout(manifest.context_width, features)
+    )
+    with open_rows(file, layout, options.delimiter, given.layout) as rows:
+        block = rows.read_whole()
     given.require_used(len(block.values), rows.name)
-    context = given.of(block, rows.name)
+    context = given.for_block(block, rows.name)
     return WholeFile(rows.name, block, None if context is None else np.atleast_2d(context))
 
 
-def repository_of(folder: Path, manifest: Manifest, out: Path | None) -> Repository:
-    """The repository that a new version goes into: the one given, or the bundle's own.
+def choose_repository(folder: Path, manifest: Manifest, out: Path | None) -> Repository:
+    """The repository that a new version goes into.
 
     Args:
-        folder: the bundle's.
-        manifest: its manifest.
-        out: the repository that was asked for, if any.
+        folder: of the bundle.
+        manifest: of the bundle.
+        out: the repository of --out; None for the one that the bundle lies in.
 
     Raises:
         InvalidInput: none is given, and the bundle does not lie in one.
@@ -114,7 +115,7 @@ def repository_of(folder: Path, manifest: Manifest, out: Path | None) -> Reposit
     return Repository(out or folder.absolute().parent.parent)
 
 
-def next_manifest(manifest: Manifest, repository: Repository) -> Manifest:
+def make_next_manifest(manifest: Manifest, repository: Repository) -> Manifest:
     """The manifest of the next version, in the format that is written now."""
     from service.bundle.manifest import FORMAT
 

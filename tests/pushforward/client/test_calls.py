@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pushforward.client.arrays import number_text
-from pushforward.client.delivery import Answer, Delivery, Send
+from pushforward.client.arrays import dump_numbers
+from pushforward.client.calls import MAX_VALUES, Calls
+from pushforward.client.connection import run_blocking
+from pushforward.client.delivery import HttpAnswer, HttpRequest
 from pushforward.client.errors import InvalidInput, UnexpectedAnswer
-from pushforward.client.requests import Noise, Requests
 
 
 class Flow:
@@ -22,8 +24,7 @@ class Flow:
         self.asked: list[dict[str, Any]] = []
         self.version = 3
 
-    def answer(self, send: Send) -> Answer:
-        request = send.request
+    async def send(self, request: HttpRequest, deadline: float) -> HttpAnswer:
         arguments = orjson.loads(request.body) if request.body else dict(request.query)
         self.asked.append({"path": request.path, "method": request.method, **arguments})
         given = {"model": "flow", "version": self.version}
@@ -49,22 +50,14 @@ class Flow:
     def row(self, seed: int, index: int) -> np.ndarray:
         return np.random.default_rng([seed, index]).normal(size=self.event).astype(np.float32)
 
-    def reply(self, given: dict[str, Any], **arrays: np.ndarray) -> Answer:
-        members = [orjson.dumps(given)[1:-1], *(f'"{k}":'.encode() + number_text(v) for k, v in arrays.items())]
-        return Answer(200, b"{" + b",".join(members) + b"}")
+    def reply(self, given: dict[str, Any], **arrays: np.ndarray) -> HttpAnswer:
+        members = [orjson.dumps(given)[1:-1], *(f'"{k}":'.encode() + dump_numbers(v) for k, v in arrays.items())]
+        return HttpAnswer(200, b"{" + b",".join(members) + b"}")
 
 
-def drive(steps, flow):
-    message = None
-    try:
-        while True:
-            message = flow.answer(steps.send(message))
-    except StopIteration as stop:
-        return stop.value
-
-
-def requests(**options):
-    return Requests(Delivery(), **options)
+def calls(connection: Any, **options: Any) -> Calls:
+    rules = {"model": None, "version": None, "timeout": 60.0, "retries": 3, "max_values": MAX_VALUES}
+    return Calls(connection, **{**rules, **options}, clock=lambda: 0.0, random=None)
 
 
 @settings(deadline=None)
@@ -73,9 +66,10 @@ def test_pieces_joined_are_the_whole(rows, bound, event, with_context):
     x = np.random.default_rng(rows).normal(size=(rows, *event)).astype(np.float32)
     context = np.arange(rows, dtype=np.float32)[:, None] if with_context else None
     for verb in ("log_prob", "encode", "decode"):
-        whole = drive(getattr(requests(), verb)(x, context, None, None), Flow(event))
+        more = {"returns": []} if verb == "log_prob" else {}
+        whole = run_blocking(getattr(calls(Flow(event)), verb)(x, context=context, **more))
         flow = Flow(event)
-        cut = drive(getattr(requests(max_values=bound), verb)(x, context, None, None), flow)
+        cut = run_blocking(getattr(calls(flow, max_values=bound), verb)(x, context=context, **more))
         for name in ("log_prob", "z", "x"):
             if getattr(whole, name, None) is not None:
                 assert getattr(cut, name).tobytes() == getattr(whole, name).tobytes()
@@ -87,7 +81,7 @@ def test_pieces_joined_are_the_whole(rows, bound, event, with_context):
 @given(st.integers(1, 1200), st.integers(0, 50), st.integers(20, 3000), st.sampled_from([None, 5]))
 def test_samples_in_pieces_are_the_whole(n, offset, bound, seed):
     flow = Flow()
-    drawn = drive(requests(max_values=bound).sample(n, seed, offset, Noise(), None, None, None), flow)
+    drawn = run_blocking(calls(flow, max_values=bound).sample(n, seed=seed, offset=offset))
     expected = np.stack([flow.row(seed or 11, i) for i in range(offset, offset + n)])
     assert drawn.x.tobytes() == expected.tobytes()
     assert (drawn.seed, drawn.offset, len(drawn.log_prob)) == (seed or 11, offset, n)
@@ -101,7 +95,7 @@ def test_samples_in_pieces_are_the_whole(n, offset, bound, seed):
 def test_a_wide_context_counts_in_the_size_of_a_request():
     flow = Flow()
     context = np.zeros((10, 98), np.float32)
-    drive(requests(max_values=300).log_prob(np.ones((10, 2)), context, None, None), flow)
+    run_blocking(calls(flow, max_values=300).log_prob(np.ones((10, 2)), context=context))
     assert [len(asked["x"]) for asked in flow.asked] == [3, 3, 3, 1]
     assert [len(asked["context"]) for asked in flow.asked] == [3, 3, 3, 1]
 
@@ -109,7 +103,7 @@ def test_a_wide_context_counts_in_the_size_of_a_request():
 def test_samples_of_many_contexts_travel_in_pieces():
     flow = Flow()
     context = np.arange(50, dtype=np.float32).reshape(50, 1)
-    drawn = drive(requests(max_values=64).sample(3, None, 2, Noise(), context, None, None), flow)
+    drawn = run_blocking(calls(flow, max_values=64).sample(3, offset=2, context=context))
     assert [len(asked["context"]) for asked in flow.asked] == [21, 21, 8]
     assert [asked.get("seed") for asked in flow.asked] == [None, 11, 11]
     assert [asked.get("version") for asked in flow.asked] == [None, 3, 3]
@@ -122,7 +116,7 @@ def test_samples_of_many_contexts_travel_in_pieces():
 def test_samples_of_several_contexts_are_joined_along_their_rows():
     flow = Flow()
     context = np.array([[0.0], [10.0]], np.float32)
-    drawn = drive(requests(max_values=64).sample(700, 5, 0, Noise(), context, None, None), flow)
+    drawn = run_blocking(calls(flow, max_values=64).sample(700, seed=5, context=context))
     assert drawn.x.shape == (2, 700, 2)
     assert drawn.log_prob.shape == (2, 700)
     rows = np.stack([flow.row(5, i) for i in range(700)])
@@ -132,18 +126,18 @@ def test_samples_of_several_contexts_are_joined_along_their_rows():
 
 def test_the_first_answer_fixes_flow_version_and_seed_for_the_rest():
     flow = Flow()
-    drive(requests(max_values=100).sample(1000, None, 0, Noise(), None, None, None), flow)
+    run_blocking(calls(flow, max_values=100).sample(1000))
     assert "seed" not in flow.asked[0]
     assert "version" not in flow.asked[0]
     assert all((a["model"], a["version"], a["seed"]) == ("flow", "3", "11") for a in flow.asked[1:])
     flow = Flow()
-    drive(requests(max_values=4).log_prob(np.ones((9, 2)), None, None, None), flow)
+    run_blocking(calls(flow, max_values=4).log_prob(np.ones((9, 2))))
     assert [asked.get("version") for asked in flow.asked] == [None, 3, 3, 3, 3]
 
 
 def test_a_simple_sample_is_a_get_with_only_what_was_said():
     flow = Flow()
-    drive(requests().sample(2, 7, 0, Noise(0.5), [0.25, 1e-45], "wine", 4), flow)
+    run_blocking(calls(flow).sample(2, seed=7, temperature=0.5, context=[0.25, 1e-45], model="wine", version=4))
     assert flow.asked == [
         {
             "path": "sample",
@@ -172,13 +166,13 @@ def test_a_simple_sample_is_a_get_with_only_what_was_said():
 )
 def test_which_flow_a_call_means(own, given, sent):
     flow = Flow()
-    drive(requests(model=own[0], version=own[1]).encode([[1, 2]], None, *given), flow)
+    run_blocking(calls(flow, model=own[0], version=own[1]).encode([[1, 2]], model=given[0], version=given[1]))
     assert (flow.asked[0].get("model"), flow.asked[0].get("version")) == sent
 
 
 def test_what_is_asked_for_travels_along():
     flow = Flow()
-    scores = drive(requests().log_prob([1, 2], [0.5], None, None, ["z", "quantile"], 0.01), flow)
+    scores = run_blocking(calls(flow).log_prob([1, 2], context=[0.5], returns=["z", "quantile"], alarm_rate=0.01))
     assert flow.asked[0] == {
         "path": "logprob",
         "method": "POST",
@@ -193,22 +187,22 @@ def test_what_is_asked_for_travels_along():
 
 def test_one_row_of_context_is_sent_with_every_piece():
     flow = Flow()
-    drive(requests(max_values=4).log_prob(np.ones((5, 2)), [[0.5]], None, None), flow)
+    run_blocking(calls(flow, max_values=4).log_prob(np.ones((5, 2)), context=[[0.5]]))
     assert [asked["context"] for asked in flow.asked] == [[[0.5]]] * 3
     assert [len(asked["x"]) for asked in flow.asked] == [2, 2, 1]
 
 
 def test_context_and_rows_that_do_not_go_together():
     with pytest.raises(InvalidInput, match="context has 3 rows, and x has 4"):
-        drive(requests(max_values=4).log_prob(np.ones((4, 2)), np.ones((3, 1)), None, None), Flow())
+        run_blocking(calls(Flow(), max_values=4).log_prob(np.ones((4, 2)), context=np.ones((3, 1))))
 
 
 def test_nothing_is_sent_of_input_that_cannot_be():
     flow = Flow()
     with pytest.raises(InvalidInput):
-        drive(requests().log_prob([[1, np.nan]], None, None, None), flow)
+        run_blocking(calls(flow).log_prob([[1, np.nan]]))
     with pytest.raises(InvalidInput, match="context"):
-        drive(requests().sample(1, 1, 0, Noise(), [np.inf], None, None), flow)
+        run_blocking(calls(flow).sample(1, seed=1, context=[np.inf]))
     assert flow.asked == []
 
 
@@ -216,7 +210,28 @@ def test_nothing_is_sent_of_input_that_cannot_be():
     "content", [b"", b"<html>", b"[]", b"3", b"{}", b'{"model": "a"}', b'{"model": 1, "version": 1}']
 )
 def test_an_answer_that_is_not_of_this_api(content):
-    steps = requests().encode([[1, 2]], None, None, None)
-    next(steps)
+    class Other:
+        async def send(self, request: HttpRequest, deadline: float) -> HttpAnswer:
+            return HttpAnswer(200, content)
+
     with pytest.raises(UnexpectedAnswer):
-        steps.send(Answer(200, content))
+        run_blocking(calls(Other()).encode([[1, 2]]))
+
+
+@pytest.mark.parametrize(("rows", "words"), [(0, "no rows"), (4, "4 rows, and 3 were asked for")])
+def test_another_number_of_samples_than_was_asked_for(rows, words):
+    class Generous(Flow):
+        async def send(self, request: HttpRequest, deadline: float) -> HttpAnswer:
+            x = np.zeros((rows, 2), np.float32)
+            return self.reply({"model": "flow", "version": 1, "seed": 1, "offset": 0}, x=x, log_prob=x[:, 0])
+
+    with pytest.raises(UnexpectedAnswer, match=words):
+        run_blocking(calls(Generous()).sample(3))
+
+
+def test_a_blocking_call_waits_for_no_event_loop():
+    async def waits() -> None:
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="waits for an event loop"):
+        run_blocking(waits())

@@ -1,4 +1,4 @@
-"""Pictures from the command line: what the options ask for, the file, and a preview in the terminal.
+"""The options of a picture: what they ask for, the file that it is written to, and its preview in a terminal.
 
 A preview is made of half blocks: each cell of the terminal shows two pixels, the upper in its text's colour and the
 lower in its background's, of 24 bits. Imports neither httpx nor the server.
@@ -17,17 +17,17 @@ from typing import Any, Final, NamedTuple
 import click
 import numpy as np
 
-__all__ = ["Wanted", "half_blocks", "picture_options"]
+__all__ = ["PictureRequest", "half_blocks", "picture_options"]
 
 _UPPER_HALF: Final = "\N{UPPER HALF BLOCK}"
 _LINES_LEFT: Final = 2
 
 
-class Wanted(NamedTuple):
+class PictureRequest(NamedTuple):
     """The picture that a command is asked for.
 
     Args:
-        file: where to write it; "-" for the standard output, None for nowhere.
+        file: to write it to; "-" for the standard output, None for none.
         preview: whether to show it in the terminal.
         columns: images in a row, or columns of a table.
         size: in pixels.
@@ -39,8 +39,8 @@ class Wanted(NamedTuple):
     size: int | None
 
     @property
-    def look(self) -> dict[str, int | None]:
-        """What a source is told of it."""
+    def arguments(self) -> dict[str, int | None]:
+        """The arguments of a picture, as the HTTP API calls them."""
         return {"columns": self.columns, "size": self.size}
 
     def show(self, picture: bytes) -> None:
@@ -73,7 +73,7 @@ def picture_options(command: Callable[..., None]) -> Callable[..., None]:
         size: int | None,
         **given: Any,  # noqa: ANN401
     ) -> None:
-        wanted = Wanted(png, preview, columns, size)
+        wanted = PictureRequest(png, preview, columns, size)
         if png is None and not preview:
             if columns is not None or size is not None:
                 raise click.UsageError("--columns and --size belong to a picture: give --png FILE or --preview")

@@ -1,6 +1,6 @@
-"""Where the command line's answers come from: a server, or a bundle that is run on the spot.
+"""The flow that a command works on: a server's, or a bundle's that is run in this process.
 
-Both give the same four verbs. The server's modules are imported only where a bundle is run, and httpx only where a
+Both kinds have the same verbs. The server's modules are imported only where a bundle is run, and httpx only where a
 server is asked.
 """
 
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from pushforward.cli.conditions import context_layout
-from pushforward.cli.layout import Layout
+from pushforward.cli.context_input import make_context_layout
+from pushforward.cli.row_layout import RowLayout
 from pushforward.client.arrays import Float32Array
+from pushforward.client.calls import PictureVerb
 from pushforward.client.errors import InvalidInput
-from pushforward.client.requests import Noise, Pictured
+from pushforward.client.sampling import Noise
 
 if TYPE_CHECKING:
     from pushforward.client.client import Client
@@ -29,15 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DRAWN_SEED_BITS",
-    "Drawn",
-    "Moved",
+    "EditResult",
+    "FlowSource",
     "PathKind",
-    "Source",
+    "PathResult",
+    "SampleResult",
     "SourceOptions",
     "Space",
     "Spacing",
-    "Walk",
-    "bundle_folder",
+    "find_bundle",
     "open_source",
 ]
 
@@ -46,13 +47,16 @@ PathKind = Literal["slerp", "linear"]
 Spacing = Literal["parameter", "arc_length"]
 
 DRAWN_SEED_BITS: Final = 53
-"""A seed that is drawn here has as many bits as a server's: every reader of JSON and CSV keeps it exact."""
+"""The bits of a seed that is drawn here, as many as a server's: every reader of JSON and CSV keeps it exact."""
 
 
-class Drawn(NamedTuple):
-    """Samples: x float32 ``[n, *event]``, log_prob ``[n]`` in nats, and the seed that gives them again.
+class SampleResult(NamedTuple):
+    """Rows drawn from a flow.
 
-    For K contexts x is ``[K, n, *event]``, and log_prob ``[K, n]``.
+    Args:
+        x: float32 ``[n, *event]``; ``[K, n, *event]`` for K contexts.
+        log_prob: float32 ``[n]`` or ``[K, n]``, in nats.
+        seed: the seed that gives them again.
     """
 
     x: Float32Array
@@ -60,8 +64,15 @@ class Drawn(NamedTuple):
     seed: int
 
 
-class Walk(NamedTuple):
-    """A path: t, x ``[T, *event]``, log_prob in nats and round_trip_error ``[T]``, all float32."""
+class PathResult(NamedTuple):
+    """The rows of a path through latent space.
+
+    Args:
+        t: float32 ``[T]``; point k lies at t = k.
+        x: float32 ``[T, *event]``.
+        log_prob: float32 ``[T]``, in nats.
+        round_trip_error: float32 ``[T]``.
+    """
 
     t: Float32Array
     x: Float32Array
@@ -69,24 +80,29 @@ class Walk(NamedTuple):
     round_trip_error: Float32Array
 
 
-class Moved(NamedTuple):
-    """Rows moved by S strengths: x ``[S, N, *event]`` and log_prob ``[S, N]`` in nats, both float32."""
+class EditResult(NamedTuple):
+    """Rows moved along a direction by S strengths.
+
+    Args:
+        x: float32 ``[S, N, *event]``.
+        log_prob: float32 ``[S, N]``, in nats.
+    """
 
     x: Float32Array
     log_prob: Float32Array
 
 
-class Source(Protocol):
-    """One flow, wherever it runs."""
+class FlowSource(Protocol):
+    """One flow: a server's or a bundle's."""
 
     @property
-    def layout(self) -> Layout:
-        """What a row of x looks like."""
+    def layout(self) -> RowLayout:
+        """The layout of a row of x."""
         ...
 
     @property
-    def conditions(self) -> Layout | None:
-        """What a row of context looks like; None for a flow without."""
+    def context_layout(self) -> RowLayout | None:
+        """The layout of a row of context; None for a flow without."""
         ...
 
     @property
@@ -98,29 +114,61 @@ class Source(Protocol):
         """Log-densities ``[n]`` of rows ``[n, *event]``, in nats; -inf outside the support."""
         ...
 
-    def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> Drawn:
-        """Rows offset to offset + n of a seed; of one that is drawn, where it is None."""
+    def sample(
+        self, n: int, *, seed: int | None, offset: int, noise: Noise, context: Float32Array | None
+    ) -> SampleResult:
+        """Draw rows of a seed.
+
+        Args:
+            n: how many; for each context where there are several.
+            seed: None for one that is drawn.
+            offset: the number of the first row in the seed's sequence.
+            noise: the distribution of the latents.
+            context: float32 ``[C]`` or ``[K, C]``; None for a flow without.
+        """
         ...
 
     def interpolate(
         self,
         points: Float32Array,
+        *,
         space: Space,
         steps: int,
         path: PathKind | None,
         spacing: Spacing,
         context: Float32Array | None,
-    ) -> Walk:
-        """The walk through points ``[K, *event]``, or ``[K, D]``."""
+    ) -> PathResult:
+        """Walk from point to point through latent space.
+
+        Args:
+            points: float32 ``[K, *event]``, or ``[K, D]``.
+            space: of the points, data or latents.
+            steps: the rows of each segment, both ends included.
+            path: None for the flow's own.
+            spacing: what the rows are equally far apart in.
+            context: float32 ``[C]`` or ``[K, C]``; None for a flow without.
+        """
         ...
 
     def edit(
-        self, x: Float32Array, direction: str | Float32Array, strength: Sequence[float], context: Float32Array | None
-    ) -> Moved:
-        """Rows ``[N, *event]`` along a direction: by name, a vector ``[D]``, or two rows ``[2, *event]``."""
+        self,
+        x: Float32Array,
+        direction: str | Float32Array,
+        strength: Sequence[float],
+        *,
+        context: Float32Array | None,
+    ) -> EditResult:
+        """Move rows along a direction of latent space.
+
+        Args:
+            x: float32 ``[N, *event]``.
+            direction: a name, a vector ``[D]``, or two rows ``[2, *event]``.
+            strength: how far, S numbers.
+            context: float32 ``[C]`` or ``[N, C]``; None for a flow without.
+        """
         ...
 
-    def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+    def picture(self, verb: PictureVerb, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
         """The answer of logprob, sample, interpolate or edit as a PNG file; its arguments as the HTTP API calls them.
 
         A direction is as `edit` takes it.
@@ -130,7 +178,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What the command line says about where a flow is.
+    """The options that name a flow.
 
     Args:
         url: a server's base URL.
@@ -148,11 +196,11 @@ class SourceOptions:
 
 
 @contextmanager
-def open_source(options: SourceOptions) -> Iterator[Source]:
-    """The flow that the options mean: a server's, at the default address where they name none.
+def open_source(options: SourceOptions) -> Iterator[FlowSource]:
+    """Open the flow that the options name: a server's at the default address where they name no place.
 
     Raises:
-        InvalidInput: where they name two places, or a name that a bundle's folder has no use for.
+        InvalidInput: they name two places, or a name that a bundle's folder has no use for.
         FlowNotFound, VersionNotFound, BundleError: the bundle is not there or may not be run.
         ClientError: the server does not answer, or has no such flow.
     """
@@ -164,16 +212,16 @@ def open_source(options: SourceOptions) -> Iterator[Source]:
         from pushforward.client.connection import DEFAULT_URL
 
         with Client(options.url or DEFAULT_URL, model=options.model, version=options.version) as client:
-            yield _Served(client)
+            yield _ServedFlow(client)
         return
-    yield _Local(_load(_folder(options)))
+    yield _LocalFlow(_load(_folder(options)))
 
 
-def bundle_folder(path: Path) -> Path:
-    """The folder that a person means by a bundle: itself, or the newest version of ``repository/name``.
+def find_bundle(path: Path) -> Path:
+    """Find the folder of a bundle: the path itself, or the newest version of ``repository/name``.
 
     Raises:
-        FlowNotFound: it is neither.
+        FlowNotFound: the path is neither.
     """
     from service.bundle.store import Repository
 
@@ -191,7 +239,7 @@ def _folder(options: SourceOptions) -> Path:
             raise InvalidInput(
                 "--bundle is one version of one flow already: --model and --version go with --repository"
             )
-        return bundle_folder(options.bundle)
+        return find_bundle(options.bundle)
     repository = Repository(Path() if options.repository is None else options.repository)
     names = repository.names()
     if options.model is None and len(names) != 1:
@@ -206,81 +254,100 @@ def _load(folder: Path) -> ServedFlow:
     return load_flow(read_bundle(folder))
 
 
-class _Local:
+class _LocalFlow:
     """A bundle's flow, run in this process."""
 
     def __init__(self, flow: ServedFlow) -> None:
         self._flow = flow
         manifest = flow.manifest
-        self.layout = Layout.of(manifest.event_shape, [feature.name for feature in manifest.features])
+        self.layout = RowLayout.of(manifest.event_shape, [feature.name for feature in manifest.features])
         self.directions = tuple(manifest.directions)
-        self.conditions = context_layout(
+        self.context_layout = make_context_layout(
             manifest.context_width, [feature.model_dump() for feature in manifest.context_features]
         )
 
     def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
         from service.plan import run_now
 
-        return run_now(self._flow.log_prob(x, _rows_of(context))).log_prob
+        return run_now(self._flow.log_prob(x, _context_rows(context))).log_prob
 
-    def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> Drawn:
+    def sample(
+        self, n: int, *, seed: int | None, offset: int, noise: Noise, context: Float32Array | None
+    ) -> SampleResult:
         from service.plan import run_now
 
         seed = secrets.randbits(DRAWN_SEED_BITS) if seed is None else seed
-        temperature, truncation, method = noise
-        samples = run_now(self._flow.sample(n, seed, offset, temperature, context, truncation, method))
-        return Drawn(samples.x, samples.log_prob, seed)
+        samples = run_now(
+            self._flow.sample(
+                n,
+                seed,
+                offset,
+                context=context,
+                temperature=noise.temperature,
+                truncation=noise.truncation,
+                method=noise.method,
+            )
+        )
+        return SampleResult(samples.x, samples.log_prob, seed)
 
     def interpolate(
         self,
         points: Float32Array,
+        *,
         space: Space,
         steps: int,
         path: PathKind | None,
         spacing: Spacing,
         context: Float32Array | None,
-    ) -> Walk:
+    ) -> PathResult:
         from service.engine.verbs.interpolate import interpolate
         from service.plan import run_now
 
-        walk = run_now(interpolate(self._flow, points, steps, path, space, context, spacing))
-        return Walk(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
+        walk = run_now(
+            interpolate(self._flow, points, steps=steps, path=path, space=space, context=context, spacing=spacing)
+        )
+        return PathResult(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
 
     def edit(
-        self, x: Float32Array, direction: str | Float32Array, strength: Sequence[float], context: Float32Array | None
-    ) -> Moved:
+        self,
+        x: Float32Array,
+        direction: str | Float32Array,
+        strength: Sequence[float],
+        *,
+        context: Float32Array | None,
+    ) -> EditResult:
         from service.engine.verbs.edits import edit
         from service.plan import run_now
 
-        found = run_now(edit(self._flow, x, _along(direction), strength, _rows_of(context)))
-        return Moved(found.x, found.log_prob)
+        found = run_now(edit(self._flow, x, _engine_direction(direction), strength, _context_rows(context)))
+        return EditResult(found.x, found.log_prob)
 
-    def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+    def picture(self, verb: PictureVerb, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
         from service.pictures import drawn
         from service.pictures.options import Look
         from service.plan import run_now
 
         look = Look(columns, size)
         if verb == "logprob":
-            context = _rows_of(arguments.pop("context"))
+            context = _context_rows(arguments.pop("context"))
             return run_now(drawn.drawn_densities(self._flow, look, context=context, **arguments))
         if verb == "sample":
             return run_now(drawn.drawn_sample(self._flow, look, **arguments))
         if verb == "edit":
-            context, direction = _rows_of(arguments.pop("context")), _along(arguments.pop("direction"))
+            context, direction = _context_rows(arguments.pop("context")), _engine_direction(arguments.pop("direction"))
             return run_now(drawn.drawn_edit(self._flow, look, direction=direction, context=context, **arguments))
         return run_now(drawn.drawn_walk(self._flow, look, **arguments))
 
 
-class _Served:
+class _ServedFlow:
     """A server's flow."""
 
     def __init__(self, client: Client) -> None:
         about = client.model()
         self._client = client
         self._about = about
-        self.layout = Layout.of(about.event_shape, about.features)
-        self.conditions = context_layout(about.context_width, about.payload.get("context_features", ()))
+        self.layout = RowLayout.of(about.event_shape, about.features)
+        self.context_layout = make_context_layout(about.context_width, about.payload.get("context_features", ()))
 
     @property
     def directions(self) -> Sequence[str]:
@@ -289,39 +356,55 @@ class _Served:
     def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
         return self._client.log_prob(x, context=context)
 
-    def sample(self, n: int, seed: int | None, offset: int, noise: Noise, context: Float32Array | None) -> Drawn:
-        samples = self._client.sample(n, seed=seed, offset=offset, context=context, **noise._asdict())
-        return Drawn(samples.x, samples.log_prob, samples.seed)
+    def sample(
+        self, n: int, *, seed: int | None, offset: int, noise: Noise, context: Float32Array | None
+    ) -> SampleResult:
+        samples = self._client.sample(
+            n,
+            seed=seed,
+            offset=offset,
+            context=context,
+            temperature=noise.temperature,
+            truncation=noise.truncation,
+            method=noise.method,
+        )
+        return SampleResult(samples.x, samples.log_prob, samples.seed)
 
     def interpolate(
         self,
         points: Float32Array,
+        *,
         space: Space,
         steps: int,
         path: PathKind | None,
         spacing: Spacing,
         context: Float32Array | None,
-    ) -> Walk:
+    ) -> PathResult:
         how: dict[str, Any] = {"space": space, "steps": steps, "path": path, "spacing": spacing}
         walk = self._client.interpolate(points, context=context, **how)
-        return Walk(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
+        return PathResult(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
 
     def edit(
-        self, x: Float32Array, direction: str | Float32Array, strength: Sequence[float], context: Float32Array | None
-    ) -> Moved:
+        self,
+        x: Float32Array,
+        direction: str | Float32Array,
+        strength: Sequence[float],
+        *,
+        context: Float32Array | None,
+    ) -> EditResult:
         found = self._client.edit(x, direction, strength, context=context)
-        return Moved(found.x, found.log_prob)
+        return EditResult(found.x, found.log_prob)
 
-    def picture(self, verb: Pictured, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
+    def picture(self, verb: PictureVerb, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
         if verb == "edit":
-            from pushforward.client.latent_requests import said_direction
+            from pushforward.client.calls import format_direction
 
-            arguments["direction"] = said_direction(arguments["direction"])
+            arguments["direction"] = format_direction(arguments["direction"])
         return self._client.picture(verb, columns=columns, size=size, **arguments)
 
 
-def _along(direction: str | Float32Array) -> Direction:
-    """A direction as the engine takes it."""
+def _engine_direction(direction: str | Float32Array) -> Direction:
+    """A direction in the form that the engine takes."""
     from service.engine.verbs.edits import Between
 
     if isinstance(direction, str):
@@ -329,5 +412,6 @@ def _along(direction: str | Float32Array) -> Direction:
     return direction.astype(np.float64) if direction.ndim == 1 else Between(direction[:1], direction[1:])
 
 
-def _rows_of(context: Float32Array | None) -> Float32Array | None:
+def _context_rows(context: Float32Array | None) -> Float32Array | None:
+    """A context as rows ``[1, C]`` or ``[N, C]``."""
     return None if context is None else np.atleast_2d(context)

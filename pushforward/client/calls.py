@@ -1,0 +1,511 @@
+"""The calls of the API, each written once: what is asked, in how many requests, and how answers are joined.
+
+They are coroutines. `AsyncClient` has them as they are, and `Client` runs them over a connection that blocks. Imports
+neither httpx nor the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from random import Random
+from typing import Any, Final, Literal, TypeAlias, overload
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from pushforward.client.answers import (
+    Decoded,
+    Edited,
+    Encoded,
+    Importance,
+    ModelInfo,
+    Path,
+    Samples,
+    Scores,
+    Trace,
+    Weights,
+)
+from pushforward.client.arrays import Float32Array, to_float32
+from pushforward.client.delivery import Connection, Delivery, HttpRequest
+from pushforward.client.errors import ConnectionFailed, InvalidInput, TimedOut, Unavailable, UnexpectedAnswer
+from pushforward.client.payload import ArrayAnswerT, Payload, join_answers
+from pushforward.client.requests import FlowChoice, post_request
+from pushforward.client.sampling import FIRST_ROWS, Method, Noise, SampleBlocks
+
+__all__ = ["MAX_VALUES", "Calls", "Direction", "LogTarget", "PictureVerb", "ScoreName", "format_direction"]
+
+ScoreName: TypeAlias = Literal[
+    "z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"
+]
+"""The name of a score that `log_prob` gives beside the log-densities."""
+
+PictureVerb: TypeAlias = Literal["logprob", "sample", "decode", "interpolate", "edit"]
+"""A verb whose answer can be drawn, as the API calls it."""
+
+Direction: TypeAlias = str | npt.ArrayLike
+"""A direction by name, one in latent space ``[D]``, or two rows of data ``[2, *event]``, from one to the other."""
+
+LogTarget: TypeAlias = Callable[[Float32Array], npt.ArrayLike]
+"""Rows x ``[N, *event]`` -> the log-density of a target at each, ``[N]``, up to a constant; -inf where it is zero."""
+
+MAX_VALUES: Final = 1 << 18
+"""A request, or its answer, holds about so many numbers at most: 3 MB of JSON, well below a server's caps."""
+
+_ROW_ARGUMENTS: Final = frozenset({"x", "z", "points", "context"})
+_ROUND_TRIP: Final = {"return": ["round_trip_error"]}
+_PNG_MAGIC: Final = b"\x89PNG"
+
+
+class Calls:
+    """The calls of the native API. `pushforward.Client` says what each takes, gives and raises.
+
+    Args:
+        connection: sends the requests.
+        model: the flow that answers where a call names none; None for the server's default.
+        version: its version; None for the newest.
+        timeout: seconds that one request may take, its retries and pauses included.
+        retries: how often at most a request is sent again.
+        max_values: larger inputs are cut into requests of about so many numbers.
+        clock: gives seconds, for the timeout.
+        random: gives the retries' jitter.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        model: str | None,
+        version: int | None,
+        timeout: float,
+        retries: int,
+        max_values: int,
+        clock: Callable[[], float],
+        random: Random | None,
+    ) -> None:
+        jitter = random or Random()  # noqa: S311  no secret
+        self._delivery = Delivery(connection, timeout, retries, clock=clock, random=jitter)
+        self._model = model
+        self._version = version
+        self._max_values = max_values
+
+    @overload
+    async def log_prob(
+        self,
+        x: npt.ArrayLike,
+        *,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Float32Array: ...
+
+    @overload
+    async def log_prob(
+        self,
+        x: npt.ArrayLike,
+        *,
+        returns: Sequence[ScoreName],
+        alarm_rate: float | None = None,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Scores: ...
+
+    async def log_prob(
+        self,
+        x: npt.ArrayLike,
+        *,
+        returns: Sequence[ScoreName] | None = None,
+        alarm_rate: float | None = None,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Float32Array | Scores:
+        """As `Client.log_prob`."""
+        more: dict[str, Any] = {"return": list(returns)} if returns else {}
+        if alarm_rate is not None:
+            more["alarm_rate"] = alarm_rate
+        flow = self._choose_flow(model, version)
+        scores = await self._ask_by_rows("logprob", Scores.read, flow, "x", x, context, more)
+        return scores.log_prob if returns is None else scores
+
+    async def sample(
+        self,
+        n: int = 1,
+        *,
+        seed: int | None = None,
+        offset: int = 0,
+        temperature: float = 1.0,
+        truncation: float | None = None,
+        method: Method = "random",
+        round_trip: bool = False,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Samples:
+        """As `Client.sample`."""
+        contexts = None if context is None else to_float32(context, "context")
+        flow = self._choose_flow(model, version)
+        groups: list[Float32Array | None] = [contexts]
+        if contexts is not None and contexts.ndim == 2:
+            each = max(1, self._max_values // max(contexts.shape[1], min(n, FIRST_ROWS)))
+            groups = [contexts[start : start + each] for start in range(0, len(contexts), each)]
+        of_groups: list[Samples] = []
+        for group in groups:
+            blocks = SampleBlocks(
+                self._ask,
+                n=n,
+                seed=seed,
+                offset=offset,
+                noise=Noise(temperature, truncation, method),
+                contexts=group,
+                flow=flow,
+                round_trip=round_trip,
+                max_values=self._max_values,
+            )
+            of_groups.append(join_answers([block async for block in blocks], blocks.axis))
+            flow, seed = FlowChoice(of_groups[0].model, of_groups[0].version), of_groups[0].seed
+        return join_answers(of_groups)
+
+    def stream_sample(
+        self,
+        n: int = 1,
+        *,
+        seed: int | None = None,
+        offset: int = 0,
+        temperature: float = 1.0,
+        truncation: float | None = None,
+        method: Method = "random",
+        round_trip: bool = False,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> SampleBlocks:
+        """As `Client.stream_sample`."""
+        return SampleBlocks(
+            self._ask,
+            n=n,
+            seed=seed,
+            offset=offset,
+            noise=Noise(temperature, truncation, method),
+            contexts=None if context is None else to_float32(context, "context"),
+            flow=self._choose_flow(model, version),
+            round_trip=round_trip,
+            max_values=self._max_values,
+        )
+
+    async def interpolate(
+        self,
+        points: npt.ArrayLike,
+        *,
+        space: Literal["x", "z"] = "x",
+        steps: int = 11,
+        path: Literal["slerp", "linear"] | None = None,
+        spacing: Literal["parameter", "arc_length"] = "parameter",
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Path:
+        """As `Client.interpolate`; one request, for the path is one thing."""
+        body: dict[str, Any] = {"points": to_float32(points, "points"), "space": space, "steps": steps}
+        if path is not None:
+            body["path"] = path
+        if spacing != "parameter":
+            body["spacing"] = spacing
+        if context is not None:
+            body["context"] = to_float32(context, "context")
+        flow = self._choose_flow(model, version)
+        return Path.read(await self._ask(post_request(flow, "interpolate", body)))
+
+    async def encode(
+        self,
+        x: npt.ArrayLike,
+        *,
+        round_trip: bool = False,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Encoded:
+        """As `Client.encode`."""
+        flow = self._choose_flow(model, version)
+        more = _ROUND_TRIP if round_trip else {}
+        return await self._ask_by_rows("encode", Encoded.read, flow, "x", x, context, more)
+
+    async def decode(
+        self,
+        z: npt.ArrayLike,
+        *,
+        round_trip: bool = False,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Decoded:
+        """As `Client.decode`."""
+        flow = self._choose_flow(model, version)
+        more = _ROUND_TRIP if round_trip else {}
+        return await self._ask_by_rows("decode", Decoded.read, flow, "z", z, context, more)
+
+    async def edit(
+        self,
+        x: npt.ArrayLike,
+        direction: Direction,
+        strength: Sequence[float],
+        *,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Edited:
+        """As `Client.edit`."""
+        try:
+            strengths = np.atleast_1d(np.asarray(strength, np.float64))
+        except (ValueError, TypeError) as error:
+            raise InvalidInput("strength must be numbers") from error
+        if strengths.ndim != 1 or not np.isfinite(strengths).all():
+            raise InvalidInput("strength must be finite numbers in a row")
+        more = {"direction": format_direction(direction), "strength": strengths.tolist()}
+        flow = self._choose_flow(model, version)
+        return await self._ask_by_rows(
+            "edit", Edited.read, flow, "x", x, context, more, answers_per_row=len(strengths), axis=1
+        )
+
+    async def trace(
+        self,
+        x: npt.ArrayLike | None = None,
+        *,
+        z: npt.ArrayLike | None = None,
+        n: int | None = None,
+        seed: int | None = None,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Trace:
+        """As `Client.trace`; one request."""
+        body = _given_arguments(n, seed, x=x, z=z, context=context)
+        flow = self._choose_flow(model, version)
+        return Trace.read(await self._ask(post_request(flow, "trace", body)))
+
+    async def weights(
+        self,
+        log_target: npt.ArrayLike,
+        x: npt.ArrayLike | None = None,
+        *,
+        n: int | None = None,
+        seed: int | None = None,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Weights:
+        """As `Client.weights`; one request, for the weights are normalized together."""
+        targets = _check_log_target(log_target).tolist()
+        body = {"log_target": targets, **_given_arguments(n, seed, x=x, context=context)}
+        flow = self._choose_flow(model, version)
+        return Weights.read(await self._ask(post_request(flow, "weights", body)))
+
+    async def importance(
+        self,
+        log_target: LogTarget,
+        n: int,
+        seed: int | None = None,
+        *,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Importance:
+        """As `Client.importance`; over an event loop, the target is called from the loop."""
+        drawn = await self.sample(n, seed=seed, context=context, model=model, version=version)
+        targets = _check_log_target(log_target(drawn.x))
+        if targets.shape != (len(drawn.x),):
+            shape, rows = list(targets.shape), len(drawn.x)
+            raise InvalidInput(f"log_target must give a number for each of the {rows} rows, and gave the shape {shape}")
+        weighed = await self.weights(
+            targets, n=n, seed=drawn.seed, context=context, model=drawn.model, version=drawn.version
+        )
+        members = {field.name: getattr(weighed, field.name) for field in fields(weighed)}
+        return Importance(**members, x=drawn.x, log_prob=drawn.log_prob, log_target=targets, seed=drawn.seed)
+
+    async def picture(
+        self,
+        verb: PictureVerb,
+        *,
+        columns: int | None = None,
+        size: int | None = None,
+        model: str | None = None,
+        version: int | None = None,
+        **arguments: Any,  # noqa: ANN401  of whichever verb it is
+    ) -> bytes:
+        """As `Client.picture`; one request, with ``Accept: image/png``."""
+        given = {"columns": columns, "size": size, **arguments}
+        body = {
+            key: to_float32(value, key) if key in _ROW_ARGUMENTS else value
+            for key, value in given.items()
+            if value is not None
+        }
+        flow = self._choose_flow(model, version)
+        answer = await self._delivery.deliver(replace(post_request(flow, verb, body), accept="image/png"))
+        if not answer.content.startswith(_PNG_MAGIC):
+            raise UnexpectedAnswer("the answer is no picture: this is not a Pushforward server, or an older one")
+        return answer.content
+
+    async def models(self) -> list[ModelInfo]:
+        """As `Client.models`."""
+        return _read_models(await self._ask(HttpRequest("GET", "models")))
+
+    async def model(self, name: str | None = None, version: int | None = None) -> ModelInfo:
+        """As `Client.model`."""
+        name, version = self._choose_flow(name, version)
+        if name is None:
+            listed = await self._ask(HttpRequest("GET", "models"))
+            name = listed.get("default")
+            if not isinstance(name, str):
+                names = [flow.name for flow in _read_models(listed)]
+                raise InvalidInput(f"the server has no default flow: name one of {names}")
+        path = f"models/{quote(name, safe='')}" + ("" if version is None else f"/versions/{version}")
+        return ModelInfo.read(await self._ask(HttpRequest("GET", path)))
+
+    async def live(self) -> bool:
+        """As `Client.live`."""
+        return await self._probe("health/live")
+
+    async def ready(self) -> bool:
+        """As `Client.ready`."""
+        return await self._probe("health/ready")
+
+    async def _probe(self, path: str) -> bool:
+        try:
+            await self._delivery.deliver(HttpRequest("GET", path, retried=False))
+        except (ConnectionFailed, TimedOut, Unavailable):
+            return False
+        return True
+
+    def _choose_flow(self, model: str | None, version: int | None) -> FlowChoice:
+        """The flow that a call means. The client's own version belongs to the client's own model."""
+        if model is None:
+            return FlowChoice(self._model, self._version if version is None else version)
+        return FlowChoice(model, self._version if version is None and model == self._model else version)
+
+    async def _ask_by_rows(
+        self,
+        verb: str,
+        read: Callable[[Payload], ArrayAnswerT],
+        flow: FlowChoice,
+        key: Literal["x", "z"],
+        values: npt.ArrayLike,
+        context: npt.ArrayLike | None,
+        more: Mapping[str, Any],
+        *,
+        answers_per_row: int = 1,
+        axis: int = 0,
+    ) -> ArrayAnswerT:
+        """Ask a verb that takes rows, in pieces that fit. The first answer fixes flow and version for the rest.
+
+        Args:
+            verb: as the API calls it.
+            read: reads an answer.
+            flow: that is asked.
+            key: the argument that holds the rows.
+            values: the rows.
+            context: of the rows.
+            more: the arguments that every piece has.
+            answers_per_row: how often each row comes back.
+            axis: of the rows in an answer.
+
+        Raises:
+            InvalidInput: the rows cannot be sent, or there are more or fewer rows of context.
+        """
+        parts: list[ArrayAnswerT] = []
+        for piece in self._cut_rows(key, values, context, answers_per_row):
+            part = read(await self._ask(post_request(flow, verb, {**piece, **more})))
+            parts.append(part)
+            flow = FlowChoice(part.model, part.version)
+        return join_answers(parts, axis)
+
+    def _cut_rows(
+        self, key: str, values: npt.ArrayLike, context: npt.ArrayLike | None, answers_per_row: int
+    ) -> Iterator[dict[str, Float32Array]]:
+        """Rows and their context, in pieces of about `max_values` numbers.
+
+        Raises:
+            InvalidInput: an array cannot be sent, or there are more or fewer rows of context.
+        """
+        rows = to_float32(values, key)
+        fixed: dict[str, Float32Array] = {}
+        cut: dict[str, Float32Array] = {key: rows}
+        if context is not None:
+            contexts = to_float32(context, "context")
+            for_all = contexts.ndim < 2 or len(contexts) == 1
+            (fixed if for_all else cut)["context"] = contexts
+        if answers_per_row * sum(array.size for array in cut.values()) <= self._max_values or rows.ndim < 2:
+            yield {**cut, **fixed}
+            return
+        if any(len(array) != len(rows) for array in cut.values()):
+            raise InvalidInput(f"context has {len(cut['context'])} rows, and {key} has {len(rows)}")
+        step = max(1, self._max_values // (answers_per_row * sum(array[0].size for array in cut.values())))
+        for start in range(0, len(rows), step):
+            yield {**{name: array[start : start + step] for name, array in cut.items()}, **fixed}
+
+    async def _ask(self, request: HttpRequest) -> Payload:
+        """Send a request until it is answered, and read the JSON object of the answer.
+
+        Raises:
+            UnexpectedAnswer: the answer is none.
+            ClientError: from the delivery.
+        """
+        answer = await self._delivery.deliver(request)
+        try:
+            payload = orjson.loads(answer.content)
+        except orjson.JSONDecodeError as error:
+            raise UnexpectedAnswer("the answer is not JSON: this is not a Pushforward server") from error
+        if not isinstance(payload, dict):
+            raise UnexpectedAnswer("the answer is not a JSON object: this is not a Pushforward server")
+        return payload
+
+
+def format_direction(direction: Direction) -> Any:  # noqa: ANN401  as JSON has it
+    """A direction as ``POST /edit`` takes it.
+
+    Raises:
+        InvalidInput: it is of another shape, or a number is not finite.
+    """
+    if isinstance(direction, str):
+        return direction
+    values = to_float32(direction, "direction")
+    if values.ndim == 1:
+        return values.tolist()
+    if values.ndim == 0 or len(values) != 2:
+        raise InvalidInput(f"direction must be one vector or two rows, and has the shape {list(values.shape)}")
+    return {"from": values[0].tolist(), "to": values[1].tolist()}
+
+
+def _given_arguments(n: int | None, seed: int | None, **arrays: npt.ArrayLike | None) -> dict[str, Any]:
+    """The arguments of a body that are given: numbers as they are, arrays as float32.
+
+    Raises:
+        InvalidInput: an array holds NaN, text or nothing.
+    """
+    body: dict[str, Any] = {name: value for name, value in (("n", n), ("seed", seed)) if value is not None}
+    return body | {name: to_float32(rows, name) for name, rows in arrays.items() if rows is not None}
+
+
+def _check_log_target(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Log-densities of a target that can be sent; -inf goes as null.
+
+    Raises:
+        InvalidInput: a number is NaN or plus infinity; its row is named.
+    """
+    try:
+        numbers = np.asarray(values, np.float64)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput("log_target must be numbers") from error
+    bad = np.flatnonzero(~(numbers < np.inf))
+    if bad.size:
+        raise InvalidInput(f"log_target, row {bad[0]}: {numbers.ravel()[bad[0]]} is neither finite nor minus infinity")
+    return numbers
+
+
+def _read_models(payload: Payload) -> list[ModelInfo]:
+    flows = payload.get("models")
+    if not isinstance(flows, list):
+        raise UnexpectedAnswer("the answer has no list of models")
+    return [ModelInfo.read(flow) for flow in flows]

@@ -1,0 +1,116 @@
+"""The drawing of samples: their noise, and the requests that a large number of them is cut into.
+
+Imports neither httpx nor the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+
+from pushforward.client.answers import Samples
+from pushforward.client.arrays import Float32Array, dump_numbers, widen_tie
+from pushforward.client.delivery import HttpRequest
+from pushforward.client.errors import UnexpectedAnswer
+from pushforward.client.payload import Payload
+from pushforward.client.requests import FlowChoice, post_request
+
+__all__ = ["FIRST_ROWS", "Method", "Noise", "SampleBlocks"]
+
+Method = Literal["random", "sobol"]
+"""The way in which the rows of a seed are spread."""
+
+FIRST_ROWS: Final = 256
+"""So many samples are asked for at first. Their answer tells how wide an event is, and so how many fit the next."""
+
+
+class Noise(NamedTuple):
+    """The distribution of the latents that samples are made of; arguments as of `pushforward.Client.sample`."""
+
+    temperature: float = 1.0
+    truncation: float | None = None
+    method: Method = "random"
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a request. Defaults that an older server does not know are left out."""
+        truncation = {"truncation": self.truncation} if self.truncation is not None else {}
+        method = {"method": self.method} if self.method != "random" else {}
+        return {"temperature": self.temperature, **truncation, **method}
+
+
+class SampleBlocks(AsyncIterator[Samples]):
+    """Samples in consecutive blocks, one request each. The first answer fixes flow and seed for the rest.
+
+    Row i of a seed is one value in every answer, so that a block whose answer broke off is asked for again.
+
+    Args:
+        ask: sends a request and gives the JSON object of its answer.
+        n: how many rows; for each context where there are several.
+        seed: None for one that the server draws.
+        offset: the number of the first row in the seed's sequence.
+        noise: the distribution of the latents.
+        contexts: float32 ``[C]`` or ``[K, C]``; None for a flow without.
+        flow: that is asked.
+        round_trip: whether to ask for round_trip_error.
+        max_values: an answer holds about so many numbers at most.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[HttpRequest], Awaitable[Payload]],
+        *,
+        n: int,
+        seed: int | None,
+        offset: int,
+        noise: Noise,
+        contexts: Float32Array | None,
+        flow: FlowChoice,
+        round_trip: bool,
+        max_values: int,
+    ) -> None:
+        self.axis = 0 if contexts is None or contexts.ndim == 1 else 1
+        """The axis of the rows."""
+        self._ask = ask
+        self._left = n
+        self._begun = False
+        self._offset = offset
+        self._contexts = contexts
+        self._flow = flow
+        self._max_values = max_values
+        self._block_rows = FIRST_ROWS
+        self._fixed: dict[str, Any] = {} if seed is None else {"seed": seed}
+        self._fixed |= noise.arguments()
+        if round_trip:
+            self._fixed["return"] = ["round_trip_error"]
+
+    async def __anext__(self) -> Samples:
+        if self._begun and self._left == 0:
+            raise StopAsyncIteration
+        # A first block of no rows is asked for too: it is for the server to refuse.
+        self._begun = True
+        asked = min(self._block_rows, self._left)
+        block = Samples.read(await self._ask(self._request(asked)))
+        rows = block.x.shape[self.axis]
+        if rows < 1:
+            raise UnexpectedAnswer("the answer has no rows")
+        if rows > asked:
+            raise UnexpectedAnswer(f"the answer has {rows} rows, and {asked} were asked for")
+        self._left -= rows
+        self._offset += rows
+        self._flow = FlowChoice(block.model, block.version)
+        self._fixed["seed"] = block.seed
+        self._block_rows = max(1, self._max_values // max(1, block.x.size // rows))
+        return block
+
+    def _request(self, n: int) -> HttpRequest:
+        """``GET /sample``, or ``POST /sample`` for several contexts."""
+        arguments = {"n": n, "offset": self._offset, **self._fixed}
+        if self._contexts is not None and self._contexts.ndim > 1:
+            return post_request(self._flow, "sample", {**arguments, "context": self._contexts})
+        arguments = {**self._flow.arguments(), **arguments}
+        query = {key: ",".join(value) if isinstance(value, list) else str(value) for key, value in arguments.items()}
+        if self._contexts is not None:
+            query["context"] = dump_numbers(widen_tie(np.atleast_1d(self._contexts))).decode().strip("[]")
+        return HttpRequest("GET", "sample", query)
