@@ -17,6 +17,7 @@ from service.bundle.manifest import Manifest
 from service.bundle.store import Repository
 from service.engine.metrics.metrics import METRICS
 from service.settings import Settings, environment_name, flag_name
+from tests.docs import architecture
 
 ROOT = Path(__file__).parents[2]
 NOTE = "<!-- Made from the code by `make docs`; a test holds it against the code. -->\n"
@@ -135,7 +136,41 @@ def families_page() -> str:
     return _between(page, "options", table(("family", "options"), rows))
 
 
+def architecture_page() -> str:
+    """docs/architecture.md: written by hand, but for the tables of rooms and of a request's files."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    page = _between(page, "rooms", table(("room", "what it is", "imports"), architecture.rooms_table()))
+    one, more = architecture.ways().values()
+    also = ", ".join(f"`{architecture.place(name)}`" for name in more if name not in one)
+    content = (
+        table(("", "file", "what it is"), architecture.request_table(one))
+        + f"\nA request with more rows, or with an argument, also enters {also}.\n"
+    )
+    return _between(page, "request", content)
+
+
+def request_picture() -> str:
+    return architecture.request_picture(next(iter(architecture.ways().values())))
+
+
+def decisions_page() -> str:
+    rows = []
+    for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
+        title = path.read_text().partition("\n")[0].removeprefix("# ")
+        rows.append((f"[{path.name[:4]}]({path.name})", title))
+    return (
+        "# Decisions\n\n"
+        + NOTE
+        + "\nEach page says what was chosen, why, and at what price. A page is not rewritten when the code moves on:"
+        "\na later decision says so.\n\n" + table(("number", "decision"), rows)
+    )
+
+
 PAGES = {
+    "docs/architecture.md": architecture_page,
+    "docs/architecture/rooms.svg": architecture.rooms_picture,
+    "docs/architecture/request.svg": request_picture,
+    "docs/decisions/README.md": decisions_page,
     "docs/settings.md": settings_page,
     "docs/cli.md": cli_page,
     "docs/http.md": http_page,
