@@ -54,7 +54,7 @@ def test_what_does_not_exist_is_seen(mention: str):
 
 
 def test_files_and_names_are_read_out_of_any_text():
-    text = "See service/plan.py, or `python -m tests.docs.pages`.\n```sh\nls ./models/zoo /models/none {x}/service/none\n"
+    text = "See service/plan.py, or `python -m tests.docs.pages`.\n```sh\nls ./models/zoo /models/a {x}/service/a\n"
     assert mentioned(text) == ["service/plan.py", "tests.docs.pages"]
 
 
