@@ -38,7 +38,7 @@ REQUESTS = {
 _TRIES = 100
 """So many times a request is sent at most, until the event loop runs its rows itself."""
 
-_CHARACTER, _LINE, _GAP = 7.25, 34, 14
+_CHARACTER, _LINE, _GAP = 8.45, 36, 12
 """The width of a character of the pictures' font, the height of a box, and the room between two, in pixels."""
 
 
@@ -53,6 +53,11 @@ def place(name: str) -> str:
     return f"{path.parent if path.name == '__init__.py' else path}".removeprefix(f"{ROOT}/") + (
         "/" if path.name == "__init__.py" else ""
     )
+
+
+def _short(room_name: str) -> str:
+    """What a room's box holds: its place without the package, which the colour tells."""
+    return place(room_name).partition("/")[2] or place(room_name)
 
 
 def direct(arrows: dict[str, set[str]]) -> dict[str, set[str]]:
@@ -177,14 +182,14 @@ def _box(x: float, y: float, width: float, text: str, colour: str) -> str:
     """A box around a text, its middle at x and y."""
     return (
         f'<rect x="{x - width / 2:.0f}" y="{y - _LINE / 2:.0f}" width="{width:.0f}" height="{_LINE}" rx="5" '
-        f'fill="{colour}" stroke="#475569"/>' + _text(x, y + 4, text)
+        f'fill="{colour}" stroke="#475569"/>' + _text(x, y + 5, text)
     )
 
 
 def _svg(width: float, height: float, title: str, parts: Iterable[str]) -> str:
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="img" font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="12">'
+        f'height="{height:.0f}" role="img" font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="14">'
     )
     arrow = (
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
@@ -200,9 +205,9 @@ def rooms_picture() -> str:
     used = {name for name, targets in arrows.items() if targets} | set().union(*arrows.values())
     layers, links = _layers({name: targets for name, targets in arrows.items() if name in used})
     layers = _ordered(layers, links)
-    widths = {name: 20 if ">" in name else _CHARACTER * len(place(name)) + 20 for layer in layers for name in layer}
+    widths = {name: 20 if ">" in name else _CHARACTER * len(_short(name)) + 20 for layer in layers for name in layer}
     step, margin = 74, 20
-    whole = max(sum(widths[name] + _GAP for name in layer) for layer in layers) + 120 + 2 * margin
+    whole = max(sum(widths[name] + _GAP for name in layer) for layer in layers) + 60 + 2 * margin
     height = step * len(layers) + 50
     across = _across(layers, links, widths, whole - 2 * margin)
     at = {
@@ -224,7 +229,9 @@ def rooms_picture() -> str:
             )
     for name, (x, y) in sorted(at.items()):
         if ">" not in name:
-            parts.append(_box(x, y, widths[name], place(name), WINGS[name.split(".")[0]]))
+            parts.append(_box(x, y, widths[name], _short(name), WINGS[name.split(".")[0]]))
+    for number, (wing, colour) in enumerate(WINGS.items()):
+        parts.append(_box(margin + 60, 40 + 44 * number, 120, wing, colour))
     return _svg(whole, height, "The rooms, each above the rooms that it imports", parts)
 
 
@@ -235,11 +242,11 @@ def request_picture(files: list[str]) -> str:
     column = {}
     x = 40.0
     for each in rooms:
-        shown = [each.partition(".")[2], *(cells[name] for name in files if room(name) == each)]
+        shown = [*each.split(".")[1:], *(cells[name] for name in files if room(name) == each)]
         width = _CHARACTER * max(map(len, shown)) + 16
         column[each] = (x + width / 2, width)
         x += width + 10
-    step, top = 50, 60
+    step, top = 48, 50
     at = {name: (column[room(name) or ""][0], top + step * (i + 0.7)) for i, name in enumerate(files)}
     height = top + step * len(files) + 20
     parts = []
@@ -248,7 +255,10 @@ def request_picture(files: list[str]) -> str:
             f'<rect x="{middle - width / 2 - 4:.0f}" y="10" width="{width + 8:.0f}" height="{height - 20:.0f}" '
             f'fill="#f8fafc" stroke="#e2e8f0"/>'
         )
-        parts.append(_text(middle, 30, each.partition(".")[2], extra=' font-weight="bold"'))
+        parts += [
+            _text(middle, 32 + 18 * line, part, extra=' font-weight="bold"')
+            for line, part in enumerate(each.split(".")[1:])
+        ]
     for name, following in itertools.pairwise(files):
         (x0, y0), (x1, y1) = at[name], at[following]
         y0, y1 = y0 + _LINE / 2, y1 - _LINE / 2
@@ -258,7 +268,7 @@ def request_picture(files: list[str]) -> str:
         )
     for number, name in enumerate(files, 1):
         x_of, y_of = at[name]
-        parts.append(_text(24, y_of + 4, str(number), "end", ' fill="#64748b"'))
+        parts.append(_text(26, y_of + 5, str(number), "end", ' fill="#64748b"'))
         parts.append(_box(x_of, y_of, column[room(name) or ""][1], cells[name], WINGS["service"]))
     return _svg(x + 10, height, "POST /logprob of one row: the files in the order in which it enters them", parts)
 
