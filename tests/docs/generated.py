@@ -39,8 +39,8 @@ def settings_page() -> str:
     return (
         "# Settings\n\n"
         + NOTE
-        + "\nEach setting is a flag of `pushforward serve` and an environment variable; the flag goes before the"
-        "\nvariable, and that before the default.\n\n"
+        + "\nEach setting is a flag of `pushforward serve` and an environment variable. The flag has precedence over"
+        "\nthe variable, and the variable over the default.\n\n"
         + table(("flag", "environment variable", "default", "what it sets"), rows)
     )
 
@@ -114,11 +114,12 @@ def zoo_page() -> str:
     return (
         "# The shipped flows\n\n"
         + NOTE
-        + "\nHeld-out log_prob in nats, in the units of the data, as the served graph gives it; a row of integers"
-        "\ncounts as the centre of its bin. `make zoo` fits them again: each ends within 0.05 nats per dimension.\n\n"
+        + "\nThe table has the held-out log_prob in nats, in the units of the data, as the served graph gives it. A row"
+        "\nof integers counts as the centre of its bin. `make zoo` fits the flows again; each ends within 0.05 nats per"
+        "\ndimension of these figures.\n\n"
         + table(("flow", "held-out rows", "log_prob", "per dimension", "bits per dimension", "Gaussian"), figures)
-        + "\nHow far the graphs are from the flow in float64: maxima of abs(error) / (1 + abs(value)), over held-out"
-        "\nrows and rows far outside the data, in batches of 1, 7 and 1,000.\n\n"
+        + "\nThis table says how far the graphs are from the flow in float64. It has the greatest abs(error) /"
+        "\n(1 + abs(value)) over held-out rows and rows far outside the data, in batches of 1, 7 and 1,000.\n\n"
         + table(("flow", "log_prob", "log-det", "z", "x", "round trip", "bundle"), parity)
     )
 
@@ -161,8 +162,8 @@ def decisions_page() -> str:
     return (
         "# Decisions\n\n"
         + NOTE
-        + "\nEach page says what was chosen, why, and at what price. A page is not rewritten when the code moves on:"
-        "\na later decision says so.\n\n" + table(("number", "decision"), rows)
+        + "\nEach page says what was chosen, why, and at what price. Where a choice changes, the page or a later page"
+        "\nsays so.\n\n" + table(("number", "decision"), rows)
     )
 
 
