@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow check format zoo docs bench lock clean
+.PHONY: serve test test-slow check format zoo docs site bench lock clean
 
 serve: $(VENV)/serve.stamp
 	$(BIN)/pushforward serve
@@ -32,6 +32,10 @@ zoo: $(VENV)/test.stamp
 docs: $(VENV)/test.stamp
 	$(BIN)/python -m tests.docs.generated
 
+# Build the site of docs/ into site/, with the API reference from the docstrings; a broken link fails it.
+site: $(VENV)/docs.stamp
+	$(BIN)/zensical build --config-file mkdocs.yml --clean --strict
+
 # About half an hour; `make bench BENCH=--quick` takes a minute and prints only.
 BENCH ?= --out docs
 bench: $(VENV)/test.stamp
@@ -54,3 +58,7 @@ $(VENV)/serve.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[cpu,train,dev]'
 	touch $@ $(VENV)/serve.stamp
+
+$(VENV)/docs.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[docs]'
+	touch $@

@@ -16,6 +16,7 @@ from service.bundle.manifest import Manifest
 from service.bundle.store import Repository
 from service.engine.metrics.metrics import METRICS
 from service.settings import Settings, environment_name, flag_name
+from tests.docs import architecture
 
 ROOT = Path(__file__).parents[2]
 NOTE = "<!-- Made from the code by `make docs`; a test holds it against the code. -->\n"
@@ -37,8 +38,8 @@ def settings_page() -> str:
     return (
         "# Settings\n\n"
         + NOTE
-        + "\nEach setting is a flag of `pushforward serve` and an environment variable; the flag goes before the"
-        "\nvariable, and that before the default.\n\n"
+        + "\nEach setting is a flag of `pushforward serve` and an environment variable. The flag has precedence over"
+        "\nthe variable, and the variable over the default.\n\n"
         + table(("flag", "environment variable", "default", "what it sets"), rows)
     )
 
@@ -112,11 +113,12 @@ def zoo_page() -> str:
     return (
         "# The shipped flows\n\n"
         + NOTE
-        + "\nHeld-out log_prob in nats, in the units of the data, as the served graph gives it; a row of integers"
-        "\ncounts as the centre of its bin. `make zoo` fits them again: each ends within 0.05 nats per dimension.\n\n"
+        + "\nThe table has the held-out log_prob in nats, in the units of the data, as the served graph gives it. A row"
+        "\nof integers counts as the centre of its bin. `make zoo` fits the flows again; each ends within 0.05 nats per"
+        "\ndimension of these figures.\n\n"
         + table(("flow", "held-out rows", "log_prob", "per dimension", "bits per dimension", "Gaussian"), figures)
-        + "\nHow far the graphs are from the flow in float64: maxima of abs(error) / (1 + abs(value)), over held-out"
-        "\nrows and rows far outside the data, in batches of 1, 7 and 1,000.\n\n"
+        + "\nThis table says how far the graphs are from the flow in float64. It has the greatest abs(error) /"
+        "\n(1 + abs(value)) over held-out rows and rows far outside the data, in batches of 1, 7 and 1,000.\n\n"
         + table(("flow", "log_prob", "log-det", "z", "x", "round trip", "bundle"), parity)
     )
 
@@ -135,7 +137,41 @@ def families_page() -> str:
     return _between(page, "options", table(("family", "options"), rows))
 
 
+def architecture_page() -> str:
+    """docs/architecture.md: written by hand, but for the tables of rooms and of a request's files."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    page = _between(page, "rooms", table(("room", "what it is", "imports"), architecture.rooms_table()))
+    one, more = architecture.ways().values()
+    also = ", ".join(f"`{architecture.place(name)}`" for name in more if name not in one)
+    content = (
+        table(("", "file", "what it is"), architecture.request_table(one))
+        + f"\nA request with more rows, or with an argument, also enters {also}.\n"
+    )
+    return _between(page, "request", content)
+
+
+def request_picture() -> str:
+    return architecture.request_picture(next(iter(architecture.ways().values())))
+
+
+def decisions_page() -> str:
+    rows = []
+    for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
+        title = path.read_text().partition("\n")[0].removeprefix("# ")
+        rows.append((f"[{path.name[:4]}]({path.name})", title))
+    return (
+        "# Decisions\n\n"
+        + NOTE
+        + "\nEach page says what was chosen, why, and at what price. Where a choice changes, the page or a later page"
+        "\nsays so.\n\n" + table(("number", "decision"), rows)
+    )
+
+
 PAGES = {
+    "docs/architecture.md": architecture_page,
+    "docs/architecture/rooms.svg": architecture.rooms_picture,
+    "docs/architecture/request.svg": request_picture,
+    "docs/decisions/README.md": decisions_page,
     "docs/settings.md": settings_page,
     "docs/cli.md": cli_page,
     "docs/http.md": http_page,

@@ -75,8 +75,8 @@ PAGE: Final = """\
 <!-- Made from the running service by `python -m tests.docs.tour`. -->
 
 **A chain.** A flow is a chain of invertible steps from data to a simple latent. `POST /trace` gives the event after
-each of them: here 1,500 rows of the shipped `two-moons`, from x on the left to z, a normal cloud, on the right. Colours
-follow the rows.
+each of them. The picture shows 1,500 rows of the shipped `two-moons`, from x on the left to z, a normal cloud, on the
+right. A row keeps its colour.
 
 ![two moons become a normal cloud, step by step](tour/chain.png)
 
@@ -84,8 +84,8 @@ follow the rows.
 
 ![a grid of 64 drawn digits](tour/samples.png)
 
-**From one to another.** `POST /edit` from a 3 to an 8: f of both, the straight line between their latents, and back. At
-strength 1 it lands on the 8.
+**From one to another.** `POST /edit` moves a 3 to an 8: f of both, the straight line between their latents, and g of
+its points. Strength 1 is the 8.
 
 ![a 3 becomes an 8](tour/walk.png)
 
@@ -94,22 +94,22 @@ along "8":
 
 ![four 3s walk towards 8](tour/direction.png)
 
-**A density.** `POST /logprob` of a table of two columns: the rows on a map of log_prob, in nats. The two rows off the
-moons are the ones to worry about.
+**A density.** `POST /logprob` of a table of two columns shows the rows on a map of log_prob, in nats. The two rows off
+the moons are unusual.
 
 ![rows on a density map of two moons](tour/density.png)
 
-**Rows of a table.** `GET /sample?n=400&model=wine`, four of its thirteen columns:
+**Rows of a table.** `GET /sample?n=400&model=wine` draws wines. The picture shows four of their thirteen columns:
 
 ![a pair plot of four columns of drawn wines](tour/wine.png)
 
-**Anomalies, ranked.** Of scikit-learn's 1,797 digits those with the greatest log_prob under the shipped flow, the
+**Anomalies, ranked.** Of scikit-learn's 1,797 digits these have the greatest log_prob under the shipped flow, the
 likeliest first:
 
 ![the sixteen likeliest digits](tour/likely.png)
 
-and those with the least, the strangest first. [What a log-density is worth](scores.md) says when such a ranking
-misleads.
+These are the digits with the least log_prob, the strangest first. [What a log-density is worth](scores.md) says when
+such a ranking misleads.
 
 ![the sixteen strangest digits](tour/unlikely.png)
 """
