@@ -13,6 +13,7 @@ from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Asked, Workers
 from service.errors import ClientGone, DeadlineExceeded, Draining, EngineFailed, NotFinite
 from service.plan import Outputs, Run
+from tests.waiting import until
 
 
 class Doubles:
@@ -72,8 +73,7 @@ def test_what_arrives_while_a_batch_runs_is_the_next_batch():
     lane = workers.lane(runner, Limits(chunk_rows=16))
     runner.gate.clear()
     first = ask(lane, 1)
-    while not workers._batcher._in_hand:
-        pass
+    until(lambda: workers._batcher._in_hand)
     rest = [ask(lane, value) for value in range(5)]
     runner.gate.set()
     assert [answer.result(30).value[0, 0] for answer in (first, *rest)] == [2, 0, 2, 4, 6, 8]
@@ -192,8 +192,7 @@ def held(workers):
     lane = workers.lane(runner, Limits(chunk_rows=16))
     runner.gate.clear()
     first = ask(lane, 1)
-    while not workers._batcher._in_hand:
-        pass
+    until(lambda: workers._batcher._in_hand)
     return lane, runner, first
 
 
