@@ -4,16 +4,40 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow check format zoo docs site bench lock clean
+.PHONY: serve test test-slow test-lowest coverage check format zoo docs site bench lock clean
 
 serve: $(VENV)/serve.stamp
 	$(BIN)/pushforward serve
+
+# Set, it would hide what is lost when a process ends without flushing.
+unexport PYTHONUNBUFFERED
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m slow
+
+# The lowest versions that pyproject.toml allows, in an environment of their own, hold for serving, the client, export
+# and training. Old releases may warn of what has been deprecated since: that alone is no error here.
+LOWEST := $(VENV)/lowest
+test-lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) tests/packaging/lowest.py > $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --prefer-binary \
+		--requirement $(LOWEST)/requirements.txt --editable .
+	$(LOWEST)/bin/python -m pytest -n 2 -W default::DeprecationWarning -W default::PendingDeprecationWarning \
+		$(SLICE)
+
+SLICE := tests/service/http tests/service/api/codecs tests/service/api/test_openapi.py tests/service/engine/runtime \
+	tests/service/engine/test_canary.py tests/service/engine/test_registry.py tests/service/bundle \
+	tests/service/process/test_server.py tests/service/test_streaming.py tests/pushforward/client \
+	tests/pushforward/cli tests/pushforward/commands/test_train.py tests/pushforward/commands/test_sample.py \
+	tests/models/test_recipe.py tests/models/export tests/models/importing/test_load.py tests/laws/test_zoo.py
+
+# The share of the lines that the tests run, the servers that they start included.
+coverage: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["children", "lives", "owner", "until"]
-
-
-def until(holds: Callable[[], object], seconds: float = 30.0) -> float:
-    """Ask until something holds, and say how long that took; a test that waits too long fails."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() < began + seconds, f"not so within {seconds} s"
-        time.sleep(0.005)
-    return time.monotonic() - began
+__all__ = ["children", "lives", "owner"]
 
 
 def children(process: int) -> list[int]:

@@ -8,6 +8,8 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 
 def environment() -> dict[str, str]:
@@ -20,12 +22,25 @@ class Server:
 
     Args:
         options: of the command line, beside the port.
+        command: what runs Pushforward's command line; None for this Python.
+        cwd: the folder it is run in.
+        env: its environment; None for this one's.
     """
 
-    def __init__(self, *options: object) -> None:
-        command = [sys.executable, "-m", "pushforward", "serve", "--port", "0", *map(str, options)]
+    def __init__(
+        self,
+        *options: object,
+        command: Sequence[str] | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+            [*(command or (sys.executable, "-m", "pushforward")), "serve", "--port", "0", *map(str, options)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+            env=environment() if env is None else env,
         )
         ready, _, _ = select.select([self.process.stdout], [], [], 60)
         self.announced = self.process.stdout.readline() if ready and self.process.stdout else ""

@@ -87,7 +87,10 @@ class NpyWriter:
 
     def close(self) -> None:
         """Write the array."""
-        np.lib.format.write_array(self._stream, np.concatenate(self._blocks), allow_pickle=False)
+        array = np.ascontiguousarray(np.concatenate(self._blocks))
+        # Not `write_array`: it asks a buffered file for its position, and a pipe has none.
+        np.lib.format.write_array_header_1_0(self._stream, np.lib.format.header_data_from_array_1_0(array))
+        self._stream.write(array.data)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import httpx
@@ -18,6 +17,7 @@ import pytest
 
 import pushforward
 from service.bundle.store import Repository
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -64,10 +64,8 @@ def container(compose, image):
     try:
         output(*compose, "up", "--detach", env=environment)
         name = output(*compose, "ps", "--quiet", env=environment)
-        end = time.monotonic() + 60
-        while (health := state(name)["Health"]["Status"]) == "starting" and time.monotonic() < end:
-            time.sleep(0.5)
-        assert health == "healthy", output("docker", "logs", name)
+        until(lambda: state(name)["Health"]["Status"] != "starting", pause=0.5)
+        assert state(name)["Health"]["Status"] == "healthy", output("docker", "logs", name)
         yield name, environment
     finally:
         run(*compose, "down", env=environment)
@@ -117,8 +115,6 @@ def test_up_answers_and_down_ends_in_time(compose, container):
         x = client.sample(5, seed=7).x
         assert np.isfinite(client.log_prob(x)).all()
     assert "telemetry" not in output("docker", "logs", name).lower()
-    begun = time.monotonic()
     output(*compose, "stop", env=environment)
-    assert state(name)["ExitCode"] == 0
+    assert state(name)["ExitCode"] == 0  # and not 137: it ended before it would have been killed
     output(*compose, "down", env=environment)
-    assert time.monotonic() - begun < 10

@@ -40,15 +40,19 @@ def examples(text: str) -> list[Example]:
 
 
 def run(command: str, address: str = ADDRESS) -> str:
-    """Run one command as a shell would, against a server at another address than the printed one."""
+    """Run one command as a shell would, against a server at another address than the printed one.
+
+    Every command of a pipeline has to succeed, and the environment is that of a stranger: a setting of Python's from
+    outside, such as PYTHONUNBUFFERED, can make an example pass that fails without it.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # this very `python` first
     done = subprocess.run(
-        ["bash", "-c", command.replace(ADDRESS, address)],
+        ["bash", "-o", "pipefail", "-c", command.replace(ADDRESS, address)],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "PATH": path},
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {"PATH": path},
     )
     if done.returncode != 0:
         raise AssertionError(f"{command!r} ended with {done.returncode}: {done.stderr}")

@@ -15,6 +15,7 @@ from service.engine.registry import Registry
 from service.engine.runtime import graph as runtime
 from service.engine.runtime.devices import CudaOptions
 from tests.service.conftest import settings_for
+from tests.waiting import until
 
 
 def test_an_unforeseen_failure_is_told_without_a_word_of_it(serving, monkeypatch):
@@ -88,16 +89,14 @@ def test_a_server_that_waits_no_longer_says_that_flows_are_loading(serving, monk
 
     monkeypatch.setattr(registry, "read_bundle", slow)
     client = serving(startup_seconds=0)
-    while not client.app.state.registry.entries():
-        pass
+    until(client.app.state.registry.entries)
     assert client.get("/health/live").status_code == 200
     for answer in (client.get("/health/ready"), client.post("/logprob", json={"x": [[1, 2]]})):
         assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
         assert answer.headers["retry-after"]
     assert {model["state"] for model in client.get("/models").json()["models"]} == {"loading"}
     gate.set()
-    while not client.app.state.registry.loaded:
-        pass
+    until(lambda: client.app.state.registry.loaded)
     assert client.get("/health/ready").status_code == 200
 
 

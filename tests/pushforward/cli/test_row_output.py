@@ -50,6 +50,17 @@ def test_npy_holds_the_main_array():
     assert np.load(stream).tobytes() == np.concatenate([X, X[:1]]).tobytes()
 
 
+def test_npy_goes_into_a_pipe():
+    """A pipe has no position, which NumPy's own writer asks a buffered file for."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as end, os.fdopen(writing, "wb") as stream:
+        table = NpyWriter(stream)
+        table.write(X, LOG_PROB)
+        table.close()
+        stream.close()
+        np.testing.assert_array_equal(np.load(io.BytesIO(end.read())), X)
+
+
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "out.csv"
     target.write_bytes(b"before")

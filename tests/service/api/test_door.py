@@ -12,6 +12,7 @@ from service.api.helpers import Helpers
 from service.errors import EngineFailed, QueueFull
 from service.exchange import Reply
 from service.plan import Outputs, Run
+from tests.waiting import turns_until
 
 
 class Lane:
@@ -92,8 +93,7 @@ def test_a_cancelled_call_closes_its_plan_and_a_late_answer_harms_nobody():
 
     async def main(helpers):
         task = asyncio.create_task(drive(watched(), helpers))
-        while not dones:
-            await asyncio.sleep(0)
+        await turns_until(lambda: dones)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

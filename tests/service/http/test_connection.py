@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
 
 import pytest
 import uvicorn
@@ -180,11 +179,9 @@ def hasty(repository):
     ],
 )
 def test_a_real_server_cuts_off_what_drips(hasty, sent, answered):
-    began = time.monotonic()
     with socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as slow:
         slow.sendall(sent)
         received = b""
         while piece := slow.recv(1 << 16):
             received += piece
     assert received.startswith(f"HTTP/1.1 {answered} ".encode())
-    assert time.monotonic() - began > 0.3

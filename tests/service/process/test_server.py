@@ -10,6 +10,7 @@ import sys
 import httpx
 import pytest
 
+from tests import waiting
 from tests.server import Server, environment
 from tests.service.bundles import affine, image, install, square
 
@@ -88,8 +89,13 @@ def test_what_is_in_flight_is_answered_and_the_connection_closed(started):
         assert received(idle, b"]}").startswith(b"HTTP/1.1 200")
         server.process.send_signal(signal.SIGTERM)
         lame = b""
-        while b"503" not in lame:  # until the signal has been taken
+
+        def drains():
+            nonlocal lame
             lame = exchange(server.port, b"GET /health/ready HTTP/1.1\r\nhost: test\r\n\r\n", until=b"}")
+            return b"503" in lame
+
+        waiting.until(drains)  # the signal has been taken
         assert b"connection: close" in lame.lower()
         assert b"draining" in lame
         idle.sendall(head + body)  # a keep-alive client's next request is answered, and told to go
