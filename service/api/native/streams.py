@@ -14,7 +14,7 @@ from service.engine.verbs.flow import Samples, ServedFlow
 from service.exchange import Reply
 from service.plan import Finished, Float32, Plan, advance
 
-__all__ = ["STREAM_VALUES", "Draw", "streamed"]
+__all__ = ["STREAM_VALUES", "Draw", "stream_sample"]
 
 T = TypeVar("T")
 
@@ -22,10 +22,11 @@ STREAM_VALUES: Final = 1 << 16
 """A sample of more values is streamed, in pieces of about so many."""
 
 Cut = tuple[Float32 | None, int, int]
+"""Context, first row and number of rows of a piece."""
 
 
 class Draw(NamedTuple):
-    """What to draw, as `service.engine.verbs.flow.ServedFlow.sample` takes it."""
+    """The rows of a call: the arguments of `service.engine.verbs.flow.ServedFlow.sample`."""
 
     flow: ServedFlow
     n: int
@@ -47,7 +48,7 @@ class Draw(NamedTuple):
 
     def whole(self) -> Plan[Samples]:
         """All rows, for all contexts."""
-        return self._drawn(self.n, 0, self.context)
+        return self._sampled(self.n, 0, self.context)
 
     def cuts(self) -> Iterator[Cut]:
         """Context, first row and number of rows of each piece: one context after the other."""
@@ -59,14 +60,22 @@ class Draw(NamedTuple):
 
     def piece(self, context: Float32 | None, start: int, rows: int) -> Plan[Samples]:
         """The rows of one cut."""
-        return self._drawn(rows, start, context)
+        return self._sampled(rows, start, context)
 
-    def _drawn(self, rows: int, start: int, context: Float32 | None) -> Plan[Samples]:
-        how = (self.temperature, context, self.truncation, self.method)
-        return self.flow.sample(rows, self.seed, self.offset + start, *how, round_trip=self.round_trip)
+    def _sampled(self, rows: int, start: int, context: Float32 | None) -> Plan[Samples]:
+        return self.flow.sample(
+            rows,
+            self.seed,
+            self.offset + start,
+            temperature=self.temperature,
+            context=context,
+            truncation=self.truncation,
+            method=self.method,
+            round_trip=self.round_trip,
+        )
 
 
-def streamed(
+def stream_sample(
     stream: StreamCodec, form: Form, draw: Draw, lead: tuple[int, ...], headers: Mapping[str, str]
 ) -> Plan[Reply]:
     """The reply that begins with the first piece; what can be refused is refused before it.

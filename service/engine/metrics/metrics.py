@@ -13,16 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import mul
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from service.engine.metrics.shared_counters import Cells, Region, Tallies
-from service.engine.verbs.scores import HeldOut
 from service.onnx.signature import Direction
 from service.plan import Float32, Outputs
 
-__all__ = ["METRICS", "UNSEEN", "LaneMetrics", "Metric", "Metrics", "Observed", "RoundTripMetrics"]
+__all__ = ["METRICS", "UNSEEN", "LaneMetrics", "LogProbScale", "Metric", "Metrics", "Observed", "RoundTripMetrics"]
 
 _LANE: Final = ("flow", "version", "direction")
 _SECONDS: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -145,6 +144,14 @@ UNSEEN: Final = Observed((), 0.0)
 """No value."""
 
 
+class LogProbScale(Protocol):
+    """Held-out log-densities, as `service.engine.verbs.scores.HeldOut` keeps them."""
+
+    def ends(self, levels: Sequence[float]) -> Float32:
+        """The greatest log_prob whose quantile is at most each of these levels: float32 ``[L]``, in nats."""
+        ...
+
+
 class _Scale:
     """The held-out quantiles at the bounds of `LOG_PROB`, in nats.
 
@@ -154,7 +161,7 @@ class _Scale:
         held_out: the scale of log_prob.
     """
 
-    def __init__(self, held_out: HeldOut) -> None:
+    def __init__(self, held_out: LogProbScale) -> None:
         ends = held_out.ends(LOG_PROB.bounds)
         self._ends = ends[:, None]
         self._few_ends = ends.tolist()
@@ -192,7 +199,7 @@ class LaneMetrics:
 
     __slots__ = ("_engine", "_levels", "_queue", "_rows", "_scale")
 
-    def __init__(self, region: Region, labels: tuple[str, str, str], held_out: HeldOut | None) -> None:
+    def __init__(self, region: Region, labels: tuple[str, str, str], held_out: LogProbScale | None) -> None:
         self._scale = None if held_out is None else _Scale(held_out)
         self._levels = _histogram(region, LOG_PROB, labels)
         self._rows = _histogram(region, BATCH_ROWS, labels)
@@ -303,7 +310,7 @@ class Metrics:
             cells = self._rejections[code] = self._region.cells("counter", (REJECTIONS.name, code))
             cells[0] += 1
 
-    def lane(self, flow: str, version: int, direction: str, held_out: HeldOut | None = None) -> LaneMetrics:
+    def lane(self, flow: str, version: int, direction: str, held_out: LogProbScale | None = None) -> LaneMetrics:
         """The counts of one direction of a flow; the same lane may be asked for again.
 
         Args:
