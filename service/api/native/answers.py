@@ -146,10 +146,9 @@ def answer_writer(codec: Codec, asked: PictureRequest, argument: str, place: Pla
     Raises:
         InvalidArgument: columns or size are given, and the answer is no picture.
     """
-    options = PictureOptions(asked.columns, asked.size)
     if codec is wire.PICTURE:
-        return _PictureWriter(options, argument, place)
-    for name, value in options._asdict().items():
+        return _PictureWriter(PictureOptions(asked.columns, asked.size), argument, place)
+    for name, value in (("columns", asked.columns), ("size", asked.size)):
         if value is not None:
             reason = f"it belongs to a picture; accept {wire.PICTURE.media_type}, or leave it out"
             raise refusal(name, reason, place)
