@@ -15,7 +15,7 @@ from service.bundle.parity import TOLERANCE, log_det_unit, relative_error
 from service.bundle.store import Bundle, Golden
 from service.engine.runtime.graph import Graph
 from service.engine.verbs.flow import ServedFlow
-from service.engine.verbs.round_trips import greatest
+from service.engine.verbs.round_trips import greatest_difference
 from service.errors import BundleError, ParityFailed, Reason
 from service.plan import Float32, Outputs, Plan, Run
 
@@ -118,7 +118,7 @@ def _checked(flow: ServedFlow, golden: Golden, *, bounded: bool) -> Plan[None]:
     back = yield Run(flow.inverse, golden.z.astype(np.float32), golden.context, bounded)
     inside = np.isfinite(golden.log_prob)
     if flow.round_trips is not None and inside.any():
-        flow.round_trips.observe("forward", greatest(back.value[inside], golden.x[inside]))
+        flow.round_trips.observe("forward", greatest_difference(back.value[inside], golden.x[inside]))
     _require(_compare(golden, there, back, len(golden.x)))
 
 

@@ -147,7 +147,7 @@ UNSEEN: Final = Observed((), 0.0)
 class LogProbScale(Protocol):
     """Held-out log-densities, as `service.engine.verbs.scores.HeldOut` keeps them."""
 
-    def ends(self, levels: Sequence[float]) -> Float32:
+    def log_prob_at(self, levels: Sequence[float]) -> Float32:
         """The greatest log_prob whose quantile is at most each of these levels: float32 ``[L]``, in nats."""
         ...
 
@@ -162,7 +162,7 @@ class _Scale:
     """
 
     def __init__(self, held_out: LogProbScale) -> None:
-        ends = held_out.ends(LOG_PROB.bounds)
+        ends = held_out.log_prob_at(LOG_PROB.bounds)
         self._ends = ends[:, None]
         self._few_ends = ends.tolist()
 

@@ -1,4 +1,4 @@
-"""What a log-density is worth: its place among the log-densities of held-out rows.
+"""Scores of a log-density: its place among the log-densities of held-out rows.
 
 With l = log_prob(x), and the held-out rows' own log_prob l_1 <= ... <= l_M (`service.bundle.manifest.Calibration`):
 
@@ -50,11 +50,11 @@ class HeldOut:
             ranks = np.asarray(calibration.ranks, np.float64)
         self._ranks: Float64 = np.append(ranks, calibration.rows)  # past the greatest value lie all rows
 
-    def ends(self, levels: Sequence[float]) -> Float32:
+    def log_prob_at(self, levels: Sequence[float]) -> Float32:
         """The greatest log_prob whose quantile is at most each of these levels: float32 ``[L]``, in nats.
 
         Args:
-            levels: from 0 to below 1.
+            levels: quantiles, from 0 to below 1.
         """
         ranks = np.floor(np.asarray(levels) * self._rows + 1e-9)  # 0.29 * 100 is a little below 29
         return self._values[np.searchsorted(self._ranks, ranks)]
