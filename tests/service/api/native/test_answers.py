@@ -12,6 +12,7 @@ from service.api.codecs.png import Png
 from service.errors import UnsupportedMediaType
 from service.pictures.colours import DARK, PALE
 from service.pictures.options import GAP, MAX_ROWS, MAX_WALKS
+from tests.service.api.native.replies import problem
 from tests.service.scraped import Scraped
 
 PNG = {"accept": "image/png"}
@@ -24,12 +25,6 @@ def picture(answer):
     image = Image.open(io.BytesIO(answer.content))
     assert (image.format, image.mode) == ("PNG", "RGB")
     return np.asarray(image).astype(int)
-
-
-def problem(answer, status=422):
-    assert answer.status_code == status, answer.text
-    document = answer.json()
-    return document["code"], document["detail"], document.get("errors")
 
 
 def levels(x):
