@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Drawing(NamedTuple):
-    """What a picture shows of an answer.
+    """The part of an answer that a picture shows.
 
     Args:
         plotted: the rows.
@@ -102,7 +102,7 @@ def edit_drawing(found: Edited, strengths: Sequence[float], context: Float32 | N
 
 
 def map_rows(flow: ServedFlow) -> int:
-    """How many rows `draw` runs for a map of the density, beside the verb's own: for the work budget."""
+    """The number of rows that `draw` runs for a map of the density, beside the verb's own: for the work budget."""
     return density_map_rows(flow.width) if flow.event_shape in ((1,), (2,)) else 0
 
 
@@ -153,7 +153,7 @@ def draw_answer(
 
 
 def _on_map(flow: ServedFlow, drawing: Drawing) -> bool:
-    """Whether there is one density to show: rows of several contexts have none in common."""
+    """Tell whether there is one density to show: rows of several contexts have none in common."""
     if len(flow.event_shape) != 1 or flow.width not in drawing.mapped:
         return False
     return drawing.context is None or not (drawing.context != drawing.context[0]).any()

@@ -1,4 +1,4 @@
-"""Rows of a table as charts: one column, two, or a plot for each pair of several."""
+"""Charts of the rows of a table: one column, two, or a plot for each pair of several."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RIGHT: Final = 16
 _TOP: Final = 16
 _BOTTOM: Final = 46
 _SCALE: Final = 64
-"""What the bar of colours takes, with its numbers."""
+"""The width of the bar of colours, with its numbers."""
 
 _NATS: Final = 10.0
 """The map's colours reach so far below its peak."""

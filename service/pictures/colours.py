@@ -18,7 +18,7 @@ GREY: Final[Colour] = (150, 150, 158)
 PALE: Final[Colour] = (222, 222, 228)
 RED: Final[Colour] = (230, 57, 70)
 DARK: Final[Colour] = (12, 8, 20)
-"""Where the density is zero: darker than the least colour of the map."""
+"""The colour of a density of zero: darker than the least colour of the map."""
 
 _VIRIDIS: Final = np.array(
     [

@@ -14,7 +14,7 @@ __all__ = ["EventDescription", "is_image"]
 
 
 class EventDescription(NamedTuple):
-    """What one row of x is.
+    """The description of a row of x.
 
     Args:
         shape: ``(D,)`` for a table, ``(H, W, C)`` or ``(H, W)`` for an image.
@@ -32,7 +32,7 @@ class EventDescription(NamedTuple):
 
 
 def is_image(event_shape: tuple[int, ...]) -> bool:
-    """Whether a row is an image, ``[H, W, C]`` or ``[H, W]``, and no row of a table, ``[D]``.
+    """Tell a row that is an image, ``[H, W, C]`` or ``[H, W]``, from the row of a table, ``[D]``.
 
     Raises:
         NotAcceptable: it is neither, or an image of other than 1 or 3 channels.

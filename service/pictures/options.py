@@ -47,7 +47,7 @@ _USUAL_CELL: Final = 64
 
 
 class PictureOptions(NamedTuple):
-    """What the caller chooses of a picture; None leaves the choice to this package.
+    """The choices of the caller; None leaves one to this package.
 
     Args:
         columns: images in a row of a grid; or columns of a table in a pair plot.
@@ -59,7 +59,7 @@ class PictureOptions(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """How much a picture is to show, and the arguments of the call that say so.
+    """The extent of a picture: how much it is to show, and the arguments of the call that say so.
 
     Args:
         rows: how many.

@@ -198,6 +198,6 @@ def encode(codec: Codec, answer: Answer, main: str, features: Sequence[str]) -> 
 
 
 def answer_headers(answer: Answer) -> dict[str, str]:
-    """What an answer says beside its arrays, as header fields: `Pushforward-Model`, `Pushforward-Seed` and so on."""
+    """The header fields of an answer, for all that is no array: `Pushforward-Model`, `Pushforward-Seed` and so on."""
     plain = {name: value for name, value in answer.items() if isinstance(value, (str, int, float))}
     return {f"Pushforward-{name.title()}": str(value) for name, value in plain.items()}

@@ -31,7 +31,7 @@ _WORTH_A_LOOK: Final = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What every verb is given beside its request.
+    """The flows and the budgets of a server: the first argument of every verb.
 
     Args:
         registry: the flows that are served.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.api.codecs import wire
-from service.api.codecs.codec import Codec, answered
+from service.api.codecs.codec import Codec, answer_fields
 from service.api.native.answers import answer_writer, flow_identity, require_room
 from service.api.native.backend import Backend
 from service.api.native.places import locate_errors
@@ -33,5 +33,5 @@ def _decode(backend: Backend, exchange: Exchange, codec: Codec) -> Plan[Reply]:
     z, context = backend.read_rows(flow, "z", asked.z, asked.context, place)
     writer.check(flow, Extent(len(z), "z"))
     found = yield from locate_errors(flow.decode(z, context, round_trip=bool(asked.returns)), "z", place)
-    answer = flow_identity(flow) | answered(found)
+    answer = flow_identity(flow) | answer_fields(found)
     return (yield from writer.write(flow, answer, "x", rows_drawing(found.x, found.log_prob)))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.api.codecs import wire
-from service.api.codecs.codec import answered
+from service.api.codecs.codec import answer_fields
 from service.api.codecs.query import to_number
 from service.api.native.answers import answer_writer, flow_identity, require_room
 from service.api.native.arrays import event_rows
@@ -45,7 +45,7 @@ def edit(backend: Backend, exchange: Exchange) -> Plan[Reply]:
     writer.check_map(flow, rows, backend.max_work, (place, "strength"))
     plan = engine.edit(flow, x, direction, asked.strength, context, round_trip=bool(asked.returns))
     found = yield from locate_errors(plan, "x", place)
-    answer = flow_identity(flow) | answered(found)
+    answer = flow_identity(flow) | answer_fields(found)
     return (yield from writer.write(flow, answer, "x", edit_drawing(found, asked.strength, context)))
 
 

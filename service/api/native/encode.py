@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.api.codecs import wire
-from service.api.codecs.codec import Codec, answered
+from service.api.codecs.codec import Codec, answer_fields
 from service.api.native.answers import flow_identity, require_room
 from service.api.native.backend import Backend
 from service.api.native.places import locate_errors
@@ -29,4 +29,4 @@ def _encode(backend: Backend, exchange: Exchange, codec: Codec) -> Plan[Reply]:
     flow = backend.find_flow(exchange, asked, place)
     x, context = backend.read_rows(flow, "x", asked.x, asked.context, place)
     found = yield from locate_errors(flow.encode(x, context, round_trip=bool(asked.returns)), "x", place)
-    return wire.encode(codec, flow_identity(flow) | answered(found), "z", flow.features)
+    return wire.encode(codec, flow_identity(flow) | answer_fields(found), "z", flow.features)

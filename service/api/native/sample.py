@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from service.api.codecs import wire
-from service.api.codecs.codec import Codec, Columns, Form, answered
+from service.api.codecs.codec import Codec, Columns, Form, answer_fields
 from service.api.codecs.query import query_arguments
 from service.api.native.answers import answer_writer, flow_identity, require_room
 from service.api.native.backend import Backend, context_columns, read_context
@@ -84,7 +84,7 @@ def _sample(
         return (yield from locate_errors(streamed, main, place))
     found = yield from locate_errors(draw.whole(), main, place)
     drawing = rows_drawing(found.x, found.log_prob)
-    return (yield from writer.write(flow, answer | answered(found), "x", drawing))
+    return (yield from writer.write(flow, answer | answer_fields(found), "x", drawing))
 
 
 def _context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None:  # noqa: ANN401  as a codec gave it

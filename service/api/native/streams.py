@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, TypeVar
 
-from service.api.codecs.codec import Form, StreamCodec, answered
+from service.api.codecs.codec import Form, StreamCodec, answer_fields
 from service.engine.sampling.noise import Method
 from service.engine.verbs.flow import Samples, ServedFlow
 from service.exchange import Reply
@@ -91,7 +91,7 @@ def stream_sample(
     cuts = draw.cuts()
     found = yield from draw.piece(*next(cuts))
     return Reply(
-        stream.start(answered(found), form, lead),
+        stream.start(answer_fields(found), form, lead),
         media_type=stream.media_type,
         headers=headers,
         rest=_rest(stream, form, draw, cuts),
@@ -101,7 +101,7 @@ def stream_sample(
 def _rest(stream: StreamCodec, form: Form, draw: Draw, cuts: Iterator[Cut]) -> Iterator[Plan[bytes]]:
     def written(cut: Cut) -> Plan[bytes]:
         found = yield from _admitted(draw.piece(*cut))
-        return stream.more(answered(found), form)
+        return stream.more(answer_fields(found), form)
 
     def ended() -> Plan[bytes]:
         yield from ()

@@ -36,7 +36,7 @@ Return = Literal[
     "z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"
 ]
 RETURNS: Final[tuple[Return, ...]] = get_args(Return)
-"""What `ServedFlow.log_prob` can give beside log_prob."""
+"""The names of what `ServedFlow.log_prob` can give beside log_prob."""
 
 
 class Densities(NamedTuple):
@@ -296,7 +296,7 @@ class ServedFlow:
         return round_trip_error(back, z, "inverse", self.round_trips, argument=argument, error=error)
 
     def _extra(self, name: Return, outputs: Outputs) -> Float32:
-        """What is given beside log_prob under this name, but for round_trip_error, which takes a run."""
+        """The array of this name beside log_prob; round_trip_error, which takes a run, is not among them."""
         z, ladj, log_prob = outputs.arrays
         if name == "z":
             return z

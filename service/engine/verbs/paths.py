@@ -102,7 +102,7 @@ class Path:
 
     @property
     def t(self) -> Float64:
-        """Where on its walk each row lies, from 0 to K - 1; point k at t = k: float64 ``[T]``.
+        """The place of each row on its walk, from 0 to K - 1; point k lies at t = k: float64 ``[T]``.
 
         ``[B, T]`` for several walks that are spaced by arc length; by parameter they all have the same.
         """

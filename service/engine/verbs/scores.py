@@ -78,7 +78,7 @@ class HeldOut:
         return share
 
     def anomaly(self, log_prob: Float32, alarm_rate: float) -> npt.NDArray[np.bool_]:
-        """Which rows are as unlikely as at most this share of held-out rows, bool ``[N]``.
+        """The rows that are as unlikely as at most this share of held-out rows, bool ``[N]``.
 
         Of M held-out rows that differ just floor(alarm_rate * M) are: a share of at most the alarm rate, and within
         1 / M of it.
@@ -92,7 +92,7 @@ class HeldOut:
         return alarms
 
     def typicality(self, log_prob: Float32) -> Float32:
-        """How far -log_prob lies from the entropy, on either side, in held-out standard deviations: float32 ``[N]``.
+        """The distance of -log_prob from the entropy, on either side, in held-out standard deviations: float32 ``[N]``.
 
         Args:
             log_prob: as for `quantile`; -inf is infinitely far.
