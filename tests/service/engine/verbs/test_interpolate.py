@@ -84,3 +84,15 @@ def test_a_context_for_every_point_or_both_ends_or_the_whole_walk(flows):
     assert [reason.loc for reason in caught.value.errors] == [("context",)]
     with pytest.raises(WrongShape, match=r"two for its ends, and has 3$"):
         run_now(interpolate(flow, points[:2], 3, space="z", context=contexts))
+
+
+@pytest.mark.parametrize("space", ["x", "z"])
+def test_several_walks_are_each_what_it_is_alone(flows, space):
+    flow = flows["coupling"]
+    points = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float32)
+    together = run_now(interpolate(flow, points, 4, space=space))
+    assert (together.z.shape, together.x.shape, together.log_prob.shape) == ((2, 7, 5), (2, 7, 5), (2, 7))
+    for at, walk in enumerate(points):
+        alone = run_now(interpolate(flow, walk, 4, space=space))
+        for name in ("z", "x", "log_prob", "round_trip_error"):
+            assert getattr(together, name)[at].tobytes() == getattr(alone, name).tobytes()
