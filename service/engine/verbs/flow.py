@@ -138,9 +138,8 @@ class ServedFlow:
         """The shape of one row of x."""
         self.width = manifest.latent_width
         """D, the number of coordinates of z and of values of a row."""
-        self.features = tuple(
-            [feature.name for feature in manifest.features or ()] or [f"x{at}" for at in range(self.width)]
-        )
+        named = tuple(feature.name for feature in manifest.features)
+        self.features = named or tuple(f"x{at}" for at in range(self.width))
         """The names of x's columns; x0, x1 and so on where the manifest names none."""
         self.conditions = tuple(feature.name for feature in manifest.context_features)
         """The names of the context's columns; empty where the manifest names none."""

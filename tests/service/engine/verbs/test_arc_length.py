@@ -39,3 +39,11 @@ def test_every_segment_gets_a_step_and_no_step_is_lost(lengths, more):
     total = sum(lengths)
     if total > 0 and min(lengths) / total * steps >= 1:
         np.testing.assert_allclose(given, np.array(lengths) / total * steps, atol=1 + len(lengths))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "steps", "shares"),
+    [([3, 1, 0], 9, [6, 2, 1]), ([1, 1], 5, [3, 2]), ([0, 0, 0], 6, [2, 2, 2]), ([1, 0], 2, [1, 1]), ([5], 4, [4])],
+)
+def test_steps_are_shared_out_in_proportion_to_the_lengths(lengths, steps, shares):
+    assert share_steps(np.array([lengths], np.float64), steps).tolist() == [shares]

@@ -8,10 +8,11 @@ import pytest
 from service.bundle.bases import MixtureBase, StudentTBase
 from service.engine.batching.queues import Limits
 from service.engine.registry import load_flow
+from service.engine.sampling.sobol import MAX_ROWS, MAX_WIDTH
 from service.engine.verbs.flow import RETURNS, ServedFlow
 from service.engine.verbs.interpolate import interpolate
 from service.errors import EngineFailed, InvalidArgument, NotFinite, WrongShape
-from service.plan import Outputs, run_now
+from service.plan import Outputs, advance, run_now
 from tests.service.bundles import affine, bundle
 
 NORMAL = ["two-moons", "conditional", "image", "coupling"]
@@ -306,3 +307,38 @@ def test_a_latent_without_a_float32_is_noticed_also_where_it_is_not_wanted(flows
     with pytest.raises(NotFinite, match="row 7") as caught:
         run_now(ServedFlow(good.manifest, good.golden, lane, lane).log_prob(x))
     assert [reason.row for reason in caught.value.errors] == [7, 15]
+
+
+def test_columns_have_the_names_of_the_manifest_or_else_numbers(flows):
+    assert flows["two-moons"].features == ("column 0", "column 1")
+    assert flows["coupling"].features == ("x0", "x1", "x2", "x3", "x4")
+
+
+@pytest.mark.parametrize(
+    ("returns", "wanted"), [([], False), (["quantile"], False), (["z"], True), (["round_trip_error"], True)]
+)
+def test_latents_are_asked_for_only_where_they_are_wanted(flows, returns, wanted):
+    assert advance(flows["two-moons"].log_prob(np.zeros((1, 2), np.float32), returns=returns)).value is wanted
+
+
+@pytest.mark.parametrize(("temperature", "argument", "row"), [(1.0, "context", 1), (1.5, "temperature", 5)])
+def test_a_draw_without_a_float32_is_the_fault_of_the_context_or_of_the_temperature(flows, temperature, argument, row):
+    flow = flows["conditional"]
+    contexts = np.array([[0, 0], [3e38, 3e38]], np.float32)
+    with pytest.raises(NotFinite) as caught:
+        run_now(flow.sample(5, 1, temperature=temperature, context=contexts))
+    assert (caught.value.errors[0].loc, caught.value.errors[0].row) == ((argument,), row)
+
+
+def test_sobol_has_a_number_for_each_of_its_columns_and_no_more(flows):
+    good = flows["coupling"]
+    for width, enough in ((MAX_WIDTH, True), (MAX_WIDTH + 1, False)):
+        manifest = good.manifest.model_copy(update={"latent_width": width})
+        flow = ServedFlow(manifest, good.golden, good.forward, good.inverse)
+        if enough:
+            flow.check_noise(MAX_ROWS, 1.0, None, "sobol")
+            with pytest.raises(InvalidArgument, match="these end at 4503599627370497"):
+                flow.check_noise(MAX_ROWS + 1, 1.0, None, "sobol")
+        else:
+            with pytest.raises(InvalidArgument, match=f"takes {width} numbers, and sobol has {MAX_WIDTH}"):
+                flow.check_noise(1, 1.0, None, "sobol")
