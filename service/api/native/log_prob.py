@@ -37,7 +37,8 @@ def _log_prob(backend: Backend, exchange: Exchange, codec: Codec) -> Plan[Reply]
     x, context = backend.read_rows(flow, "x", asked.x, asked.context, place)
     writer.check(flow, Extent(len(x), "x"))
     writer.check_map(flow, len(x), backend.max_work, ("body", "x"))
-    found = yield from locate_errors(flow.log_prob(x, context, asked.returns, asked.alarm_rate), "x", place)
+    plan = flow.log_prob(x, context, returns=asked.returns, alarm_rate=asked.alarm_rate)
+    found = yield from locate_errors(plan, "x", place)
     extras: Mapping[Any, Any] = found.extras
     answer = {**flow_identity(flow), "log_prob": found.log_prob, **extras}
     if found.anomaly is not None:

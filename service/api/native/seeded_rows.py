@@ -65,7 +65,7 @@ def draw_rows(
         raise refusal("seed", "this argument is needed: it says which rows are drawn", place)
     check_work(n, flow.width, steps, backend.max_work, (place, "n"))
     context = one_context(flow, asked.context, place)
-    return flow.sample(n, asked.seed, asked.offset, context=None if context is None else context[0])
+    return flow.sample(n, seed=asked.seed, offset=asked.offset, context=None if context is None else context[0])
 
 
 def one_context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None:  # noqa: ANN401  as a codec gave it

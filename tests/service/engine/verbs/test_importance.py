@@ -140,3 +140,27 @@ def test_a_row_that_the_flow_could_not_have_drawn():
     assert [reason.row for reason in caught.value.errors] == [2]
     found = importance(np.array([0.0, -np.inf, -np.inf]), zero)
     assert found.weights.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("k", "verdict"),
+    [
+        (0.4999, "good"),
+        (0.5, "more draws"),  # the threshold of 100 draws
+        (0.6999, "more draws"),
+        (0.7, "bad"),
+        (0.9999, "bad"),
+        (1.0, "useless"),
+        (None, "unknown"),
+    ],
+)
+def test_a_verdict_begins_at_its_k(monkeypatch, k, verdict):
+    monkeypatch.setattr("service.engine.verbs.importance.pareto_k", lambda _: k)
+    found = importance(np.linspace(0.0, 1.0, 100), np.zeros(100))
+    assert found.pareto_k == k
+    assert found.verdict.startswith(verdict)
+
+
+@pytest.mark.parametrize(("draws", "enough"), [(20, False), (21, True)])
+def test_five_exceedances_are_enough_for_a_k(draws, enough):
+    assert (pareto_k(np.linspace(0.0, 3.0, draws)) is not None) is enough
