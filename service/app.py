@@ -16,7 +16,6 @@ from service.api import openapi
 from service.api.counting import CountReplies, CountRequests
 from service.api.door import Door, respond
 from service.api.helpers import Helpers
-from service.api.native.latent_verbs import LatentVerbs
 from service.api.native.verbs import Verbs
 from service.api.operations import Operations
 from service.api.problems import problem, told
@@ -94,7 +93,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     app.state.operations = operations
     app.state.registry = registry
     app.state.metrics = metrics
-    add_routes(app, verbs, LatentVerbs(registry, settings.max_work), operations, door)
+    add_routes(app, verbs, operations, door)
     app.add_middleware(CountRequests, metrics=metrics)
     app.add_exception_handler(PushforwardError, _told)
     app.add_exception_handler(HTTPException, _told_by_the_framework)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pushforward.client.client import Client
     from service.engine.verbs.edits import Direction
     from service.engine.verbs.flow import ServedFlow
+    from service.pictures.options import PictureOptions
+    from service.plan import Plan
 
 __all__ = [
     "DRAWN_SEED_BITS",
@@ -323,20 +325,77 @@ class _LocalFlow:
         return EditResult(found.x, found.log_prob)
 
     def picture(self, verb: PictureVerb, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
-        from service.pictures import drawn
-        from service.pictures.options import Look
+        from service.pictures.options import PictureOptions
         from service.plan import run_now
 
-        look = Look(columns, size)
-        if verb == "logprob":
-            context = _context_rows(arguments.pop("context"))
-            return run_now(drawn.drawn_densities(self._flow, look, context=context, **arguments))
-        if verb == "sample":
-            return run_now(drawn.drawn_sample(self._flow, look, **arguments))
-        if verb == "edit":
-            context, direction = _context_rows(arguments.pop("context")), _engine_direction(arguments.pop("direction"))
-            return run_now(drawn.drawn_edit(self._flow, look, direction=direction, context=context, **arguments))
-        return run_now(drawn.drawn_walk(self._flow, look, **arguments))
+        plans: dict[PictureVerb, Callable[..., Plan[bytes]]] = {
+            "logprob": self._draw_densities,
+            "sample": self._draw_samples,
+            "interpolate": self._draw_walk,
+            "edit": self._draw_edit,
+        }
+        return run_now(plans[verb](PictureOptions(columns, size), **arguments))
+
+    def _draw_densities(self, options: PictureOptions, x: Float32Array, context: Float32Array | None) -> Plan[bytes]:
+        from service.drawing import density_drawing, draw_answer
+        from service.pictures.options import Extent
+
+        rows = _context_rows(context)
+        found = self._flow.log_prob(x, rows)
+        return draw_answer(
+            self._flow, options, Extent(len(x), "x"), found, lambda f: density_drawing(x, f.log_prob, rows)
+        )
+
+    def _draw_samples(
+        self,
+        options: PictureOptions,
+        n: int,
+        context: Float32Array | None,
+        **noise: Any,  # noqa: ANN401
+    ) -> Plan[bytes]:
+        from service.drawing import draw_answer, rows_drawing
+        from service.pictures.options import Extent
+
+        several = context is not None and context.ndim > 1
+        count = n * len(context) if several and context is not None else n
+        found = self._flow.sample(n, context=context, **noise)
+        extent = Extent(count, "n", columns=n if several else None)
+        return draw_answer(self._flow, options, extent, found, lambda f: rows_drawing(f.x, f.log_prob))
+
+    def _draw_walk(
+        self,
+        options: PictureOptions,
+        points: Float32Array,
+        steps: int,
+        context: Float32Array | None,
+        **how: Any,  # noqa: ANN401
+    ) -> Plan[bytes]:
+        from service.drawing import draw_answer, walks_drawing
+        from service.engine.verbs.interpolate import interpolate
+        from service.pictures.options import Extent
+
+        found = interpolate(self._flow, points, steps, context=context, **how)
+        extent = Extent((len(points) - 1) * steps, "steps", columns=steps, strip=True)
+        return draw_answer(
+            self._flow, options, extent, found, lambda f: walks_drawing(f, steps, _context_rows(context))
+        )
+
+    def _draw_edit(
+        self,
+        options: PictureOptions,
+        x: Float32Array,
+        direction: str | Float32Array,
+        strength: Sequence[float],
+        context: Float32Array | None,
+    ) -> Plan[bytes]:
+        from service.drawing import draw_answer, edit_drawing
+        from service.engine.verbs.edits import edit
+        from service.pictures.options import Extent
+
+        count, rows = len(strength), _context_rows(context)
+        found = edit(self._flow, x, _engine_direction(direction), strength, rows)
+        extent = Extent(len(x) * count, "x", columns=count, strip=True, walks=len(x), walks_argument="x")
+        return draw_answer(self._flow, options, extent, found, lambda f: edit_drawing(f, strength, rows))
 
 
 class _ServedFlow:

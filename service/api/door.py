@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.codecs import wire
 from service.api.helpers import Helpers
-from service.api.native.arguments import Verb
+from service.api.native.verbs import Verb
 from service.api.problems import problem
 from service.errors import Draining, PushforwardError, UnsupportedMediaType
 from service.exchange import Exchange, Reply

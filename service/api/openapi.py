@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from service.api import problems
 from service.api.codecs import wire
 from service.api.codecs.query import LISTS
-from service.api.native.fields import Request
+from service.api.native.fields import VerbRequest
 from service.api.native.schemas import ProblemDocument
 
 __all__ = ["described", "install", "path_parameters", "query_parameters"]
@@ -71,7 +71,7 @@ def path_parameters(path: str) -> list[dict[str, Any]]:
     ]
 
 
-def query_parameters(schema: type[Request], prefix: str, main: str = "") -> list[dict[str, Any]]:
+def query_parameters(schema: type[VerbRequest], prefix: str, main: str = "") -> list[dict[str, Any]]:
     """The fields of a request as query parameters; a name that stands in the path already is left out.
 
     Args:

@@ -10,7 +10,7 @@ import orjson
 
 from service.api.door import drive
 from service.api.helpers import Helpers
-from service.api.native.arguments import path_version
+from service.api.native.backend import path_version
 from service.bundle.calibration import thin
 from service.engine.canary import probe
 from service.engine.metrics.metrics import Metrics

@@ -11,10 +11,8 @@ from pydantic import BaseModel
 
 from service.api.codecs import wire
 from service.api.door import Door, respond
-from service.api.native import fields, latent_schemas, schemas
-from service.api.native.arguments import Verb
-from service.api.native.latent_verbs import LatentVerbs
-from service.api.native.verbs import Verbs
+from service.api.native import fields, schemas
+from service.api.native.verbs import Verb, Verbs
 from service.api.openapi import described, path_parameters, query_parameters
 from service.api.operations import Operations
 
@@ -31,13 +29,13 @@ SCHEMAS: Final[tuple[type[BaseModel], ...]] = (
     schemas.EncodeResponse,
     schemas.DecodeRequest,
     schemas.DecodeResponse,
-    latent_schemas.TraceRequest,
-    latent_schemas.TracedStep,
-    latent_schemas.TraceResponse,
-    latent_schemas.EditRequest,
-    latent_schemas.EditResponse,
-    latent_schemas.WeightsRequest,
-    latent_schemas.WeightsResponse,
+    schemas.TraceRequest,
+    schemas.TracedStep,
+    schemas.TraceResponse,
+    schemas.EditRequest,
+    schemas.EditResponse,
+    schemas.WeightsRequest,
+    schemas.WeightsResponse,
     schemas.Flow,
     schemas.FlowList,
     schemas.Readiness,
@@ -58,11 +56,11 @@ class _Call:
     verb: Verb
     summary: str
     answer: type[BaseModel]
-    asked: type[fields.Request]
+    asked: type[fields.VerbRequest]
     main: str
 
 
-def add_routes(app: FastAPI, verbs: Verbs, latent: LatentVerbs, operations: Operations, door: Door) -> None:
+def add_routes(app: FastAPI, verbs: Verbs, operations: Operations, door: Door) -> None:
     """Add every route of the native API to `app`."""
     calls = (
         _Call(
@@ -90,28 +88,28 @@ def add_routes(app: FastAPI, verbs: Verbs, latent: LatentVerbs, operations: Oper
         _Call(
             "POST",
             "/trace",
-            latent.trace,
+            verbs.trace,
             "The event after each step of the chain",
-            latent_schemas.TraceResponse,
-            latent_schemas.TraceRequest,
+            schemas.TraceResponse,
+            schemas.TraceRequest,
             "x",
         ),
         _Call(
             "POST",
             "/edit",
-            latent.edit,
+            verbs.edit,
             "Move rows along a direction of latent space",
-            latent_schemas.EditResponse,
-            latent_schemas.EditRequest,
+            schemas.EditResponse,
+            schemas.EditRequest,
             "x",
         ),
         _Call(
             "POST",
             "/weights",
-            latent.weights,
+            verbs.weights,
             "Importance weights of rows for a target",
-            latent_schemas.WeightsResponse,
-            latent_schemas.WeightsRequest,
+            schemas.WeightsResponse,
+            schemas.WeightsRequest,
             "x",
         ),
     )
@@ -130,7 +128,7 @@ def add_routes(app: FastAPI, verbs: Verbs, latent: LatentVerbs, operations: Oper
                     body=call.asked if call.main else None,
                     parameters=path_parameters(prefix) + query_parameters(call.asked, prefix, call.main),
                     main=call.main,
-                    drawn=issubclass(call.asked, fields.PicturedRequest),
+                    drawn=issubclass(call.asked, fields.PictureRequest),
                 ),
                 response_class=Response,
                 responses={200: {"description": "as asked"}},

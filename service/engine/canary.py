@@ -15,7 +15,7 @@ from service.bundle.parity import TOLERANCE, log_det_unit, relative_error
 from service.bundle.store import Bundle, Golden
 from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.flow import ServedFlow
-from service.engine.verbs.round_trips import greatest
+from service.engine.verbs.round_trips import greatest_difference
 from service.errors import BundleError, ParityFailed, Reason
 from service.plan import Float32, Outputs, Plan, Run
 
@@ -118,7 +118,7 @@ def _check(flow: ServedFlow, golden: Golden, *, bounded: bool) -> Plan[None]:
     inverse = yield Run(flow.inverse, golden.z.astype(np.float32), golden.context, bounded=bounded)
     inside = np.isfinite(golden.log_prob)
     if flow.round_trips is not None and inside.any():
-        flow.round_trips.observe("forward", greatest(inverse.value[inside], golden.x[inside]))
+        flow.round_trips.observe("forward", greatest_difference(inverse.value[inside], golden.x[inside]))
     _raise_if_failed(_compare(golden, forward, inverse, len(golden.x)))
 
 

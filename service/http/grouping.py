@@ -20,9 +20,10 @@ import orjson
 from service.api.codecs import wire
 from service.api.codecs.float32_tie import tied
 from service.api.codecs.json import numbers
-from service.api.native.arguments import named, path_version
+from service.api.native.answers import flow_identity
 from service.api.native.arrays import NUMBERS, plain_rows
-from service.api.native.verbs import DRAWN_SEED_BITS
+from service.api.native.backend import path_version
+from service.api.native.sample import DRAWN_SEED_BITS
 from service.api.problems import told
 from service.engine.registry import Registry
 from service.engine.sampling.noise import FirstRows
@@ -68,7 +69,7 @@ class PlainVerbs:
         rows, asked = _rows(bodies, flow.width)
 
         def texts(outputs: Outputs) -> Iterator[bytes]:
-            before = _opened(named(flow)) + b',"log_prob":['
+            before = _opened(flow_identity(flow)) + b',"log_prob":['
             for log_prob in numbers(outputs.log_prob):
                 yield b"%b%b]}" % (before, log_prob)
 
@@ -90,7 +91,7 @@ class PlainVerbs:
         rows = FirstRows(flow.manifest.base, flow.width, np.array(seeds, np.uint64))
 
         def texts(outputs: Outputs) -> Iterator[bytes]:
-            before = _opened(named(flow)) + b',"seed":'
+            before = _opened(flow_identity(flow)) + b',"seed":'
             for drawn in zip(seeds, numbers(outputs.value), numbers(outputs.log_prob), strict=True):
                 yield b'%b%d,"offset":0,"n":1,"x":[[%b]],"log_prob":[%b]}' % (before, *drawn)
 

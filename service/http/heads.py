@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from service.api.door import may_be_picture
-from service.api.native.arguments import Verb
+from service.api.native.verbs import Verb
 from service.exchange import Body
 from service.http.grouping import Together
 

@@ -1,4 +1,4 @@
-"""Axes: which numbers they show, and where a number lies on them."""
+"""The axes of a chart: the numbers that they show, and the place of a number on them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Axis(NamedTuple):
     high: float
 
     def share(self, values: npt.ArrayLike) -> Float64:
-        """How far along the axis values lie: 0 at its lower end, 1 at its upper."""
+        """The places of values on the axis: 0 at its lower end, 1 at its upper."""
         share: Float64 = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
         return share
 

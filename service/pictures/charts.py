@@ -1,4 +1,4 @@
-"""Rows of a table as charts: one column, two, or a plot for each pair of several."""
+"""Charts of the rows of a table: one column, two, or a plot for each pair of several."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from service.pictures.axes import Axis, spanning
-from service.pictures.colours import DARK, GREY, INK, PALE, PAPER, RED, Bytes, coloured
+from service.pictures.colours import DARK, GREY, INK, PALE, PAPER, RED, Bytes, colour_map
 from service.pictures.figure import Box, Figure
 
-__all__ = ["Around", "Walked", "curve_chart", "pair_plot", "plane_chart", "walk_chart"]
+__all__ = ["DensityGrid", "WalkLines", "curve_chart", "pair_plot", "plane_chart", "walk_chart"]
 
 Float64 = npt.NDArray[np.float64]
 
@@ -21,7 +21,7 @@ _RIGHT: Final = 16
 _TOP: Final = 16
 _BOTTOM: Final = 46
 _SCALE: Final = 64
-"""What the bar of colours takes, with its numbers."""
+"""The width of the bar of colours, with its numbers."""
 
 _NATS: Final = 10.0
 """The map's colours reach so far below its peak."""
@@ -30,8 +30,8 @@ _BINS: Final = 24
 _GAP: Final = 12
 
 
-class Around(NamedTuple):
-    """The density around the rows.
+class DensityGrid(NamedTuple):
+    """The density around rows, on a lattice of cells.
 
     Args:
         low: float64 ``[D]``, the corner of the first cell.
@@ -44,8 +44,8 @@ class Around(NamedTuple):
     log_prob: Float64
 
 
-class Walked(NamedTuple):
-    """Rows that belong together, as walks.
+class WalkLines(NamedTuple):
+    """The lines of walks: rows that belong together.
 
     Args:
         x: ``[B, T, D]``, in the units of x.
@@ -59,7 +59,12 @@ class Walked(NamedTuple):
 
 
 def plane_chart(
-    x: Float64, log_prob: Float64, names: Sequence[str], size: int, around: Around | None, walks: Walked | None = None
+    x: Float64,
+    log_prob: Float64,
+    names: Sequence[str],
+    size: int,
+    grid: DensityGrid | None,
+    walks: WalkLines | None = None,
 ) -> Bytes:
     """Rows of two columns: on a map of the density, brighter where it is higher; or by themselves, coloured by theirs.
 
@@ -68,7 +73,7 @@ def plane_chart(
         log_prob: ``[N]``, in nats; rows of -inf are red.
         names: of the columns.
         size: side of the picture, in pixels.
-        around: the map; None for none.
+        grid: the map; None for none.
         walks: lines through the rows; None for none.
 
     Returns:
@@ -76,15 +81,15 @@ def plane_chart(
     """
     figure = Figure(size, size)
     box = Box(_LEFT, _TOP, size - _RIGHT - _SCALE, size - _BOTTOM)
-    if around is None:
+    if grid is None:
         across, up = (spanning(names[at], x[:, at]) for at in range(2))
         reach = _reach(log_prob, "quantile")
     else:
-        across, up = (Axis(names[at], around.low[at], around.high[at]) for at in range(2))
-        reach = _reach(around.log_prob, "top")
+        across, up = (Axis(names[at], grid.low[at], grid.high[at]) for at in range(2))
+        reach = _reach(grid.log_prob, "top")
         if reach is not None:
-            cells = coloured(reach.share(around.log_prob))
-            cells[np.isneginf(around.log_prob)] = DARK
+            cells = colour_map(reach.share(grid.log_prob))
+            cells[np.isneginf(grid.log_prob)] = DARK
             figure.raster(box, cells[::-1])
         else:
             figure.raster(box, np.full((1, 1, 3), DARK, np.uint8))
@@ -92,9 +97,9 @@ def plane_chart(
     outside = np.isneginf(log_prob)
     radius = _radius(len(x))
     if walks is not None:
-        strokes = [(GREY, 1.5)] if around is None else [(INK, 3.5), (PAPER, 1.5)]
+        strokes = [(GREY, 1.5)] if grid is None else [(INK, 3.5), (PAPER, 1.5)]
         figure.lines(box, _lines(walks, (across, 0), (up, 1)), strokes)
-    if around is None:
+    if grid is None:
         order = np.argsort(log_prob, kind="stable")
         shades = _shades(log_prob, reach)
         figure.dots(box, places[0][order], places[1][order], shades[order], radius)
@@ -107,7 +112,7 @@ def plane_chart(
     return figure.pixels()
 
 
-def curve_chart(x: Float64, log_prob: Float64, name: str, size: int, around: Around | None) -> Bytes:
+def curve_chart(x: Float64, log_prob: Float64, name: str, size: int, grid: DensityGrid | None) -> Bytes:
     """Rows of one column: their histogram, each row on the curve of the density.
 
     Args:
@@ -115,17 +120,17 @@ def curve_chart(x: Float64, log_prob: Float64, name: str, size: int, around: Aro
         log_prob: ``[N]``, in nats; rows of -inf are red, and lie on the axis.
         name: of the column.
         size: side of the picture, in pixels.
-        around: the whole curve; None to show its points at the rows alone.
+        grid: the whole curve; None to show its points at the rows alone.
 
     Returns:
         uint8 ``[size, size, 3]``.
     """
     figure = Figure(size, size)
     box = Box(_LEFT, _TOP, size - _RIGHT, size - _BOTTOM)
-    ends = [] if around is None else [float(around.low[0]), float(around.high[0])]
+    ends = [] if grid is None else [float(grid.low[0]), float(grid.high[0])]
     across = spanning(name, x, ends, margin=0.0 if ends else 0.04)
     heights = np.exp(np.minimum(log_prob, 700.0))
-    seen = [heights] if around is None else [heights, np.exp(np.minimum(around.log_prob, 700.0))]
+    seen = [heights] if grid is None else [heights, np.exp(np.minimum(grid.log_prob, 700.0))]
     counts, edges = np.histogram(x, _BINS, (across.low, across.high))
     density = counts / (len(x) * (edges[1] - edges[0]))
     drawn = len(x) >= _BINS
@@ -134,19 +139,19 @@ def curve_chart(x: Float64, log_prob: Float64, name: str, size: int, around: Aro
     up = Axis("density", 0.0, 1.08 * top or 1.0)
     if drawn:
         figure.bars(box, across.share(edges), up.share(density), PALE)
-    if around is not None:
-        cell = (around.high[0] - around.low[0]) / len(around.log_prob)
-        places = around.low[0] + (np.arange(len(around.log_prob)) + 0.5) * cell
-        line = np.clip(up.share(np.exp(np.minimum(around.log_prob, 700.0))), 0.0, 2.0)
+    if grid is not None:
+        cell = (grid.high[0] - grid.low[0]) / len(grid.log_prob)
+        places = grid.low[0] + (np.arange(len(grid.log_prob)) + 0.5) * cell
+        line = np.clip(up.share(np.exp(np.minimum(grid.log_prob, 700.0))), 0.0, 2.0)
         figure.line(box, across.share(places), line, (49, 104, 142), 2.0)
     marks = np.clip(up.share(heights), 0.0, 1.0)
-    colours = np.where(np.isneginf(log_prob)[:, None], RED, INK if around is not None else (49, 104, 142))
+    colours = np.where(np.isneginf(log_prob)[:, None], RED, INK if grid is not None else (49, 104, 142))
     figure.dots(box, across.share(x), marks, colours.astype(np.uint8), _radius(len(x)))
     figure.frame(box, across, up, ticks=(max(2, box.width // 70), max(2, box.height // 50)))
     return figure.pixels()
 
 
-def walk_chart(walks: Walked, name: str, size: int) -> Bytes:
+def walk_chart(walks: WalkLines, name: str, size: int) -> Bytes:
     """Walks of one column: x over what leads along them.
 
     Args:
@@ -167,7 +172,7 @@ def walk_chart(walks: Walked, name: str, size: int) -> Bytes:
 
 
 def pair_plot(
-    x: Float64, log_prob: Float64, names: Sequence[str], size: int, more: int = 0, walks: Walked | None = None
+    x: Float64, log_prob: Float64, names: Sequence[str], size: int, more: int = 0, walks: WalkLines | None = None
 ) -> Bytes:
     """Rows of several columns: a histogram of each, and below the diagonal each pair, coloured by log_prob.
 
@@ -214,7 +219,7 @@ def pair_plot(
     return figure.pixels()
 
 
-def _lines(walks: Walked, across: tuple[Axis, int], up: tuple[Axis, int]) -> Iterator[tuple[Float64, Float64]]:
+def _lines(walks: WalkLines, across: tuple[Axis, int], up: tuple[Axis, int]) -> Iterator[tuple[Float64, Float64]]:
     """Each walk as shares of a panel, whose axes stand for these columns."""
     xs, ys = (axis.share(walks.x[..., column]) for axis, column in (across, up))
     return zip(xs, ys, strict=True)
@@ -222,7 +227,7 @@ def _lines(walks: Walked, across: tuple[Axis, int], up: tuple[Axis, int]) -> Ite
 
 def _scale(figure: Figure, box: Box, reach: Axis | None) -> None:
     if reach is not None:
-        figure.scale(box, reach, coloured(np.linspace(1.0, 0.0, 128))[:, None])
+        figure.scale(box, reach, colour_map(np.linspace(1.0, 0.0, 128))[:, None])
 
 
 def _reach(log_prob: Float64, kind: str) -> Axis | None:
@@ -240,7 +245,7 @@ def _shades(log_prob: Float64, reach: Axis | None) -> Bytes:
     """A colour for each row; the brightest yellow, which paper swallows, is left out."""
     shades = np.empty((len(log_prob), 3), np.uint8)
     if reach is not None:
-        shades[:] = coloured(reach.share(np.where(np.isfinite(log_prob), log_prob, reach.low)))
+        shades[:] = colour_map(reach.share(np.where(np.isfinite(log_prob), log_prob, reach.low)))
     shades[np.isneginf(log_prob)] = RED
     return shades
 

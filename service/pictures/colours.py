@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DARK", "GREY", "INK", "PALE", "PAPER", "RED", "Bytes", "Colour", "coloured"]
+__all__ = ["DARK", "GREY", "INK", "PALE", "PAPER", "RED", "Bytes", "Colour", "colour_map"]
 
 Bytes = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -18,7 +18,7 @@ GREY: Final[Colour] = (150, 150, 158)
 PALE: Final[Colour] = (222, 222, 228)
 RED: Final[Colour] = (230, 57, 70)
 DARK: Final[Colour] = (12, 8, 20)
-"""Where the density is zero: darker than the least colour of the map."""
+"""The colour of a density of zero: darker than the least colour of the map."""
 
 _VIRIDIS: Final = np.array(
     [
@@ -31,7 +31,7 @@ _VIRIDIS: Final = np.array(
 """matplotlib's viridis (Smith and van der Walt, 2015; CC0) at 16 even places: linear in lightness."""
 
 
-def coloured(share: npt.ArrayLike) -> Bytes:
+def colour_map(share: npt.ArrayLike) -> Bytes:
     """Numbers as colours.
 
     Args:
@@ -41,7 +41,7 @@ def coloured(share: npt.ArrayLike) -> Bytes:
         uint8 ``[..., 3]``.
 
     Example:
-        >>> coloured([0.0, 1.0]).tolist()
+        >>> colour_map([0.0, 1.0]).tolist()
         [[68, 1, 84], [253, 231, 37]]
     """
     at = np.clip(np.asarray(share, np.float64), 0.0, 1.0)

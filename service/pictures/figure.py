@@ -1,4 +1,4 @@
-"""A figure of labelled panels. Lines and dots are drawn twice as fine and then averaged; text is written last."""
+"""A figure of labelled panels, and its PNG file. Lines and dots are drawn twice as fine and then averaged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 class Box(NamedTuple):
-    """Where a panel lies, in pixels from the figure's top left corner."""
+    """The place of a panel, in pixels from the figure's top left corner."""
 
     left: int
     top: int
@@ -53,7 +53,7 @@ class _Text(NamedTuple):
 
 
 class Figure:
-    """A sheet of paper.
+    """A figure under construction; text is written last.
 
     Args:
         width: in pixels.

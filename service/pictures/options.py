@@ -1,12 +1,25 @@
-"""How a picture is asked for, and how large it may become."""
+"""The options of a picture, and the limits on its size."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from service.errors import InvalidArgument, NotAcceptable, PushforwardError, Reason
+from service.errors import InvalidArgument, PushforwardError, Reason
+from service.pictures.events import is_image
 
-__all__ = ["MAX_PAIRS", "MAX_PIXELS", "MAX_ROWS", "MAX_SIZE", "MAX_WALKS", "Look", "check_look", "is_image"]
+__all__ = [
+    "GAP",
+    "MAX_PAIRS",
+    "MAX_PIXELS",
+    "MAX_ROWS",
+    "MAX_SIZE",
+    "MAX_WALKS",
+    "Extent",
+    "PictureOptions",
+    "cell_shape",
+    "check_picture",
+    "grid_shape",
+]
 
 MAX_PIXELS: Final = 1 << 22
 """A picture has no more pixels: 12 MB before it is packed."""
@@ -33,8 +46,8 @@ _LEAST_PAIR: Final = 100
 _USUAL_CELL: Final = 64
 
 
-class Look(NamedTuple):
-    """What the caller says of a picture; None is for this module to choose.
+class PictureOptions(NamedTuple):
+    """The choices of the caller; None leaves one to this package.
 
     Args:
         columns: images in a row of a grid; or columns of a table in a pair plot.
@@ -45,96 +58,111 @@ class Look(NamedTuple):
     size: int | None = None
 
 
-def is_image(event_shape: tuple[int, ...]) -> bool:
-    """Whether a row is an image, ``[H, W, C]`` or ``[H, W]``, and no row of a table, ``[D]``.
+class Extent(NamedTuple):
+    """The extent of a picture: how much it is to show, and the arguments of the call that say so.
 
-    Raises:
-        NotAcceptable: it is neither, or an image of other than 1 or 3 channels.
+    Args:
+        rows: how many.
+        argument: the one that says how many rows.
+        columns: how many images stand in a row, where the options leave it open; None for a grid that is near square.
+        strip: whether each row of images is a strip, whose columns the caller cannot choose.
+        walks: how many walks the rows make.
+        walks_argument: the one that says how many walks.
     """
-    if len(event_shape) == 1:
-        return False
-    if len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[2] in (1, 3)):
-        return True
-    raise NotAcceptable(
-        f"there is no picture of a row of shape {list(event_shape)}; images are [H, W, C] of 1 or 3 channels"
-    )
+
+    rows: int
+    argument: str
+    columns: int | None = None
+    strip: bool = False
+    walks: int = 1
+    walks_argument: str = ""
 
 
-def check_look(
-    event_shape: tuple[int, ...],
-    look: Look,
-    count: int,
-    argument: str,
-    *,
-    across: int | None = None,
-    walks: tuple[str, int] = ("", 1),
-) -> None:
-    """Hold a picture that is asked for against its limits, before anything is computed.
+def check_picture(event_shape: tuple[int, ...], options: PictureOptions, extent: Extent) -> None:
+    """Hold a picture against its limits, before anything is computed.
 
     Args:
         event_shape: of a row.
-        look: how it is to look.
-        count: how many rows it is to show.
-        argument: the one that says how many rows.
-        across: of a strip, how many images stand in a row; None for a grid.
-        walks: the argument that says how many walks the rows make, and how many.
+        options: from the caller.
+        extent: how much there is to show.
 
     Raises:
         InvalidArgument: it would be too large, or has no columns to choose.
-        NotAcceptable: from `is_image`.
+        NotAcceptable: from `service.pictures.events.is_image`.
     """
     if is_image(event_shape):
-        if across is not None and look.columns is not None:
-            raise _refused("columns", f"a strip has a column for each of its {across} steps; leave it out")
-        down, wide = grid_shape(count, look.columns if across is None else across)
-        height, width = cell_shape(event_shape, look.size)
-        pixels = (down * (height + GAP) + GAP) * (wide * (width + GAP) + GAP)
-        if pixels > MAX_PIXELS:
-            fits = max(1, MAX_PIXELS // ((height + GAP) * (width + GAP)))
-            raise _refused(
-                argument if look.size is None else "size",
-                f"{count} images of {width} x {height} pixels make a picture of {pixels}, and it may have "
-                f"{MAX_PIXELS}: ask for fewer, about {fits} of this size, or for a smaller size",
-            )
-        return
-    if count > MAX_ROWS:
-        raise _refused(argument, f"a picture shows at most {MAX_ROWS} rows, and these are {count}")
-    if walks[1] > MAX_WALKS:
-        raise _refused(walks[0], f"a picture of a table shows at most {MAX_WALKS} walks, and these are {walks[1]}")
-    most = min(MAX_PAIRS, event_shape[0])
-    shown = look.columns or most
-    least = _LEAST_TABLE if event_shape[0] < 3 else max(_LEAST_TABLE, 80 + _LEAST_PAIR * shown)
-    if look.size is not None and look.size < least:
+        _check_grid(event_shape, options, extent)
+    else:
+        _check_chart(event_shape[0], options, extent)
+
+
+def _check_grid(event_shape: tuple[int, ...], options: PictureOptions, extent: Extent) -> None:
+    if extent.strip and options.columns is not None:
+        raise _refused("columns", f"a strip has a column for each of its {extent.columns} steps; leave it out")
+    down, across = grid_shape(extent.rows, options.columns or extent.columns)
+    height, width = cell_shape(event_shape, options.size)
+    pixels = (down * (height + GAP) + GAP) * (across * (width + GAP) + GAP)
+    if pixels > MAX_PIXELS:
+        fits = max(1, MAX_PIXELS // ((height + GAP) * (width + GAP)))
+        raise _refused(
+            extent.argument if options.size is None else "size",
+            f"{extent.rows} images of {width} x {height} pixels make a picture of {pixels}, and it may have "
+            f"{MAX_PIXELS}: ask for fewer, about {fits} of this size, or for a smaller size",
+        )
+
+
+def _check_chart(width: int, options: PictureOptions, extent: Extent) -> None:
+    rows, walks = extent.rows, extent.walks
+    if rows > MAX_ROWS:
+        raise _refused(extent.argument, f"a picture shows at most {MAX_ROWS} rows, and these are {rows}")
+    if walks > MAX_WALKS:
+        reason = f"a picture of a table shows at most {MAX_WALKS} walks, and these are {walks}"
+        raise _refused(extent.walks_argument, reason)
+    most = min(MAX_PAIRS, width)
+    shown = options.columns or most
+    least = _LEAST_TABLE if width < 3 else max(_LEAST_TABLE, 80 + _LEAST_PAIR * shown)
+    if options.size is not None and options.size < least:
         raise _refused(
             "size",
             f"a picture of {shown} {'columns' if shown > 1 else 'column'} of a table is {least} to {MAX_SIZE} pixels "
-            f"wide, and not {look.size}",
+            f"wide, and not {options.size}",
         )
-    if look.columns is not None and (event_shape[0] < 3 or not 2 <= look.columns <= most):
+    if options.columns is not None and (width < 3 or not 2 <= options.columns <= most):
         reason = (
-            f"the picture of a table of {event_shape[0]} has no columns to choose"
-            if event_shape[0] < 3
-            else f"a pair plot of this flow has 2 to {most} columns, and not {look.columns}"
+            f"the picture of a table of {width} has no columns to choose"
+            if width < 3
+            else f"a pair plot of this flow has 2 to {most} columns, and not {options.columns}"
         )
         raise _refused("columns", reason)
 
 
 def grid_shape(count: int, columns: int | None) -> tuple[int, int]:
-    """Rows and columns of a grid: near square, a little wider than high, where nobody says.
+    """Rows and columns of a grid.
+
+    Args:
+        count: how many images.
+        columns: in a row, at most; None for a grid that is near square, a little wider than high.
 
     Example:
         >>> grid_shape(10, None), grid_shape(10, 5)
         ((3, 4), (2, 5))
     """
-    across = 1
-    while across * across < count:
-        across += 1
-    across = min(count, columns) if columns is not None else across
+    if columns is not None:
+        across = max(1, min(count, columns))
+    else:
+        across = 1
+        while across * across < count:
+            across += 1
     return -(-count // across), across
 
 
 def cell_shape(event_shape: tuple[int, ...], size: int | None) -> tuple[int, int]:
-    """Height and width of one image in pixels: by default whole multiples, of 64 pixels or a little more."""
+    """Height and width of one image in pixels.
+
+    Args:
+        event_shape: ``(H, W, ...)``.
+        size: of the longer side; None for a whole multiple of 64 pixels or a little more.
+    """
     height, width = event_shape[:2]
     longer = max(height, width)
     if size is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from service.api.codecs.codec import Answer, Array, Columns, Form, parts
+from service.api.codecs.codec import Answer, Array, Columns, Form, table_arrays
 from service.errors import InvalidArgument, Reason
 from service.exchange import Body
 
@@ -46,14 +46,14 @@ class Arrow:
         """The schema and a record batch."""
         from service.api.codecs.arrow_write import schema
 
-        columns = [(name, part.rows.dtype) for part in parts(answer, form) for name in part.columns]
+        columns = [(name, array.rows.dtype) for array in table_arrays(answer, form) for name in array.columns]
         return schema(columns) + self.more(answer, form)
 
     def more(self, answer: Answer, form: Form) -> bytes:
         """A record batch."""
         from service.api.codecs.arrow_write import records
 
-        return records(column for part in parts(answer, form) for column in part.rows.T)
+        return records(column for array in table_arrays(answer, form) for column in array.rows.T)
 
 
 class _Table(Columns):

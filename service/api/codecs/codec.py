@@ -1,4 +1,4 @@
-"""What a codec is, and the rules that all tabular ones share: which column is which."""
+"""The interface of a codec, and the rule of all tabular ones: which column is which."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ from service.errors import InvalidArgument, MalformedBody, NotAcceptable, Reason
 from service.exchange import Body
 from service.tabular import Header
 
-__all__ = ["Answer", "Array", "Codec", "Columns", "Form", "Part", "StreamCodec", "answered", "malformed", "parts"]
+__all__ = [
+    "Answer",
+    "Array",
+    "Codec",
+    "Columns",
+    "Form",
+    "StreamCodec",
+    "TableArray",
+    "answer_fields",
+    "malformed",
+    "table_arrays",
+]
 
 Answer: TypeAlias = Mapping[str, Any]
 """Names -> values in their order: what a verb answers."""
@@ -25,7 +36,7 @@ _SHOWN: Final = 5
 
 
 class Form(NamedTuple):
-    """What a codec must know of an answer beside its values.
+    """The form of an answer: what a codec must know beside its values.
 
     Args:
         main: the array that a type carries which has room for one.
@@ -161,7 +172,7 @@ class SupportsAsDict(Protocol):
         ...
 
 
-class Part(NamedTuple):
+class TableArray(NamedTuple):
     """One array of an answer, row by row.
 
     Args:
@@ -177,7 +188,7 @@ class Part(NamedTuple):
     event: tuple[int, ...]
 
 
-def parts(answer: Answer, form: Form) -> list[Part]:
+def table_arrays(answer: Answer, form: Form) -> list[TableArray]:
     """The arrays of an answer, as columns of one table.
 
     Raises:
@@ -199,12 +210,12 @@ def parts(answer: Answer, form: Form) -> list[Part]:
             columns = form.features
         else:
             columns = [f"{name}{at}" for at in range(rows.shape[1])]
-        found.append(Part(name, columns, rows, event))
+        found.append(TableArray(name, columns, rows, event))
     return found
 
 
-def answered(found: SupportsAsDict) -> dict[str, Any]:
-    """What a verb of the engine gave, as an answer: without what was not asked for."""
+def answer_fields(found: SupportsAsDict) -> dict[str, Any]:
+    """The fields of an answer: what a verb of the engine gave, without what was not asked for."""
     return {name: value for name, value in found._asdict().items() if value is not None}
 
 

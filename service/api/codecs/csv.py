@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from service.api.codecs.codec import Answer, Array, Columns, Form, Part, malformed, parts
+from service.api.codecs.codec import Answer, Array, Columns, Form, TableArray, malformed, table_arrays
 from service.api.codecs.float32_tie import tied
 from service.errors import InvalidArgument, Reason
 from service.exchange import Body
@@ -51,26 +51,26 @@ class Csv:
     def start(self, answer: Answer, form: Form, lead: tuple[int, ...]) -> bytes:  # noqa: ARG002  no length stands before
         """The header and the first rows."""
         header = io.StringIO()
-        names = [column for part in parts(answer, form) for column in part.columns]
+        names = [column for array in table_arrays(answer, form) for column in array.columns]
         csv.writer(header, lineterminator="\n").writerow(names)
         return header.getvalue().encode() + self.more(answer, form)
 
     def more(self, answer: Answer, form: Form) -> bytes:
         """The next rows."""
-        blocks = list(map(_lines, _together(parts(answer, form))))
+        blocks = list(map(_lines, _together(table_arrays(answer, form))))
         lines = blocks[0] if len(blocks) == 1 else map(b",".join, zip(*blocks, strict=True))
         text = b"\n".join(lines)
         return text + b"\n" if text else b""
 
 
-def _together(found: list[Part]) -> list[Array]:
+def _together(found: list[TableArray]) -> list[Array]:
     """The columns, with neighbours of one dtype in one array."""
     blocks: list[list[Array]] = []
-    for part in found:
-        if blocks and blocks[-1][0].dtype == part.rows.dtype:
-            blocks[-1].append(part.rows)
+    for array in found:
+        if blocks and blocks[-1][0].dtype == array.rows.dtype:
+            blocks[-1].append(array.rows)
         else:
-            blocks.append([part.rows])
+            blocks.append([array.rows])
     return [block[0] if len(block) == 1 else np.concatenate(block, axis=1) for block in blocks]
 
 

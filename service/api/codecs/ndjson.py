@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.api.codecs.codec import Answer, Columns, Form, malformed, parts
+from service.api.codecs.codec import Answer, Columns, Form, malformed, table_arrays
 from service.api.codecs.float32_tie import tied
 from service.api.codecs.json import json_value
 from service.errors import InvalidArgument, Reason
@@ -66,10 +66,10 @@ class Ndjson:
 
     def more(self, answer: Answer, form: Form) -> bytes:
         """The next rows."""
-        found = parts(answer, form)
-        line = b"{%b}\n" % b",".join(orjson.dumps(part.name) + b":%b" for part in found)
+        found = table_arrays(answer, form)
+        line = b"{%b}\n" % b",".join(orjson.dumps(array.name) + b":%b" for array in found)
         outside = b'%b,"in_support":false}\n'
-        texts = [_texts(part.rows.reshape(len(part.rows), *part.event)) for part in found]
+        texts = [_texts(array.rows.reshape(len(array.rows), *array.event)) for array in found]
         lines = [line % row for row in zip(*texts, strict=True)]
         log_prob = answer.get("log_prob")
         if isinstance(log_prob, np.ndarray):

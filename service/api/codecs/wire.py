@@ -22,6 +22,7 @@ __all__ = [
     "PICTURE",
     "Arguments",
     "accepted",
+    "answer_headers",
     "decode",
     "encode",
     "holds_all",
@@ -29,7 +30,6 @@ __all__ = [
     "require_json",
     "streaming",
     "takes_long",
-    "told_beside",
 ]
 
 _JSON: Final = Json()
@@ -192,10 +192,12 @@ def encode(codec: Codec, answer: Answer, main: str, features: Sequence[str]) -> 
     """
     if codec is _JSON:
         return Reply(_JSON.encode(answer))
-    return Reply(codec.encode(answer, Form(main, features)), media_type=codec.media_type, headers=told_beside(answer))
+    return Reply(
+        codec.encode(answer, Form(main, features)), media_type=codec.media_type, headers=answer_headers(answer)
+    )
 
 
-def told_beside(answer: Answer) -> dict[str, str]:
-    """What an answer says beside its arrays, as header fields: `Pushforward-Model`, `Pushforward-Seed` and so on."""
+def answer_headers(answer: Answer) -> dict[str, str]:
+    """The header fields of an answer, for all that is no array: `Pushforward-Model`, `Pushforward-Seed` and so on."""
     plain = {name: value for name, value in answer.items() if isinstance(value, (str, int, float))}
     return {f"Pushforward-{name.title()}": str(value) for name, value in plain.items()}

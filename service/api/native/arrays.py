@@ -200,7 +200,7 @@ def _block(rows: list[Any], offset: int, loc: Loc, event_rank: int) -> tuple[npt
 
 
 class _Place:
-    """Where an item stands, for errors: which row, and where in it.
+    """The place of an item, for errors: its row, and its index in it.
 
     Args:
         rows: nested lists, rows of events or a single event: how deep they go tells which.

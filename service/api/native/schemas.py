@@ -1,25 +1,27 @@
-"""The arguments and answers of each call, declared once: they validate the small arguments and make the OpenAPI."""
+"""The arguments and answers of every call, declared once: they validate the small arguments and make the OpenAPI."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat, WithJsonSchema
 
 from service.api.native.fields import (
     CONTEXT,
     MAX_OFFSET,
+    NULLABLE,
     ROWS,
-    Densities,
     Events,
     Flags,
+    LogProbs,
     Matrix,
-    PicturedRequest,
-    Request,
-    Response,
+    PictureRequest,
     Returns,
     Scores,
     Vector,
+    VerbRequest,
+    VerbResponse,
+    array_of,
     either,
 )
 from service.engine.sampling.noise import MAX_SEED, Method
@@ -29,6 +31,8 @@ from service.engine.verbs.paths import Spacing
 __all__ = [
     "DecodeRequest",
     "DecodeResponse",
+    "EditRequest",
+    "EditResponse",
     "EncodeRequest",
     "EncodeResponse",
     "Flow",
@@ -42,10 +46,15 @@ __all__ = [
     "Readiness",
     "SampleRequest",
     "SampleResponse",
+    "TraceRequest",
+    "TraceResponse",
+    "TracedStep",
+    "WeightsRequest",
+    "WeightsResponse",
 ]
 
 
-class LogProbRequest(PicturedRequest):
+class LogProbRequest(PictureRequest):
     """Rows to give log-densities of."""
 
     model_config = ConfigDict(
@@ -66,7 +75,7 @@ class LogProbRequest(PicturedRequest):
     ] = None
 
 
-class SampleRequest(PicturedRequest):
+class SampleRequest(PictureRequest):
     """How many rows to draw, and which."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"n": 3, "seed": 7}})
@@ -91,7 +100,7 @@ class SampleRequest(PicturedRequest):
     returns: Returns
 
 
-class InterpolateRequest(PicturedRequest):
+class InterpolateRequest(PictureRequest):
     """Points to walk through."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"points": [[-0.5, 0.5], [1.5, 0.0]], "steps": 5}})
@@ -112,7 +121,7 @@ class InterpolateRequest(PicturedRequest):
     ] = None
 
 
-class EncodeRequest(Request):
+class EncodeRequest(VerbRequest):
     """Rows to bring to latent space."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"x": [[0.5, 0.25]]}})
@@ -122,7 +131,7 @@ class EncodeRequest(Request):
     returns: Returns
 
 
-class DecodeRequest(PicturedRequest):
+class DecodeRequest(PictureRequest):
     """Latents to bring to data space."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"z": [[0.0, 0.0]]}})
@@ -132,10 +141,10 @@ class DecodeRequest(PicturedRequest):
     returns: Returns
 
 
-class LogProbResponse(Response):
+class LogProbResponse(VerbResponse):
     """Log-densities, and what was asked for beside them."""
 
-    log_prob: Densities
+    log_prob: LogProbs
     z: Matrix = None
     log_abs_det_jacobian: Vector = None
     base_log_prob: Scores = None
@@ -146,43 +155,148 @@ class LogProbResponse(Response):
     anomaly: Flags = None
 
 
-class SampleResponse(Response):
+class SampleResponse(VerbResponse):
     """Rows drawn, with [K, n, *event] for K contexts."""
 
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     offset: int
     n: int
     x: Events
-    log_prob: Densities
+    log_prob: LogProbs
     round_trip_error: Vector = None
 
 
-class InterpolateResponse(Response):
+class InterpolateResponse(VerbResponse):
     """A walk of T rows; point k lies at t = k."""
 
     t: Vector
     z: Matrix
     x: Events
-    log_prob: Densities
+    log_prob: LogProbs
     round_trip_error: Vector
 
 
-class EncodeResponse(Response):
+class EncodeResponse(VerbResponse):
     """z = f(x)."""
 
     z: Matrix
     log_abs_det_jacobian: Vector
-    log_prob: Densities
+    log_prob: LogProbs
     round_trip_error: Vector = None
 
 
-class DecodeResponse(Response):
+class DecodeResponse(VerbResponse):
     """x = g(z)."""
 
     x: Events
     log_abs_det_jacobian: Vector
-    log_prob: Densities
+    log_prob: LogProbs
     round_trip_error: Vector = None
+
+
+_ROW: Final = either("a row of data", 1, 3).json_schema or {}
+_DIRECTION: Final = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"type": "number"}},
+            {
+                "type": "object",
+                "properties": {"from": _ROW, "to": _ROW},
+                "required": ["from", "to"],
+                "additionalProperties": False,
+            },
+        ],
+        "description": "a direction of the flow, by name; or one in latent space, [D]; or two rows of data, from and "
+        "to, of which strength 1 takes the first to the second",
+    }
+)
+
+
+class TraceRequest(VerbRequest):
+    """Rows to follow through the chain: data, x; or latents, z; or those that /sample draws for n and seed."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"x": [[0.5, 0.25]]}})
+
+    x: Annotated[Any, ROWS] = None
+    z: Annotated[Any, either("latents, [N, D]; a single [D] is one row", 2, 1)] = None
+    n: Annotated[int | None, Field(ge=1, description="how many rows to draw, where there is neither x nor z")] = None
+    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED, description="of those rows")] = None
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the row of the seed that comes first")] = 0
+    context: Annotated[Any, CONTEXT] = None
+
+
+class TracedStep(BaseModel):
+    """What comes out of one step of the chain."""
+
+    name: Annotated[str, Field(description="of the step; x for what goes in")]
+    value: Annotated[Any, either("the event after it, [N, ...]", 2, 4)]
+    log_abs_det_jacobian: Annotated[Any, array_of(1, "its own, [N], in nats; 0 for what goes in")]
+
+
+class TraceResponse(VerbResponse):
+    """The event after each step of the chain, from x to z."""
+
+    steps: list[TracedStep]
+    log_prob: LogProbs
+
+
+class EditRequest(PictureRequest):
+    """Rows to move along a direction of latent space, and how far."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"x": [[0.5, 0.25]], "direction": [1.0, 0.0], "strength": [-1.0, 0.0, 1.0]}}
+    )
+
+    x: Annotated[Any, ROWS]
+    direction: Annotated[Any, _DIRECTION]
+    strength: Annotated[
+        list[FiniteFloat],
+        FailFast(),  # a body holds millions of them, and an error for each would take minutes
+        Field(min_length=1, description="[S]: z + strength * direction, for each of them; 0 is the round trip"),
+    ]
+    context: Annotated[Any, CONTEXT] = None
+    returns: Returns
+
+
+class EditResponse(VerbResponse):
+    """The rows moved, strength by strength."""
+
+    x: Annotated[Any, either("[S, N, *event]", 3, 5)]
+    z: Annotated[Any, array_of(3, "[S, N, D]")]
+    log_prob: Annotated[Any, array_of(2, "log p(x) in nats, [S, N]; null where the density is zero", NULLABLE)]
+    round_trip_error: Annotated[Any, array_of(2, "[S, N]")] = None
+
+
+class WeightsRequest(VerbRequest):
+    """A target's log-density at rows: the caller's own, x, or those that /sample draws for n and seed."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"n": 3, "seed": 7, "log_target": [-1.0, -1.5, -2.0]}})
+
+    x: Annotated[Any, ROWS] = None
+    n: Annotated[int | None, Field(ge=1, description="how many rows to draw, where there is no x")] = None
+    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED, description="of those rows")] = None
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the row of the seed that comes first")] = 0
+    log_target: Annotated[
+        Any, array_of(1, "[N], in nats, up to a constant; null where the target is zero", NULLABLE)
+    ] = None
+    context: Annotated[Any, CONTEXT] = None
+
+
+class WeightsResponse(VerbResponse):
+    """Self-normalized importance weights, and what they are worth."""
+
+    weights: Annotated[Any, array_of(1, "[N]; their sum is 1")]
+    log_weights: Annotated[Any, array_of(1, "[N]; null for a weight of zero", NULLABLE)]
+    ess: Annotated[float, Field(description="effective sample size: 1 / sum of squared weights")]
+    ess_share: Annotated[float, Field(description="ess / N")]
+    pareto_k: Annotated[
+        float | None, Field(description="the shape of the weights' upper tail; null where too few stand out to tell")
+    ]
+    pareto_k_threshold: Annotated[
+        float | None, Field(description="min(1 - 1 / log10(N), 0.7): what pareto_k should stay below")
+    ]
+    verdict: Annotated[str, Field(description="a sentence that begins with good, more draws, bad, useless or unknown")]
 
 
 class Flow(BaseModel):

@@ -8,24 +8,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, TypeVar
 
-from service.api.codecs.codec import Form, StreamCodec, answered
+from service.api.codecs.codec import Form, StreamCodec, answer_fields
 from service.engine.sampling.noise import Method
 from service.engine.verbs.flow import Samples, ServedFlow
 from service.exchange import Reply
 from service.plan import Finished, Float32, Plan, advance
 
-__all__ = ["STREAM_VALUES", "Draw", "streamed"]
+__all__ = ["STREAM_VALUES", "Draw", "stream_sample"]
 
 T = TypeVar("T")
 
 STREAM_VALUES: Final = 1 << 16
 """A sample of more values is streamed, in pieces of about so many."""
 
-Cut = tuple[Float32 | None, int, int]
+
+class Piece(NamedTuple):
+    """Rows of a sample that are written together.
+
+    Args:
+        context: ``[C]``; None for a flow without.
+        start: the first of them, counted from the sample's first.
+        rows: how many.
+    """
+
+    context: Float32 | None
+    start: int
+    rows: int
 
 
 class Draw(NamedTuple):
-    """What to draw, as `service.engine.verbs.flow.ServedFlow.sample` takes it."""
+    """The rows of a call: the arguments of `service.engine.verbs.flow.ServedFlow.sample`."""
 
     flow: ServedFlow
     n: int
@@ -47,26 +59,31 @@ class Draw(NamedTuple):
 
     def whole(self) -> Plan[Samples]:
         """All rows, for all contexts."""
-        return self._drawn(self.n, 0, self.context)
+        return self.sample(Piece(self.context, 0, self.n))
 
-    def cuts(self) -> Iterator[Cut]:
-        """Context, first row and number of rows of each piece: one context after the other."""
+    def pieces(self) -> Iterator[Piece]:
+        """The pieces of the whole: one context after the other."""
         rows = max(1, STREAM_VALUES // self.flow.width)
         several = self.context is not None and self.context.ndim > 1
         for context in self.context if several and self.context is not None else [self.context]:
             for start in range(0, self.n, rows):
-                yield context, start, min(rows, self.n - start)
+                yield Piece(context, start, min(rows, self.n - start))
 
-    def piece(self, context: Float32 | None, start: int, rows: int) -> Plan[Samples]:
-        """The rows of one cut."""
-        return self._drawn(rows, start, context)
+    def sample(self, piece: Piece) -> Plan[Samples]:
+        """The rows of a piece."""
+        return self.flow.sample(
+            piece.rows,
+            seed=self.seed,
+            offset=self.offset + piece.start,
+            temperature=self.temperature,
+            context=piece.context,
+            truncation=self.truncation,
+            method=self.method,
+            round_trip=self.round_trip,
+        )
 
-    def _drawn(self, rows: int, start: int, context: Float32 | None) -> Plan[Samples]:
-        how = (self.temperature, context, self.truncation, self.method)
-        return self.flow.sample(rows, self.seed, self.offset + start, *how, round_trip=self.round_trip)
 
-
-def streamed(
+def stream_sample(
     stream: StreamCodec, form: Form, draw: Draw, lead: tuple[int, ...], headers: Mapping[str, str]
 ) -> Plan[Reply]:
     """The reply that begins with the first piece; what can be refused is refused before it.
@@ -74,32 +91,35 @@ def streamed(
     Args:
         stream: how rows are written.
         form: of the answer.
-        draw: which rows.
+        draw: the rows.
         lead: the axes of the whole before an event's.
         headers: of the reply.
+
+    Raises:
+        InvalidArgument, WrongShape, NotFinite, EngineFailed: from `service.engine.verbs.flow.ServedFlow.sample`.
     """
     draw.check()
-    cuts = draw.cuts()
-    found = yield from draw.piece(*next(cuts))
+    pieces = draw.pieces()
+    found = yield from draw.sample(next(pieces))
     return Reply(
-        stream.start(answered(found), form, lead),
+        stream.start(answer_fields(found), form, lead),
         media_type=stream.media_type,
         headers=headers,
-        rest=_rest(stream, form, draw, cuts),
+        rest=_rest(stream, form, draw, pieces),
     )
 
 
-def _rest(stream: StreamCodec, form: Form, draw: Draw, cuts: Iterator[Cut]) -> Iterator[Plan[bytes]]:
-    def written(cut: Cut) -> Plan[bytes]:
-        found = yield from _admitted(draw.piece(*cut))
-        return stream.more(answered(found), form)
+def _rest(stream: StreamCodec, form: Form, draw: Draw, pieces: Iterator[Piece]) -> Iterator[Plan[bytes]]:
+    def written(piece: Piece) -> Plan[bytes]:
+        found = yield from _admitted(draw.sample(piece))
+        return stream.more(answer_fields(found), form)
 
     def ended() -> Plan[bytes]:
         yield from ()
         return stream.end
 
-    for cut in cuts:
-        yield written(cut)
+    for piece in pieces:
+        yield written(piece)
     if stream.end:
         yield ended()
 

@@ -13,16 +13,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import mul
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from service.engine.metrics.shared_counters import Cells, Region, SharedCounters
-from service.engine.verbs.scores import HeldOut
 from service.onnx.signature import Direction
 from service.plan import Float32, Outputs
 
-__all__ = ["METRICS", "NO_COUNTS", "BucketCounts", "LaneMetrics", "Metric", "Metrics", "RoundTripMetrics"]
+__all__ = [
+    "METRICS",
+    "NO_COUNTS",
+    "BucketCounts",
+    "LaneMetrics",
+    "LogProbScale",
+    "Metric",
+    "Metrics",
+    "RoundTripMetrics",
+]
 
 _LANE: Final = ("flow", "version", "direction")
 _SECONDS: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -147,6 +155,14 @@ NO_COUNTS: Final = BucketCounts((), 0.0)
 """No values."""
 
 
+class LogProbScale(Protocol):
+    """Held-out log-densities, as `service.engine.verbs.scores.HeldOut` keeps them."""
+
+    def log_prob_at(self, levels: Sequence[float]) -> Float32:
+        """The greatest log_prob whose quantile is at most each of these levels: float32 ``[L]``, in nats."""
+        ...
+
+
 class _LogProbBuckets:
     """The buckets of `LOG_PROB`: the held-out quantiles at its bounds, in nats.
 
@@ -156,8 +172,8 @@ class _LogProbBuckets:
         held_out: the scale of log_prob.
     """
 
-    def __init__(self, held_out: HeldOut) -> None:
-        ends = held_out.ends(LOG_PROB.bounds)
+    def __init__(self, held_out: LogProbScale) -> None:
+        ends = held_out.log_prob_at(LOG_PROB.bounds)
         self._ends = ends[:, None]
         self._end_list = ends.tolist()
 
@@ -194,7 +210,7 @@ class LaneMetrics:
 
     __slots__ = ("_buckets", "_engine", "_log_prob", "_queue", "_rows")
 
-    def __init__(self, region: Region, labels: tuple[str, str, str], held_out: HeldOut | None) -> None:
+    def __init__(self, region: Region, labels: tuple[str, str, str], held_out: LogProbScale | None) -> None:
         self._buckets = None if held_out is None else _LogProbBuckets(held_out)
         self._log_prob = _histogram(region, LOG_PROB, labels)
         self._rows = _histogram(region, BATCH_ROWS, labels)
@@ -310,7 +326,7 @@ class Metrics:
             cells = self._rejections[code] = self._region.cells("counter", (REJECTIONS.name, code))
             cells[0] += 1
 
-    def lane(self, flow: str, version: int, direction: str, held_out: HeldOut | None = None) -> LaneMetrics:
+    def lane(self, flow: str, version: int, direction: str, held_out: LogProbScale | None = None) -> LaneMetrics:
         """The counts of one direction of a flow. Two calls for one lane share the counts.
 
         Args:

@@ -1,1 +1,1 @@
-"""What the verbs mean, in NumPy: log_prob, sample, interpolate, edit, trace, weights. Each is a plan of runs."""
+"""The verbs in NumPy: log_prob, sample, interpolate, edit, trace and weights. Each is a plan of runs."""

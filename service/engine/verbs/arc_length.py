@@ -1,4 +1,4 @@
-"""Lengths along the segments of a walk, and back: where a share of the length is reached.
+"""Arc lengths of the segments of a walk, and their inverse: the place at which a length is reached.
 
 A segment whose radius goes from r0 to r0 + d while it turns by the angle w has, up to s,
 
@@ -14,18 +14,19 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Arc", "shared_out"]
+__all__ = ["Arc", "share_steps"]
 
 Float64 = npt.NDArray[np.float64]
 
-# The integrand has no singularity nearer than 1 / w to where it is integrated: 16 points give 8 digits and more.
+# Gauss-Legendre quadrature. The integrand has no singularity nearer than 1 / w to where it is integrated: 16 nodes give
+# 8 digits and more.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 _ROUNDS: Final = 8
 """Of Newton's method, on a monotone function that is convex or concave."""
 
 
 class Arc(NamedTuple):
-    """A curve for each row.
+    """The curve of a segment, one for each row.
 
     Args:
         growth: d ``[N]``, of the radius; the length, where it does not turn.
@@ -61,7 +62,7 @@ class Arc(NamedTuple):
         return speed
 
 
-def shared_out(lengths: Float64, steps: int) -> npt.NDArray[np.intp]:
+def share_steps(lengths: Float64, steps: int) -> npt.NDArray[np.intp]:
     """Share steps out to the segments of each walk in proportion to their lengths, at least one to each.
 
     Args:
@@ -72,7 +73,7 @@ def shared_out(lengths: Float64, steps: int) -> npt.NDArray[np.intp]:
         ``[B, S]``, with the sum `steps` in each row.
 
     Example:
-        >>> shared_out(np.array([[3.0, 1.0, 0.0]]), 9).tolist()
+        >>> share_steps(np.array([[3.0, 1.0, 0.0]]), 9).tolist()
         [[6, 2, 1]]
     """
     segments = lengths.shape[1]

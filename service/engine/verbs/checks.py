@@ -1,4 +1,4 @@
-"""What may leave the engine: numbers."""
+"""Checks of what leaves the engine: finite numbers, but for a log_prob of -inf."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ def check_outputs(
 
     Args:
         outputs: of a run.
-        argument: which argument its rows come from.
-        error: what to raise.
-        period: the number of rows of the argument, where each went in several times, one round after the other.
-        each: how often a row of the argument went in, where that was one time after the other.
+        argument: the one that its rows come from.
+        error: the type to raise.
+        period: the number of rows of the argument, where all of them went in several times, round after round.
+        each: how often a row of the argument went in, where it did so before the next one.
+
+    Raises:
+        PushforwardError: of the type `error`, naming each row that is at fault, up to a number.
     """
     if outputs.finite:
         return
@@ -34,7 +37,18 @@ def check_outputs(
 def check_finite(
     values: Float32, argument: str, error: type[PushforwardError], period: int | None = None, each: int = 1
 ) -> None:
-    """Let no NaN and no infinity pass in ``[N, columns]``; each row that holds one is named, as in `check_outputs`."""
+    """Let no NaN and no infinity pass.
+
+    Args:
+        values: ``[N, columns]``.
+        argument: as for `check_outputs`.
+        error: as for `check_outputs`.
+        period: as for `check_outputs`.
+        each: as for `check_outputs`.
+
+    Raises:
+        PushforwardError: as `check_outputs`.
+    """
     if np.isfinite(values).all():
         return
     rows = np.flatnonzero(~np.isfinite(values).all(axis=1))

@@ -1,4 +1,4 @@
-"""The density of a flow of one or two columns around some rows: a lattice of points run through it, for a picture."""
+"""The map of a density around rows, for a flow of one or two columns: a lattice of points run through the flow."""
 
 from __future__ import annotations
 
@@ -14,20 +14,28 @@ from service.engine.verbs.flow import ServedFlow
 from service.errors import EngineFailed, NotFinite
 from service.plan import Float32, Plan, Run
 
-__all__ = ["DRAWN", "SIDES", "Surroundings", "surroundings", "work"]
+__all__ = ["SAMPLED_ROWS", "SIDES", "DensityMap", "density_map", "density_map_rows"]
 
-DRAWN: Final = 512
-"""So many rows of seed 0 say where the flow itself lies."""
+Float64 = npt.NDArray[np.float64]
+
+SAMPLED_ROWS: Final = 512
+"""The number of rows of seed 0 that say where the flow itself lies."""
 
 SIDES: Final = {1: 512, 2: 160}
-"""Points of the lattice in each direction, for one column and for two."""
+"""The width of a table -> the number of cells in each direction."""
 
 _MARGIN: Final = 0.1
+"""On each side of the box, as a share of its width without the margins."""
+
+_LEAST_MARGIN: Final = 1e-5
+"""On each side, as a share of the greatest coordinate or of 1: the box around one point has a width in float32."""
+
 _TRIMMED: Final = (0.005, 0.995)
+"""The quantiles of the rows that are sampled between which the flow lies."""
 
 
-class Surroundings(NamedTuple):
-    """What lies around rows.
+class DensityMap(NamedTuple):
+    """The density in the cells of a box around rows.
 
     Args:
         low: float64 ``[D]``, the lower corner, in the units of x.
@@ -36,15 +44,15 @@ class Surroundings(NamedTuple):
             middle of each cell; -inf where the density is zero, or has no float32.
     """
 
-    low: npt.NDArray[np.float64]
-    high: npt.NDArray[np.float64]
+    low: Float64
+    high: Float64
     log_prob: Float32
 
 
 class _Lattice:
     """The middles of the cells, row by row: computed slice by slice."""
 
-    def __init__(self, low: npt.NDArray[np.float64], high: npt.NDArray[np.float64], side: int) -> None:
+    def __init__(self, low: Float64, high: Float64, side: int) -> None:
         self._low = low
         self._step = (high - low) / side
         self._side = side
@@ -59,13 +67,13 @@ class _Lattice:
         return points
 
 
-def work(width: int) -> int:
-    """How many rows of so many columns `surroundings` runs."""
-    return DRAWN + int(SIDES[width] ** width)
+def density_map_rows(width: int) -> int:
+    """The number of rows of so many columns that `density_map` runs."""
+    return SAMPLED_ROWS + int(SIDES[width] ** width)
 
 
-def surroundings(flow: ServedFlow, x: Float32, context: Float32 | None = None) -> Plan[Surroundings]:
-    """Where rows lie in the flow's density: the box that holds them and nearly all that the flow would draw.
+def density_map(flow: ServedFlow, x: Float32, context: Float32 | None = None) -> Plan[DensityMap]:
+    """The density in a box that holds some rows and nearly all that the flow samples.
 
     Args:
         flow: of one or two columns.
@@ -74,26 +82,31 @@ def surroundings(flow: ServedFlow, x: Float32, context: Float32 | None = None) -
 
     Raises:
         WrongShape: the context is missing or superfluous.
-        NotFinite: a row that was drawn has no float32, under the context that is given.
+        NotFinite: a row that was sampled has no float32, under the context that is given.
         EngineFailed: the same without a context.
     """
     flow.require_context(None if context is None else context[None])
-    noise = BaseNoise(flow.manifest.base, flow.width, 0, 0, DRAWN, 1.0, 1, None, "random")
-    drawn = yield Run(flow.inverse, noise, _everywhere(context, DRAWN), counted=False)
-    check_outputs(drawn, *(("x", EngineFailed) if context is None else ("context", NotFinite)))
-    ends = [np.quantile(drawn.value, share, axis=0).astype(np.float64) for share in _TRIMMED]
+    noise = BaseNoise(flow.manifest.base, flow.width, seed=0, offset=0, count=SAMPLED_ROWS)
+    sampled = yield Run(flow.inverse, noise, _repeated(context, SAMPLED_ROWS), counted=False)
+    check_outputs(sampled, *(("x", EngineFailed) if context is None else ("context", NotFinite)))
+    low, high = _box(x, sampled.value)
+    side = SIDES[flow.width]
+    lattice = _Lattice(low, high, side)
+    outputs = yield Run(flow.forward, lattice, _repeated(context, len(lattice)), value=False, counted=False)
+    log_prob = np.where(np.isnan(outputs.log_prob), -math.inf, outputs.log_prob)
+    return DensityMap(low, high, log_prob.reshape((side,) * flow.width))
+
+
+def _box(x: Float32, sampled: Float32) -> tuple[Float64, Float64]:
+    """The lower and the upper corner ``[D]`` of the box around rows ``[N, D]`` and what the flow sampled ``[M, D]``."""
+    ends = [np.quantile(sampled, share, axis=0).astype(np.float64) for share in _TRIMMED]
     low = np.minimum(ends[0], x.min(axis=0))
     high = np.maximum(ends[1], x.max(axis=0))
     scale = np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
-    space = np.maximum((high - low) * _MARGIN, 1e-5 * scale)
+    margin = np.maximum((high - low) * _MARGIN, _LEAST_MARGIN * scale)
     largest = float(np.finfo(np.float32).max)
-    low, high = np.maximum(low - space, -largest), np.minimum(high + space, largest)
-    side = SIDES[flow.width]
-    lattice = _Lattice(low, high, side)
-    outputs = yield Run(flow.forward, lattice, _everywhere(context, len(lattice)), value=False, counted=False)
-    log_prob = np.where(np.isnan(outputs.log_prob), -math.inf, outputs.log_prob)
-    return Surroundings(low, high, log_prob.reshape((side,) * flow.width))
+    return np.maximum(low - margin, -largest), np.minimum(high + margin, largest)
 
 
-def _everywhere(context: Float32 | None, count: int) -> Float32 | None:
+def _repeated(context: Float32 | None, count: int) -> Float32 | None:
     return None if context is None else np.broadcast_to(context, (count, len(context)))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from service.engine.verbs.checks import check_inside, check_outputs
 from service.engine.verbs.flow import ServedFlow
-from service.engine.verbs.round_trips import came_back
+from service.engine.verbs.round_trips import round_trip_error
 from service.errors import InvalidArgument, NotFinite, Reason, WrongShape
 from service.plan import Float32, Plan, Rows, Run
 
@@ -53,10 +53,10 @@ class Between(NamedTuple):
 
 
 Direction: TypeAlias = str | Float64 | Between
-"""Where to: the name of one of the bundle's directions, a vector ``[D]``, or the way between two rows."""
+"""The direction of an edit: the name of one of the bundle's, a vector ``[D]``, or the way between two rows."""
 
 
-class _Moved:
+class _MovedLatents:
     """Each latent moved by each strength, strength by strength: computed slice by slice, in float64."""
 
     def __init__(self, latents: Float32, direction: Float64, strengths: Float64) -> None:
@@ -73,8 +73,8 @@ class _Moved:
         return moved
 
 
-class _Again:
-    """The same rows over and over: the context of each strength's rows."""
+class _RoundsRepeated:
+    """All rows `times` over, round after round: the context of each strength's rows."""
 
     def __init__(self, rows: Rows, times: int) -> None:
         self._rows = rows[0 : len(rows)]
@@ -89,7 +89,14 @@ class _Again:
 
 
 def named_direction(flow: ServedFlow, name: str) -> Float64:
-    """A direction ``[D]`` of the flow's bundle.
+    """A direction of the flow's bundle.
+
+    Args:
+        flow: with the bundle.
+        name: of the direction.
+
+    Returns:
+        float64 ``[D]``.
 
     Raises:
         InvalidArgument: there is none of that name; the nearest is offered, or all are listed.
@@ -119,7 +126,7 @@ def edit(
     Args:
         flow: whose latent space.
         x: ``[N, *event]``.
-        direction: where to.
+        direction: of the moves.
         strengths: s, at least one, finite; 0 is the round trip.
         context: ``[N, C]`` or ``[1, C]`` for all rows; None for a flow without. The way between two rows takes one.
         round_trip: whether to give round_trip_error, by a run of f.
@@ -134,19 +141,7 @@ def edit(
 
         walked = run_now(edit(flow, x, "8", [0.0, 0.5, 1.0]))
     """
-    if isinstance(direction, Between):
-        if context is not None and len(context) > 1:
-            detail = f"the way between two rows takes one row of context, and there are {len(context)}"
-            raise WrongShape(f"context: {detail}", (Reason(("context",), detail),))
-        ends = np.concatenate(direction)
-        latents = yield from _latents(flow, ends, context, "direction")
-        along = latents[1].astype(np.float64) - latents[0]
-        reason = "the two rows have the same latent, so that there is no way between them"
-    else:
-        along = named_direction(flow, direction) if isinstance(direction, str) else direction
-        reason = "every value is zero, so that it leads nowhere"
-    if not along.any():
-        raise InvalidArgument(f"direction: {reason}", (Reason(("direction",), reason),))
+    along = yield from _vector(flow, direction, context)
     z = yield from _latents(flow, x, context, "x")
     scale = np.asarray(strengths, np.float64)
     with np.errstate(over="ignore"):
@@ -154,16 +149,18 @@ def edit(
     if not furthest < _LARGEST:
         reason = "a row would be moved beyond the range of float32"
         raise NotFinite(f"strength: {reason}", (Reason(("strength",), reason),))
-    moved = _Moved(z, along, scale)
+    moved = _MovedLatents(z, along, scale)
     given = flow.context_for(context, len(x))
-    again = None if given is None else _Again(given, len(scale))
-    outputs = yield Run(flow.inverse, moved, again)
+    repeated = None if given is None else _RoundsRepeated(given, len(scale))
+    outputs = yield Run(flow.inverse, moved, repeated)
     check_outputs(outputs, "x", NotFinite, period=len(x))
     lead = (len(scale), len(x))
     error = None
     if round_trip:
-        back = Run(flow.forward, outputs.value, again)
-        found = yield from came_back(back, moved, "inverse", flow.round_trips, "x", NotFinite, period=len(x))
+        back = Run(flow.forward, outputs.value, repeated)
+        found = yield from round_trip_error(
+            back, moved, "inverse", flow.round_trips, argument="x", error=NotFinite, period=len(x)
+        )
         error = found.reshape(lead)
     return Edited(
         outputs.value.reshape(*lead, *flow.event_shape),
@@ -171,6 +168,35 @@ def edit(
         outputs.log_prob.reshape(lead),
         error,
     )
+
+
+def _vector(flow: ServedFlow, direction: Direction, context: Float32 | None) -> Plan[Float64]:
+    """A direction as a vector ``[D]``.
+
+    Args:
+        flow: whose latent space.
+        direction: in any of its forms.
+        context: of the two rows; None for a flow without.
+
+    Raises:
+        InvalidArgument: there is no direction of that name, or it is zero throughout.
+        OutOfSupport: one of two rows has no latent.
+        WrongShape: two rows, and several rows of context.
+    """
+    if isinstance(direction, Between):
+        if context is not None and len(context) > 1:
+            detail = f"the way between two rows takes one row of context, and there are {len(context)}"
+            raise WrongShape(f"context: {detail}", (Reason(("context",), detail),))
+        ends = np.concatenate(direction)
+        latents = yield from _latents(flow, ends, context, "direction")
+        along: Float64 = latents[1].astype(np.float64) - latents[0]
+        reason = "the two rows have the same latent, so that there is no way between them"
+    else:
+        along = named_direction(flow, direction) if isinstance(direction, str) else direction
+        reason = "every value is zero, so that it leads nowhere"
+    if not along.any():
+        raise InvalidArgument(f"direction: {reason}", (Reason(("direction",), reason),))
+    return along
 
 
 def _latents(flow: ServedFlow, x: Float32, context: Float32 | None, argument: str) -> Plan[Float32]:

@@ -1,4 +1,4 @@
-"""One served flow and its verbs, each a plan: NumPy in, NumPy out, whoever drives it.
+"""A served flow and its verbs, each a plan: NumPy in, NumPy out, whoever drives it.
 
 f: x -> z is the forward direction, g = f^-1 the inverse. Every density is the flow's own,
 
@@ -25,7 +25,7 @@ from service.engine.sampling.latents import words_per_row
 from service.engine.sampling.noise import BaseNoise, Method
 from service.engine.sampling.sobol import MAX_ROWS, MAX_WIDTH
 from service.engine.verbs.checks import check_outputs
-from service.engine.verbs.round_trips import RoundTrips, came_back
+from service.engine.verbs.round_trips import RoundTripCounts, round_trip_error
 from service.engine.verbs.scores import HeldOut, bits_per_dim
 from service.errors import EngineFailed, InvalidArgument, NotFinite, PushforwardError, Reason, WrongShape
 from service.plan import Float32, Lane, Outputs, Plan, Rows, Run
@@ -36,7 +36,7 @@ Return = Literal[
     "z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"
 ]
 RETURNS: Final[tuple[Return, ...]] = get_args(Return)
-"""What `ServedFlow.log_prob` can give beside log_prob."""
+"""The names of what `ServedFlow.log_prob` can give beside log_prob."""
 
 
 class Densities(NamedTuple):
@@ -88,8 +88,8 @@ class Decoded(NamedTuple):
     round_trip_error: Float32 | None = None
 
 
-class _Repeated:
-    """Each row `times` over, without a copy of the whole: the context of n samples each."""
+class _EachRepeated:
+    """Each row `times` over, one row after the other, without a copy of the whole: the context of n samples each."""
 
     def __init__(self, rows: Float32, times: int) -> None:
         self._rows = rows
@@ -104,7 +104,7 @@ class _Repeated:
 
 
 class ServedFlow:
-    """A flow that is loaded: what it says of itself, and a lane for each direction.
+    """A flow that is loaded: its manifest, and a lane for each direction.
 
     Args:
         manifest: from its bundle.
@@ -112,7 +112,7 @@ class ServedFlow:
         forward: x -> z.
         inverse: z -> x.
         execution: how both are run; None where that is not known.
-        round_trips: where the errors of round trips are counted; None for nowhere.
+        round_trips: where round-trip errors are counted; None for nowhere.
         tracer: x -> the event after each step (`service.engine.verbs.traces`); None for a bundle without trace.onnx.
     """
 
@@ -123,7 +123,7 @@ class ServedFlow:
         forward: Lane,
         inverse: Lane,
         execution: Execution | None = None,
-        round_trips: RoundTrips | None = None,
+        round_trips: RoundTripCounts | None = None,
         tracer: Lane | None = None,
     ) -> None:
         self.manifest = manifest
@@ -138,9 +138,8 @@ class ServedFlow:
         """The shape of one row of x."""
         self.width = manifest.latent_width
         """D, the number of coordinates of z and of values of a row."""
-        self.features = tuple(
-            [feature.name for feature in manifest.features or ()] or [f"x{at}" for at in range(self.width)]
-        )
+        named = tuple(feature.name for feature in manifest.features)
+        self.features = named or tuple(f"x{at}" for at in range(self.width))
         """The names of x's columns; x0, x1 and so on where the manifest names none."""
         self.conditions = tuple(feature.name for feature in manifest.context_features)
         """The names of the context's columns; empty where the manifest names none."""
@@ -158,11 +157,8 @@ class ServedFlow:
             x: ``[N, *event]``.
             context: ``[N, C]`` or ``[1, C]`` for all rows; None for a flow without.
             returns: what to give beside log_prob: z, log_abs_det_jacobian, base_log_prob (log p_Z(z), in nats),
-                quantile (the share of held-out rows with a lower log_prob), typicality (the distance of -log_prob
-                from the entropy on either side, in held-out standard deviations) and bits_per_dim (-log2 of the
-                density a dimension; for quantized data of the probability of the bin, taking the density as even over
-                it), of which `service.engine.verbs.scores` says more; and round_trip_error (the greatest abs(g(f(x))
-                - x) over the coordinates, by a run of g).
+                the scores of `service.engine.verbs.scores`: quantile, typicality and bits_per_dim; and round_trip_error
+                (the greatest abs(g(f(x)) - x) over the coordinates, by a run of g).
             alarm_rate: between 0 and 1; a row is an anomaly where at most this share of held-out rows has a log_prob
                 as low.
 
@@ -179,7 +175,7 @@ class ServedFlow:
             return Densities(log_prob)
         extras = {name: self._extra(name, outputs) for name in RETURNS[:-1] if name in returns}
         if returned:
-            extras["round_trip_error"] = yield from self._x_came_back(outputs.value, x, each)
+            extras["round_trip_error"] = yield from self._data_round_trip(outputs.value, x, each)
         anomaly = None if alarm_rate is None else self.held_out.anomaly(log_prob, alarm_rate)
         return Densities(log_prob, extras, anomaly)
 
@@ -216,13 +212,22 @@ class ServedFlow:
             NotFinite: a row has no float32, at a temperature above 1 or under the context that is given.
             EngineFailed: any other row that was drawn has none.
         """
-        base = self.manifest.base
         self.check_noise(offset + n, temperature, truncation, method)
         contexts = 1 if context is None else math.prod(context.shape[:-1])
         each = None if context is None else context.reshape(contexts, context.shape[-1])
         self.require_context(each)
-        noise = BaseNoise(base, self.width, seed, offset, n, temperature, contexts, truncation, method).buffered()
-        repeated = None if each is None else _Repeated(each, n)
+        noise = BaseNoise(
+            self.manifest.base,
+            self.width,
+            seed=seed,
+            offset=offset,
+            count=n,
+            temperature=temperature,
+            repeats=contexts,
+            truncation=truncation,
+            method=method,
+        ).buffered()
+        repeated = None if each is None else _EachRepeated(each, n)
         outputs = yield Run(self.inverse, noise, repeated)
         # The flow's own rows are the server's matter; how hot they are, and under which context, is the caller's.
         argument = "context" if context is not None and temperature <= 1.0 else "temperature"
@@ -231,19 +236,25 @@ class ServedFlow:
         lead = (n,) if context is None else (*context.shape[:-1], n)
         error = None
         if round_trip:
-            found = yield from self._z_came_back(outputs.value, noise, repeated, "temperature", unservable)
+            found = yield from self._latent_round_trip(outputs.value, noise, repeated, "temperature", unservable)
             error = found.reshape(lead)
         return Samples(outputs.value.reshape(*lead, *self.event_shape), outputs.log_prob.reshape(lead), error)
 
     def encode(self, x: Float32, context: Float32 | None = None, *, round_trip: bool = False) -> Plan[Encoded]:
-        """Normalize, z = f(x), with log|det df/dx| and log_prob; arguments and errors as in `log_prob`.
+        """Normalize, z = f(x), with log|det df/dx| and log_prob.
 
-        With `round_trip`, round_trip_error too, by a run of g.
+        Args:
+            x: ``[N, *event]``.
+            context: as in `log_prob`.
+            round_trip: whether to give round_trip_error, by a run of g.
+
+        Raises:
+            WrongShape, NotFinite: as in `log_prob`.
         """
         each = self.context_for(context, len(x))
         outputs = yield Run(self.forward, x, each)
         check_outputs(outputs, "x", NotFinite)
-        error = (yield from self._x_came_back(outputs.value, x, each)) if round_trip else None
+        error = (yield from self._data_round_trip(outputs.value, x, each)) if round_trip else None
         return Encoded(*outputs.arrays, error)
 
     def decode(self, z: Float32, context: Float32 | None = None, *, round_trip: bool = False) -> Plan[Decoded]:
@@ -260,20 +271,31 @@ class ServedFlow:
         each = self.context_for(context, len(z))
         outputs = yield Run(self.inverse, z, each)
         check_outputs(outputs, "z", NotFinite)
-        error = (yield from self._z_came_back(outputs.value, z, each, "z", NotFinite)) if round_trip else None
+        error = (yield from self._latent_round_trip(outputs.value, z, each, "z", NotFinite)) if round_trip else None
         return Decoded(*outputs.arrays, error)
 
-    def _x_came_back(self, z: Float32, x: Float32, context: Rows | None) -> Plan[Float32]:
+    def _data_round_trip(self, z: Float32, x: Float32, context: Rows | None) -> Plan[Float32]:
+        """The error of each row: abs(g(z) - x), where z = f(x)."""
         back = Run(self.inverse, z, context)
-        return came_back(back, x, "forward", self.round_trips, "x", NotFinite)
+        return round_trip_error(back, x, "forward", self.round_trips, argument="x", error=NotFinite)
 
-    def _z_came_back(
+    def _latent_round_trip(
         self, x: Float32, z: Rows, context: Rows | None, argument: str, error: type[PushforwardError]
     ) -> Plan[Float32]:
+        """The error of each row: abs(f(x) - z), where x = g(z).
+
+        Args:
+            x: ``[N, *event]``.
+            z: ``[N, D]``.
+            context: of each row; None for a flow without.
+            argument: at fault where a row does not come back to a float32.
+            error: to raise then.
+        """
         back = Run(self.forward, x, context)
-        return came_back(back, z, "inverse", self.round_trips, argument, error)
+        return round_trip_error(back, z, "inverse", self.round_trips, argument=argument, error=error)
 
     def _extra(self, name: Return, outputs: Outputs) -> Float32:
+        """The array of this name beside log_prob; round_trip_error, which takes a run, is not among them."""
         z, ladj, log_prob = outputs.arrays
         if name == "z":
             return z
@@ -289,7 +311,14 @@ class ServedFlow:
         return bits_per_dim(log_prob, self.width, quantization.step if quantization else 1.0)
 
     def context_for(self, context: Float32 | None, count: int) -> Rows | None:
-        """The context of `count` rows, from ``[count, C]`` or ``[1, C]``.
+        """The context of each row.
+
+        Args:
+            context: ``[count, C]``, or ``[1, C]`` for all rows; None where there is none.
+            count: the number of rows.
+
+        Returns:
+            ``[count, C]``; None for a flow without.
 
         Raises:
             WrongShape: it is missing, superfluous or of another number of rows.
@@ -303,7 +332,7 @@ class ServedFlow:
         raise WrongShape(detail, (Reason(("context",), detail),))
 
     def check_noise(self, end: int, temperature: float, truncation: float | None, method: Method) -> None:
-        """Hold what `sample` would draw against the flow's base.
+        """Hold the arguments of `sample` against the flow's base.
 
         Args:
             end: one past the last row of the seed.

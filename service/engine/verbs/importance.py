@@ -1,4 +1,4 @@
-"""Importance weights: how well draws of a flow stand for a target that is known up to a constant factor.
+"""Importance weights of a flow's draws, for a target that is known up to a constant factor.
 
 With w_i = p(x_i) / q(x_i), p the target and q the flow's density, sum_i w_i h(x_i) / sum_i w_i estimates the mean of h
 under the target. How far that can be trusted shows in the largest of the weights: the Pareto k-hat, the shape of the
@@ -32,7 +32,7 @@ _PRIOR_K, _PRIOR_WEIGHT = 0.5, 10  # a weak prior on k: the paper's equation (5)
 
 
 class Importance(NamedTuple):
-    """Weights of draws, and what they are worth.
+    """Weights of draws, and the measures of how far they can be relied on.
 
     Args:
         weights: float64 ``[N]``, self-normalized: their sum is 1.
@@ -41,7 +41,7 @@ class Importance(NamedTuple):
         ess_share: ess / N.
         pareto_k: the shape of the weights' upper tail; None where it cannot be estimated.
         pareto_k_threshold: what it should stay below, with so many draws.
-        verdict: what to make of it, one sentence that begins with good, more draws, bad, useless or unknown.
+        verdict: one sentence that begins with good, more draws, bad, useless or unknown.
     """
 
     weights: Float64
@@ -96,7 +96,7 @@ def importance(log_target: Float64, log_prob: Float64) -> Importance:
 
 
 def pareto_threshold(draws: int) -> float:
-    """What k-hat should stay below with so many draws: min(1 - 1 / log10(S), 0.7).
+    """The k-hat to stay below with so many draws: min(1 - 1 / log10(S), 0.7).
 
     Example:
         >>> round(pareto_threshold(100), 3), pareto_threshold(100_000)

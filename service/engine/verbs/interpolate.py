@@ -1,6 +1,6 @@
-"""Walks through latent space as a verb: from points to their latents, along the paths between them, and back.
+"""Interpolation: from points to their latents, along the paths between them, and back to data.
 
-With a context for each row a walk changes from one condition to another on its way.
+With several rows of context a walk changes from one condition to another on its way.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy.typing as npt
 from service.bundle.bases import Base, UniformBase
 from service.engine.verbs.checks import check_outputs
 from service.engine.verbs.flow import ServedFlow
-from service.engine.verbs.paths import ContextAlong, Path, PathKind, Spacing, context_at, default_path
-from service.engine.verbs.round_trips import came_back
+from service.engine.verbs.paths import Path, PathContext, PathKind, Spacing, context_at, default_path
+from service.engine.verbs.round_trips import round_trip_error
 from service.errors import NotFinite, OutOfSupport, Reason, WrongShape
 from service.plan import Float32, Plan, Run
 
@@ -75,28 +75,16 @@ def interpolate(
         raise WrongShape(detail, (Reason(("points",), detail),))
     contexts = _contexts(flow, context, count)
     flat = points.reshape(math.prod(lead), *event)
-    if space == "x":
-        t = np.tile(np.arange(count, dtype=np.float64), len(flat) // count)
-        there = None if contexts is None else context_at(contexts, t, count)
-        encoded = yield Run(flow.forward, flat, there)
-        check_outputs(encoded, "points", NotFinite)
-        latents, outside = encoded.value, np.isneginf(encoded.log_prob)
-    else:
-        latents, outside = flat, _outside(flow.manifest.base, flat)
-    if outside.any():
-        named = tuple(
-            Reason(("points",), "the density is zero here", int(k))
-            for k in np.flatnonzero(outside)[: OutOfSupport.MAX_REASONS]
-        )
-        raise OutOfSupport(f"point {named[0].row} lies where the density is zero, so that it has no latent", named)
-    kind = path or default_path(flow.manifest)
-    walk = Path(latents.reshape(*lead, flow.width), steps, kind, flow.manifest.base, spacing)
-    along = None if contexts is None else ContextAlong(contexts, walk, count)
+    latents = yield from _latents(flow, flat, space, contexts, count)
+    walk = Path(
+        latents.reshape(*lead, flow.width), steps, path or default_path(flow.manifest), flow.manifest.base, spacing
+    )
+    along = None if contexts is None else PathContext(contexts, walk, count)
     outputs = yield Run(flow.inverse, walk, along)
     check_outputs(outputs, "points", NotFinite)
     z = walk[0 : len(walk)]
     back = Run(flow.forward, outputs.value, along)
-    error = yield from came_back(back, z, "inverse", flow.round_trips, "points", NotFinite)
+    error = yield from round_trip_error(back, z, "inverse", flow.round_trips, argument="points", error=NotFinite)
     rows = (*lead[:-1], len(walk) // math.prod(lead[:-1]))
     return Interpolation(
         walk.t,
@@ -105,6 +93,39 @@ def interpolate(
         outputs.log_prob.reshape(rows),
         error.reshape(rows),
     )
+
+
+def _latents(
+    flow: ServedFlow, points: Float32, space: Literal["x", "z"], contexts: Float32 | None, count: int
+) -> Plan[Float32]:
+    """The latents ``[B * K, D]`` of all points.
+
+    Args:
+        flow: whose.
+        points: ``[B * K, *event]``, or ``[B * K, D]`` for space z.
+        space: whether the points are data or latents.
+        contexts: from `_contexts`.
+        count: K.
+
+    Raises:
+        OutOfSupport: a point where the density is zero; the point is named.
+        NotFinite: the latent of a point has no float32.
+    """
+    if space == "x":
+        t = np.tile(np.arange(count, dtype=np.float64), len(points) // count)
+        there = None if contexts is None else context_at(contexts, t, count)
+        encoded = yield Run(flow.forward, points, there)
+        check_outputs(encoded, "points", NotFinite)
+        latents, outside = encoded.value, np.isneginf(encoded.log_prob)
+    else:
+        latents, outside = points, _outside(flow.manifest.base, points)
+    if outside.any():
+        reasons = tuple(
+            Reason(("points",), "the density is zero here", int(k))
+            for k in np.flatnonzero(outside)[: OutOfSupport.MAX_REASONS]
+        )
+        raise OutOfSupport(f"point {reasons[0].row} lies where the density is zero, so that it has no latent", reasons)
+    return latents
 
 
 def _contexts(flow: ServedFlow, context: Float32 | None, count: int) -> Float32 | None:
@@ -119,7 +140,7 @@ def _contexts(flow: ServedFlow, context: Float32 | None, count: int) -> Float32 
 
 
 def _outside(base: Base, z: Float32) -> npt.NDArray[np.bool_]:
-    """Which latents the base gives no density."""
+    """The latents to which the base gives no density, bool ``[N]``; a uniform base has its ends within."""
     if not isinstance(base, UniformBase):
         return np.zeros(len(z), dtype=np.bool_)
     outside: npt.NDArray[np.bool_] = np.any((z < base.low) | (z > base.high), axis=1)

@@ -1,4 +1,4 @@
-"""Walks through latent space: straight, or along great circles, through K points.
+"""Paths through latent space: straight, or along great circles, through K points.
 
 Between points a and b, with s from 0 to 1:
 
@@ -21,11 +21,11 @@ import numpy.typing as npt
 
 from service.bundle.bases import Base, DiagonalNormalBase
 from service.bundle.manifest import Manifest
-from service.engine.verbs.arc_length import Arc, shared_out
+from service.engine.verbs.arc_length import Arc, share_steps
 from service.errors import InvalidArgument, Reason
 from service.plan import Float32
 
-__all__ = ["ContextAlong", "Path", "PathKind", "Spacing", "context_at", "default_path"]
+__all__ = ["Path", "PathContext", "PathKind", "Spacing", "context_at", "default_path"]
 
 Float64 = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
@@ -39,9 +39,10 @@ _OPPOSITE: Final = 1e-6
 
 
 def default_path(manifest: Manifest) -> PathKind:
-    """Slerp for a normal base, diagonal or not; linear for all others, and where there is no circle.
+    """The path that a flow takes where nobody chooses: slerp for a normal base, linear for all others.
 
-    A uniform base's box could be left on a circle; a Student-t and a mixture have no sphere that holds their mass.
+    A circle could leave a uniform base's box. A Student-t and a mixture have no sphere that holds their mass. In one
+    dimension there is no circle.
     """
     return manifest.base.path if manifest.latent_width > 1 else "linear"
 
@@ -93,7 +94,7 @@ class Path:
         self._lengths: Float64 | None = None
         if spacing == "arc_length":
             self._lengths = self._arc(np.arange(len(self._starts))).length(np.ones(len(self._starts)))
-            shares = shared_out(self._lengths.reshape(-1, self._segments), self._each - 1)
+            shares = share_steps(self._lengths.reshape(-1, self._segments), self._each - 1)
             self._ends = np.cumsum(shares)
 
     def __len__(self) -> int:
@@ -101,7 +102,7 @@ class Path:
 
     @property
     def t(self) -> Float64:
-        """Where on its walk each row lies, from 0 to K - 1; point k at t = k: float64 ``[T]``.
+        """The place of each row on its walk, from 0 to K - 1; point k lies at t = k: float64 ``[T]``.
 
         ``[B, T]`` for several walks that are spaced by arc length; by parameter they all have the same.
         """
@@ -115,14 +116,14 @@ class Path:
         if self._ends is None:
             t: Float64 = (rows % self._each) / (self._steps - 1)
             return t
-        segment, s, _ = self._places(rows)
+        segment, s, _ = self._locate(rows)
         return segment % self._segments + s
 
     def __getitem__(self, index: slice, /) -> Float32:
         # Whole groups of 8 are computed and cut, so that a row's digits do not depend on the slice it is in.
         count = index.stop - index.start
         rows = np.minimum(np.arange(index.start, index.start - (-count // 8) * 8), len(self) - 1)
-        segment, s, joint = self._places(rows)
+        segment, s, joint = self._locate(rows)
         first = self._starts[segment]
         start, end = self._weights(segment, s)
         walked = start[:, None] * self._points[first] + end[:, None] * self._points[first + 1]
@@ -132,7 +133,7 @@ class Path:
         walk[joint] = self._exact[np.where(s == 1.0, first + 1, first)[joint]]
         return walk[:count]
 
-    def _places(self, rows: Places) -> tuple[Places, Float64, npt.NDArray[np.bool_]]:
+    def _locate(self, rows: Places) -> tuple[Places, Float64, npt.NDArray[np.bool_]]:
         """Of each row the segment, those of all walks counted on, how far along it is, and whether at a point."""
         walk, row = np.divmod(rows, self._each)
         last = row == self._each - 1
@@ -178,8 +179,8 @@ class Path:
         return np.where(straight, 1.0 - s, start), np.where(straight, s, end)
 
 
-class ContextAlong:
-    """A context for each row of a path.
+class PathContext:
+    """The context of each row of a path, computed slice by slice.
 
     Args:
         contexts: ``[R, C]`` float32, as `context_at` takes it.

@@ -1,4 +1,4 @@
-"""What a log-density is worth: its place among the log-densities of held-out rows.
+"""Scores of a log-density: its place among the log-densities of held-out rows.
 
 With l = log_prob(x), and the held-out rows' own log_prob l_1 <= ... <= l_M (`service.bundle.manifest.Calibration`):
 
@@ -50,11 +50,11 @@ class HeldOut:
             ranks = np.asarray(calibration.ranks, np.float64)
         self._ranks: Float64 = np.append(ranks, calibration.rows)  # past the greatest value lie all rows
 
-    def ends(self, levels: Sequence[float]) -> Float32:
+    def log_prob_at(self, levels: Sequence[float]) -> Float32:
         """The greatest log_prob whose quantile is at most each of these levels: float32 ``[L]``, in nats.
 
         Args:
-            levels: from 0 to below 1.
+            levels: quantiles, from 0 to below 1.
         """
         ranks = np.floor(np.asarray(levels) * self._rows + 1e-9)  # 0.29 * 100 is a little below 29
         return self._values[np.searchsorted(self._ranks, ranks)]
@@ -78,7 +78,7 @@ class HeldOut:
         return share
 
     def anomaly(self, log_prob: Float32, alarm_rate: float) -> npt.NDArray[np.bool_]:
-        """Which rows are as unlikely as at most this share of held-out rows, bool ``[N]``.
+        """The rows that are as unlikely as at most this share of held-out rows, bool ``[N]``.
 
         Of M held-out rows that differ just floor(alarm_rate * M) are: a share of at most the alarm rate, and within
         1 / M of it.
@@ -92,7 +92,7 @@ class HeldOut:
         return alarms
 
     def typicality(self, log_prob: Float32) -> Float32:
-        """How far -log_prob lies from the entropy, on either side, in held-out standard deviations: float32 ``[N]``.
+        """The distance of -log_prob from the entropy, on either side, in held-out standard deviations: float32 ``[N]``.
 
         Args:
             log_prob: as for `quantile`; -inf is infinitely far.

@@ -1,4 +1,4 @@
-"""The chain made visible: the event after each step, from x to z, and what each step adds to the log-determinant.
+"""Traces of the chain: the event after each step, from x to z, and the log-determinant of each step.
 
     log p(x) = log p_Z(z) + sum_k log|det df_k|,  z = f_S(... f_1(x))
 
@@ -20,13 +20,13 @@ from service.engine.verbs.flow import ServedFlow
 from service.errors import NotFinite, NotTraceable
 from service.plan import Float32, Outputs, Plan, Run
 
-__all__ = ["Traced", "TracedStep", "Tracer", "trace"]
+__all__ = ["Trace", "TraceStep", "Tracer", "trace"]
 
 _CHUNK_VALUES: Final = 1 << 20
 _CHUNK_ROWS: Final = 1024
 
 
-class TracedStep(NamedTuple):
+class TraceStep(NamedTuple):
     """One step of the chain.
 
     Args:
@@ -40,10 +40,10 @@ class TracedStep(NamedTuple):
     log_abs_det_jacobian: Float32
 
 
-class Traced(NamedTuple):
+class Trace(NamedTuple):
     """The answer of `trace`: the steps from x to z, and log_prob float32 ``[N]`` in nats."""
 
-    steps: tuple[TracedStep, ...]
+    steps: tuple[TraceStep, ...]
     log_prob: Float32
 
 
@@ -57,7 +57,7 @@ class Tracer:
     def __init__(self, bundle: Bundle) -> None:
         self.width = len(bundle.manifest.trace) * bundle.manifest.latent_width
         self.chunk_rows = max(1, min(_CHUNK_ROWS, _CHUNK_VALUES // self.width))
-        """How many rows should run together: fewer where there are many steps, each of which holds all of them."""
+        """The number of rows that should run together: fewer where there are many steps, as each holds them all."""
         graphs = {name: data for name, data in bundle.graphs.items() if name == "trace.onnx"}
         self._bundle = Bundle(bundle.manifest, graphs, bundle.golden)
         self._lock = threading.Lock()
@@ -71,8 +71,8 @@ class Tracer:
         return self._graph(rows, context)
 
 
-def trace(flow: ServedFlow, x: Float32, context: Float32 | None = None) -> Plan[Traced]:
-    """The event after each step of the chain.
+def trace(flow: ServedFlow, x: Float32, context: Float32 | None = None) -> Plan[Trace]:
+    """Follow rows through the chain.
 
     Args:
         flow: with a trace in its bundle.
@@ -90,8 +90,8 @@ def trace(flow: ServedFlow, x: Float32, context: Float32 | None = None) -> Plan[
         )
     outputs = yield Run(flow.tracer, x, flow.context_for(context, len(x)))
     check_outputs(outputs, "x", NotFinite)
-    steps = [TracedStep("x", x, np.zeros(len(x), np.float32))]
+    steps = [TraceStep("x", x, np.zeros(len(x), np.float32))]
     for at, step in enumerate(flow.manifest.trace):
         value = np.ascontiguousarray(outputs.value[:, at]).reshape(len(x), *step.shape)
-        steps.append(TracedStep(step.name, value, np.ascontiguousarray(outputs.log_abs_det_jacobian[:, at])))
-    return Traced(tuple(steps), outputs.log_prob)
+        steps.append(TraceStep(step.name, value, np.ascontiguousarray(outputs.log_abs_det_jacobian[:, at])))
+    return Trace(tuple(steps), outputs.log_prob)

@@ -36,6 +36,7 @@ def test_a_picture_of_each_command(run, where, tmp_path):
         (["sample", "-n", 30, "--seed", 3, "--model", "affine"], None),
         (["logprob", "--model", "affine"], POINTS),
         (["interpolate", "--steps", 5, "--spacing", "arc_length", "--model", "affine"], POINTS),
+        (["edit", "--direction", "1,0", "--strength", "0,0.5,1", "--model", "affine"], POINTS),
     ],
 )
 def test_a_server_and_a_bundle_draw_the_same(run, server, repository, tmp_path, arguments, stdin):

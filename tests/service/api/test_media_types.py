@@ -301,7 +301,7 @@ def test_json_goes_in_and_another_type_out(client):
 
 def test_a_body_of_small_integers_is_weighed_before_it_grows(serving, monkeypatch):
     client = serving(max_work=20)
-    monkeypatch.setattr("service.api.native.arguments.event_rows", lambda *_: pytest.fail("the array was read"))
+    monkeypatch.setattr("service.api.native.backend.event_rows", lambda *_: pytest.fail("the array was read"))
     content = NPY.write(np.ones((11, 2), np.int8))
     answer = client.post("/logprob", content=content, headers={"content-type": NPY.name})
     assert (answer.status_code, answer.json()["code"]) == (422, "over_work_budget")

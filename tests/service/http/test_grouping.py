@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from service.api.codecs.json import numbers as texts_of
 from service.api.helpers import Helpers
-from service.api.native.verbs import DRAWN_SEED_BITS, Verbs
+from service.api.native.sample import DRAWN_SEED_BITS
+from service.api.native.verbs import Verbs
 from service.api.problems import told
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers

@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from service.api.native.fields import validate
-from service.api.native.latent_schemas import EditRequest
-from service.api.native.schemas import InterpolateRequest, LogProbRequest, SampleRequest
+from service.api.native.schemas import EditRequest, InterpolateRequest, LogProbRequest, SampleRequest
+from service.api.native.validation import validate
 from service.errors import InvalidArgument
 
 

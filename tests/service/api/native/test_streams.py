@@ -6,7 +6,7 @@ import pytest
 from service.api.codecs.codec import Form
 from service.api.codecs.npy import Npy
 from service.api.native import streams
-from service.api.native.streams import Draw, streamed
+from service.api.native.streams import Draw, stream_sample
 from service.errors import EngineFailed, NotFinite
 from service.plan import Finished, Outputs, advance, run_now
 
@@ -23,7 +23,7 @@ def draw(flow, n=25, context=None):
 
 
 def reply(made, lead=(25,)):
-    return run_now(streamed(Npy(), FORM, made, lead, {"Pushforward-Seed": "3"}))
+    return run_now(stream_sample(Npy(), FORM, made, lead, {"Pushforward-Seed": "3"}))
 
 
 def test_the_pieces_are_the_rows_of_the_whole(flows):
@@ -43,7 +43,7 @@ def test_one_context_comes_after_the_other(flows):
 
 
 def test_only_the_first_piece_can_be_refused_for_want_of_room(flows):
-    first = advance(streamed(Npy(), FORM, draw(flows["coupling"]), (25,), {}))
+    first = advance(stream_sample(Npy(), FORM, draw(flows["coupling"]), (25,), {}))
     assert first.bounded
     later = [advance(plan) for plan in reply(draw(flows["coupling"])).rest]
     assert [step.bounded for step in later] == [False, False]

@@ -1,3 +1,5 @@
+"""The verbs over HTTP: log_prob, encode and decode, and the errors and budgets of all."""
+
 from __future__ import annotations
 
 import math
@@ -91,96 +93,6 @@ def test_encode_and_decode_undo_each_other(client):
     np.testing.assert_allclose(back["x"], x, rtol=1e-5, atol=1e-6)
     one = client.post("/models/conditional/encode", json={"x": x, "context": context[0]}).json()
     assert one["z"][0] == there["z"][0]
-
-
-def test_interpolate(client):
-    points = [[-0.5, 0.5], [1.5, 0.0], [1.0, 1.0]]
-    document = client.post("/interpolate", json={"points": points, "steps": 5}).json()
-    assert list(document) == ["model", "version", "t", "z", "x", "log_prob", "round_trip_error"]
-    assert document["t"] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
-    np.testing.assert_allclose(document["x"][::4], points, atol=1e-5)
-    assert max(document["round_trip_error"]) < 1e-5
-    assert len(client.post("/interpolate", json={"points": points}).json()["t"]) == 21
-
-
-def test_interpolate_between_latents_with_context(client):
-    body = {"points": [[0, 0, 1], [0, 1, 0]], "space": "z", "path": "linear", "steps": 3, "context": [1, 2]}
-    document = client.post("/models/conditional/interpolate", json=body).json()
-    np.testing.assert_allclose(document["z"], [[0, 0, 1], [0, 0.5, 0.5], [0, 1, 0]])
-
-
-def test_several_walks_are_each_what_it_is_alone(client):
-    walks = np.random.default_rng(0).normal(size=(3, 4, 2)).round(3).tolist()
-    for spacing in ("parameter", "arc_length"):
-        body = {"steps": 5, "spacing": spacing}
-        document = client.post("/interpolate", json={"points": walks, **body}).json()
-        assert np.shape(document["x"]) == (3, 13, 2)
-        assert np.shape(document["t"]) == ((13,) if spacing == "parameter" else (3, 13))
-        for at, walk in enumerate(walks):
-            alone = client.post("/interpolate", json={"points": walk, **body}).json()
-            for name in ("z", "x", "log_prob", "round_trip_error"):
-                assert document[name][at] == alone[name]
-            assert alone["t"] == (document["t"] if spacing == "parameter" else document["t"][at])
-
-
-def test_several_walks_of_images_whole_or_flat(client):
-    walks = np.random.default_rng(0).normal(size=(2, 3, 2, 3, 1)).round(3)
-    whole, flat = (
-        client.post("/models/image/interpolate", json={"points": points.tolist(), "steps": 3}).json()
-        for points in (walks, walks.reshape(2, 3, 6))
-    )
-    assert whole == flat
-    assert np.shape(whole["x"]) == (2, 5, 2, 3, 1)
-    between = client.post("/models/image/interpolate", json={"points": whole["z"], "space": "z", "steps": 2}).json()
-    assert between["z"] == whole["z"]
-
-
-def test_a_walk_from_one_condition_to_another(client):
-    body = {"points": [[0, 0, 1]] * 2, "space": "z", "steps": 3, "context": [[1, 2], [3, 2]]}
-    walk = client.post("/models/conditional/interpolate", json=body).json()
-    for x, context in zip(walk["x"], [[1, 2], [2, 2], [3, 2]], strict=True):
-        alone = client.post("/models/conditional/decode", json={"z": [0, 0, 1], "context": context}).json()
-        assert alone["x"] == [x]
-    assert max(walk["round_trip_error"]) < 1e-5
-
-
-def test_sample_by_query_and_by_body_are_the_same(client):
-    got = client.get("/sample", params={"n": 4, "seed": 7, "offset": 2, "temperature": 0.5})
-    posted = client.post("/sample", json={"n": 4, "seed": 7, "offset": 2, "temperature": 0.5})
-    assert got.content == posted.content
-    document = got.json()
-    assert list(document) == ["model", "version", "seed", "offset", "n", "x", "log_prob"]
-    assert (document["seed"], document["offset"], document["n"]) == (7, 2, 4)
-    assert np.shape(document["x"]) == (4, 2)
-
-
-def test_without_a_seed_one_is_drawn_that_every_reader_keeps(client):
-    first, second = (client.get("/sample").json() for _ in range(2))
-    assert first["seed"] != second["seed"]
-    assert first["seed"] < 2**53
-    assert client.get("/sample", params={"seed": first["seed"]}).json() == first
-
-
-def test_ten_rows_are_five_and_the_next_five(client):
-    def x(**query):
-        return client.get("/models/coupling/sample", params={"seed": 3, **query}).json()["x"]
-
-    assert x(n=10) == x(n=5) + x(n=5, offset=5)
-    assert x(n=3000)[2990:] == x(n=10, offset=2990)
-
-
-def test_the_greatest_seed(client):
-    assert client.get("/sample", params={"seed": 2**64 - 1}).json()["seed"] == 2**64 - 1
-
-
-def test_samples_for_each_context(client):
-    contexts = [[0, 0], [1, 2]]
-    both = client.post("/models/conditional/sample", json={"n": 3, "seed": 1, "context": contexts}).json()
-    assert np.shape(both["x"]) == (2, 3, 3)
-    assert np.shape(both["log_prob"]) == (2, 3)
-    query = client.get("/models/conditional/sample", params={"n": 3, "seed": 1, "context": "1,2"}).json()
-    assert query["x"] == both["x"][1]
-    assert np.shape(query["x"]) == (3, 3)
 
 
 def test_same_seed_same_rows_and_same_row_same_bits_under_load(client):
@@ -540,14 +452,6 @@ def test_the_work_budget_holds_for_every_verb(serving):
         answer = client.post(path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (422, "over_work_budget"), path
     assert client.post("/sample", json={"n": 10}).status_code == 200
-
-
-def test_a_context_too_far_out_for_samples_is_the_callers_matter(client):
-    body = {"n": 3, "seed": 1, "context": [[0.5, 1.0], [3e38, 3e38]]}
-    answer = client.post("/models/conditional/sample", json=body)
-    assert answer.status_code == 422
-    assert answer.json()["code"] == "not_finite"
-    assert [(error["loc"], error["row"]) for error in answer.json()["errors"]] == [(["body", "context"], 1)]
 
 
 @pytest.mark.parametrize(("name", "direction"), [("log_prob", "forward"), ("encode", "forward"), ("decode", "inverse")])

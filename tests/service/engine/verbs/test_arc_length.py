@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate
 
-from service.engine.verbs.arc_length import Arc, shared_out
+from service.engine.verbs.arc_length import Arc, share_steps
 
 
 def arc(growth, angle, radius):
@@ -33,9 +33,17 @@ def test_a_curve_without_length_stands_still():
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=6), st.integers(0, 50))
 def test_every_segment_gets_a_step_and_no_step_is_lost(lengths, more):
     steps = len(lengths) + more
-    (given,) = shared_out(np.array([lengths]), steps)
+    (given,) = share_steps(np.array([lengths]), steps)
     assert given.sum() == steps
     assert given.min() >= 1
     total = sum(lengths)
     if total > 0 and min(lengths) / total * steps >= 1:
         np.testing.assert_allclose(given, np.array(lengths) / total * steps, atol=1 + len(lengths))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "steps", "shares"),
+    [([3, 1, 0], 9, [6, 2, 1]), ([1, 1], 5, [3, 2]), ([0, 0, 0], 6, [2, 2, 2]), ([1, 0], 2, [1, 1]), ([5], 4, [4])],
+)
+def test_steps_are_shared_out_in_proportion_to_the_lengths(lengths, steps, shares):
+    assert share_steps(np.array([lengths], np.float64), steps).tolist() == [shares]

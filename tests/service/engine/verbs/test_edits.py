@@ -142,3 +142,12 @@ def test_a_name_is_not_compared_at_length(flows, monkeypatch):
     with pytest.raises(InvalidArgument, match=r"has no direction 'r{64}'; it has right$"):
         named_direction(with_directions(flows["two-moons"], right=[1.0, 0.0]), "r" * 100_000)
     assert [len(name) for name in compared] == [256]
+
+
+def test_twenty_directions_are_listed_and_more_are_told(flows):
+    names = {f"d{at:02}": [1.0, 0.0] for at in range(21)}
+    with pytest.raises(InvalidArgument, match=r"it has d00, .*, d19 and more$"):
+        named_direction(with_directions(flows["two-moons"], **names), "zzzz")
+    names.pop("d20")
+    with pytest.raises(InvalidArgument, match=r"it has d00, .*, d19$"):
+        named_direction(with_directions(flows["two-moons"], **names), "zzzz")

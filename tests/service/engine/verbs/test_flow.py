@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from service.bundle.bases import DiagonalNormalBase, MixtureBase, StudentTBase
+from service.bundle.bases import MixtureBase, StudentTBase
 from service.engine.batching.queues import Limits
 from service.engine.registry import load_flow
+from service.engine.sampling.sobol import MAX_ROWS, MAX_WIDTH
 from service.engine.verbs.flow import RETURNS, ServedFlow
 from service.engine.verbs.interpolate import interpolate
-from service.errors import EngineFailed, InvalidArgument, NotFinite, OutOfSupport, WrongShape
-from service.plan import Outputs, run_now
+from service.errors import EngineFailed, InvalidArgument, NotFinite, WrongShape
+from service.plan import Outputs, advance, run_now
 from tests.service.bundles import affine, bundle
 
 NORMAL = ["two-moons", "conditional", "image", "coupling"]
@@ -207,14 +208,6 @@ def test_a_student_t_has_no_temperature_and_a_straight_path(flows):
     np.testing.assert_allclose(run_now(interpolate(flow, z, 3, space="z")).z[1], [0.5, 0.5, 0, 0, 0])
 
 
-def test_a_diagonal_normal_is_walked_about_its_mean(flows):
-    base = DiagonalNormalBase(mean=[1.0] * 5, standard_deviation=[2.0, 1.0, 1.0, 1.0, 1.0])
-    z = np.array([[3, 1, 1, 1, 1], [1, 2, 1, 1, 1]], np.float32)
-    found = run_now(interpolate(based(flows["coupling"], base), z, 3, space="z")).z
-    half = np.sqrt(0.5)
-    np.testing.assert_allclose(found[1], [1 + 2 * half, 1 + half, 1, 1, 1], rtol=1e-6)
-
-
 @pytest.mark.parametrize("method", ["random", "sobol"])
 def test_truncation_ends_the_base_and_not_the_density(flows, parts, method):
     drawn = run_now(flows["coupling"].sample(300, 1, temperature=0.5, truncation=1.5, method=method))
@@ -261,42 +254,6 @@ def test_each_context_gets_the_same_noise(flows, parts):
         assert alone.x.shape == (70, 3)
         assert alone.x.tobytes() == x.tobytes()
         assert alone.log_prob.tobytes() == log_prob.tobytes()
-
-
-@pytest.mark.parametrize("kind", [None, "linear"])
-@pytest.mark.parametrize("name", NORMAL)
-def test_interpolation_passes_through_every_point(flows, parts, name, kind):
-    x, context = some_rows(parts[name], 3)
-    one = None if context is None else context[0]
-    if one is not None:
-        x, _ = parts[name].inverse(np.random.default_rng(0).normal(size=(3, 3)), np.repeat(context[:1], 3, 0))
-        x = x.astype(np.float32)
-    found = run_now(interpolate(flows[name], x, 40, kind, context=one))
-    assert found.t.tolist() == (np.arange(79) / 39).tolist()
-    np.testing.assert_allclose(found.x[::39], x, rtol=1e-4, atol=1e-5)
-    assert found.round_trip_error.max() < 1e-4
-    assert len(found.z) == len(found.x) == len(found.log_prob) == 79
-    expected = parts[name].log_prob(found.x, None if one is None else np.repeat(one[None], 79, 0))
-    np.testing.assert_allclose(found.log_prob, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_interpolation_between_latents(flows):
-    z = np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]], np.float32)
-    found = run_now(interpolate(flows["coupling"], z, 5, space="z"))
-    assert found.z[[0, -1]].tobytes() == z.tobytes()
-    np.testing.assert_allclose(np.linalg.norm(found.z, axis=1), 1, rtol=1e-6)
-
-
-def test_a_uniform_base_is_walked_straight(flows):
-    found = run_now(interpolate(flows["square"], np.array([[0.25], [2.25]], np.float32), 3))
-    np.testing.assert_allclose(found.x[:, 0], [0.25, 1.0, 2.25], rtol=1e-6)
-
-
-@pytest.mark.parametrize(("space", "points"), [("x", [[1.0], [-3.0], [5.0]]), ("z", [[1.0], [2.5], [-0.1]])])
-def test_a_point_of_density_zero_is_named(flows, space, points):
-    with pytest.raises(OutOfSupport, match="point 1 lies where the density is zero") as caught:
-        run_now(interpolate(flows["square"], np.array(points, np.float32), 3, space=space))
-    assert [reason.row for reason in caught.value.errors] == [1, 2]
 
 
 class Broken:
@@ -352,7 +309,36 @@ def test_a_latent_without_a_float32_is_noticed_also_where_it_is_not_wanted(flows
     assert [reason.row for reason in caught.value.errors] == [7, 15]
 
 
-def test_one_point_is_no_path(flows):
-    with pytest.raises(WrongShape, match="at least two points") as caught:
-        run_now(interpolate(flows["two-moons"], np.ones((1, 2), np.float32), 3))
-    assert [reason.loc for reason in caught.value.errors] == [("points",)]
+def test_columns_have_the_names_of_the_manifest_or_else_numbers(flows):
+    assert flows["two-moons"].features == ("column 0", "column 1")
+    assert flows["coupling"].features == ("x0", "x1", "x2", "x3", "x4")
+
+
+@pytest.mark.parametrize(
+    ("returns", "wanted"), [([], False), (["quantile"], False), (["z"], True), (["round_trip_error"], True)]
+)
+def test_latents_are_asked_for_only_where_they_are_wanted(flows, returns, wanted):
+    assert advance(flows["two-moons"].log_prob(np.zeros((1, 2), np.float32), returns=returns)).value is wanted
+
+
+@pytest.mark.parametrize(("temperature", "argument", "row"), [(1.0, "context", 1), (1.5, "temperature", 5)])
+def test_a_draw_without_a_float32_is_the_fault_of_the_context_or_of_the_temperature(flows, temperature, argument, row):
+    flow = flows["conditional"]
+    contexts = np.array([[0, 0], [3e38, 3e38]], np.float32)
+    with pytest.raises(NotFinite) as caught:
+        run_now(flow.sample(5, 1, temperature=temperature, context=contexts))
+    assert (caught.value.errors[0].loc, caught.value.errors[0].row) == ((argument,), row)
+
+
+def test_sobol_has_a_number_for_each_of_its_columns_and_no_more(flows):
+    good = flows["coupling"]
+    for width, enough in ((MAX_WIDTH, True), (MAX_WIDTH + 1, False)):
+        manifest = good.manifest.model_copy(update={"latent_width": width})
+        flow = ServedFlow(manifest, good.golden, good.forward, good.inverse)
+        if enough:
+            flow.check_noise(MAX_ROWS, 1.0, None, "sobol")
+            with pytest.raises(InvalidArgument, match="these end at 4503599627370497"):
+                flow.check_noise(MAX_ROWS + 1, 1.0, None, "sobol")
+        else:
+            with pytest.raises(InvalidArgument, match=f"takes {width} numbers, and sobol has {MAX_WIDTH}"):
+                flow.check_noise(1, 1.0, None, "sobol")

@@ -140,3 +140,34 @@ def test_a_row_that_the_flow_could_not_have_drawn():
     assert [reason.row for reason in caught.value.errors] == [2]
     found = importance(np.array([0.0, -np.inf, -np.inf]), zero)
     assert found.weights.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("k", "verdict"),
+    [
+        (0.4999, "good"),
+        (0.5, "more draws: with this k about 100 are needed, and there are 100"),  # 0.5 is their threshold
+        (0.6999, "more draws: with this k about 2149 are needed"),
+        (0.7, "bad"),
+        (0.9999, "bad"),
+        (1.0, "useless"),
+        (None, "unknown"),
+    ],
+)
+def test_a_verdict_begins_at_its_k(monkeypatch, k, verdict):
+    monkeypatch.setattr("service.engine.verbs.importance.pareto_k", lambda _: k)
+    found = importance(np.linspace(0.0, 1.0, 100), np.zeros(100))
+    assert found.pareto_k == k
+    assert found.verdict.startswith(verdict)
+
+
+@pytest.mark.parametrize(("draws", "enough"), [(20, False), (21, True)])
+def test_five_exceedances_are_enough_for_a_k(draws, enough):
+    assert (pareto_k(np.linspace(0.0, 3.0, draws)) is not None) is enough
+
+
+def test_weights_are_equal_up_to_and_with_the_rounding_of_float32():
+    rounding = float(np.finfo(np.float32).eps)
+    for apart, equal in ((rounding, True), (np.nextafter(rounding, 1.0), False)):
+        found = importance(np.array([0.0, -apart]), np.zeros(2))
+        assert found.verdict.startswith("good: all weights are equal") is equal

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
-from service.engine.verbs.paths import ContextAlong, Path, context_at, default_path
+from service.engine.verbs.paths import Path, PathContext, context_at, default_path
 from service.errors import InvalidArgument
 from tests.service.bundle.conftest import make_manifest
 
@@ -198,7 +198,7 @@ def test_several_walks_are_each_what_it_is_alone(walks, count, steps, kind, spac
 def test_a_row_of_several_walks_has_the_same_bits_in_every_slice(spacing, walks, data):
     points = np.random.default_rng(5).normal(size=(walks, 3, 4)).astype(np.float32)
     path = Path(points, 17, "slerp", spacing=spacing)
-    along = ContextAlong(np.float32([[0, 1], [2, -1]]), path, 3)
+    along = PathContext(np.float32([[0, 1], [2, -1]]), path, 3)
     start = data.draw(st.integers(0, len(path) - 1))
     stop = data.draw(st.integers(start + 1, len(path)))
     assert path[start:stop].tobytes() == path[0 : len(path)][start:stop].tobytes()

@@ -93,3 +93,35 @@ def test_bits_are_of_a_bin():
     log_prob = np.array([-6 * math.log(2.0), -np.inf], np.float32)
     assert bits_per_dim(log_prob, 3, 1.0).tolist() == [2.0, math.inf]
     assert bits_per_dim(log_prob, 3, 0.5).tolist() == [3.0, math.inf]
+
+
+THINNED = HeldOut(Calibration(rows=10, mean=-2.0, standard_deviation=1.0, quantiles=[-5.0, -3.0, 0.0], ranks=[0, 4, 9]))
+
+
+def test_the_quantiles_of_values_that_were_kept_of_more():
+    # Of the rows between two that were kept at least the lower one is below; the rest are spread evenly.
+    asked = np.array([-np.inf, -5.5, -5.0, -4.0, -3.0, -1.5, 0.0, 0.5], np.float32)
+    assert THINNED.quantile(asked).tolist() == np.float32([0, 0, 0, 0.25, 0.4, 0.7, 0.9, 1.0]).tolist()
+
+
+def test_the_alarms_of_values_that_were_kept_of_more():
+    asked = np.array([-5.5, -5.0, -3.5, -3.0, -0.5, 0.0, 0.5], np.float32)
+    rates = [(0.05, 1), (0.39, 1), (0.4, 3), (0.89, 3), (0.9, 5), (0.99, 5)]
+    for rate, alarms in rates:
+        assert THINNED.anomaly(asked, rate).tolist() == [at < alarms for at in range(7)]
+
+
+def test_the_log_prob_at_a_quantile_is_a_value_that_was_kept():
+    levels = [0.0, 0.05, 0.1, 0.4, 0.49, 0.5, 0.9, 0.99]
+    assert THINNED.log_prob_at(levels).tolist() == [-5, -5, -3, -3, -3, 0, 0, 0]
+    every = HeldOut(calibrate(np.arange(100, dtype=np.float32)))
+    assert every.log_prob_at([0.0, 0.29, 0.57, 0.991]).tolist() == [0, 29, 57, 99]
+
+
+def test_a_calibration_of_format_1_begins_and_ends_with_its_ranks():
+    old = HeldOut(Calibration(rows=9, mean=0.0, standard_deviation=1.0, quantiles=[0.0, 4.0, 8.0]))
+    assert (
+        old.quantile(np.array([0.0, 4.0, 8.0, 8.5], np.float32)).tolist()
+        == (np.float32([0, 4, 8, 9]) / np.float32(9)).tolist()
+    )
+    assert old.log_prob_at([0.0, 0.12, 0.56, 0.99]).tolist() == [0, 4, 8, 8]

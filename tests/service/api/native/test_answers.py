@@ -1,4 +1,4 @@
-"""Answers as pictures: what is in their pixels, and what is refused."""
+"""Answers that are pictures: what is in their pixels, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from service.api.codecs.png import Png
 from service.errors import UnsupportedMediaType
 from service.pictures.colours import DARK, PALE
 from service.pictures.options import GAP, MAX_ROWS, MAX_WALKS
+from tests.service.api.native.replies import problem
 from tests.service.scraped import Scraped
 
 PNG = {"accept": "image/png"}
@@ -24,12 +25,6 @@ def picture(answer):
     image = Image.open(io.BytesIO(answer.content))
     assert (image.format, image.mode) == ("PNG", "RGB")
     return np.asarray(image).astype(int)
-
-
-def problem(answer, status=422):
-    assert answer.status_code == status, answer.text
-    document = answer.json()
-    return document["code"], document["detail"], document.get("errors")
 
 
 def levels(x):
@@ -214,6 +209,12 @@ def test_columns_of_a_strip_are_its_steps(client):
     _, detail, errors = problem(client.post("/models/image/interpolate", json=body, headers=PNG))
     assert "each of its 4 steps" in detail
     assert errors[0]["loc"] == ["body", "columns"]
+
+
+@pytest.mark.parametrize(("path", "point"), [("/models/image", INSIDE[0]), ("", [0.5, 0.2])])
+def test_a_walk_from_one_point_is_refused_also_as_a_picture(client, path, point):
+    code, _, errors = problem(client.post(path + "/interpolate", json={"points": [point]}, headers=PNG))
+    assert (code, errors[0]["loc"]) == ("wrong_shape", ["body", "points"])
 
 
 @pytest.mark.parametrize("name", ["columns", "size"])
