@@ -24,7 +24,7 @@ __all__ = ["MAX_CLASSES", "Context", "context_columns", "read_context"]
 MAX_CLASSES: Final = 256
 """A column of more classes than this is not one of classes."""
 
-_FEW: Final = 20  # so many whole numbers or fewer may be classes that nobody has called so
+_FEW: Final = 20  # so many whole numbers or fewer may be classes that one_hot does not name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,10 +202,10 @@ def _label(source: Source, column: _Column) -> str:
 
 
 def _features(source: Source, columns: Sequence[_Column], units: Mapping[str, str]) -> tuple[ContextFeature, ...]:
-    """One a column; none where the file has no names and nothing else would be told."""
+    """One feature a column; none where the file has no names, no column is a class, and none has a unit."""
     named = [column.name not in source.columns or source.named for column in columns]
-    told = any(named) or any(column.category is not None or column.name in units for column in columns)
-    if not told:
+    described = any(named) or any(column.category is not None or column.name in units for column in columns)
+    if not described:
         return ()
     features = []
     for column, its_own in zip(columns, named, strict=True):

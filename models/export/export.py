@@ -74,7 +74,7 @@ def export_flow(
         data: what the flow was fitted to, in words.
         version: None for one more than the newest; if another export takes that meanwhile, for the one after it.
         context: ``[M, C]``, the context of those rows.
-        description: one or two sentences for whoever meets the flow in a list.
+        description: one or two sentences, to be read in a list of flows.
         features: one for each column of a table, or none.
         context_features: one for each column of the context, or none.
         quantization: for integer-valued data.

@@ -82,11 +82,11 @@ class Perturbation:
 
 
 def usual_noise(rows: Tensor) -> float:
-    """How much noise a fit to continuous columns adds where nobody has said, in standard deviations of a column.
+    """The noise that a fit adds to continuous columns where the recipe has none, in standard deviations of a column.
 
     0.02 where values are as good as never repeated. Where more than half of them are, there is no density to be
-    found, and its estimate would run up spikes at those values: the rows are then spread as a kernel density estimate
-    would spread them, by a share of the normal reference rule, 0.3 n^(-1/(D+4)).
+    found, and its estimate would grow spikes at those values: the rows are then spread as a kernel density estimate
+    spreads them, by a share of the normal reference rule, 0.3 n^(-1/(D+4)).
 
     Args:
         rows: ``[N, D]``.

@@ -111,7 +111,7 @@ def command(
     recipe = (Recipe() if recipe_file is None else Recipe.read(recipe_file)).override(
         _overrides(data, flow_option, flags)
     )
-    # torch takes seconds to import: a wrong flag is told before.
+    # torch takes seconds to import: a wrong flag is refused before that.
     from models.training.train import train
 
     with _Progress(recipe.fit.epochs, quiet=quiet) as progress:
