@@ -55,6 +55,17 @@ class Flow:
         return HttpAnswer(200, b"{" + b",".join(members) + b"}")
 
 
+class Sent:
+    """A connection that remembers the bodies that it was sent, and gives no answer of this API."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    async def send(self, request: HttpRequest, deadline: float) -> HttpAnswer:
+        self.asked.append(orjson.loads(request.body or b"{}"))
+        return HttpAnswer(200, b"")
+
+
 def calls(connection: Any, **options: Any) -> Calls:
     rules = {"model": None, "version": None, "timeout": 60.0, "retries": 3, "max_values": MAX_VALUES}
     return Calls(connection, **{**rules, **options}, clock=lambda: 0.0, random=None)
@@ -89,7 +100,10 @@ def test_samples_in_pieces_are_the_whole(n, offset, bound, seed):
     counts = [int(asked["n"]) for asked in flow.asked]
     assert sum(counts) == n
     assert starts == [offset + sum(counts[:i]) for i in range(len(counts))]
-    assert all(count * 2 <= bound or count == 1 for count in counts[1:])
+    left = n - counts[0]
+    for count in counts[1:]:
+        assert count == min(max(1, bound // 2), left)
+        left -= count
 
 
 def test_a_wide_context_counts_in_the_size_of_a_request():
@@ -235,3 +249,68 @@ def test_a_blocking_call_waits_for_no_event_loop():
 
     with pytest.raises(RuntimeError, match="waits for an event loop"):
         run_blocking(waits())
+
+
+def test_a_small_request_is_not_cut_and_its_context_is_for_the_server_to_judge():
+    connection = Sent()
+    with pytest.raises(UnexpectedAnswer):
+        run_blocking(calls(connection, max_values=11).encode(np.ones((4, 2)), context=np.ones((3, 1))))
+    assert [(len(asked["x"]), len(asked["context"])) for asked in connection.asked] == [(4, 3)]
+
+
+def test_a_single_event_is_one_request_whatever_its_size():
+    flow = Flow((50,))
+    run_blocking(calls(flow, max_values=10).encode(np.ones(50)))
+    assert [len(asked["x"]) for asked in flow.asked] == [50]
+
+
+def test_defaults_of_a_walk_are_left_out():
+    for spacing, sent in (("parameter", {}), ("arc_length", {"spacing": "arc_length"})):
+        connection = Sent()
+        with pytest.raises(UnexpectedAnswer):
+            run_blocking(calls(connection).interpolate([[1, 2], [3, 4]], spacing=spacing))
+        points = {"points": [[1.0, 2.0], [3.0, 4.0]], "space": "x", "steps": 11}
+        assert connection.asked == [points | sent]
+
+
+@pytest.mark.parametrize(
+    ("direction", "sent"),
+    [("8", "8"), ([1.0, 2.0], [1.0, 2.0]), ([[1, 2], [3, 4]], {"from": [1.0, 2.0], "to": [3.0, 4.0]})],
+)
+def test_a_direction_as_it_is_sent(direction, sent):
+    connection = Sent()
+    with pytest.raises(UnexpectedAnswer):
+        run_blocking(calls(connection).edit([1, 2], direction, [1, 2]))
+    assert connection.asked == [{"x": [1.0, 2.0], "direction": sent, "strength": [1.0, 2.0]}]
+
+
+@pytest.mark.parametrize(
+    ("direction", "strength", "words"),
+    [
+        (5.0, [1.0], "direction must be one vector or two rows"),
+        ([[1.0, 2.0]], [1.0], "direction must be one vector or two rows"),
+        (np.ones((3, 2)), [1.0], "direction must be one vector or two rows"),
+        ([np.nan], [1.0], "direction holds a value"),
+        ([1.0], [[1.0]], "strength must be finite numbers"),
+        ([1.0], [np.inf], "strength must be finite numbers"),
+        ([1.0], "far", "strength must be numbers"),
+    ],
+)
+def test_a_direction_or_a_strength_that_cannot_be_sent(direction, strength, words):
+    connection = Sent()
+    with pytest.raises(InvalidInput, match=words):
+        run_blocking(calls(connection).edit([1, 2], direction, strength))
+    assert connection.asked == []
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_target_that_is_too_large_or_no_number(value):
+    connection = Sent()
+    with pytest.raises(InvalidInput, match=f"log_target, row 1: {value} is neither finite"):
+        run_blocking(calls(connection).weights([-np.inf, value], n=2, seed=1))
+    assert connection.asked == []
+
+
+def test_a_target_of_another_shape_than_the_draws():
+    with pytest.raises(InvalidInput, match=r"each of the 3 rows, and gave the shape \[3, 2\]"):
+        run_blocking(calls(Flow()).importance(lambda x: x, 3, 1))

@@ -48,6 +48,25 @@ def test_a_request_is_what_the_contract_says(connect):
     assert request.content == b'{"model":"affine","x":[[0.1,1.0],[2.0,3.0]]}'
 
 
+def test_a_query_is_sent(connect):
+    seen = []
+
+    def handler(request):
+        seen.append(str(request.url))
+        return reply(x=[[0.5, 0.5]], log_prob=[1.0], seed=7, offset=0)
+
+    assert connect(handler, base_url="http://host").sample(seed=7, context=[0.5]).seed == 7
+    assert seen == ["http://host/sample?n=1&offset=0&seed=7&temperature=1.0&context=0.5"]
+
+
+def test_a_client_has_jitter_of_its_own():
+    slept = []
+    transport = httpx.MockTransport(lambda _: httpx.Response(503))
+    with pushforward.Client(transport=transport, sleep=slept.append) as client, pytest.raises(errors.Unavailable):
+        client.log_prob([1, 2])
+    assert len(set(slept)) == 3
+
+
 def test_the_paths_of_the_cold_calls(connect):
     seen = []
 
