@@ -42,7 +42,7 @@ class Server:
             cwd=cwd,
             env=environment() if env is None else env,
         )
-        ready, _, _ = select.select([self.process.stdout], [], [], 60)
+        ready, _, _ = select.select([self.process.stdout], [], [], 180)
         self.announced = self.process.stdout.readline() if ready and self.process.stdout else ""
         found = re.search(r"http://[^ ]*:(\d+)", self.announced)
         if found is None:

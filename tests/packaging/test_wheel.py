@@ -139,7 +139,7 @@ def test_a_bare_environment_serves(wheel, tmp_path):
             env=clean,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=1200,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -167,7 +167,7 @@ def test_a_bare_environment_serves(wheel, tmp_path):
         env={**clean, "MYPY_CACHE_DIR": os.devnull},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1200,
         check=False,
     )
     assert "numpy.ndarray" in checked.stdout, checked.stdout
