@@ -125,8 +125,8 @@ class Generator:
             plan: as above; an arrival takes the connection that has been idle longest, or waits for one.
             phases: (seconds, arrivals a second), one after the other.
             seed: of the arrivals.
-            deadline: an answer that comes so many seconds after its arrival is late.
-            patience: an arrival that has waited so many seconds for a connection is given up.
+            deadline: the seconds after its arrival from which on an answer is late.
+            patience: the seconds after which an arrival without a connection is given up.
             threads: as above.
             limit: as above.
         """
@@ -172,7 +172,7 @@ def build_generator(folder: Path) -> Generator:
 def plan_by_connection(
     requests: Sequence[Request], answers: Sequence[bytes], connections: int
 ) -> list[list[PlannedRequest]]:
-    """Deal requests and what is due to them out to connections, so that no two send the same."""
+    """Distribute requests and the answers due to them over connections, so that no two send the same."""
     pairs: list[PlannedRequest] = list(zip(requests, answers, strict=True))
     return [pairs[i::connections] for i in range(connections)]
 

@@ -79,11 +79,11 @@ def _round(bench: Bench, number: int, work: str, plan: list[list[PlannedRequest]
     other = sum(n for phase in (over, during, late) for status, n in phase.refused.items() if status not in known)
     odd.add(other + sum(phase.broken + phase.unadvised for phase in (over, during, late)))
     if odd.values[-1]:
-        told = (
+        samples = (
             f"{phase.troubles()} {phase.refused} {phase.unadvised} without Retry-After"
             for phase in (over, during, late)
         )
-        odd.notes.append(f"round {number + 1}: in the overload, the second after, and then: {' | '.join(told)}")
+        odd.notes.append(f"round {number + 1}: in the overload, the second after, and then: {' | '.join(samples)}")
     share.add((over.given_up + over.unsent) / max(1, over.arrivals))
     after.ratio(_p99(late.from_arrival["p99"]), _p99(before.from_arrival["p99"]))
 

@@ -20,7 +20,7 @@
     │   ├── BodyTooLarge            body_too_large          the body is over its cap
     │   ├── HeaderTooLarge          header_too_large        the request's header is over its cap
     │   ├── SlowRequest             slow_request            the request did not come in whole in time
-    │   └── ClientGone              client_gone             nobody waits for the answer any more
+    │   └── ClientGone              client_gone             the client no longer waits for the answer
     ├── ServerError                 internal_error          a fault that the caller cannot correct
     │   ├── QueueFull               queue_full              too many rows wait; retry later
     │   ├── NotReady                not_ready               still loading, or a canary row failed

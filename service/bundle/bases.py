@@ -241,7 +241,7 @@ Base = NormalBase | DiagonalNormalBase | StudentTBase | MixtureBase | UniformBas
 """Any base distribution."""
 
 AnyBase = Annotated[Base, Field(discriminator="family")]
-"""Any base distribution as a key of the manifest, told apart by `family`."""
+"""Any base distribution as a key of the manifest. `family` names its class."""
 
 
 def _extent(name: str, values: list[float]) -> str:

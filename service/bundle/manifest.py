@@ -61,7 +61,7 @@ class Feature(ManifestPart):
 
     Args:
         name: the column's name, as in the data's header.
-        unit: its unit, such as ``"g/l"``; null where it has none or nobody said.
+        unit: its unit, such as ``"g/l"``; null where it has none or it is unknown.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -128,9 +128,9 @@ class Calibration(ManifestPart):
         rows: how many held-out rows it was measured on.
         mean: their mean log_prob.
         standard_deviation: the standard deviation of log_prob over the rows (divisor rows - 1).
-        quantiles: log_prob of the held-out rows, sorted, each as the shortest text of its float32; of more than
-            `MAX_QUANTILES` rows, so many of them. Format 1 kept 1,001 of more, interpolated at evenly spaced levels
-            from 0 to 1.
+        quantiles: log_prob of the held-out rows, sorted, each as the shortest text of its float32. At most
+            `MAX_QUANTILES` of them are kept. Format 1 kept at most 1,001, interpolated at evenly spaced levels from 0
+            to 1.
         ranks: the place of each quantile among all sorted values, from 0 to rows - 1; null where every value is kept,
             and in format 1.
         gaussian_mean: mean log_prob of the same rows under a full-covariance Gaussian fitted to the training

@@ -94,8 +94,8 @@ def load_flow(
         _log.exception("%s version %d fails on its golden rows", name, version)
         raise BundleError("the flow could not be run on its golden rows") from error
     held_out = HeldOut(bundle.manifest.calibration)
-    forward_metrics = metrics.lane(name, version, "forward", held_out)
-    inverse_metrics = metrics.lane(name, version, "inverse", held_out)
+    forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
+    inverse_metrics = metrics.lane(name, version, "inverse", held_out=held_out)
     lanes = (
         _open_lane(workers, forward, limits, timings=forward_timings, metrics=forward_metrics),
         _open_lane(workers, inverse, limits, timings=inverse_timings, metrics=inverse_metrics),
@@ -237,15 +237,17 @@ class Registry:
             bundle = read_bundle(self._repository.path(name, version))
             manifest = bundle.manifest
             check_identity(manifest, name, version)
-            flow = load_flow(bundle, self._workers, self._limits, self._metrics, self._device)
+            flow = load_flow(
+                bundle, workers=self._workers, limits=self._limits, metrics=self._metrics, device=self._device
+            )
         except PushforwardError as error:
             why = "; ".join([error.detail, *map(str, error.unsaid())])
             _log.error("%s version %d is not served: %s: %s", name, version, error.code, why)
-            return Entry(name, version, "failed", manifest, error=error)
+            return Entry(name, version, "failed", manifest=manifest, error=error)
         except Exception:
             _log.exception("%s version %d is not served", name, version)
-            return Entry(name, version, "failed", manifest, error=BundleError("the bundle could not be read"))
-        return Entry(name, version, "ready", manifest, flow)
+            return Entry(name, version, "failed", manifest=manifest, error=BundleError("the bundle could not be read"))
+        return Entry(name, version, "ready", manifest=manifest, flow=flow)
 
     def entries(self, name: str | None = None) -> list[Entry]:
         """Every version of every flow, or of one, names and versions ascending.

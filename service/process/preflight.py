@@ -14,7 +14,7 @@ from service.settings import Settings
 __all__ = ["REUSES_PORTS", "ServerStatus", "bind", "check_repository", "listen_error", "server_url", "start_log"]
 
 REUSES_PORTS: Final = sys.platform == "linux"
-"""Whether sockets of several processes can listen on one port, and the system spreads connections over them.
+"""True where sockets of several processes can listen on one port, and the system spreads connections over them.
 
 Other systems have the socket option too, and give every connection to one of the sockets.
 """

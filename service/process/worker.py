@@ -54,7 +54,7 @@ def main(control: Connection[ServerStatus | StartFailure, WorkerJob]) -> int:
 
 
 def _send(control: Connection[ServerStatus | StartFailure, WorkerJob], message: ServerStatus | StartFailure) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more: `_watch_supervisor` ends this process
+    with contextlib.suppress(OSError):  # the supervisor has ended, and `_watch_supervisor` ends this process
         control.send(message)
 
 

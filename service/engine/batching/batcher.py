@@ -94,12 +94,12 @@ class Batcher:
             DeadlineExceeded: as `admit`.
             Draining: the batcher is closed.
         """
-        queued = QueuedRun(run, done, now, deadline)
+        queued = QueuedRun(run, done, arrived=now, deadline=deadline)
         size = queued.size
         if size < 1 or (run.context is not None and len(run.context) != size):
             raise ValueError("a run needs at least one row, and one row of context for each")
         if run.bounded:
-            self.admit(queue, size, now, deadline)
+            self.admit(queue, size=size, now=now, deadline=deadline)
         elif self._closed:
             raise Draining("the server is shutting down and takes no new work")
         backlog = queue.short if size <= queue.limits.chunk_rows else queue.long

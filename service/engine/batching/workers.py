@@ -72,7 +72,13 @@ class QueuedLane:
         self._workers = workers
 
     def submit(self, run: Run, done: Done, deadline: float = math.inf) -> QueuedRun:
-        """Queue a run, as `service.plan.Lane.submit` does."""
+        """Queue a run, as `service.plan.Lane.submit` does.
+
+        Args:
+            run: the rows and their context.
+            done: takes the outcome.
+            deadline: in seconds, on the workers' clock.
+        """
         return self._workers.submit(self, Submission(run, done, deadline))
 
     def admit(self, deadline: float) -> None:
@@ -121,7 +127,7 @@ class Workers:
         """
         with self._wake:
             queue = self._batcher.open_queue(limits)
-            lane = self._lanes[queue] = QueuedLane(runner, queue, self, metrics, inline=inline)
+            lane = self._lanes[queue] = QueuedLane(runner, queue, workers=self, metrics=metrics, inline=inline)
         return lane
 
     def submit(self, lane: QueuedLane, submission: Submission) -> QueuedRun:
@@ -157,7 +163,7 @@ class Workers:
             Draining: as `service.plan.Lane.admit`.
         """
         with self._wake:
-            self._batcher.admit(lane.queue, 1, self.clock(), deadline)
+            self._batcher.admit(lane.queue, size=1, now=self.clock(), deadline=deadline)
 
     def run_inline(
         self, lane: QueuedLane, submissions: Sequence[Submission], max_seconds: float
@@ -198,7 +204,9 @@ class Workers:
         return taken
 
     def _enqueue(self, lane: QueuedLane, submission: Submission) -> QueuedRun:
-        run = self._batcher.submit(lane.queue, submission.run, submission.done, self.clock(), submission.deadline)
+        run = self._batcher.submit(
+            lane.queue, submission.run, submission.done, now=self.clock(), deadline=submission.deadline
+        )
         if len(self._started) < self.threads:
             self._start_thread()
         return run

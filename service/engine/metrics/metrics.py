@@ -60,61 +60,74 @@ class Metric:
 
 
 REQUESTS: Final = Metric(
-    "counter", "pushforward_requests", "Requests that were answered.", ("method", "route", "status")
+    "counter", "pushforward_requests", "Requests that were answered.", labels=("method", "route", "status")
 )
-REJECTIONS: Final = Metric("counter", "pushforward_rejections", "Requests that were answered with an error.", ("code",))
-ROWS: Final = Metric("counter", "pushforward_rows", "Rows that were run, canary rows included.", _LANE)
+REJECTIONS: Final = Metric(
+    "counter", "pushforward_rejections", "Requests that were answered with an error.", labels=("code",)
+)
+ROWS: Final = Metric("counter", "pushforward_rows", "Rows that were run, canary rows included.", labels=_LANE)
 BATCH_ROWS: Final = Metric(
-    "histogram", "pushforward_batch_rows", "Rows of a batch.", _LANE, (1, 4, 16, 64, 256, 1024, 4096, 16384)
+    "histogram",
+    "pushforward_batch_rows",
+    "Rows of a batch.",
+    labels=_LANE,
+    bounds=(1, 4, 16, 64, 256, 1024, 4096, 16384),
 )
 QUEUE_SECONDS: Final = Metric(
-    "histogram", "pushforward_queue_seconds", "How long the oldest row of a batch had waited.", _LANE, _SECONDS
+    "histogram",
+    "pushforward_queue_seconds",
+    "How long the oldest row of a batch had waited.",
+    labels=_LANE,
+    bounds=_SECONDS,
 )
 ENGINE_SECONDS: Final = Metric(
-    "histogram", "pushforward_engine_seconds", "How long a batch ran, in seconds.", _LANE, _SECONDS
+    "histogram", "pushforward_engine_seconds", "How long a batch ran, in seconds.", labels=_LANE, bounds=_SECONDS
 )
 LOG_PROB: Final = Metric(
     "histogram",
     "pushforward_log_prob_quantile",
     "Rows by the share of held-out rows with a lower log_prob, canary rows included: even where rows are as the "
     "held-out ones were. The sum takes each at the middle of its bucket.",
-    _LANE,
-    (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999),
+    labels=_LANE,
+    bounds=(0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999),
 )
 ROUND_TRIP: Final = Metric(
     "histogram",
     "pushforward_round_trip_error",
     "Rows by their round-trip error, where it was computed, canary rows included: in units of x for those that went "
     "forward first, in those of z for the others.",
-    _LANE,
-    (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
+    labels=_LANE,
+    bounds=(1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
 )
 FLOW_STATE: Final = Metric(
     "gauge",
     "pushforward_flow_state",
     "Workers on which a flow is in this state.",
-    ("flow", "version", "state"),
+    labels=("flow", "version", "state"),
 )
 FLOW_PROVIDER: Final = Metric(
     "gauge",
     "pushforward_flow_provider",
     "Workers on which this execution provider runs a flow; CPUExecutionProvider is what others fall back on.",
-    ("flow", "version", "provider"),
+    labels=("flow", "version", "provider"),
 )
 CANARY_FAILED: Final = Metric(
     "gauge",
     "pushforward_canary_failed",
     "Workers on which the last canary row of a flow did not give its golden answer.",
-    ("flow", "version"),
+    labels=("flow", "version"),
 )
 WORKER_STARTS: Final = Metric(
-    "counter", "pushforward_worker_starts", "How often a worker was started: more than 1 after a crash.", ("worker",)
+    "counter",
+    "pushforward_worker_starts",
+    "How often a worker was started: more than 1 after a crash.",
+    labels=("worker",),
 )
 WORKER_START_TIME: Final = Metric(
     "gauge",
     "pushforward_worker_start_time_seconds",
     "When a worker that runs was started, since the epoch.",
-    ("worker",),
+    labels=("worker",),
 )
 WORKERS: Final = Metric("gauge", "pushforward_workers", "Workers that run.")
 START_TIME: Final = Metric("gauge", "process_start_time_seconds", "When the server was started, since the epoch.")

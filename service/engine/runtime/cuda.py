@@ -84,7 +84,9 @@ class CudaGraph:
     ) -> None:
         self._session, self.recorded = _open_session(data, signature, gpu)
         signature.check(self._session)
-        batches = [_FixedBatch(self._session, signature, gpu, size, number) for number, size in enumerate(sizes, 1)]
+        batches = [
+            _FixedBatch(self._session, signature, gpu, size=size, number=number) for number, size in enumerate(sizes, 1)
+        ]
         for batch in batches:
             for _ in range(_RECORDING_RUNS):
                 batch(*_first_rows(trial, 1))

@@ -189,8 +189,8 @@ def open_graphs(
     fallback = None
     if device is not None:
         try:
-            forward = DeviceGraph(bundle, "forward", device, chunk_rows)
-            inverse = DeviceGraph(bundle, "inverse", device, chunk_rows)
+            forward = DeviceGraph(bundle, "forward", device, chunk_rows=chunk_rows)
+            inverse = DeviceGraph(bundle, "inverse", device, chunk_rows=chunk_rows)
         except BundleError:
             raise
         except Exception as error:  # ONNX Runtime has classes of its own for a device that is full, or lost

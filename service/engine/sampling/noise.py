@@ -99,7 +99,7 @@ class BaseNoise:
             scale = np.repeat([noise.temperature for noise, _, _ in parts], lengths)[:, None]
         if any(noise.truncation is not None for noise, _, _ in parts):
             truncation = Truncation.of([noise.truncation for noise, _, _ in parts], lengths)
-        return transform_uniform(first.base, first.width, values, scale, truncation)
+        return transform_uniform(first.base, first.width, values, scale=scale, truncation=truncation)
 
     def words(self, start: int, stop: int) -> Iterator[Words]:
         """The random words ``[., W]`` of the rows start to stop, in one piece or more."""

@@ -61,6 +61,10 @@ def test_what_is_written_is_read_back_also_after_it_was_used(base):
             "sum to 1, and sum to 0.9",
         ),
         (
+            {"family": "mixture", "weights": [0.5, 0.6], "means": [[0.0]] * 2, "standard_deviations": [[1.0]] * 2},
+            "sum to 1, and sum to 1.1",
+        ),
+        (
             {"family": "mixture", "weights": [1.0, 0.0], "means": [[0.0]] * 2, "standard_deviations": [[1.0]] * 2},
             "greater than 0",
         ),

@@ -87,6 +87,11 @@ def test_the_standard_error_shrinks_with_the_root_of_the_rows():
         ({"base": {"family": "cauchy"}}, "base"),
         ({"base": {"family": "uniform", "low": 1.0, "high": 1.0}}, "low < high"),
         ({"directions": {"up": [1.0]}}, "direction 'up'"),
+        ({"directions": {"up": [1.0, 2.0, 3.0]}}, "direction 'up'"),
+        ({"trace": [{"name": "scale", "shape": [1]}]}, "step 'scale' has shape [1]"),
+        ({"trace": [{"name": "scale", "shape": [3]}]}, "step 'scale' has shape [3]"),
+        ({"event_shape": [1, 2], "features": [{"name": "a"}, {"name": "b"}]}, "2 features for an event"),
+        ({"context_width": 1, "context_features": [{"name": "k=1", "category": "1"}]}, "both a column and a category"),
         ({"files": {"forward.onnx": "not a digest"}}, "forward.onnx"),
         ({"nmae": "misspelt"}, "nmae"),
     ],
@@ -107,6 +112,16 @@ def test_a_missing_key_is_named(key):
     assert [e.loc for e in raised.value.errors] == [("flow.json", key)]
 
 
+def test_an_event_may_hold_just_as_many_values_as_it_may():
+    assert make_manifest(event_shape=[1 << 10, 1 << 10], latent_width=1 << 20).event_width == 1 << 20
+
+
+def test_equal_quantiles_are_in_order():
+    content = json.loads(make_manifest().to_json())
+    content["calibration"] |= {"rows": 3, "quantiles": [-2.0, -2.0, -1.0]}
+    assert Manifest.from_json(json.dumps(content).encode()).calibration.quantiles == [-2.0, -2.0, -1.0]
+
+
 @pytest.mark.parametrize("quantiles", [[1.0, 0.0], [0.0, math.inf], [0.0]])
 def test_quantiles_ascend_and_are_finite(quantiles):
     content = json.loads(make_manifest().to_json())
@@ -123,6 +138,17 @@ def test_ranks_ascend_over_all_rows(ranks):
     content["calibration"]["ranks"] = ranks
     with pytest.raises(ManifestInvalid, match="not a manifest"):
         Manifest.from_json(json.dumps(content).encode())
+
+
+@pytest.mark.parametrize(("ranks", "right"), [([0, 2, 3], True), ([0, 0, 3], False), ([0, 3, 3], False)])
+def test_no_two_quantiles_have_one_rank(ranks, right):
+    content = json.loads(make_manifest().to_json())
+    content["calibration"] |= {"rows": 4, "quantiles": [-2.0, -2.0, -1.0], "ranks": ranks}
+    if right:
+        assert Manifest.from_json(json.dumps(content).encode()).calibration.ranks == ranks
+    else:
+        with pytest.raises(ManifestInvalid, match="not a manifest"):
+            Manifest.from_json(json.dumps(content).encode())
 
 
 def test_a_manifest_of_format_1_is_read():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from service.bundle import store
+from service.bundle.manifest import Step
 from service.bundle.store import (
     Golden,
     Repository,
@@ -22,6 +23,7 @@ from service.bundle.store import (
 )
 from service.errors import (
     BundleError,
+    DataError,
     DigestMismatch,
     FlowNotFound,
     ForbiddenGraph,
@@ -125,6 +127,35 @@ def test_a_file_over_the_cap_is_refused(bundle: Path, monkeypatch: pytest.Monkey
         read_bundle(bundle)
 
 
+def test_a_file_of_just_the_cap_is_read(bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    sizes = [path.stat().st_size for path in bundle.iterdir()]
+    monkeypatch.setattr(store, "MAX_FILE_BYTES", max(sizes))
+    assert read_bundle(bundle).manifest.name == "line"
+    monkeypatch.setattr(store, "MAX_FILE_BYTES", max(sizes) - 1)
+    with pytest.raises(UnexpectedFile, match="cap"):
+        read_bundle(bundle)
+
+
+def test_golden_rows_of_just_the_cap_are_read(bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    with zipfile.ZipFile(bundle / "golden.npz") as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+    monkeypatch.setattr(store, "MAX_GOLDEN_BYTES", unpacked)
+    assert len(read_bundle(bundle).golden.x) == 2
+    monkeypatch.setattr(store, "MAX_GOLDEN_BYTES", unpacked - 1)
+    with pytest.raises(UnexpectedFile, match="unpacks"):
+        read_bundle(bundle)
+
+
+def test_the_steps_of_a_trace_are_named_where_there_is_one_and_only_there(bundle: Path, repository: Repository, files):
+    steps = [Step(name="scale", shape=[2])]
+    with pytest.raises(ManifestInvalid, match=r"trace\.onnx"):
+        repository.install(make_manifest(version=2, trace=steps), files)
+    with pytest.raises(ManifestInvalid, match=r"trace\.onnx"):
+        repository.install(make_manifest(version=2), files | {"trace.onnx": make_graph()})
+    traced = repository.install(make_manifest(version=2, trace=steps), files | {"trace.onnx": make_graph()})
+    assert read_bundle(traced).manifest.trace == steps
+
+
 def test_a_graph_outside_the_allow_list_is_refused_though_its_digest_fits(bundle: Path):
     from onnx import helper
 
@@ -182,6 +213,17 @@ def test_a_version_never_changes(repository: Repository, bundle: Path, files: di
     with pytest.raises(FileExistsError):
         repository.install(make_manifest(description="other"), files)
     assert (bundle / "flow.json").read_bytes() == before
+
+
+def test_a_version_that_was_taken_meanwhile_is_followed_by_the_next(
+    repository: Repository, bundle: Path, files: dict[str, bytes]
+):
+    assert repository.install_next(make_manifest(), files).name == "2"
+    (repository.root / "line" / "3").write_text("no bundle, and no version to the repository")
+    assert repository.install_next(make_manifest(version=3), files).name == "4"
+    assert repository.install_next(make_manifest(version=9), files).name == "9"
+    with pytest.raises(DataError, match="line has a version 2 already"):
+        repository.install_next(make_manifest(version=2), files, pinned=True)
 
 
 def test_a_bundle_that_would_not_be_served_is_not_installed(repository: Repository, files: dict[str, bytes]):

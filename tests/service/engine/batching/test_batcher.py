@@ -498,6 +498,14 @@ def test_a_batch_is_timed_by_those_of_about_its_size():
     assert queue.mean_seconds(1000) == pytest.approx(1.0), "small ones say nothing of it"
 
 
+def test_a_size_is_the_mean_of_the_batches_that_were_timed_under_it():
+    queue = Box().queue
+    queue.record(16, 16.0)
+    for _ in range(1000):
+        queue.record(31, 31.0)
+    assert queue.mean_seconds(31) == pytest.approx(31.0)
+
+
 def test_a_batch_keeps_its_engine_for_longer_than_its_run():
     queue = Box().queue
     queue.record(16, 0.1, 0.3)

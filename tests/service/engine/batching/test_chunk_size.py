@@ -76,6 +76,26 @@ def test_trying_ends_where_more_rows_no_longer_help():
     assert choose_chunk(timings).rows == 2048
 
 
+def test_no_further_size_is_tried_once_the_budget_is_spent():
+    engine = Engine(lambda rows: 2.0**-10, 1.0)
+    assert [t.rows for t in engine.time(3 * 2.0**-10)] == [4]
+
+
+def test_two_sizes_that_are_hardly_better_are_enough():
+    rates = {rows: 1e4 * 1.01**step for step, rows in enumerate((4, 8, 12, 16, 20))}
+    engine = Engine(lambda rows: rows / rates[rows] - 2e-4, 1.0)
+    timings = time_batches(engine.prepare, tuple(rates), lambda: engine.now, 1.0)
+    assert [t.rows for t in timings] == [4, 8, 12]
+
+
+def test_a_slow_first_call_is_followed_by_another():
+    assert Engine(lambda rows: 1e-3).time()[0].seconds == pytest.approx(1e-3)
+
+
+def test_a_batch_may_take_just_as_long_as_it_may():
+    assert choose_chunk([Timing(4, 1e-3), Timing(512, MOST_SECONDS)]).rows == 512
+
+
 def test_one_call_that_waited_for_a_processor_does_not_matter():
     calls = iter([9e-4, 1e-4, 5e-4])
     now = [0.0]
