@@ -1,4 +1,4 @@
-"""What is refused before any work: a body over its cap, a request over the work budget or without a fit deadline."""
+"""The limits that are held before any work: a cap on bodies, a budget of work, deadlines, waits of a connection."""
 
 from __future__ import annotations
 

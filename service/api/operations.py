@@ -1,4 +1,4 @@
-"""What is served, whether the process lives, and whether it should be sent requests."""
+"""The calls about the server itself: its flows, whether it lives, whether it is ready, and what it has counted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from service.api.door import drive
-from service.api.helpers import Helpers
+from service.api.driver import Driver
 from service.api.native.arguments import path_version
 from service.bundle.calibration import thinned
 from service.engine.canary import probe
@@ -44,14 +43,14 @@ class Operations:
 
     Args:
         registry: what is served.
-        helpers: threads for what would hold up the event loop.
+        driver: runs the canaries.
         probe_seconds: a canary row that takes longer counts as failed.
         metrics: what is counted.
     """
 
-    def __init__(self, registry: Registry, helpers: Helpers, probe_seconds: float, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, driver: Driver, probe_seconds: float, metrics: Metrics) -> None:
         self._registry = registry
-        self._helpers = helpers
+        self._driver = driver
         self._probe_seconds = probe_seconds
         self._metrics = metrics
         self._probing: asyncio.Task[list[Reason]] | None = None
@@ -114,7 +113,7 @@ class Operations:
     async def _canary(self, flow: ServedFlow) -> str | None:
         """Why a flow's canary row did not come back as it should; None where it did."""
         try:
-            await asyncio.wait_for(drive(probe(flow), self._helpers), self._probe_seconds)
+            await asyncio.wait_for(self._driver.run(probe(flow)), self._probe_seconds)
         except TimeoutError:
             return f"no answer within {self._probe_seconds:g} seconds"
         except PushforwardError as error:

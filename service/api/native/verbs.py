@@ -20,7 +20,6 @@ from service.api.codecs.query import query_arguments
 from service.api.native.arguments import (
     Asking,
     Place,
-    Verb,
     context_names,
     located,
     named,
@@ -63,15 +62,6 @@ class Verbs(Asking):
     def __init__(self, registry: Registry, max_work: int, max_stream_work: int) -> None:
         super().__init__(registry, max_work)
         self._max_stream_work = max_stream_work
-
-    def hot(self) -> Mapping[tuple[bytes, bytes], Verb]:
-        """The verbs worth a door of their own: method and last part of the path -> verb."""
-        return {
-            (b"POST", b"logprob"): self.log_prob,
-            (b"GET", b"sample"): self.sample_by_query,
-            (b"POST", b"encode"): self.encode,
-            (b"POST", b"decode"): self.decode,
-        }
 
     def log_prob(self, exchange: Exchange) -> Plan[Reply]:
         """POST /logprob."""

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from service.api.driver import LARGE_BODY, LARGE_RUN, Call, Driver, Fields, RawRequest
+from service.api.endpoints import Endpoint
 from service.api.helpers import Helpers
-from service.api.native.verbs import Verbs
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
-from service.errors import NotFinite, QueueFull
+from service.errors import EngineFailed, NotFinite, QueueFull
 from service.exchange import Reply
-from service.http.heads import Call, Fields, Heads, Hot
-from service.http.hot_calls import FastDoor
 from service.plan import Outputs, Run
+from tests.service.api.lanes import OUTPUTS, Lane, plan, with_helpers
 
 
 def verb(exchange):
@@ -25,11 +26,6 @@ def helpers():
     pool = Helpers(1)
     yield pool
     pool.close()
-
-
-def test_its_verbs_are_routes_of_the_application():
-    hot = Verbs.hot(Verbs.__new__(Verbs))
-    assert set(hot) == {(b"POST", b"logprob"), (b"GET", b"sample"), (b"POST", b"encode"), (b"POST", b"decode")}
 
 
 class Counting:
@@ -60,11 +56,14 @@ def ask(helpers, clock, values, rows_each=1):
             outputs = yield Run(lane, rows)
             return Reply(str(2 * outputs.log_prob[0]).encode())
 
-        door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
+        driver = Driver(helpers, 30.0)
         futures = []
         for value in values:
             future = asyncio.get_running_loop().create_future()
-            door.answer(Hot(Call(doubled), Fields(), b"", str(value).encode()), future.set_result)
+            driver.answer(
+                RawRequest(Call(Endpoint("POST", "/verb", doubled)), Fields(), b"", str(value).encode()),
+                future.set_result,
+            )
             futures.append(future)
         replies = await asyncio.wait_for(asyncio.gather(*futures), 20)
         workers.close(10)
@@ -98,10 +97,10 @@ def test_large_runs_are_left_to_the_threads(helpers):
 @pytest.mark.parametrize("told", ["0", "-1", "1.5", "", "x", "3600001", "12345678", "\u0664"])
 def test_a_timeout_that_is_none_is_refused(helpers, told):
     replies = []
-    door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
+    driver = Driver(helpers, 30.0)
 
     async def main():
-        door.answer(Hot(Call(verb), Fields(timeout=told)), replies.append)
+        driver.answer(RawRequest(Call(Endpoint("POST", "/verb", verb)), Fields(timeout=told)), replies.append)
 
     asyncio.run(main())
     assert replies[0].status == 422
@@ -110,13 +109,15 @@ def test_a_timeout_that_is_none_is_refused(helpers, told):
 
 def test_what_the_call_of_a_verb_refuses_is_told(helpers):
     replies = []
-    door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
+    driver = Driver(helpers, 30.0)
 
     def full(exchange):
         raise QueueFull("too much is waiting")
 
     async def main():
-        return door.answer(Hot(Call(full), Fields(), b"", bytes(100_000)), replies.append)
+        return driver.answer(
+            RawRequest(Call(Endpoint("POST", "/verb", full)), Fields(), b"", bytes(100_000)), replies.append
+        )
 
     assert asyncio.run(main()) is None
     assert replies[0].status == 429
@@ -124,7 +125,7 @@ def test_what_the_call_of_a_verb_refuses_is_told(helpers):
 
 def test_a_deadline_counts_from_the_head(helpers):
     seen = []
-    door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
+    driver = Driver(helpers, 30.0)
 
     def noted(exchange):
         seen.append(exchange.deadline)
@@ -133,9 +134,69 @@ def test_a_deadline_counts_from_the_head(helpers):
 
     async def main():
         for since in (5.0, None):
-            door.answer(Hot(Call(noted), Fields(timeout="500")), lambda reply: None, since)
+            driver.answer(
+                RawRequest(Call(Endpoint("POST", "/verb", noted)), Fields(timeout="500")), lambda reply: None, since
+            )
 
-    before = door.clock()
+    before = driver.clock()
     asyncio.run(main())
     assert seen[0] == 5.5
-    assert before + 0.5 <= seen[1] <= door.clock() + 0.5
+    assert before + 0.5 <= seen[1] <= driver.clock() + 0.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "expected"), [(1, 0, [0, 0]), (1, LARGE_BODY + 1, [1, 0]), (LARGE_RUN + 1, 0, [0, 1])]
+)
+def test_only_large_steps_leave_the_loop(rows, size, expected):
+    async def main(helpers):
+        return await Driver(helpers, 30.0).run(plan(Lane(OUTPUTS), rows), size=size)
+
+    outputs, threads = with_helpers(main)
+    assert outputs is OUTPUTS
+    assert [int(name.startswith("helper")) for name in threads] == expected
+
+
+@pytest.mark.parametrize("error", [EngineFailed("in a run"), QueueFull("at the door")])
+def test_an_error_goes_through_the_plan(error):
+    def mends(lane):
+        with pytest.raises(type(error)):
+            yield Run(lane, np.zeros((1, 1), np.float32))
+        return "mended"
+
+    async def main(helpers, made):
+        return await Driver(helpers, 30.0).run(made(Lane(error)))
+
+    assert with_helpers(main, made=mends) == "mended"
+    with pytest.raises(type(error)):
+        with_helpers(main, made=plan)
+
+
+def test_a_cancelled_call_closes_its_plan_and_a_late_answer_harms_nobody():
+    closed, dones, tickets = [], [], []
+
+    class Late(Lane):
+        def submit(self, run, done, deadline):
+            dones.append(done)
+            tickets.append(SimpleNamespace(abandoned=False))
+            return tickets[0]
+
+    def watched():
+        try:
+            yield from plan(Late(None))
+        finally:
+            closed.append(True)
+
+    async def main(helpers):
+        future = Driver(helpers, 30.0).run(watched())
+        assert dones
+        future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        await asyncio.sleep(0)
+        dones[0](OUTPUTS)
+        await asyncio.sleep(0)
+
+    with_helpers(main)
+    assert closed == [True]
+    assert tickets[0].abandoned, "nobody waits for its rows"
+    dones[0](OUTPUTS)  # the loop is closed by now
