@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -200,3 +201,125 @@ def test_a_cancelled_call_closes_its_plan_and_a_late_answer_harms_nobody():
     assert closed == [True]
     assert tickets[0].abandoned, "nobody waits for its rows"
     dones[0](OUTPUTS)  # the loop is closed by now
+
+
+def single(driver, verb, answers, body=b""):
+    request = RawRequest(Call(Endpoint("POST", "/verb", verb)), Fields(), b"", body)
+    return driver.answer(request, answers.append)
+
+
+async def turns(count=20):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_a_result_before_the_driver_knows_that_its_future_was_cancelled_is_dropped():
+    dones = []
+
+    class Late(Lane):
+        def submit(self, run, done, deadline):
+            dones.append(done)
+            return SimpleNamespace(abandoned=False)
+
+    async def main(helpers):
+        future = Driver(helpers, 30.0).run(plan(Late(None)))
+        future.cancel()
+        dones[0](OUTPUTS)
+        await turns()
+        return future.cancelled()
+
+    assert with_helpers(main)
+
+
+def test_an_abandoned_request_is_never_answered():
+    dones, answers = [], []
+
+    class Late(Lane):
+        def submit(self, run, done, deadline):
+            dones.append(done)
+            return SimpleNamespace(abandoned=False)
+
+    def verb(exchange):
+        yield Run(Late(None), np.zeros((1, 1), np.float32))
+        return Reply(b"")
+
+    async def main(helpers):
+        single(Driver(helpers, 30.0), verb, answers).abandon()
+        dones[0](OUTPUTS)
+        await turns()
+
+    with_helpers(main)
+    assert answers == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_step_that_nobody_waits_for_is_not_taken_or_not_told(fails):
+    sent, steps, answers = [], [], []
+
+    def verb(exchange):
+        steps.append(exchange)
+        if fails:
+            raise RuntimeError("nobody hears it")
+        yield from ()
+        return Reply(b"")
+
+    async def main():
+        driver = Driver(helpers, 30.0)
+        first = single(driver, verb, answers, bytes(LARGE_BODY + 1))
+        second = single(driver, verb, answers, bytes(LARGE_BODY + 1))
+        await turns()
+        first.abandon()
+        await turns()
+        for errand in sent:
+            errand()
+        second.abandon()  # its step has been taken, and the loop has not heard of it yet
+        await turns()
+
+    helpers = Helpers(1, send=sent.append)
+    asyncio.run(main())
+    helpers.close()
+    assert (len(steps), answers) == (1, [])
+
+
+def test_a_plan_that_draws_goes_on_on_a_helper():
+    names = []
+
+    def verb(exchange):
+        yield Run(Lane(OUTPUTS), np.zeros((1, 1), np.float32))
+        names.append(threading.current_thread().name)
+        return Reply(b"")
+
+    async def main(helpers):
+        driver = Driver(helpers, 30.0)
+        for accept in ("image/png", "application/json"):
+            request = RawRequest(Call(Endpoint("POST", "/verb", verb)), Fields(accept=accept))
+            await asyncio.wait_for(driver.reply(request), 20)
+
+    with_helpers(main)
+    assert [name.startswith("helper") for name in names] == [True, False]
+
+
+def test_a_canarys_run_is_the_engines_and_a_requests_may_be_the_loops(helpers):
+    threads = []
+
+    class Noting(Counting):
+        def __call__(self, rows, context):
+            threads.append(threading.current_thread().name)
+            return super().__call__(rows, context)
+
+    async def main():
+        workers = Workers(1)
+        lane = workers.lane(Noting(), Limits())
+        lane.queue.note(1, 1e-6)
+
+        def probe(exchange=None):
+            yield Run(lane, np.zeros((1, 1), np.float32))
+            return Reply(b"")
+
+        driver = Driver(helpers, 30.0)
+        await asyncio.wait_for(driver.run(probe()), 20)
+        await asyncio.wait_for(driver.reply(RawRequest(Call(Endpoint("GET", "/probe", probe)), Fields())), 20)
+        workers.close(10)
+
+    asyncio.run(main())
+    assert [name.startswith("engine") for name in threads] == [True, False]

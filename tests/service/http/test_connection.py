@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 import json
 import socket
 import time
@@ -54,7 +55,7 @@ class Client:
         self.loop = asyncio.get_running_loop()
         self.began = self.loop.time()
         self.loop.time = lambda: self.began
-        config = uvicorn.Config(app, ws="none", log_config=None, access_log=False)
+        config = uvicorn.Config(app, ws="none", log_config=None, access_log=False, timeout_keep_alive=0)
         config.load()
         self.state = ServerState()
         self.protocol = Connection(config, self.state, {STATE: Shared(direct, WAITS)})
@@ -278,6 +279,63 @@ def test_what_comes_behind_a_direct_request_waits_for_its_answer_and_keeps_its_o
     run(verb=held)
 
 
+def test_reading_goes_on_after_an_answer():
+    held = Held()
+
+    @connected
+    async def run(connection):
+        await connection.receive(verb_of(b"one") + verb_of(b"two"))
+        assert not connection.transport.reading
+        for text in (b"one", b"two"):
+            held.release()
+            assert connection.transport.written.endswith(text)
+            assert connection.transport.reading
+        assert not connection.state.tasks, "the one behind is a direct request too"
+
+    run(verb=held)
+
+
+def test_a_body_that_the_application_does_not_read_is_not_slow():
+    @connected
+    async def run(connection):
+        await connection.receive(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(100_000))
+        assert not connection.transport.reading
+        assert not connection.after(60.1)
+        connection.transport.resume_reading()
+        assert connection.after(60.1)
+
+    run(hangs)
+
+
+def test_a_lost_connection_leaves_no_timer_behind():
+    @connected
+    async def run(connection):
+        timers, call_later = [], connection.loop.call_later
+        connection.loop.call_later = lambda *given: timers.append(call_later(*given)) or timers[-1]
+        connection.protocol.data_received(GET)
+        while not timers:
+            await asyncio.sleep(0)
+        connection.protocol.connection_lost(ConnectionResetError())
+        assert [timer.cancelled() for timer in timers] == [True]
+
+    run()
+
+
+def test_an_answered_request_is_in_no_circle():
+    @connected
+    async def run(connection):
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await connection.receive(verb_of(b"abcdef"))
+            assert not [found for found in gc.get_objects() if isinstance(found, DirectRequest)]
+        finally:
+            gc.enable()
+
+    run(verb=echo)
+
+
 def test_after_a_long_piece_of_a_body_the_others_have_their_turn():
     @connected
     async def run(connection):
@@ -368,7 +426,8 @@ def test_whom_the_client_leaves_is_told():
     async def application(connection):
         await connection.receive(GET + GET)  # the second waits for the first
         connection.protocol.connection_lost(None)
-        await asyncio.gather(*connection.state.tasks)
+        for _ in range(20):
+            await asyncio.sleep(0)
         assert gone == ["/"]
 
     direct(verb=held)
