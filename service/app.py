@@ -75,7 +75,11 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     count = AnswerCounter(metrics)
     shared = Shared(
         direct=Direct(driver, RequestHeads(table, settings.max_body_bytes)),
-        waits=Waits(settings.header_seconds, settings.body_seconds, settings.keep_alive_seconds),
+        waits=Waits(
+            header_seconds=settings.header_seconds,
+            body_seconds=settings.body_seconds,
+            keep_alive_seconds=settings.keep_alive_seconds,
+        ),
         count=count,
     )
 

@@ -38,8 +38,8 @@ class Door:
         self._driver = driver
         self._max_body_bytes = max_body_bytes
 
-    def mounted(self, endpoint: Endpoint, route: str) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint of the table as one of FastAPI.
+    def handler(self, endpoint: Endpoint, route: str) -> Callable[[Request], Awaitable[Response]]:
+        """The function with which FastAPI answers an endpoint of the table.
 
         Args:
             endpoint: of the table.

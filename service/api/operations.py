@@ -58,12 +58,12 @@ class Operations:
 
     def models(self) -> Reply:
         """GET /models."""
-        listed = [self._described(entry, whole=False) for entry in self._registry.entries()]
+        listed = [self._describe(entry, whole=False) for entry in self._registry.entries()]
         return _json({"default": self._registry.default, "models": listed})
 
     def model(self, name: str, version: str | None = None) -> Reply:
         """GET /models/{name} and /models/{name}/versions/{version}."""
-        return _json(self._described(self._registry.entry(name, path_version(version)), whole=True))
+        return _json(self._describe(self._registry.entry(name, path_version(version)), whole=True))
 
     def live(self) -> Reply:
         """GET /health/live: that this answers is the answer."""
@@ -136,7 +136,7 @@ class Operations:
 
         return exposition(self._metrics.tallies, accept)
 
-    def _described(self, entry: Entry, *, whole: bool) -> dict[str, Any]:
+    def _describe(self, entry: Entry, *, whole: bool) -> dict[str, Any]:
         error, manifest = entry.error, entry.manifest
         described: dict[str, Any] = {
             "name": entry.name,

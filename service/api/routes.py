@@ -12,7 +12,7 @@ from service.api.codecs import wire
 from service.api.door import Door, respond
 from service.api.endpoints import PREFIXES, Endpoint
 from service.api.native import fields, latent_schemas, schemas
-from service.api.openapi import described, path_parameters, query_parameters
+from service.api.openapi import describe_route, path_parameters, query_parameters
 from service.api.operations import Operations
 
 __all__ = ["SCHEMAS", "add_routes"]
@@ -58,13 +58,13 @@ def add_routes(app: FastAPI, table: Iterable[Endpoint], operations: Operations, 
             path = prefix + endpoint.path
             app.add_api_route(
                 path,
-                door.mounted(endpoint, path),
+                door.handler(endpoint, path),
                 methods=[endpoint.method],
                 summary=endpoint.summary,
                 description=endpoint.request.__doc__,
                 tags=[tag],
                 operation_id=_operation_id(endpoint.method, path),
-                openapi_extra=described(
+                openapi_extra=describe_route(
                     endpoint.response,
                     body=endpoint.request if endpoint.main else None,
                     parameters=path_parameters(prefix) + query_parameters(endpoint.request, prefix, endpoint.main),
@@ -111,7 +111,7 @@ def _add_operations(app: FastAPI, operations: Operations) -> None:
             summary=summary,
             tags=[tag],
             operation_id=_operation_id("GET", path),
-            openapi_extra=described(answer, parameters=path_parameters(path)),
+            openapi_extra=describe_route(answer, parameters=path_parameters(path)),
             response_class=Response,
             responses={200: {"description": "as asked"}},
         )
