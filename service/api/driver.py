@@ -168,6 +168,7 @@ class _Group:
     def settle(self, result: Replies | Exception) -> None:
         """Give each member its reply."""
         members, self._members = self._members, []
+        self.task = None  # else the two would be in a circle that only a collection ends
         replies: Replies = [problem_reply(result)] * len(members) if isinstance(result, Exception) else result
         for member, reply in zip(members, replies, strict=True):
             member.group = None
@@ -179,6 +180,7 @@ class _Group:
         self._left -= 1
         if self._left == 0 and self.task is not None:
             self.task.abandon()
+            self.task = None
 
 
 class GroupMember:
@@ -275,22 +277,17 @@ class Driver:
         future: asyncio.Future[Reply] = self._running_loop().create_future()
         return _abandoned_with(future, self.answer(request, partial(_settle, future), since))
 
-    def run(self, plan: Plan[T], *, deadline: float = math.inf, size: int = 0) -> asyncio.Future[T]:
+    def run(self, plan: Plan[T]) -> asyncio.Future[T]:
         """Drive a plan to its end, with its runs on the engine's threads. Cancelling the future abandons it.
 
         A canary is to find out whether the engine comes back, and may not hold up the loop where it does not.
 
-        Args:
-            plan: the generator.
-            deadline: on `time.monotonic`, in seconds.
-            size: of what its first step works on, in bytes; a helper takes a large one.
-
         Returns:
-            What the plan returns or raises; `QueueFull` where the helpers have too much to do.
+            What the plan returns or raises.
         """
         future: asyncio.Future[T] = self._running_loop().create_future()
-        task = PlanTask(self, plan, partial(_settle, future), deadline, threads_only=True)
-        self._start(task, size)
+        task = PlanTask(self, plan, partial(_settle, future), math.inf, threads_only=True)
+        self._start(task, 0)
         return _abandoned_with(future, task)
 
     def single(self, request: RawRequest, until: float, answer: Callable[[Reply], None]) -> PlanTask[Reply] | None:
@@ -409,10 +406,12 @@ class Driver:
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        for (call, fields), members in waiting.items():
-            for start in range(0, len(members), _GROUP_SIZE):
-                self._ask_together(call, fields, members[start : start + _GROUP_SIZE])
-        self._flushing = False
+        try:
+            for (call, fields), members in waiting.items():
+                for start in range(0, len(members), _GROUP_SIZE):
+                    self._ask_together(call, fields, members[start : start + _GROUP_SIZE])
+        finally:
+            self._flushing = False  # not sooner: what they wish for is brought below
         runs, self._runs = self._runs, {}
         for lane, wished in runs.items():
             live = [(run, task) for run, task in wished if not task.abandoned]

@@ -149,10 +149,18 @@ def test_a_deadline_counts_from_the_head(helpers):
     ("rows", "size", "expected"), [(1, 0, [0, 0]), (1, LARGE_BODY + 1, [1, 0]), (LARGE_RUN + 1, 0, [0, 1])]
 )
 def test_only_large_steps_leave_the_loop(rows, size, expected):
-    async def main(helpers):
-        return await Driver(helpers, 30.0).run(plan(Lane(OUTPUTS), rows), size=size)
+    found = []
 
-    outputs, threads = with_helpers(main)
+    def verb(exchange):
+        found.append((yield from plan(Lane(OUTPUTS), rows)))
+        return Reply(b"")
+
+    async def main(helpers):
+        call = Call(Endpoint("POST", "/verb", verb))
+        return await Driver(helpers, 30.0).reply(RawRequest(call, Fields(), b"", bytes(size)))
+
+    with_helpers(main)
+    ((outputs, threads),) = found
     assert outputs is OUTPUTS
     assert [int(name.startswith("helper")) for name in threads] == expected
 

@@ -19,7 +19,7 @@ import uvicorn
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.server import ServerState
 
-from service.api.driver import Call, Driver, Fields, RawRequest
+from service.api.driver import Call, Driver, Fields, GroupMember, PlanTask, RawRequest
 from service.api.endpoints import Endpoint
 from service.api.helpers import Helpers
 from service.exchange import Reply
@@ -76,10 +76,10 @@ class Client:
 def connected(test):
     """Run a test on a connection; the loop's clock stands still."""
 
-    def run(app=reads, verb=None):
+    def run(app=reads, verb=None, group_verb=None):
         async def main():
             helpers = Helpers(1)
-            table = [Endpoint("POST", "/verb", verb)]
+            table = [Endpoint("POST", "/verb", verb, group_verb)]
             connection = Client(app, Direct(Driver(helpers, 30.0), RequestHeads(table, 1 << 22)))
             try:
                 await test(connection)
@@ -329,11 +329,18 @@ def test_an_answered_request_is_in_no_circle():
         try:
             for _ in range(5):
                 await connection.receive(verb_of(b"abcdef"))
-            assert not [found for found in gc.get_objects() if isinstance(found, DirectRequest)]
+            kinds = (DirectRequest, PlanTask, GroupMember)
+            assert not [found for found in gc.get_objects() if isinstance(found, kinds)]
+            assert connection.transport.written.count(b"200 OK") == 5
         finally:
             gc.enable()
 
+    def many(common, texts):
+        yield from ()
+        return [Reply(text) for text in texts]
+
     run(verb=echo)
+    run(verb=echo, group_verb=many)
 
 
 def test_after_a_long_piece_of_a_body_the_others_have_their_turn():
