@@ -13,12 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service.api import openapi
-from service.api.counting import CountReplies, CountRequests
+from service.api.counting import AnswerCounter, CountedApplication
 from service.api.door import Door, respond
+from service.api.driver import Driver
+from service.api.endpoints import endpoints
+from service.api.grouping import GroupVerbs
 from service.api.helpers import Helpers
 from service.api.native.verbs import Verbs
 from service.api.operations import Operations
-from service.api.problems import problem, told
+from service.api.problems import problem, problem_reply
 from service.api.routes import SCHEMAS, add_routes
 from service.bundle.store import Repository
 from service.engine.batching.queues import Limits
@@ -29,11 +32,9 @@ from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.devices import CudaOptions, OrtGpu
 from service.engine.runtime.graph import Device
 from service.errors import MethodNotAllowed, PushforwardError, RequestError, RouteNotFound
-from service.exchange import Reply
 from service.guard import Waits
-from service.http.grouping import PlainVerbs
-from service.http.heads import Heads
-from service.http.hot_calls import FastDoor
+from service.http.connection import STATE, Direct, Shared
+from service.http.heads import RequestHeads
 from service.settings import Settings
 
 __all__ = ["create_app"]
@@ -63,12 +64,22 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     repository = Repository(settings.repository)
     registry = Registry(repository, settings.default_flow, workers, limits, metrics, _device(settings))
     helpers = Helpers(workers.threads, send=workers.submit_task if workers.threads > 1 else None)
-    operations = Operations(registry, helpers, settings.probe_seconds, metrics)
-    verbs = Verbs(registry, settings.max_work, settings.max_stream_work)
-    door = Door(helpers, settings.max_body_bytes, settings.timeout_seconds)
-    heads = Heads(verbs.hot(), PlainVerbs(registry, settings.max_work).hot())
-    fast_door = FastDoor(heads, helpers, settings.max_body_bytes, settings.timeout_seconds)
-    waits = Waits(settings.header_seconds, settings.body_seconds, settings.keep_alive_seconds)
+    driver = Driver(helpers, settings.timeout_seconds)
+    operations = Operations(registry, driver, settings.probe_seconds, metrics)
+    table = endpoints(
+        Verbs(registry, settings.max_work, settings.max_stream_work),
+        GroupVerbs(registry, settings.max_work),
+    )
+    count = AnswerCounter(metrics)
+    shared = Shared(
+        direct=Direct(driver, RequestHeads(table, settings.max_body_bytes)),
+        waits=Waits(
+            header_seconds=settings.header_seconds,
+            body_seconds=settings.body_seconds,
+            keep_alive_seconds=settings.keep_alive_seconds,
+        ),
+        count=count,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -78,7 +89,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
         if loading.done():
             loading.result()  # a repository that cannot be read at all ends the start
         try:
-            yield {"fast_door": fast_door, "waits": waits, "count": CountReplies(metrics)}
+            yield {STATE: shared}
         finally:
             expiring.cancel()
             operations.draining = True
@@ -93,11 +104,11 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     app.state.operations = operations
     app.state.registry = registry
     app.state.metrics = metrics
-    add_routes(app, verbs, operations, door)
-    app.add_middleware(CountRequests, metrics=metrics)
-    app.add_exception_handler(PushforwardError, _told)
-    app.add_exception_handler(HTTPException, _told_by_the_framework)
-    app.add_exception_handler(Exception, _untold)
+    add_routes(app, table, operations, Door(driver, settings.max_body_bytes))
+    app.add_middleware(CountedApplication, count=count)
+    app.add_exception_handler(PushforwardError, _project_error)
+    app.add_exception_handler(HTTPException, _framework_error)
+    app.add_exception_handler(Exception, _unforeseen_error)
     openapi.install(app, SCHEMAS)
     return app
 
@@ -118,37 +129,29 @@ async def _expire(workers: Workers) -> None:
         workers.expire()
 
 
-async def _told(request: Request, error: Exception) -> Response:
-    """An error of the project's own."""
-    return _counted(request, told(error))
+async def _project_error(_: Request, error: Exception) -> Response:
+    """The answer to an error of the project's own."""
+    return respond(problem_reply(error))
 
 
-async def _told_by_the_framework(request: Request, error: Exception) -> Response:
-    """No such route, or no such method there, in the same form as every other error."""
+async def _framework_error(request: Request, error: Exception) -> Response:
+    """The answer to no such route, or no such method there, in the same form as every other error."""
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == 405:
         methods = _methods(request)
-        refused = await _told(
-            request, MethodNotAllowed(f"{request.method} is not possible here; {' and '.join(methods)} would be")
-        )
+        detail = f"{request.method} is not possible here; {' and '.join(methods)} would be"
+        refused = respond(problem_reply(MethodNotAllowed(detail)))
         refused.headers["Allow"] = ", ".join(methods)
         return refused
     if error.status_code == 404:
-        return await _told(request, RouteNotFound("there is no such route; GET /docs lists them"))
-    return await _told(request, RequestError(str(error.detail)))
+        return respond(problem_reply(RouteNotFound("there is no such route; GET /docs lists them")))
+    return respond(problem_reply(RequestError(str(error.detail))))
 
 
-async def _untold(request: Request, _: Exception) -> Response:
-    """A fault of the server's own. The exception goes on to the log; nothing of it goes to the client."""
-    reply = problem(PushforwardError("the server failed on this request; the failure has been logged"))
-    return _counted(request, reply)
-
-
-def _counted(request: Request, reply: Reply) -> Response:
-    if reply.code is not None:
-        request.app.state.metrics.count_rejection(reply.code)
-    return respond(reply)
+async def _unforeseen_error(_: Request, error: Exception) -> Response:  # noqa: ARG001  it goes on to the log
+    """The answer to a fault of the server's own, of which nothing goes to the client."""
+    return respond(problem(PushforwardError("the server failed on this request; the failure has been logged")))
 
 
 def _methods(request: Request) -> list[str]:

@@ -1,6 +1,6 @@
-"""What a verb sees of HTTP: an exchange comes in, a reply goes out, both plain data.
+"""The exchange: what a verb sees of HTTP. An exchange comes in, a reply goes out, both plain data.
 
-Any door that can fill an `Exchange` may drive a verb: a FastAPI route, the fast door in the HTTP protocol, a test.
+A verb knows no door: the driver fills an `Exchange` for a route of FastAPI and for a connection alike, as a test may.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Reply(NamedTuple):
         media_type: of the body.
         headers: further ones.
         rest: of an answer that streams: each gives the bytes that come next.
-        code: of an error, for whoever counts them; None for an answer that was asked for.
+        code: of an error, for the count of answers; None for an answer that was asked for.
     """
 
     body: bytes

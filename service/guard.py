@@ -1,4 +1,4 @@
-"""What is refused before any work: a body over its cap, a request over the work budget or without a fit deadline."""
+"""The limits that are held before any work: a cap on bodies, a budget of work, deadlines, waits of a connection."""
 
 from __future__ import annotations
 
@@ -31,39 +31,39 @@ class Waits:
     keep_alive_seconds: float = 75.0
 
 
-def deadline(told: str | None, usual_seconds: float, now: float) -> float:
-    """When an answer comes too late.
+def deadline(field: str | None, usual_seconds: float, now: float) -> float:
+    """The time after which an answer comes too late, in seconds.
 
     Args:
-        told: the header `TIMEOUT_HEADER`, if there is one.
+        field: `TIMEOUT_HEADER` of the request, if there is one.
         usual_seconds: for requests without.
         now: in seconds.
 
     Raises:
         InvalidArgument: it is not a whole number of milliseconds from 1 to an hour.
     """
-    if told is None:
+    if field is None:
         return now + usual_seconds
-    text = told.strip()
+    text = field.strip()
     if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 7 and 1 <= int(text) <= _LONGEST_MILLISECONDS):
         reason = f"expected a whole number of milliseconds from 1 to {_LONGEST_MILLISECONDS}, and found {text[:32]!r}"
         raise InvalidArgument(f"{TIMEOUT_HEADER}: {reason}", (Reason(("header", TIMEOUT_HEADER), reason),))
     return now + int(text) / 1000
 
 
-def check_length(told: str | None, cap: int) -> None:
+def check_length(field: str | None, cap: int) -> None:
     """Hold Content-Length against the cap on a body.
 
     Raises:
         BodyTooLarge: it is over.
         MalformedBody: it is no number.
     """
-    if told is None:
+    if field is None:
         return
-    if not (told.isascii() and told.isdigit()):
+    if not (field.isascii() and field.isdigit()):
         raise MalformedBody("Content-Length is not a number")
-    if len(told) > 18 or int(told) > cap:
-        raise BodyTooLarge(f"the body has {told[:32]} bytes; the cap is {cap}")
+    if len(field) > 18 or int(field) > cap:
+        raise BodyTooLarge(f"the body has {field[:32]} bytes; the cap is {cap}")
 
 
 async def read_body(headers: Mapping[str, str], stream: AsyncIterator[bytes], cap: int) -> bytes:

@@ -1,7 +1,7 @@
-"""Verbs as plans: a generator that asks for runs of a flow and returns its answer, whoever drives it.
+"""The plan of a verb: a generator that asks for runs of a flow and returns its answer, whoever drives it.
 
-A plan knows no event loop and no thread. An ASGI route, the command line and a test drive the very same generator:
-each `Run` that it yields is answered by `Outputs`, or by an error thrown into it.
+A plan knows no event loop and no thread. The driver of the server, the command line and a test drive the very same
+generator: each `Run` that it yields is answered by `Outputs`, or by an error thrown into it.
 """
 
 from __future__ import annotations

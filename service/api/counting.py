@@ -1,4 +1,4 @@
-"""Counts requests by route, method and status: those that the application answers, and those of the protocol.
+"""The count of answers by route, method, status and error code.
 
 What meets no route is counted under one name, whatever path it asked for: a stranger
 must not be able to make series.
@@ -11,18 +11,21 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.engine.metrics.metrics import Metrics
-from service.exchange import Reply
+from service.errors import PushforwardError
 
-__all__ = ["OTHER", "CountReplies", "CountRequests"]
+__all__ = ["ERROR_CODE", "OTHER", "AnswerCounter", "CountedApplication"]
 
 OTHER: Final = "other"
 """The route of what met none of the API's: an unknown path, the documentation. Also a method that is none of HTTP's."""
 
+ERROR_CODE: Final = "pushforward.error_code"
+"""The entry of an ASGI scope in which a response puts the code of the error that it tells."""
+
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class CountReplies:
-    """Counts what is answered in the protocol itself.
+class AnswerCounter:
+    """Counts each answer of a server once.
 
     Args:
         metrics: where; for the thread of the event loop alone.
@@ -31,24 +34,31 @@ class CountReplies:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def __call__(self, method: str, route: str, reply: Reply) -> None:
-        """Count an answer to a request of this method and route."""
-        self._metrics.count_request(method, route, reply.status)
-        if reply.code is not None:
-            self._metrics.count_rejection(reply.code)
+    def __call__(self, method: str, route: str, status: int, code: str | None) -> None:
+        """Count an answer.
+
+        Args:
+            method: of the request.
+            route: the template of its path, or `OTHER`.
+            status: of the answer.
+            code: of the error that it tells; None for what was asked for.
+        """
+        self._metrics.count_request(method if method in _METHODS else OTHER, route, status)
+        if code is not None:
+            self._metrics.count_rejection(code)
 
 
-class CountRequests:
-    """A middleware of plain ASGI.
+class CountedApplication:
+    """A middleware of plain ASGI that has the answers of an application counted.
 
     Args:
         app: what answers.
-        metrics: where the answers are counted.
+        count: counts.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, count: AnswerCounter) -> None:
         self._app = app
-        self._metrics = metrics
+        self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and count as soon as the status is known."""
@@ -57,21 +67,20 @@ class CountRequests:
             return
         counted = False
 
+        def count(status: int, code: str | None) -> None:
+            route = getattr(scope.get("route"), "path", OTHER)  # its template: as many as there are routes
+            self._count(scope["method"], route, status, code)
+
         async def counting(message: Message) -> None:
             nonlocal counted
             if message["type"] == "http.response.start" and not counted:
                 counted = True
-                self._count(scope, message["status"])
+                count(message["status"], scope.get(ERROR_CODE))
             await send(message)
 
         try:
             await self._app(scope, receive, counting)
         except Exception:
             if not counted:  # it is answered outside of this, by the handler of what was not foreseen
-                self._count(scope, 500)
+                count(500, PushforwardError.code)
             raise
-
-    def _count(self, scope: Scope, status: int) -> None:
-        method = scope["method"]
-        route = getattr(scope.get("route"), "path", OTHER)  # its template: as many as there are routes
-        self._metrics.count_request(method if method in _METHODS else OTHER, route, status)

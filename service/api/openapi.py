@@ -15,7 +15,7 @@ from service.api.codecs.query import LISTS
 from service.api.native.fields import VerbRequest
 from service.api.native.schemas import ProblemDocument
 
-__all__ = ["described", "install", "path_parameters", "query_parameters"]
+__all__ = ["describe_route", "install", "path_parameters", "query_parameters"]
 
 _EXAMPLES: Final[dict[str, Any]] = {"name": "two-moons", "version": 1, "n": 3, "seed": 7}
 
@@ -25,7 +25,7 @@ _TEXTS: Final = {"text/csv": ("{}\n", ","), "application/x-ndjson": ("[{}]\n", "
 """Media types whose bodies are texts: how a line is written, and what stands between its numbers."""
 
 
-def described(
+def describe_route(
     answer: type[BaseModel] | str,
     body: type[BaseModel] | None = None,
     parameters: Iterable[dict[str, Any]] = (),

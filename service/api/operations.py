@@ -1,4 +1,4 @@
-"""What is served, whether the process lives, and whether it should be sent requests."""
+"""The calls about the server itself: its flows, whether it lives, whether it is ready, and what it has counted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from service.api.door import drive
-from service.api.helpers import Helpers
+from service.api.driver import Driver
 from service.api.native.backend import path_version
 from service.bundle.calibration import thin
 from service.engine.canary import probe
@@ -44,14 +43,14 @@ class Operations:
 
     Args:
         registry: what is served.
-        helpers: threads for what would hold up the event loop.
+        driver: runs the canaries.
         probe_seconds: a canary row that takes longer counts as failed.
         metrics: what is counted.
     """
 
-    def __init__(self, registry: Registry, helpers: Helpers, probe_seconds: float, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, driver: Driver, probe_seconds: float, metrics: Metrics) -> None:
         self._registry = registry
-        self._helpers = helpers
+        self._driver = driver
         self._probe_seconds = probe_seconds
         self._metrics = metrics
         self._probing: asyncio.Task[list[Reason]] | None = None
@@ -59,12 +58,12 @@ class Operations:
 
     def models(self) -> Reply:
         """GET /models."""
-        listed = [self._described(entry, whole=False) for entry in self._registry.entries()]
+        listed = [self._describe(entry, whole=False) for entry in self._registry.entries()]
         return _json({"default": self._registry.default, "models": listed})
 
     def model(self, name: str, version: str | None = None) -> Reply:
         """GET /models/{name} and /models/{name}/versions/{version}."""
-        return _json(self._described(self._registry.entry(name, path_version(version)), whole=True))
+        return _json(self._describe(self._registry.entry(name, path_version(version)), whole=True))
 
     def live(self) -> Reply:
         """GET /health/live: that this answers is the answer."""
@@ -114,7 +113,7 @@ class Operations:
     async def _canary(self, flow: ServedFlow) -> str | None:
         """Why a flow's canary row did not come back as it should; None where it did."""
         try:
-            await asyncio.wait_for(drive(probe(flow), self._helpers), self._probe_seconds)
+            await asyncio.wait_for(self._driver.run(probe(flow)), self._probe_seconds)
         except TimeoutError:
             return f"no answer within {self._probe_seconds:g} seconds"
         except PushforwardError as error:
@@ -137,7 +136,7 @@ class Operations:
 
         return exposition(self._metrics.counters, accept)
 
-    def _described(self, entry: Entry, *, whole: bool) -> dict[str, Any]:
+    def _describe(self, entry: Entry, *, whole: bool) -> dict[str, Any]:
         error, manifest = entry.error, entry.manifest
         described: dict[str, Any] = {
             "name": entry.name,

@@ -11,7 +11,7 @@ import orjson
 from service.errors import PushforwardError, QueueFull, Reason, RequestError, ServerError
 from service.exchange import Reply
 
-__all__ = ["MEDIA_TYPE", "PROBLEMS", "Problem", "problem", "problem_type", "told"]
+__all__ = ["MEDIA_TYPE", "PROBLEMS", "Problem", "problem", "problem_reply", "problem_type"]
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
 """Code -> status and title, for every error that HTTP can meet. The only place where a status is chosen."""
 
 
-def told(error: Exception) -> Reply:
+def problem_reply(error: Exception) -> Reply:
     """The answer to a call that raised; what the caller cannot mend is logged.
 
     Args:

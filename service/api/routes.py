@@ -1,9 +1,8 @@
-"""Which path leads to which verb, and what OpenAPI says of it."""
+"""The routes of the application: those of the table of verbs, and those about the server itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -11,9 +10,9 @@ from pydantic import BaseModel
 
 from service.api.codecs import wire
 from service.api.door import Door, respond
+from service.api.endpoints import PREFIXES, Endpoint
 from service.api.native import fields, schemas
-from service.api.native.verbs import Verb, Verbs
-from service.api.openapi import described, path_parameters, query_parameters
+from service.api.openapi import describe_route, path_parameters, query_parameters
 from service.api.operations import Operations
 
 __all__ = ["SCHEMAS", "add_routes"]
@@ -44,91 +43,33 @@ SCHEMAS: Final[tuple[type[BaseModel], ...]] = (
 )
 """Every model that OpenAPI refers to."""
 
-_PREFIXES: Final = ("", "/models/{name}", "/models/{name}/versions/{version}")
 
+def add_routes(app: FastAPI, table: Iterable[Endpoint], operations: Operations, door: Door) -> None:
+    """Add every route of the native API to `app`.
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One native call, under each of the three prefixes."""
-
-    method: str
-    path: str
-    verb: Verb
-    summary: str
-    answer: type[BaseModel]
-    asked: type[fields.VerbRequest]
-    main: str
-
-
-def add_routes(app: FastAPI, verbs: Verbs, operations: Operations, door: Door) -> None:
-    """Add every route of the native API to `app`."""
-    calls = (
-        _Call(
-            "POST",
-            "/logprob",
-            verbs.log_prob,
-            "Log-densities of rows",
-            schemas.LogProbResponse,
-            schemas.LogProbRequest,
-            "x",
-        ),
-        _Call("GET", "/sample", verbs.sample_by_query, "Draw rows", schemas.SampleResponse, schemas.SampleRequest, ""),
-        _Call("POST", "/sample", verbs.sample, "Draw rows", schemas.SampleResponse, schemas.SampleRequest, "context"),
-        _Call(
-            "POST",
-            "/interpolate",
-            verbs.interpolate,
-            "Walk through latent space",
-            schemas.InterpolateResponse,
-            schemas.InterpolateRequest,
-            "points",
-        ),
-        _Call("POST", "/encode", verbs.encode, "Data to latents", schemas.EncodeResponse, schemas.EncodeRequest, "x"),
-        _Call("POST", "/decode", verbs.decode, "Latents to data", schemas.DecodeResponse, schemas.DecodeRequest, "z"),
-        _Call(
-            "POST",
-            "/trace",
-            verbs.trace,
-            "The event after each step of the chain",
-            schemas.TraceResponse,
-            schemas.TraceRequest,
-            "x",
-        ),
-        _Call(
-            "POST",
-            "/edit",
-            verbs.edit,
-            "Move rows along a direction of latent space",
-            schemas.EditResponse,
-            schemas.EditRequest,
-            "x",
-        ),
-        _Call(
-            "POST",
-            "/weights",
-            verbs.weights,
-            "Importance weights of rows for a target",
-            schemas.WeightsResponse,
-            schemas.WeightsRequest,
-            "x",
-        ),
-    )
-    for prefix in _PREFIXES:
-        for call in calls:
+    Args:
+        app: the application.
+        table: of the verbs.
+        operations: the calls about the server itself.
+        door: leads from a route to its verb.
+    """
+    for prefix, tag in zip(PREFIXES, ("flows", "flows by name", "flows by version"), strict=True):
+        for endpoint in table:
+            path = prefix + endpoint.path
             app.add_api_route(
-                prefix + call.path,
-                door.mounted(call.verb),
-                methods=[call.method],
-                summary=call.summary,
-                description=call.asked.__doc__,
-                tags=["flows" if not prefix else "flows by name" if "version" not in prefix else "flows by version"],
-                operation_id=_operation_id(call.method, prefix + call.path),
-                openapi_extra=described(
-                    call.answer,
-                    body=call.asked if call.main else None,
-                    parameters=path_parameters(prefix) + query_parameters(call.asked, prefix, call.main),
-                    main=call.main,
-                    drawn=issubclass(call.asked, fields.PictureRequest),
+                path,
+                door.handler(endpoint, path),
+                methods=[endpoint.method],
+                summary=endpoint.summary,
+                description=endpoint.request.__doc__,
+                tags=[tag],
+                operation_id=_operation_id(endpoint.method, path),
+                openapi_extra=describe_route(
+                    endpoint.response,
+                    body=endpoint.request if endpoint.main else None,
+                    parameters=path_parameters(prefix) + query_parameters(endpoint.request, prefix, endpoint.main),
+                    main=endpoint.main,
+                    drawn=issubclass(endpoint.request, fields.PictureRequest),
                 ),
                 response_class=Response,
                 responses={200: {"description": "as asked"}},
@@ -170,7 +111,7 @@ def _add_operations(app: FastAPI, operations: Operations) -> None:
             summary=summary,
             tags=[tag],
             operation_id=_operation_id("GET", path),
-            openapi_extra=described(answer, parameters=path_parameters(path)),
+            openapi_extra=describe_route(answer, parameters=path_parameters(path)),
             response_class=Response,
             responses={200: {"description": "as asked"}},
         )

@@ -1,1 +1,1 @@
-"""Bytes on a socket to exchanges and back: the connection, heads of requests, hot calls."""
+"""Bytes on a socket to requests and back: the connection, and the heads of HTTP messages."""

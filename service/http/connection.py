@@ -1,81 +1,230 @@
-"""uvicorn's HTTP protocol, with bounds on headers and on every wait, and with the fast door before the application.
+"""The connection: one client's bytes, from the parser to the driver or to the application, and the answers back.
 
-uvicorn's httptools parser has no cap on a header: one of 300 MB is gathered whole, in quadratic time, on the event
-loop. Nor does it ever close a connection whose request drips in byte by byte.
+A connection holds uvicorn's protocol and is not one. It parses each request's head itself. A request that it
+understands is a direct one: it goes to the driver, and the connection writes the answer. All others, such as those
+that stream or come in chunks, are handed to uvicorn's protocol, event by event, and that runs the application.
+
+uvicorn's parser has no cap on a header: one of 300 MB is gathered whole, in quadratic time, on the event loop. Nor does
+it ever close a connection whose request drips in byte by byte. The connection has bounds on both.
+
+This module alone knows uvicorn's insides. `UVICORN_NAMES` lists what it uses of them.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 import httptools
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-from service.api.counting import OTHER, CountReplies
+from service.api.counting import OTHER, AnswerCounter
+from service.api.driver import Driver, GroupMember, PlanTask, RawRequest
 from service.api.problems import problem
-from service.errors import HeaderTooLarge, MalformedBody, PushforwardError, SlowRequest
-from service.exchange import Reply
-from service.guard import TIMEOUT_HEADER, Waits, check_length
-from service.http.cycle import HotCycle
-from service.http.heads import Fields, Hot
-from service.http.hot_calls import FastDoor, WrittenHeads
+from service.errors import Draining, HeaderTooLarge, MalformedBody, PushforwardError, SlowRequest
+from service.exchange import Body, Reply
+from service.guard import Waits
+from service.http.heads import KnownHead, RequestHeads, ResponseHeads
 
-__all__ = ["BoundedHttpToolsProtocol", "FastHttpToolsProtocol"]
+__all__ = ["STATE", "UVICORN_NAMES", "Connection", "Direct", "Shared"]
+
+STATE: Final = "connections"
+"""The entry of the lifespan's state that holds what connections share."""
+
+UVICORN_NAMES: Final = {
+    "HttpToolsProtocol": ("cycle", "parser", "timeout_keep_alive_handler"),
+    "RequestResponseCycle": ("disconnected", "message_event", "response_complete", "response_started"),
+    "ServerState": ("connections", "default_headers"),
+}
+"""The names of uvicorn without a promise that this module uses, beside asyncio's and the parser's callbacks."""
+
+_LONG_PIECE: Final = 1 << 16
+"""After so many bytes of a body at once the others have their turn: libuv would read 32 such pieces, up to 8 MB."""
+
+_log = logging.getLogger(__name__)
 
 
-class BoundedHttpToolsProtocol(HttpToolsProtocol):
-    """`HttpToolsProtocol` that answers 431 to a header over the cap, and tells its own errors as problem documents.
+@dataclass(frozen=True)
+class Direct:
+    """What answers direct requests.
 
-    The cap is uvicorn's `h11_max_incomplete_event_size`, so that one setting holds for both of its parsers.
+    Args:
+        driver: runs them.
+        requests: knows their heads.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  passed on as they are
-        super().__init__(*args, **kwargs)
-        self._cap = self.config.h11_max_incomplete_event_size or (1 << 16)
-        self._header_bytes = 0  # of the fields that the parser has given
-        self._unparsed_bytes = 0  # received while it gave neither a whole header nor a whole body
-        self._wholes = 0
+    driver: Driver
+    requests: RequestHeads
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the connections of one server share.
+
+    Args:
+        direct: answers what need not go to the application; None where all of it does.
+        waits: how long a client may keep the server waiting.
+        count: counts the answers that do not come from the application; None where nobody does.
+        responses: the heads of those answers.
+    """
+
+    direct: Direct | None = None
+    waits: Waits = field(default_factory=Waits)
+    count: AnswerCounter | None = None
+    responses: ResponseHeads = field(default_factory=ResponseHeads)
+
+
+class DirectRequest:
+    """A direct request under way.
+
+    Args:
+        request: what its head says.
+        length: of its body, in bytes, where that is still to come.
+        since: when its head had come, on the driver's clock; None where all of it came at once.
+    """
+
+    __slots__ = ("_body", "_length", "ended", "request", "since", "task")
+
+    def __init__(self, request: RawRequest, length: int = 0, since: float | None = None) -> None:
+        self.request = request
+        self.since = since
+        self.task: PlanTask[Reply] | GroupMember | None = None
+        self.ended = False
+        self._body: Body = b""
+        self._length = length
+
+    def take(self, piece: bytes) -> None:
+        """Add a piece of the body. A large one grows in place, so that it lies in memory once.
+
+        To make room for all of it at the start would hold up the loop until as many zeros are written.
+        """
+        if len(piece) == self._length:
+            self._body = piece
+            return
+        if not isinstance(self._body, bytearray):
+            self._body = bytearray()
+        self._body += piece
+
+    @property
+    def missing(self) -> int:
+        """Bytes of the body that are still to come."""
+        return self._length - len(self._body)
+
+    def whole(self) -> RawRequest:
+        """The request with its body."""
+        return self.request._replace(body=self._body)
+
+    def end(self) -> None:
+        """Let go of what may be large, or holds the request in a circle that only a collection ends."""
+        self.ended = True
+        self.task = None
+        self._body = b""
+
+
+class _ApplicationProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which is given a parser's events."""
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Do nothing: `Connection.sweep` closes idle connections, also those whose last request was a direct one."""
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection, as uvicorn's server makes it.
+
+    Args:
+        config: of uvicorn. Its `h11_max_incomplete_event_size` is the cap on a header. Where it has an access log, all
+            requests go to the application, which writes it.
+        server_state: of uvicorn.
+        app_state: of the application's lifespan; `STATE` in it is what connections share.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        shared: Shared = app_state.get(STATE) or Shared()
+        self._application = _ApplicationProtocol(config, server_state, app_state, _loop)
+        self._loop = _loop or asyncio.get_running_loop()
+        self._server = server_state
+        self._shared = shared
+        self._direct = None if config.access_log else shared.direct
+        self._waits = shared.waits
+        self._cap = config.h11_max_incomplete_event_size or (1 << 16)
+        self._transport: asyncio.Transport
+        self._keep_alive = True
+        self._request: DirectRequest | None = None  # the direct request under way
+        self._behind = b""  # what came behind it
+        self._cycles: deque[RequestResponseCycle] = deque()  # the application's requests under way
+        self._since = self._loop.time()  # the connection, the header, the body or the idle time began
+        self._unread_since: float | None = None  # the client does not take its answer
         self._in_message = False
         self._in_body = False
-        self._answering: RequestResponseCycle | None = None
-        self._replies: CountReplies | None = self.app_state.get("count")
-        self._waits: Waits = self.app_state.get("waits") or Waits()
-        self._since = self.loop.time()  # the connection, the header, the body or the idle time began
-        self._unread_since: float | None = None
+        self._wholes = 0
+        self._header_bytes = 0  # of the fields that the parser has given
+        self._unparsed_bytes = 0  # received while it gave neither a whole header nor a whole body
+        self._head: bytes | None = None  # the parser is being fed just this head
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._renew_parser()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+    # asyncio's callbacks
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the cycle that is being answered; uvicorn tells only the newest, which may wait behind it."""
-        if self._answering is not None:
-            self._answering.disconnected = True
-            self._answering.message_event.set()
-        super().connection_lost(exc)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Keep the transport. The server knows this connection, and not the protocol within."""
+        self._transport = transport
+        self._application.connection_made(transport)
+        self._server.connections.discard(self._application)
+        self._server.connections.add(self)  # type: ignore[arg-type]  # it has what a server asks for
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  whatever was the cause
+        """Drop what has not run yet, and tell the application of every request under way.
+
+        uvicorn tells the newest alone, which may wait behind the one that is being answered.
+        """
+        self._server.connections.discard(self)
+        request, self._request = self._request, None
+        if request is not None:
+            if request.task is not None:
+                request.task.abandon()
+            request.end()
+        for cycle in self._cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._application.connection_lost(None)  # with an error it would leave its timer behind
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; a header that grows without end is cut off before it is whole."""
-        wholes = self._wholes
-        super().data_received(data)
-        if self._in_body or self._wholes != wholes:
-            self._unparsed_bytes = 0
-        else:
-            self._unparsed_bytes += len(data)
-        if self._unparsed_bytes > self._cap and not self.transport.is_closing():
-            self._refuse(self._too_large())
+        """Take bytes: of a head, of a body, or of what comes behind a direct request that has no answer yet."""
+        while data and not self._transport.is_closing():
+            request = self._request
+            if request is None:
+                data = self._read(data)
+            elif request.missing:
+                data = self._read_body(request, data)
+            else:
+                self._behind += data
+                self._transport.pause_reading()
+                return
 
     def pause_writing(self) -> None:
         """Remember since when the client does not read."""
-        super().pause_writing()
-        self._unread_since = self.loop.time()
+        self._application.pause_writing()
+        self._unread_since = self._loop.time()
 
     def resume_writing(self) -> None:
         """It reads again."""
-        super().resume_writing()
+        self._application.resume_writing()
         self._unread_since = None
+
+    # The server's calls
 
     def sweep(self, now: float) -> None:
         """End the connection where the client has kept the server waiting for too long.
@@ -86,81 +235,186 @@ class BoundedHttpToolsProtocol(HttpToolsProtocol):
         Args:
             now: on the event loop's clock.
         """
-        if self.transport.is_closing():
+        if self._transport.is_closing():
             return
         waited = now - self._since
         if self._unread_since is not None and now - self._unread_since > self._waits.body_seconds:
-            self.transport.abort()
+            self._transport.abort()
         elif self._in_message:
             what, limit = (
                 ("body", self._waits.body_seconds) if self._in_body else ("header", self._waits.header_seconds)
             )
-            if waited > limit and self._in_body and getattr(self.cycle, "response_started", False):
-                self.transport.close()  # it has its answer, and sends a body that nobody reads
-            elif waited > limit and not self.flow.read_paused:
+            if waited > limit and self._in_body and getattr(self._application.cycle, "response_started", False):
+                self._transport.close()  # it has its answer, and sends a body that nobody reads
+            elif waited > limit and self._transport.is_reading():
                 self._refuse(SlowRequest(f"the request's {what} did not come in whole within {limit:g} seconds"))
-        elif self._idle and waited > self._waits.keep_alive_seconds:
-            self.transport.close()
+        elif not self._idle:
+            self._since = now  # the idle time begins with the answer
+        elif waited > self._waits.keep_alive_seconds:
+            self._transport.close()
+
+    def shutdown(self) -> None:
+        """Answer what is under way, and then close."""
+        self._keep_alive = False
+        if self._request is None:
+            self._application.shutdown()
+
+    def expire(self) -> None:
+        """Answer a direct request that has no answer by the end of the time to drain."""
+        request = self._request
+        if request is None or self._transport.is_closing():
+            return
+        if request.task is not None:
+            request.task.abandon()
+        self._answer(request, problem(Draining("the server has shut down before this request was finished")))
 
     @property
     def _idle(self) -> bool:
         """Whether no request is under way."""
-        return not self._in_message and (self.cycle is None or self.cycle.response_complete)
+        if self._in_message or self._request is not None:
+            return False
+        cycle: RequestResponseCycle | None = self._application.cycle
+        return cycle is None or cycle.response_complete
 
-    def on_response_complete(self) -> None:
-        """Go on with the next request; `sweep` closes the connection where none comes, and no timer is needed."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
+    # Bytes
+
+    def _read(self, data: bytes) -> bytes:
+        """Read from a head on, or go on with a request of the application. Gives back what is not read yet."""
+        direct = self._direct
+        if direct is None or self._unread_since is not None or not self._idle:
+            self._feed(data)
+            return b""
+        recalled = direct.requests.recall(data)
+        if recalled is not None:
+            self._since = self._loop.time()
+            self._request = DirectRequest(recalled)
+            self._start(direct.driver, self._request, recalled)
+            return b""
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            self._feed(data)
+            return b""
+        self._head = data[:end]
+        self._feed(data[: end + 4])
+        self._head = None
+        request = self._request
+        if request is not None:
+            if request.missing:
+                self._renew_parser()  # the one there is waits for the body
+            else:
+                self._start(direct.driver, request, request.whole())
+        return data[end + 4 :]
+
+    def _feed(self, data: bytes) -> None:
+        """Feed the parser; a header that grows without end is cut off before it is whole."""
+        wholes = self._wholes
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            _log.warning("an upgrade that the server does not know was asked for")  # the answer is that of the request
+        except httptools.HttpParserError:
+            _log.warning("an invalid HTTP request was received")
+            too_large = self._header_bytes > self._cap
+            self._refuse(self._too_large() if too_large else MalformedBody("this is not an HTTP request"))
             return
-        if not self._in_message:
-            self._since = self.loop.time()
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+        if self._in_body or self._wholes != wholes:
+            self._unparsed_bytes = 0
+        else:
+            self._unparsed_bytes += len(data)
+        if self._unparsed_bytes > self._cap and not self._transport.is_closing():
+            self._refuse(self._too_large())
+
+    def _read_body(self, request: DirectRequest, data: bytes) -> bytes:
+        """Take a direct request's body, which to the parser is nothing but bytes, and would be copied."""
+        missing = request.missing
+        piece = data[:missing]
+        request.take(piece)
+        if len(data) < missing:
+            if len(piece) >= _LONG_PIECE:
+                self._transport.pause_reading()
+                self._loop.call_soon(self._read_on)
+            return b""
+        self._leave_body()
+        if self._direct is not None:
+            self._start(self._direct.driver, request, request.whole())
+        return data[missing:]
+
+    def _read_on(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _renew_parser(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+        # An answer to the first of several requests that were sent at once may close the connection.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._application.parser = self._parser
+
+    # The parser's callbacks
 
     def on_message_begin(self) -> None:
-        """Start counting."""
-        super().on_message_begin()
+        """Begin a head."""
+        self._url = b""
+        self._headers = []
         self._header_bytes = 0
         self._in_message = True
-        self._since = self.loop.time()
+        self._since = self._loop.time()
 
     def on_url(self, url: bytes) -> None:
-        """Count the request line."""
+        """Take a piece of the request target."""
         self._count(len(url))
-        super().on_url(url)
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a field."""
+        """Take a field."""
         self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """From here on, bytes are of the body."""
-        self._enter_body()
-        super().on_headers_complete()
-
-    def _enter_body(self) -> None:
+        """Choose who answers."""
         self._wholes += 1
         self._in_body = True
-        self._since = self.loop.time()
+        self._since = self._loop.time()
+        head, self._head = self._head, None
+        if head is not None and self._direct is not None:
+            known = self._known(self._direct.requests)
+            if known is not None:
+                self._direct.requests.remember(head, known)
+                self._request = DirectRequest(known.request, known.length, self._direct.driver.clock())
+                return
+        self._hand_over()
+
+    def _known(self, requests: RequestHeads) -> KnownHead | None:
+        parser = self._parser
+        if parser.get_http_version() != "1.1" or parser.should_upgrade():
+            return None
+        return requests.find(parser.get_method(), self._url, self._headers, keep_alive=parser.should_keep_alive())
+
+    def _hand_over(self) -> None:
+        """Hand a request to the application."""
+        application = self._application
+        application.on_message_begin()
+        application.on_url(self._url)
+        for name, value in self._headers:
+            application.on_header(name, value)
+        application.on_headers_complete()
+        while self._cycles and self._cycles[0].response_complete:
+            self._cycles.popleft()
+        self._cycles.append(application.cycle)
+
+    def on_body(self, body: bytes) -> None:
+        """Hand on a piece of a body: a direct request's does not pass the parser."""
+        self._application.on_body(body)
 
     def on_message_complete(self) -> None:
-        """From here on, bytes are of the next header."""
+        """End a message. A direct request that has no body is whole."""
         self._leave_body()
-        super().on_message_complete()
+        if self._request is None:
+            self._application.on_message_complete()
 
     def _leave_body(self) -> None:
         self._wholes += 1
         self._in_message = self._in_body = False
-        self._since = self.loop.time()
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's signature
-        """Tell what the parser could not take; also reached where a callback above raised."""
-        if self._header_bytes > self._cap:
-            self._refuse(self._too_large())
-        else:
-            self._refuse(MalformedBody("this is not an HTTP request"))
+        self._since = self._loop.time()
 
     def _count(self, size: int) -> None:
         self._header_bytes += size
@@ -170,210 +424,34 @@ class BoundedHttpToolsProtocol(HttpToolsProtocol):
     def _too_large(self) -> HeaderTooLarge:
         return HeaderTooLarge(f"the request's header has more than {self._cap} bytes, which is the cap")
 
+    # Answers
+
+    def _start(self, driver: Driver, request: DirectRequest, whole: RawRequest) -> None:
+        task = driver.answer(whole, partial(self._answer, request), request.since)
+        if not request.ended:
+            request.task = task
+
+    def _answer(self, request: DirectRequest, reply: Reply) -> None:
+        """Write the answer to a direct request, and go on with what came behind it."""
+        self._request = None
+        request.end()
+        if self._transport.is_closing():
+            return
+        call, fields = request.request.call, request.request.fields
+        self._write(reply, call.endpoint.method, call.route, keep_alive=fields.keep_alive and self._keep_alive)
+        if self._behind:
+            behind, self._behind = self._behind, b""
+            self._read_on()
+            self.data_received(behind)
+
     def _refuse(self, error: PushforwardError) -> None:
-        reply = problem(error)
-        fields = [
-            *self.server_state.default_headers,
-            (b"content-type", reply.media_type.encode()),
-            (b"content-length", str(len(reply.body)).encode()),
-            (b"connection", b"close"),
-        ]
-        head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
-        self.transport.write(STATUS_LINE[reply.status] + head + b"\r\n" + reply.body)
-        self.transport.close()
-        if self._replies is not None:
-            self._replies(OTHER, OTHER, reply)
+        """Tell what is wrong with a request that has not come in whole, and close."""
+        self._write(problem(error), OTHER, OTHER, keep_alive=False)
 
-
-class FastHttpToolsProtocol(BoundedHttpToolsProtocol):
-    """`BoundedHttpToolsProtocol` that gives hot calls to the fast door, where the application's state holds one.
-
-    Only the plain case goes that way: HTTP/1.1, a body whose length is said, nothing else under way on the
-    connection, and a client that reads its answers. A request that is pipelined behind another goes to the
-    application, so that uvicorn's own queue keeps the order. A head that the parser has seen before is not parsed
-    again.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  passed on as they are
-        super().__init__(*args, **kwargs)
-        self._door: FastDoor | None = None if self.access_log else self.app_state.get("fast_door")
-        self._heads = WrittenHeads() if self._door is None else self._door.written
-        self._hot: HotCycle | None = None
-        self._head: bytes | None = None
-        self._parsed_bytes = 0  # of the hot call's body, those that the parser knows of
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """What a hot call has not run yet is dropped."""
-        cycle: object = self.cycle
-        if isinstance(cycle, HotCycle) and cycle.going is not None and not cycle.response_complete:
-            cycle.going.abandon()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Answer a request whose head is known, and take the body of a hot call; feed the parser with anything else."""
-        if self._hot is not None:
-            self._take(self._hot, data)
-            return
-        if self._door is not None and self._idle and not self.flow.write_paused:
-            hot = self._door.heads.recall(data)
-            if hot is not None:
-                cycle = self.cycle = HotCycle(hot)  # type: ignore[assignment]  # has what uvicorn asks for
-                self._start(self._door, cycle, hot)
-                return
-            end = data.find(b"\r\n\r\n")
-            self._head = data[:end] if end > 0 else None
-        super().data_received(data)
-        self._head = None
-
-    def on_headers_complete(self) -> None:
-        """Choose the door."""
-        cycle = self._hot_cycle()
-        if cycle is None:
-            self._head = None
-            super().on_headers_complete()
-            return
-        self._enter_body()
-        self._parsed_bytes = 0
-        self._hot = cycle
-        self.cycle = cycle  # type: ignore[assignment]  # as above
-
-    def _hot_cycle(self) -> HotCycle | None:
-        door = self._door
-        if door is None or self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete):
-            return None
-        if self.parser.get_http_version() != "1.1" or self.parser.should_upgrade():
-            return None
-        found = door.heads.find(self.parser.get_method(), self.url)
-        if found is None:
-            return None
-        call, query = found
-        said = _fields(self.headers, self.parser.should_keep_alive(), door.max_body_bytes)
-        if said is None or door.heads.may_stream(call, said[0]):
-            return None
-        fields, length = said
-        if self._head is not None:
-            door.heads.remember(self._head, call, fields, length)
-            self._head = None
-        return HotCycle(Hot(call, fields, query), length, door.clock())
-
-    def on_body(self, body: bytes) -> None:
-        """Gather the body of a hot call: what comes with its head."""
-        if self._hot is None:
-            super().on_body(body)
-        else:
-            self._parsed_bytes += len(body)
-            self._gather(self._hot, body)
-
-    def _take(self, cycle: HotCycle, data: bytes) -> None:
-        """Take what comes after a hot call's head. To the parser it is nothing but bytes, which it would copy."""
-        missing = cycle.missing
-        if len(data) < missing:
-            self._gather(cycle, data)
-            return
-        self._gather(cycle, data[:missing])
-        self.parser = httptools.HttpRequestParser(self)  # the one there is still waits for the body
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
-        self.on_message_complete()
-        if len(data) > missing:
-            self.data_received(data[missing:])
-
-    def _gather(self, cycle: HotCycle, piece: bytes) -> None:
-        cycle.take(piece)
-        if len(piece) >= _LONG_PIECE and not self.flow.read_paused:
-            self.flow.pause_reading()
-            self.loop.call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
-
-    def on_message_complete(self) -> None:
-        """Start a hot call, now that it is whole."""
-        cycle, self._hot = self._hot, None
-        if cycle is None or self._door is None:
-            super().on_message_complete()
-            return
-        self._leave_body()
-        self._start(self._door, cycle, cycle.hot._replace(body=cycle.body))
-
-    def _start(self, door: FastDoor, cycle: HotCycle, hot: Hot) -> None:
-        going = door.answer(hot, partial(self._answer, cycle), cycle.since)
-        if not cycle.response_complete:
-            cycle.going = going
-
-    def shutdown(self) -> None:
-        """Give a hot call whose body is not whole yet to the application, which can end it when the time is over."""
-        cycle, self._hot = self._hot, None
-        if cycle is not None:
-            self.cycle = None  # type: ignore[assignment]  # as uvicorn begins
-            super().on_headers_complete()
-            received = cycle.received
-            super().on_body(received[: self._parsed_bytes])
-            self.parser.feed_data(received[self._parsed_bytes :])
-        super().shutdown()
-
-    def _answer(self, cycle: HotCycle, reply: Reply) -> None:
-        if cycle.disconnected or self.transport.is_closing():
-            return
-        keep_alive = cycle.hot.fields.keep_alive and cycle.keep_alive
-        body = reply.body
-        head = self._common_head(reply) if not reply.headers else self._written_head(reply)
-        end = b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n"
-        self.transport.write(b"%b%d%b%b" % (head, len(body), end, body))
-        cycle.end()
-        if self._replies is not None:
-            self._replies(*cycle.hot.call.route, reply)
+    def _write(self, reply: Reply, method: str, route: str, *, keep_alive: bool) -> None:
+        defaults = self._server.default_headers
+        self._transport.write(self._shared.responses.message(reply, defaults, keep_alive=keep_alive))
+        if self._shared.count is not None:
+            self._shared.count(method, route, reply.status, reply.code)
         if not keep_alive:
-            self.transport.close()
-        self.on_response_complete()
-
-    def _common_head(self, reply: Reply) -> bytes:
-        """The head up to the length, for an answer without fields of its own; kept until the default fields change."""
-        heads = self._heads
-        fields = self.server_state.default_headers
-        if heads.fields is not fields or heads.count != len(fields):
-            heads.fields, heads.count = fields, len(fields)
-            heads.written.clear()
-        head = heads.written.get((reply.status, reply.media_type))
-        if head is None:
-            head = heads.written[reply.status, reply.media_type] = self._written_head(reply)
-        return head
-
-    def _written_head(self, reply: Reply) -> bytes:
-        pieces = [STATUS_LINE[reply.status]]
-        for name, value in self.server_state.default_headers:
-            pieces += (name, b": ", value, b"\r\n")
-        for key, text in reply.headers.items():
-            pieces += (key.lower().encode(), b": ", text.encode(), b"\r\n")
-        pieces += (b"content-type: ", reply.media_type.encode(), b"\r\ncontent-length: ")
-        return b"".join(pieces)
-
-
-_LONG_PIECE: Final = 1 << 16
-"""After so many bytes of a body at once the others have their turn: libuv would read 32 such pieces, up to 8 MB."""
-
-_COLD_HEADERS: Final = frozenset({b"expect", b"transfer-encoding", b"content-encoding", b"upgrade"})
-"""A request with one of these goes to the application."""
-
-_TIMEOUT: Final = TIMEOUT_HEADER.lower().encode()
-
-
-def _fields(headers: list[tuple[bytes, bytes]], keep_alive: bool, max_body_bytes: int) -> tuple[Fields, int] | None:
-    """What a hot call needs of its header fields, and the length of its body.
-
-    None where it has a field that only the application understands.
-    """
-    length = 0
-    found: dict[bytes, str] = {}
-    for name, value in headers:
-        if name == b"content-length":
-            try:
-                check_length(value.decode("latin-1"), max_body_bytes)
-            except PushforwardError:
-                return None  # told by the application
-            length = int(value)
-        elif name in _COLD_HEADERS:
-            return None
-        elif name in (b"content-type", b"accept", _TIMEOUT):
-            found.setdefault(name, value.decode("latin-1"))
-    return Fields(found.get(b"content-type"), found.get(b"accept"), found.get(_TIMEOUT), keep_alive), length
+            self._transport.close()

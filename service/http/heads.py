@@ -1,20 +1,23 @@
-"""What the head of a hot request says, and heads that have been seen before, so that none is parsed twice.
+"""The heads of HTTP/1.1 messages: what a request's head asks for, and the bytes of an answer's head.
 
-Clients send the same line and the same header fields over and over, but for the query and the body's length.
+Clients send the same line and the same header fields over and over, but for the query and the body's length. Heads
+that have been parsed once are therefore remembered, and so are the heads of answers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from typing import Final, NamedTuple, TypeVar
 
-from service.api.door import may_be_picture
-from service.api.native.verbs import Verb
-from service.exchange import Body
-from service.http.grouping import Together
+from service.api.driver import Call, Fields, RawRequest
+from service.api.endpoints import PREFIXES, Endpoint
+from service.errors import PushforwardError
+from service.exchange import Reply
+from service.guard import TIMEOUT_HEADER, check_length
 
-__all__ = ["Call", "Fields", "Heads", "Hot"]
+__all__ = ["KnownHead", "RequestHeads", "ResponseHeads"]
 
 T = TypeVar("T")
 
@@ -29,120 +32,93 @@ _WHOLE: Final = frozenset({None, "*/*", "application/json"})
 
 _PLAIN_QUERY: Final = re.compile(rb"[A-Za-z0-9_.,=&+-]*")
 
+_COLD_HEADERS: Final = frozenset({b"expect", b"transfer-encoding", b"content-encoding", b"upgrade"})
+"""A request with one of these goes to the application."""
 
-class Call(NamedTuple):
-    """What a request line asks for, but for its query.
-
-    Args:
-        verb: the function that answers.
-        name: the flow named in the path, if one is.
-        version: the version named in the path, as it was written.
-        route: method and template of the path, as they are counted.
-        together: answers many plain requests at once; None where nothing does.
-    """
-
-    verb: Verb
-    name: str | None = None
-    version: str | None = None
-    route: tuple[str, str] = ("", "")
-    together: Together | None = None
+_TIMEOUT: Final = TIMEOUT_HEADER.lower().encode()
 
 
-class Fields(NamedTuple):
-    """What the header fields of a request say beside the length of its body, as far as a hot call needs it.
+class KnownHead(NamedTuple):
+    """What a head asks of a connection that answers by itself.
 
     Args:
-        content_type: the field, or None.
-        accept: the field, or None.
-        timeout: the field `service.guard.TIMEOUT_HEADER`, or None.
-        keep_alive: whether the connection goes on after the answer.
+        request: without its body.
+        length: of the body that is to come, in bytes.
     """
 
-    content_type: str | None = None
-    accept: str | None = None
-    timeout: str | None = None
-    keep_alive: bool = True
+    request: RawRequest
+    length: int
 
 
-class Hot(NamedTuple):
-    """A hot call, whole: what its line asks for, what its fields say, its query string and its body."""
-
-    call: Call
-    fields: Fields
-    query: bytes = b""
-    body: Body = b""
-
-
-class Heads:
-    """The request lines and header fields of one server.
+class RequestHeads:
+    """The heads of requests to one server.
 
     Args:
-        verbs: (method, last part of the path) -> verb, such as ``(b"POST", b"logprob")``.
-        together: the same -> what answers many plain requests at once, for some of them.
+        table: the endpoints.
+        max_body_bytes: the cap on a body.
     """
 
-    def __init__(
-        self, verbs: Mapping[tuple[bytes, bytes], Verb], together: Mapping[tuple[bytes, bytes], Together]
-    ) -> None:
-        self._verbs = verbs
-        self._together = together
-        self._streaming = verbs.get((b"GET", b"sample"))
+    def __init__(self, table: Iterable[Endpoint], max_body_bytes: int) -> None:
+        self._endpoints = {(e.method.encode(), e.path.encode().removeprefix(b"/")): e for e in table}
+        self._max_body_bytes = max_body_bytes
         self._lines: dict[bytes, Call] = {}
         self._fields: dict[bytes, tuple[Fields, int]] = {}
 
-    def find(self, method: bytes, url: bytes) -> tuple[Call, bytes] | None:
-        """The call that a request line makes, and its raw query; None where no hot verb answers it.
+    def find(
+        self, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]], *, keep_alive: bool
+    ) -> KnownHead | None:
+        """What a parsed head of HTTP/1.1 asks for; None where the application is to answer.
 
         Args:
             method: as sent.
             url: the request target, as sent.
+            headers: (name in lower case, value) of each field.
+            keep_alive: whether the connection goes on after the answer.
         """
+        found = self._call(method, url)
+        said = None if found is None else _fields(headers, self._max_body_bytes, keep_alive=keep_alive)
+        if found is None or said is None:
+            return None
+        call, query = found
+        fields, length = said
+        return None if _may_stream(call, fields) else KnownHead(RawRequest(call, fields, query), length)
+
+    def _call(self, method: bytes, url: bytes) -> tuple[Call, bytes] | None:
+        """The call that a request line makes, and its raw query; None where it is none of the table's."""
         path, _, query = url.partition(b"?")
         if b"%" in path or b"#" in query:
             return None
-        parts = path.split(b"/")
-        key = (method, parts[-1])
-        verb = self._verbs.get(key)
-        if verb is None or parts[0]:
+        start, *named, last = path.split(b"/") if b"/" in path else (path, b"")
+        endpoint = self._endpoints.get((method, last))
+        if endpoint is None or start:
             return None
-        together = self._together.get(key)
-        asked, last = method.decode(), "/" + parts[-1].decode()
         try:
-            match parts[1:-1]:
+            match [part.decode("ascii") for part in named]:
                 case []:
-                    return Call(verb, None, None, (asked, last), together), query
-                case [b"models", name] if name:
-                    route = (asked, "/models/{name}" + last)
-                    return Call(verb, name.decode("ascii"), None, route, together), query
-                case [b"models", name, b"versions", version] if name and version:
-                    route = (asked, "/models/{name}/versions/{version}" + last)
-                    return Call(verb, name.decode("ascii"), version.decode("ascii"), route, together), query
+                    return Call(endpoint, None, None, PREFIXES[0] + endpoint.path), query
+                case ["models", name] if name:
+                    return Call(endpoint, name, None, PREFIXES[1] + endpoint.path), query
+                case ["models", name, "versions", version] if name and version:
+                    return Call(endpoint, name, version, PREFIXES[2] + endpoint.path), query
                 case _:
                     return None
         except UnicodeDecodeError:
             return None
 
-    def may_stream(self, call: Call, fields: Fields) -> bool:
-        """Whether the application answers: in pieces, as fast as the client reads, or with a picture, off the loop."""
-        accept = fields.accept
-        return accept not in _WHOLE and (call.verb == self._streaming or may_be_picture(accept))
-
-    def remember(self, head: bytes, call: Call, fields: Fields, length: int) -> None:
-        """Keep what the parser made of a request's head, for requests with the same one.
+    def remember(self, head: bytes, known: KnownHead) -> None:
+        """Keep what a request's head asks for, for requests with the same one.
 
         Args:
             head: request line and header fields, without the empty line at their end.
-            call: what the line asks for.
-            fields: what the fields say.
-            length: of the body, in bytes.
+            known: as `find` gave it.
         """
         line, _, rest = head.partition(b"\r\n")
         if len(head) > _LONGEST_HEAD or not line.endswith(b" HTTP/1.1"):
             return
-        _keep(self._lines, _without_query(line), call)
-        _keep(self._fields, rest, (fields, length))
+        _keep(self._lines, _without_query(line), known.request.call)
+        _keep(self._fields, rest, (known.request.fields, known.length))
 
-    def recall(self, data: bytes) -> Hot | None:
+    def recall(self, data: bytes) -> RawRequest | None:
         """One whole request whose head is known but for a plain query. None for others.
 
         Args:
@@ -163,7 +139,77 @@ class Heads:
             if call is None or _PLAIN_QUERY.fullmatch(query) is None:
                 return None
         fields = known[0]
-        return None if self.may_stream(call, fields) else Hot(call, fields, query, data[end + 4 :])
+        return None if _may_stream(call, fields) else RawRequest(call, fields, query, data[end + 4 :])
+
+
+class ResponseHeads:
+    """The heads of answers, as they are written to every connection while the default fields stay the same."""
+
+    def __init__(self) -> None:
+        self._defaults: Sequence[tuple[bytes, bytes]] = ()
+        self._count = 0
+        self._written: dict[tuple[int, str], bytes] = {}
+
+    def message(self, reply: Reply, defaults: Sequence[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes:
+        """An answer as it goes over the wire.
+
+        Args:
+            reply: whole.
+            defaults: (name, value) of the fields that every answer has.
+            keep_alive: whether the connection goes on after it.
+        """
+        head = self._common(reply, defaults) if not reply.headers else _head(reply, defaults)
+        end = b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n"
+        return b"%b%d%b%b" % (head, len(reply.body), end, reply.body)
+
+    def _common(self, reply: Reply, defaults: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """The head of an answer without fields of its own."""
+        if self._defaults is not defaults or self._count != len(defaults):  # a list that may have grown
+            self._defaults, self._count = defaults, len(defaults)
+            self._written.clear()
+        head = self._written.get((reply.status, reply.media_type))
+        if head is None:
+            head = self._written[reply.status, reply.media_type] = _head(reply, defaults)
+        return head
+
+
+def _head(reply: Reply, defaults: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head up to the number of the body's bytes."""
+    pieces = [b"HTTP/1.1 %d %b\r\n" % (reply.status, HTTPStatus(reply.status).phrase.encode())]
+    for name, value in defaults:
+        pieces += (name, b": ", value, b"\r\n")
+    for key, text in reply.headers.items():
+        pieces += (key.lower().encode(), b": ", text.encode(), b"\r\n")
+    pieces += (b"content-type: ", reply.media_type.encode(), b"\r\ncontent-length: ")
+    return b"".join(pieces)
+
+
+def _fields(
+    headers: Iterable[tuple[bytes, bytes]], max_body_bytes: int, *, keep_alive: bool
+) -> tuple[Fields, int] | None:
+    """What the header fields of a request say, and the length of its body.
+
+    None where there is one that only the application understands.
+    """
+    length = 0
+    found: dict[bytes, str] = {}
+    for name, value in headers:
+        if name == b"content-length":
+            try:
+                check_length(value.decode("latin-1"), max_body_bytes)
+            except PushforwardError:
+                return None  # told by the application
+            length = int(value)
+        elif name in _COLD_HEADERS:
+            return None
+        elif name in (b"content-type", b"accept", _TIMEOUT):
+            found.setdefault(name, value.decode("latin-1"))
+    return Fields(found.get(b"content-type"), found.get(b"accept"), found.get(_TIMEOUT), keep_alive), length
+
+
+def _may_stream(call: Call, fields: Fields) -> bool:
+    """Whether the application answers: in pieces, as fast as the client reads."""
+    return call.endpoint.streams and fields.accept not in _WHOLE
 
 
 def _keep(memory: dict[bytes, T], key: bytes, value: T) -> None:

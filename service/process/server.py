@@ -1,4 +1,4 @@
-"""Runs one process that answers: uvicorn, its limits, and an end that loses no request.
+"""The process that answers: uvicorn, its limits, and an end that loses no request.
 
 On SIGTERM or SIGINT the server is a lame duck first: readiness says no, every answer carries `Connection: close`, so
 that keep-alive clients go elsewhere of themselves. Then it stops to listen, lets what is in flight finish, and the
@@ -24,7 +24,7 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
-from service.http.connection import BoundedHttpToolsProtocol, FastHttpToolsProtocol
+from service.http.connection import Connection
 from service.process.preflight import ServerStatus, bind, check_repository, server_url, start_log
 from service.settings import Settings
 
@@ -76,7 +76,7 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
     app = create_app(settings, metrics)
     config = uvicorn.Config(
         app,
-        http=FastHttpToolsProtocol,
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -127,9 +127,8 @@ class _Server(uvicorn.Server):
         """Every tenth of a second; every half second, look for connections that keep the server waiting."""
         if counter % 5 == 0:
             now = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, BoundedHttpToolsProtocol):
-                    connection.sweep(now)
+            for connection in self._connections():
+                connection.sweep(now)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -143,7 +142,16 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0.02)
         left = max(0.0, end - loop.time())
         self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]  # a float is as good to wait_for
+        expiry = loop.call_later(left, self._expire)  # uvicorn ends what its application has under way, a little later
         await super().shutdown(sockets)
+        expiry.cancel()
+
+    def _expire(self) -> None:
+        for connection in self._connections():
+            connection.expire()
+
+    def _connections(self) -> list[Connection]:
+        return [each for each in self.server_state.connections if isinstance(each, Connection)]
 
 
 def _allocate_in_one_place() -> None:

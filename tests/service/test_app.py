@@ -49,6 +49,7 @@ def test_a_failing_run_costs_its_own_request(serving, monkeypatch, caplog):
 
 def test_a_full_queue_is_429_and_says_when_to_come_again(serving, monkeypatch):
     client = serving(threads=1, max_queued_rows=2)
+    client.leave_to_threads()
     honest = runtime.CpuGraph.__call__
     started, gate = threading.Event(), threading.Event()
 

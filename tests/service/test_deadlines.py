@@ -28,7 +28,8 @@ def held(monkeypatch):
         assert gate.wait(60)
         return honest(self, *given, **named)
 
-    def hold():
+    def hold(client):
+        client.leave_to_threads()
         monkeypatch.setattr(runtime.CpuGraph, "__call__", run)
 
     yield SimpleNamespace(hold=hold, gate=gate, started=started)
@@ -47,14 +48,14 @@ def timeout(milliseconds):
 
 def test_an_engine_that_does_not_come_back_is_504_for_whoever_waits(serving, held):
     client = serving(threads=1)
-    held.hold()
+    held.hold(client)
     answer = client.post("/logprob", json={"x": [[1, 2]]}, headers=timeout(200))
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
 
 
 def test_the_setting_holds_where_the_client_says_nothing(serving, held):
     client = serving(threads=1, timeout_seconds=0.1)
-    held.hold()
+    held.hold(client)
     assert client.post("/logprob", json={"x": [[1, 2]]}).status_code == 504
 
 
@@ -62,7 +63,7 @@ def test_what_cannot_be_answered_in_time_is_429_at_once(serving, held):
     client = serving(threads=1)
     queue = client.app.state.registry.find().forward.queue
     expect_to_be_slow(queue)
-    held.hold()
+    held.hold(client)
     answers = []
     caller = threading.Thread(target=lambda: answers.append(client.post("/logprob", json={"x": [[1, 2]] * 20000})))
     caller.start()
@@ -80,7 +81,7 @@ def test_what_is_refused_is_not_even_read(serving, held):
     client = serving(threads=1)
     queue = client.app.state.registry.find().forward.queue
     expect_to_be_slow(queue)
-    held.hold()
+    held.hold(client)
     caller = threading.Thread(target=lambda: client.post("/logprob", json={"x": [[1, 2]] * 20000}))
     caller.start()
     until(lambda: queue.waiting_rows)
@@ -118,7 +119,7 @@ def rows_run(server):
     return found.total("pushforward_rows_total", flow="two-moons", direction="forward")
 
 
-@pytest.mark.parametrize("more", ["", "Content-Encoding: identity\r\n"], ids=["fast door", "application"])
+@pytest.mark.parametrize("more", ["", "Content-Encoding: identity\r\n"], ids=["connection", "application"])
 def test_what_a_client_that_has_gone_asked_for_is_dropped(server, more):
     count = 4_000_000
     body = np.zeros((count, 2), np.float32)

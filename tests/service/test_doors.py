@@ -1,4 +1,4 @@
-"""Two doors, one answer: a hot call is answered in the HTTP protocol just as the application answers it.
+"""Two doors, one answer: a direct request is answered by the connection just as the application answers it.
 
 `Content-Encoding: identity` says nothing and sends a request to the application: the same request with and without it
 goes through both doors of one server process.
@@ -9,23 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from uvicorn.server import ServerState
 
-from service.api.door import LARGE_BODY
-from service.http.connection import FastHttpToolsProtocol
-from service.http.cycle import HotCycle
-from service.http.heads import Heads, Hot
+from service.api.driver import LARGE_BODY
 from tests.server import Server
 from tests.service.api.media import ALL
-from tests.service.transport import Transport
 
 COLD = "Content-Encoding: identity\r\n"
 
@@ -251,26 +244,6 @@ def test_a_body_that_comes_byte_by_byte_is_one_body(server):
         assert b'"log_prob":' in connection.recv(1 << 16)
 
 
-def test_after_a_long_piece_of_a_body_the_others_have_their_turn():
-    protocol = FastHttpToolsProtocol.__new__(FastHttpToolsProtocol)
-    reading, later = [], []
-    flow = protocol.flow = SimpleNamespace(read_paused=False)
-    flow.pause_reading = lambda: reading.append(False)
-    flow.resume_reading = lambda: reading.append(True)
-    protocol.loop = SimpleNamespace(call_soon=later.append)
-    protocol.transport = SimpleNamespace(is_closing=lambda: len(later) > 1)
-    cycle = protocol._hot = HotCycle(Hot(None, None), 1 << 20)
-    protocol.data_received(bytes(100))
-    assert not reading
-    protocol.data_received(bytes(1 << 17))
-    later[0]()
-    assert reading == [False, True]
-    protocol.data_received(bytes(1 << 17))
-    later[1]()
-    assert reading == [False, True, False], "the connection has gone"
-    assert cycle.received == bytes(100 + (1 << 18))
-
-
 @pytest.mark.parametrize("cut", [0, 1, 1 << 16, -1])
 def test_a_body_in_pieces_ends_where_its_length_says(server, cut):
     body = json.dumps({"x": [[0.5, 0.0]] * 12_000}).encode()
@@ -281,36 +254,6 @@ def test_a_body_in_pieces_ends_where_its_length_says(server, cut):
     answers = talk(server, [head + body[:at], body[at:] + post(1.0) + post(1.0)], 3)
     assert len(json.loads(answers[0][1])["log_prob"]) == 12_000
     assert latents(answers[1:]) == [alone, alone]
-
-
-def test_a_hot_call_in_pieces_is_the_applications_when_the_server_shuts_down():
-    bodies = []
-
-    async def keeps(scope, receive, send):
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body += message["body"]
-            more = message["more_body"]
-        bodies.append(body)
-
-    async def main():
-        config = uvicorn.Config(keeps, ws="none", log_config=None, access_log=False)
-        config.load()
-        door = SimpleNamespace(
-            heads=Heads({(b"POST", b"logprob"): object()}, {}), max_body_bytes=100, written=None, clock=lambda: 0.0
-        )
-        protocol = FastHttpToolsProtocol(config, ServerState(), {"fast_door": door})
-        protocol.connection_made(Transport())
-        for piece in (b"POST /logprob HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nab", b"cd"):
-            protocol.data_received(piece)
-        assert protocol.cycle.received == b"abcd"
-        protocol.shutdown()
-        protocol.data_received(b"ef")
-        await asyncio.gather(*protocol.tasks)
-
-    asyncio.run(main())
-    assert bodies == [b"abcdef"]
 
 
 @pytest.mark.parametrize(("more", "version"), [("Connection: close\r\n", "1.1"), ("", "1.0")])
@@ -365,25 +308,6 @@ def test_a_client_that_reads_nothing_is_not_written_to_for_ever(server):
         with pytest.raises(TimeoutError):  # the server stops reading, as it has nowhere to write to
             connection.sendall(sent * 1_000_000)
     assert httpx.get(f"{server.url}/health/live").status_code == 200
-
-
-def test_a_client_that_has_not_read_its_answers_goes_to_the_application():
-    # There the next answer waits until this client reads; the fast door would write on.
-    protocol = FastHttpToolsProtocol.__new__(FastHttpToolsProtocol)
-    heads = Heads({(b"GET", b"sample"): lambda exchange: None}, {})
-    protocol._door = SimpleNamespace(heads=heads, max_body_bytes=1000, clock=lambda: 0.0)
-    protocol._head = None
-    protocol.parser = SimpleNamespace(
-        get_http_version=lambda: "1.1",
-        should_upgrade=lambda: False,
-        get_method=lambda: b"GET",
-        should_keep_alive=lambda: True,
-    )
-    protocol.url, protocol.headers, protocol.cycle = b"/sample", [], None
-    protocol.flow = SimpleNamespace(write_paused=False)
-    assert protocol._hot_cycle() is not None
-    protocol.flow.write_paused = True
-    assert protocol._hot_cycle() is None
 
 
 @pytest.mark.parametrize("media", ALL, ids=lambda media: media.name)

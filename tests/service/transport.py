@@ -12,6 +12,7 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.closed = self.aborted = False
+        self.reading = True
 
     def write(self, data):
         self.written += data
@@ -29,7 +30,10 @@ class Transport(asyncio.Transport):
         return default
 
     def pause_reading(self):
-        pass
+        self.reading = False
 
     def resume_reading(self):
-        pass
+        self.reading = True
+
+    def is_reading(self):
+        return self.reading

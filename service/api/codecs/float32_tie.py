@@ -1,4 +1,4 @@
-"""The one text of a float32 that another float32 would be read from, and what is read in its place."""
+"""The one text of a float32 that another float32 would be read from, and what JSON and CSV read in its place."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from service.plan import Float32
 if TYPE_CHECKING:
     from service.api.codecs.large_json import LargeJson
 
-__all__ = ["Json", "json_value", "numbers"]
+__all__ = ["Json", "json_lines", "json_value", "numbers"]
 
 
 class Json:
@@ -47,7 +47,6 @@ class Json:
             arguments = self._large.read(body)
             if arguments is not None:
                 return arguments
-        body = tied(body)
         if not body.strip():
             raise malformed("empty; a JSON object is expected")
         value = json_value(body)
@@ -130,16 +129,32 @@ def numbers(values: Float32) -> list[bytes]:
     return text[1:-1].split(b",") if values.ndim == 1 else text[2:-2].split(b"],[")
 
 
-def json_value(text: Body, line: int | None = None) -> Any:  # noqa: ANN401
+def json_value(text: Body) -> Any:  # noqa: ANN401
     """Read one JSON value, a bare NaN and numbers beyond float64 too, so that an error can name their row.
 
     Args:
         text: UTF-8.
-        line: which line of the body it is, where it is not the whole.
 
     Raises:
         MalformedBody: it is not JSON.
     """
+    return _value(tied(text))
+
+
+def json_lines(body: Body) -> list[Any]:
+    """Read a JSON value a line, each as `json_value`; blank lines are passed over.
+
+    Args:
+        body: UTF-8.
+
+    Raises:
+        MalformedBody: a line is not JSON; it is named.
+    """
+    lines: list[Body] = [*tied(body).split(b"\n")]
+    return [_value(line, number) for number, line in enumerate(lines, 1) if line and not line.isspace()]
+
+
+def _value(text: Body, line: int | None = None) -> Any:  # noqa: ANN401
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:

@@ -10,8 +10,7 @@ import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Columns, Form, malformed, table_arrays
-from service.api.codecs.float32_tie import tied
-from service.api.codecs.json import json_value
+from service.api.codecs.json import json_lines
 from service.errors import InvalidArgument, Reason
 from service.exchange import Body
 
@@ -35,8 +34,7 @@ class Ndjson:
 
     def decode(self, body: Body, main: str) -> Mapping[str, Any]:
         """The rows, as lists or as `Columns`."""
-        lines: list[Body] = [*tied(body).split(b"\n")]
-        rows = [json_value(line, number) for number, line in enumerate(lines, 1) if line and not line.isspace()]
+        rows = json_lines(body)
         if not rows:
             raise malformed("empty; a JSON value a line is expected")
         first = rows[0]

@@ -7,7 +7,7 @@ before there is a plan: wherever the plan may be driven, a refusal waits for nob
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -49,12 +49,3 @@ class Verbs:
         self.trace: Final[Verb] = partial(trace, backend)
         self.edit: Final[Verb] = partial(edit, backend)
         self.weights: Final[Verb] = partial(weights, backend)
-
-    def hot(self) -> Mapping[tuple[bytes, bytes], Verb]:
-        """The verbs worth a door of their own: method and last part of the path -> verb."""
-        return {
-            (b"POST", b"logprob"): self.log_prob,
-            (b"GET", b"sample"): self.sample_by_query,
-            (b"POST", b"encode"): self.encode,
-            (b"POST", b"decode"): self.decode,
-        }

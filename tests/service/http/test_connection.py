@@ -1,17 +1,31 @@
-"""How long a connection may keep the server waiting, on a clock that the test moves; and once with a real server."""
+"""The connection: its waits, on a clock that the test moves, its direct requests, and the names of uvicorn."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import gc
 import json
 import socket
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
 
+import httptools
+import numpy as np
 import pytest
 import uvicorn
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.server import ServerState
 
+from service.api.driver import Call, Driver, Fields, GroupMember, PlanTask, RawRequest
+from service.api.endpoints import Endpoint
+from service.api.helpers import Helpers
+from service.exchange import Reply
 from service.guard import Waits
-from service.http.connection import BoundedHttpToolsProtocol
+from service.http.connection import STATE, UVICORN_NAMES, Connection, Direct, DirectRequest, Shared
+from service.http.heads import RequestHeads
+from service.plan import Outputs, Run
 from tests.server import Server
 from tests.service.transport import Transport
 
@@ -33,16 +47,17 @@ async def hangs(scope, receive, send):
     await asyncio.Event().wait()
 
 
-class Connection:
-    """A protocol over a transport that goes nowhere, with the time since it was made."""
+class Client:
+    """A connection over a transport that goes nowhere, with the time since it was made."""
 
-    def __init__(self, app):
+    def __init__(self, app, direct=None):
         self.loop = asyncio.get_running_loop()
         self.began = self.loop.time()
         self.loop.time = lambda: self.began
-        config = uvicorn.Config(app, ws="none", log_config=None, access_log=False)
+        config = uvicorn.Config(app, ws="none", log_config=None, access_log=False, timeout_keep_alive=0)
         config.load()
-        self.protocol = BoundedHttpToolsProtocol(config, ServerState(), {"waits": WAITS})
+        self.state = ServerState()
+        self.protocol = Connection(config, self.state, {STATE: Shared(direct, WAITS)})
         self.transport = Transport()
         self.protocol.connection_made(self.transport)
 
@@ -60,14 +75,17 @@ class Connection:
 def connected(test):
     """Run a test on a connection; the loop's clock stands still."""
 
-    def run(app=reads):
+    def run(app=reads, verb=None, group_verb=None):
         async def main():
-            connection = Connection(app)
+            helpers = Helpers(1)
+            table = [Endpoint("POST", "/verb", verb, group_verb)]
+            connection = Client(app, Direct(Driver(helpers, 30.0), RequestHeads(table, 1 << 22)))
             try:
                 await test(connection)
             finally:
-                for task in connection.protocol.tasks:
+                for task in connection.state.tasks:
                     task.cancel()
+                helpers.close()
 
         asyncio.run(main())
 
@@ -185,3 +203,323 @@ def test_a_real_server_cuts_off_what_drips(hasty, sent, answered):
         while piece := slow.recv(1 << 16):
             received += piece
     assert received.startswith(f"HTTP/1.1 {answered} ".encode())
+
+
+def verb_of(body: bytes) -> bytes:
+    return b"POST /verb HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def echo(exchange):
+    """A verb that answers at once."""
+    yield from ()
+    return Reply(bytes(exchange.body))
+
+
+class Held:
+    """A verb whose runs wait until the test lets them go. It is the lane of its runs."""
+
+    width = 1
+
+    def __init__(self):
+        self.dones = []
+        self.tickets = []
+
+    def __call__(self, exchange):
+        yield Run(self, np.zeros((1, 1), np.float32))
+        return Reply(bytes(exchange.body))
+
+    def submit(self, run, done, deadline):
+        self.dones.append(done)
+        self.tickets.append(SimpleNamespace(abandoned=False))
+        return self.tickets[-1]
+
+    def release(self):
+        self.dones.pop(0)(Outputs(*(np.zeros(1, np.float32) for _ in range(3))))
+
+
+def statuses(connection):
+    return [int(piece[:3]) for piece in connection.transport.written.split(b"HTTP/1.1 ")[1:]]
+
+
+def test_a_direct_request_comes_whole_or_in_pieces():
+    @connected
+    async def run(connection):
+        whole = verb_of(b"abcdef")
+        await connection.receive(whole)
+        await connection.receive(whole)  # its head is known
+        for piece in (whole[:-4], whole[-4:-2], whole[-2:]):
+            await connection.receive(piece)
+        assert connection.transport.written.count(b"\r\n\r\nabcdef") == 3
+        assert not connection.transport.closed
+        assert not connection.state.tasks, "the application has not been asked"
+
+    run(verb=echo)
+
+
+def test_what_comes_behind_a_direct_request_waits_for_its_answer_and_keeps_its_order():
+    held = Held()
+
+    @connected
+    async def run(connection):
+        chunked = b"POST /verb HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        await connection.receive(verb_of(b"one") + GET + chunked)
+        assert connection.transport.written == b""
+        assert not connection.transport.reading
+        await connection.receive(verb_of(b"two"))
+        held.release()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert statuses(connection) == [200, 200, 200, 200], "the last one is the application's, behind others of it"
+        assert connection.transport.reading
+        assert connection.transport.written.index(b"one") < connection.transport.written.index(b"content-length: 0")
+
+    run(verb=held)
+
+
+def test_reading_goes_on_after_an_answer():
+    held = Held()
+
+    @connected
+    async def run(connection):
+        await connection.receive(verb_of(b"one") + verb_of(b"two"))
+        assert not connection.transport.reading
+        for text in (b"one", b"two"):
+            held.release()
+            assert connection.transport.written.endswith(text)
+            assert connection.transport.reading
+        assert not connection.state.tasks, "the one behind is a direct request too"
+
+    run(verb=held)
+
+
+def test_a_body_that_the_application_does_not_read_is_not_slow():
+    @connected
+    async def run(connection):
+        await connection.receive(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(100_000))
+        assert not connection.transport.reading
+        assert not connection.after(60.1)
+        connection.transport.resume_reading()
+        assert connection.after(60.1)
+
+    run(hangs)
+
+
+def test_a_lost_connection_leaves_no_timer_behind():
+    @connected
+    async def run(connection):
+        timers, call_later = [], connection.loop.call_later
+        connection.loop.call_later = lambda *given: timers.append(call_later(*given)) or timers[-1]
+        connection.protocol.data_received(GET)
+        while not timers:
+            await asyncio.sleep(0)
+        connection.protocol.connection_lost(ConnectionResetError())
+        assert [timer.cancelled() for timer in timers] == [True]
+
+    run()
+
+
+def test_an_answered_request_is_in_no_circle():
+    @connected
+    async def run(connection):
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await connection.receive(verb_of(b"abcdef"))
+            kinds = (DirectRequest, PlanTask, GroupMember)
+            assert not [found for found in gc.get_objects() if isinstance(found, kinds)]
+            assert connection.transport.written.count(b"200 OK") == 5
+        finally:
+            gc.enable()
+
+    def many(common, texts):
+        yield from ()
+        return [Reply(text) for text in texts]
+
+    run(verb=echo)
+    run(verb=echo, group_verb=many)
+
+
+def test_after_a_long_piece_of_a_body_the_others_have_their_turn():
+    @connected
+    async def run(connection):
+        body = bytes(3 << 17)
+        await connection.receive(verb_of(body)[: -len(body)])
+        connection.protocol.data_received(bytes(100))
+        assert connection.transport.reading
+        connection.protocol.data_received(bytes(1 << 17))
+        assert not connection.transport.reading
+        await asyncio.sleep(0)
+        assert connection.transport.reading
+        connection.protocol.data_received(bytes(1 << 17))
+        connection.transport.closed = True
+        await asyncio.sleep(0)
+        assert not connection.transport.reading, "the connection has gone"
+
+    run(verb=echo)
+
+
+def test_a_direct_request_in_pieces_may_end_while_the_server_shuts_down():
+    @connected
+    async def run(connection):
+        whole = verb_of(b"abcdef")
+        await connection.receive(whole[:-2])
+        connection.protocol.shutdown()
+        assert not connection.transport.closed
+        await connection.receive(whole[-2:])
+        assert connection.transport.written.endswith(b"connection: close\r\n\r\nabcdef")
+        assert connection.transport.closed
+
+    run(verb=echo)
+
+
+@pytest.mark.parametrize("missing", [0, 2])
+def test_a_direct_request_without_an_answer_at_the_end_is_told(missing):
+    held = Held()
+
+    @connected
+    async def run(connection):
+        whole = verb_of(b"abcdef")
+        await connection.receive(whole[: len(whole) - missing])
+        connection.protocol.shutdown()
+        connection.protocol.expire()
+        assert statuses(connection) == [503]
+        assert b"retry-after: 1\r\n" in connection.transport.written
+        assert b"draining" in connection.transport.written
+        assert connection.transport.closed
+        assert [ticket.abandoned for ticket in held.tickets] == [True] * (not missing)
+
+    run(verb=held)
+
+
+def test_a_client_that_has_not_read_its_answers_goes_to_the_application():
+    """There the next answer waits until the client reads: the connection itself would write on."""
+
+    @connected
+    async def run(connection):
+        connection.protocol.pause_writing()
+        await connection.receive(verb_of(b"a"))
+        assert connection.transport.written == b""
+        connection.protocol.resume_writing()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert b"content-length: 0" in connection.transport.written
+        await connection.receive(verb_of(b"b"))
+        assert connection.transport.written.endswith(b"\r\n\r\nb")
+
+    run(verb=echo)
+
+
+def test_whom_the_client_leaves_is_told():
+    held, gone = Held(), []
+
+    async def waits(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.append(scope["path"])
+
+    @connected
+    async def direct(connection):
+        await connection.receive(verb_of(b"a"))
+        connection.protocol.connection_lost(ConnectionResetError())
+        held.release()
+        assert held.tickets[0].abandoned
+        assert connection.transport.written == b""
+
+    @connected
+    async def application(connection):
+        await connection.receive(GET + GET)  # the second waits for the first
+        connection.protocol.connection_lost(None)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert gone == ["/"]
+
+    direct(verb=held)
+    application(app=waits)
+
+
+def test_the_server_knows_the_connection_and_not_the_protocol_within():
+    @connected
+    async def run(connection):
+        assert connection.state.connections == {connection.protocol}
+        connection.protocol.connection_lost(None)
+        assert not connection.state.connections
+
+    run()
+
+
+def test_a_body_is_put_together_and_let_go_of_once_it_is_answered():
+    request = DirectRequest(RawRequest(Call(Endpoint("POST", "/verb", echo)), Fields()), length=4)
+    request.take(b"ab")
+    assert request.missing == 2
+    request.take(b"cd")
+    assert request.whole().body == b"abcd"
+    request.end()
+    assert (request.ended, request.task, request.whole().body) == (True, None, b"")
+
+
+def test_uvicorn_has_every_name_that_the_connection_uses():
+    """What fails here has moved within uvicorn: mend `service.http.connection`, then raise the bound on its version."""
+
+    async def made():
+        config = uvicorn.Config(reads, ws="none", log_config=None, access_log=False)
+        config.load()
+        state = ServerState()
+        protocol = httptools_impl.HttpToolsProtocol(config=config, server_state=state, app_state={}, _loop=None)
+        protocol.connection_made(Transport())
+        protocol.data_received(POST)
+        for task in state.tasks:
+            task.cancel()
+        return {"HttpToolsProtocol": protocol, "RequestResponseCycle": protocol.cycle, "ServerState": state}
+
+    found = asyncio.run(made())
+    callbacks = ("on_message_begin", "on_url", "on_header", "on_headers_complete", "on_body", "on_message_complete")
+    missing = [
+        f"{owner}.{name}"
+        for owner, names in {
+            **UVICORN_NAMES,
+            "HttpToolsProtocol": (*UVICORN_NAMES["HttpToolsProtocol"], *callbacks),
+        }.items()
+        for name in names
+        if not hasattr(found[owner], name)
+    ]
+    assert missing == [], "uvicorn has no such names any more"
+    protocol, cycle, state = found.values()
+    assert isinstance(cycle, httptools_impl.RequestResponseCycle), "a protocol's cycle is the newest request"
+    assert isinstance(protocol.parser, httptools.HttpRequestParser), "a protocol asks this parser about a request"
+    assert (cycle.disconnected, cycle.response_complete, cycle.response_started) == (False, False, False)
+    assert isinstance(cycle.message_event, asyncio.Event), "it wakes an application that waits for a message"
+    assert state.connections == {protocol}, "a protocol enters itself when it is connected"
+    assert state.default_headers == [], "pairs of bytes, which the server replaces"
+    assert callable(protocol.timeout_keep_alive_handler), "it is called by the timer of an idle connection"
+
+
+def test_no_other_name_of_uvicorn_is_used():
+    """Every attribute of the protocol within, of a cycle and of the server's state is one of the list, or asyncio's."""
+    root = Path(__file__).parents[3] / "service"
+    users = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if "uvicorn" in _imported(path)}
+    assert users == {"http/connection.py", "process/server.py"}
+    own = {"_application": "HttpToolsProtocol", "application": "HttpToolsProtocol"}
+    own |= {"cycle": "RequestResponseCycle", "_server": "ServerState"}
+    public = {*dir(asyncio.Protocol), "shutdown", "pause_writing", "resume_writing"}
+    public |= {name for name in dir(Connection) if name.startswith("on_")}
+    used = set()
+    for node in ast.walk(ast.parse((root / "http/connection.py").read_text())):
+        if isinstance(node, ast.Attribute):
+            owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+            if owner in own and node.attr not in public:
+                used.add((own[owner], node.attr))
+    listed = {(owner, name) for owner, names in UVICORN_NAMES.items() for name in names}
+    assert used <= listed
+
+
+def _imported(path):
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {getattr(node, "module", None) or "" for node in nodes} | {a.name for node in nodes for a in node.names}
+    return {name.partition(".")[0] for name in names}
+
+
+def test_uvicorns_version_is_bound_to_those_that_were_tried():
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    (bound,) = (text for text in project["dependencies"] if text.startswith("uvicorn"))
+    assert "<" in bound

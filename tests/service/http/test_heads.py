@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from service.http.heads import Call, Fields, Heads, Hot
+from service.api.driver import Call, Fields, RawRequest
+from service.api.endpoints import Endpoint
+from service.exchange import Reply
+from service.http.heads import KnownHead, RequestHeads, ResponseHeads
 
 
 def verb(exchange):
     return None
 
 
-def together(common, texts):
-    return None
+LOGPROB = Endpoint("POST", "/logprob", verb)
+SAMPLE = Endpoint("GET", "/sample", verb, streams=True)
 
 
 @pytest.mark.parametrize(
@@ -34,35 +37,65 @@ def together(common, texts):
         (b"POST", b"/logprob?a#b", None),
     ],
 )
-def test_which_calls_are_hot(method, url, found):
-    known = Heads({(b"POST", b"logprob"): verb}, {(b"POST", b"logprob"): together}).find(method, url)
+def test_which_requests_are_direct(method, url, found):
+    known = RequestHeads([LOGPROB], 1000).find(method, url, [], keep_alive=True)
     if known is None:
         assert found is None
         return
-    call, query = known
+    call, _, query, _ = known.request
     assert (call.name, call.version, query) == found
-    assert (call.verb, call.together) == (verb, together)
+    assert call.endpoint is LOGPROB
+    assert call.route == call.route.partition("/logprob")[0] + "/logprob"
+
+
+@pytest.mark.parametrize(
+    ("headers", "length"),
+    [
+        ([(b"content-length", b"7"), (b"content-type", b"a/b")], 7),
+        ([(b"content-length", b"1001")], None),
+        ([(b"content-length", b"x")], None),
+        ([(b"transfer-encoding", b"chunked")], None),
+        ([(b"content-encoding", b"identity")], None),
+        ([(b"expect", b"100-continue")], None),
+        ([(b"upgrade", b"h2c")], None),
+    ],
+)
+def test_which_fields_are_left_to_the_application(headers, length):
+    known = RequestHeads([LOGPROB], 1000).find(b"POST", b"/logprob", headers, keep_alive=False)
+    assert (None if known is None else known.length) == length
+    assert known is None or known.request.fields == Fields("a/b", keep_alive=False)
+
+
+@pytest.mark.parametrize(
+    ("accept", "direct"), [(None, True), (b"*/*", True), (b"application/json", True), (b"text/csv", False)]
+)
+def test_what_may_stream_is_left_to_the_application(accept, direct):
+    headers = [] if accept is None else [(b"accept", accept)]
+    heads = RequestHeads([LOGPROB, SAMPLE], 1000)
+    assert (heads.find(b"GET", b"/sample", headers, keep_alive=True) is not None) == direct
+    assert heads.find(b"POST", b"/logprob", headers, keep_alive=True) is not None
 
 
 HEAD = b"POST /logprob HTTP/1.1\r\nHost: x\r\nContent-Length: 2"
 QUERY = b"GET /sample?n=1&seed=5 HTTP/1.1\r\nHost: x"
+POSTED, ASKED = Call(LOGPROB, "flow"), Call(SAMPLE)
 
 
 @pytest.fixture
 def heads():
-    made = Heads({}, {})
-    made.remember(HEAD, Call(verb, "flow"), Fields("a/b"), 2)
-    made.remember(QUERY, Call(verb), Fields(), 0)
+    made = RequestHeads([], 1000)
+    made.remember(HEAD, KnownHead(RawRequest(POSTED, Fields("a/b")), 2))
+    made.remember(QUERY, KnownHead(RawRequest(ASKED, Fields()), 0))
     return made
 
 
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        (HEAD + b"\r\n\r\n{}", Hot(Call(verb, "flow"), Fields("a/b"), b"", b"{}")),
-        (QUERY + b"\r\n\r\n", Hot(Call(verb), Fields(), b"n=1&seed=5")),
-        (b"GET /sample?seed=6&n=3 HTTP/1.1\r\nHost: x\r\n\r\n", Hot(Call(verb), Fields(), b"seed=6&n=3")),
-        (b"GET /sample? HTTP/1.1\r\nHost: x\r\n\r\n", Hot(Call(verb), Fields())),
+        (HEAD + b"\r\n\r\n{}", RawRequest(POSTED, Fields("a/b"), b"", b"{}")),
+        (QUERY + b"\r\n\r\n", RawRequest(ASKED, Fields(), b"n=1&seed=5")),
+        (b"GET /sample?seed=6&n=3 HTTP/1.1\r\nHost: x\r\n\r\n", RawRequest(ASKED, Fields(), b"seed=6&n=3")),
+        (b"GET /sample? HTTP/1.1\r\nHost: x\r\n\r\n", RawRequest(ASKED, Fields())),
         (HEAD + b"\r\n\r\n{", None),  # not whole yet
         (HEAD + b"\r\n\r\n{} ", None),  # something follows
         (HEAD, None),
@@ -87,8 +120,27 @@ def test_only_a_head_that_was_parsed_before_is_recalled(heads, data, found):
 
 
 def test_what_is_remembered_has_a_bound(heads):
+    known = KnownHead(RawRequest(ASKED, Fields()), 0)
     for number in range(5000):
-        heads.remember(b"POST /%d HTTP/1.1\r\nA: %d" % (number, number), Call(verb), Fields(), 0)
-    heads.remember(b"POST /long HTTP/1.1\r\nA: " + b"x" * 3000, Call(verb), Fields(), 0)
+        heads.remember(b"POST /%d HTTP/1.1\r\nA: %d" % (number, number), known)
+    heads.remember(b"POST /long HTTP/1.1\r\nA: " + b"x" * 3000, known)
     assert max(len(heads._lines), len(heads._fields)) <= 4096
     assert max(map(len, heads._fields)) < 3000
+
+
+def test_an_answer_has_the_default_fields_its_own_and_its_length():
+    defaults = [(b"date", b"now")]
+    heads = ResponseHeads()
+    whole = heads.message(Reply(b"{}"), defaults, keep_alive=True)
+    assert whole == (b"HTTP/1.1 200 OK\r\ndate: now\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+    own = heads.message(Reply(b"", 429, headers={"Retry-After": "3"}), defaults, keep_alive=False)
+    assert own.startswith(b"HTTP/1.1 429 Too Many Requests\r\ndate: now\r\nretry-after: 3\r\n")
+    assert own.endswith(b"content-length: 0\r\nconnection: close\r\n\r\n")
+
+
+def test_an_answers_head_follows_the_default_fields():
+    heads, defaults = ResponseHeads(), [(b"date", b"now")]
+    heads.message(Reply(b""), defaults, keep_alive=True)
+    defaults.append((b"connection", b"close"))  # as a server that drains does
+    assert b"now\r\nconnection: close\r\n" in heads.message(Reply(b""), defaults, keep_alive=True)
+    assert b"later" in heads.message(Reply(b""), [(b"date", b"later"), (b"a", b"b")], keep_alive=True)

@@ -1,4 +1,4 @@
-"""Plain requests, many at once: what one turn of the event loop brought is read, run and written together.
+"""The verbs for many plain requests at once: they are read, run and written together.
 
 For a single row a verb takes some 10 µs, nearly all of it Python, and several times what the flow takes for one row
 of many. A loaded server gets mostly such requests: nothing but one row of a table, or one row to draw. Here many of
@@ -18,26 +18,25 @@ import numpy as np
 import orjson
 
 from service.api.codecs import wire
-from service.api.codecs.float32_tie import tied
-from service.api.codecs.json import numbers
+from service.api.codecs.json import json_value, numbers
 from service.api.native.answers import flow_identity
 from service.api.native.arrays import NUMBERS, plain_rows
 from service.api.native.backend import path_version
 from service.api.native.sample import DRAWN_SEED_BITS
-from service.api.problems import told
+from service.api.problems import problem_reply
 from service.engine.registry import Registry
 from service.engine.sampling.noise import FirstRows
 from service.engine.verbs.flow import ServedFlow
-from service.errors import DeadlineExceeded, Draining, PushforwardError, QueueFull
+from service.errors import DeadlineExceeded, Draining, MalformedBody, PushforwardError, QueueFull
 from service.exchange import Exchange, Reply
 from service.plan import Float32, Outputs, Plan, Run
 
-__all__ = ["PlainVerbs", "Replies", "Together"]
+__all__ = ["GroupVerb", "GroupVerbs", "Replies"]
 
 Replies: TypeAlias = list[Reply | None]
 """In the order of the requests; None for one that is to be asked alone."""
 
-Together = Callable[[Exchange, Sequence[bytes]], Plan[Replies]]
+GroupVerb: TypeAlias = Callable[[Exchange, Sequence[bytes]], Plan[Replies]]
 """Asks many requests at once: what they all say, and what each says, which is its body, or its query where none has a
 body."""
 
@@ -45,8 +44,8 @@ _DRAW: Final = re.compile(rb"(?:n=1(?:&seed=(0|[1-9][0-9]{0,18}))?|seed=(0|[1-9]
 """One row of a seed, which is below 2^64 where it has 19 digits."""
 
 
-class PlainVerbs:
-    """The plain requests of one server.
+class GroupVerbs:
+    """The verbs of one server, for many plain requests at once.
 
     Args:
         registry: what is served.
@@ -56,10 +55,6 @@ class PlainVerbs:
     def __init__(self, registry: Registry, max_work: int) -> None:
         self._registry = registry
         self._max_work = max_work
-
-    def hot(self) -> Mapping[tuple[bytes, bytes], Together]:
-        """What can be asked together: method and last part of the path -> how."""
-        return {(b"POST", b"logprob"): self.log_prob, (b"GET", b"sample"): self.sample}
 
     def log_prob(self, common: Exchange, bodies: Sequence[bytes]) -> Plan[Replies]:
         """POST /logprob of JSON bodies that hold one row each, and nothing else."""
@@ -135,8 +130,8 @@ def _rows(bodies: Sequence[bytes], width: int) -> tuple[Float32, list[int]]:
 def _row(body: bytes, width: int) -> list[Any] | None:
     """The items of a body's only row, whatever they are; None where it is not plain."""
     try:
-        arguments = orjson.loads(tied(body))
-    except orjson.JSONDecodeError:
+        arguments = json_value(body)
+    except MalformedBody:
         return None
     if type(arguments) is not dict or len(arguments) != 1:
         return None
@@ -161,7 +156,7 @@ def _answers(run: Run, asked: Sequence[int], count: int, texts: Callable[[Output
     try:
         outputs = yield run
     except (QueueFull, Draining, DeadlineExceeded) as error:  # there was no time for any of them
-        refusal = told(error)
+        refusal = problem_reply(error)
         for at in asked:
             replies[at] = refusal
     except PushforwardError:  # one row may be at fault: each is asked alone

@@ -12,17 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.api.codecs.json import numbers as texts_of
+from service.api.driver import Call, Driver, Fields, RawRequest
+from service.api.endpoints import Endpoint
+from service.api.grouping import GroupVerbs
 from service.api.helpers import Helpers
 from service.api.native.sample import DRAWN_SEED_BITS
 from service.api.native.verbs import Verbs
-from service.api.problems import told
+from service.api.problems import problem_reply
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
 from service.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
 from service.exchange import Exchange, Reply
-from service.http.grouping import PlainVerbs
-from service.http.heads import Call, Fields, Heads, Hot
-from service.http.hot_calls import FastDoor
 from service.plan import Outputs, Run, advance, run_now
 
 BUDGET = 100
@@ -40,14 +40,14 @@ def verbs(registry):
 
 @pytest.fixture(scope="module")
 def plain(registry):
-    return PlainVerbs(registry, BUDGET)
+    return GroupVerbs(registry, BUDGET)
 
 
 def alone(verb, exchange):
     try:
         return run_now(verb(exchange))
     except Exception as error:
-        return told(error)
+        return problem_reply(error)
 
 
 numbers = st.floats(-3, 3, width=32) | st.integers(-3, 3) | st.sampled_from([1e30, 1e39, -1e39, 1 << 70, 7.038531e-26])
@@ -146,7 +146,7 @@ def test_seeds_that_the_server_draws_differ(plain):
 
 
 def test_the_work_budget_holds(registry, verbs):
-    replies = run_now(PlainVerbs(registry, 1).log_prob(Exchange(), [b'{"x": [[1, 2]]}']))
+    replies = run_now(GroupVerbs(registry, 1).log_prob(Exchange(), [b'{"x": [[1, 2]]}']))
     assert replies == [None]
 
 
@@ -160,7 +160,7 @@ def test_what_there_was_no_time_for_is_told_to_each(plain, error, status):
     assert isinstance(advance(plan), Run)
     replies = advance(plan, error).value
     assert [reply and reply.status for reply in replies] == [status, None, status]
-    assert replies[0] == told(error)
+    assert replies[0] == problem_reply(error)
 
 
 def test_a_run_that_fails_sends_each_on_alone(plain):
@@ -203,10 +203,10 @@ def ask(texts, drop=()):
     helpers = Helpers(1)
 
     async def main():
-        door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
-        call = Call(doubled, together=together)
+        driver = Driver(helpers, 30.0)
+        call = Call(Endpoint("POST", "/doubled", doubled, together))
         waiting = [
-            door.answer(Hot(call, Fields(), b"", text), lambda reply, at=at: replies.update({at: reply}))
+            driver.answer(RawRequest(call, Fields(), b"", text), lambda reply, at=at: replies.update({at: reply}))
             for at, text in enumerate(texts)
         ]
         for at in drop:
@@ -263,34 +263,34 @@ class Blocked:
 
 @pytest.fixture
 def blocked():
-    """A lane that is busy, for now, and a door."""
+    """A lane that is busy, for now, and a driver."""
     runner, helpers, workers = Blocked(), Helpers(1), Workers(1, lambda: 0.0)
     lane = workers.lane(runner, Limits())
     lane.queue.record(1, 1.0)  # too slow for the loop
     lane.submit(Run(lane, np.zeros((1, 1), np.float32)), lambda result: None)
-    yield lane, FastDoor(Heads({}, {}), helpers, 1000, 30.0)
+    yield lane, Driver(helpers, 30.0)
     runner.may.set()
     workers.close(10)
     helpers.close()
 
 
-def two(lane, door, answered):
+def two(lane, driver, answered):
     """Two calls that wait together behind what runs."""
 
     def together(common, texts):
         yield Run(lane, np.zeros((len(texts), 1), np.float32))
         return [Reply(text) for text in texts]
 
-    call = Call(doubled, together=together)
-    return [door.answer(Hot(call, Fields(), b"", text), answered.put_nowait) for text in (b"1", b"2")]
+    call = Call(Endpoint("POST", "/doubled", doubled, together))
+    return [driver.answer(RawRequest(call, Fields(), b"", text), answered.put_nowait) for text in (b"1", b"2")]
 
 
 def test_a_group_is_abandoned_when_all_of_it_has_gone(blocked):
     """Rows that wait behind others are dropped once nobody waits for any of them."""
-    lane, door = blocked
+    lane, driver = blocked
 
     async def main():
-        waiting = two(lane, door, asyncio.Queue())
+        waiting = two(lane, driver, asyncio.Queue())
         await asyncio.sleep(0)
         ticket = lane.queue.short.runs[-1]
         waiting[0].abandon()
@@ -302,11 +302,11 @@ def test_a_group_is_abandoned_when_all_of_it_has_gone(blocked):
 
 
 def test_who_goes_while_it_runs_is_not_answered(blocked):
-    lane, door = blocked
+    lane, driver = blocked
 
     async def main():
         answered = asyncio.Queue()
-        waiting = two(lane, door, answered)
+        waiting = two(lane, driver, answered)
         await asyncio.sleep(0)
         waiting[0].abandon()
         lane.runner.may.set()
@@ -321,8 +321,10 @@ def test_a_body_and_a_query_are_asked_alone():
     replies = []
 
     async def main():
-        door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
-        door.answer(Hot(Call(doubled, together=Asked()), Fields(), b"a=1", b"body"), replies.append)
+        driver = Driver(helpers, 30.0)
+        driver.answer(
+            RawRequest(Call(Endpoint("POST", "/doubled", doubled, Asked())), Fields(), b"a=1", b"body"), replies.append
+        )
         await asyncio.sleep(0)
 
     helpers = Helpers(1)
@@ -337,10 +339,10 @@ def test_whose_body_came_slowly_shares_no_deadline(spent, asked):
     helpers = Helpers(1, lambda: 100.0)
 
     async def main():
-        door = FastDoor(Heads({}, {}), helpers, 1000, 30.0)
-        call = Call(doubled, together=together)
-        door.answer(Hot(call, Fields(timeout="1000"), b"", b"slow"), replies.append, 100.0 - spent)
-        door.answer(Hot(call, Fields(timeout="1000"), b"", b"2"), replies.append)
+        driver = Driver(helpers, 30.0)
+        call = Call(Endpoint("POST", "/doubled", doubled, together))
+        driver.answer(RawRequest(call, Fields(timeout="1000"), b"", b"slow"), replies.append, 100.0 - spent)
+        driver.answer(RawRequest(call, Fields(timeout="1000"), b"", b"2"), replies.append)
         for _ in range(5):
             await asyncio.sleep(0)
 

@@ -1,0 +1,464 @@
+"""The driver: starts the verb of a request, runs its plan to the end, and hands the reply to a callback.
+
+Both doors use it: a connection that answers by itself hands it a callback, and the ASGI route awaits a future. A plan
+goes on where its next step belongs: a short step on the event loop, a long one on a helper thread. Runs of one lane
+that are asked for in one turn of the loop go to the engine together, and so do plain requests of one endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+from urllib.parse import parse_qsl
+
+from service.api.codecs import wire
+from service.api.endpoints import Endpoint
+from service.api.grouping import Replies
+from service.api.helpers import Helpers
+from service.api.problems import problem_reply
+from service.engine.batching.workers import QueuedLane, Submission
+from service.errors import PushforwardError, QueueFull
+from service.exchange import Body, Exchange, Reply
+from service.guard import deadline
+from service.plan import Finished, Outputs, Plan, Run, Ticket, advance
+
+__all__ = ["LARGE_BODY", "LARGE_RUN", "Call", "Driver", "Fields", "GroupMember", "PlanTask", "RawRequest"]
+
+T = TypeVar("T")
+
+LARGE_BODY: Final = 1 << 16
+"""A step that works on more bytes is taken on a helper thread."""
+
+LARGE_RUN: Final = 1 << 13
+"""After runs of more values than this, the plan goes on, and encodes, on a helper thread."""
+
+_LOOP_SECONDS: Final = 1.5e-3
+"""A batch that is expected to take longer does not run on the event loop. Handed to another thread, 64 rows drawn of 64
+columns, which take a millisecond, came back at half the rate: the two threads want the interpreter at the same time."""
+
+_GROUP_SIZE: Final = 64
+"""The most requests of a group."""
+
+_SMALL_BODY: Final = 1 << 13
+"""In bytes; a request with a longer body is not plain."""
+
+_SPENT: Final = 0.1
+"""Of the time until its deadline: a request whose body took longer to come joins no group, which would share it."""
+
+
+class Call(NamedTuple):
+    """What a request line asks for, but for its query.
+
+    Args:
+        endpoint: of the table.
+        name: the flow named in the path, if one is.
+        version: the version named in the path, as it was written.
+        route: the template of the path.
+    """
+
+    endpoint: Endpoint
+    name: str | None = None
+    version: str | None = None
+    route: str = ""
+
+
+class Fields(NamedTuple):
+    """What the header fields of a request say beside the length of its body.
+
+    Args:
+        content_type: the field, or None.
+        accept: the field, or None.
+        timeout: the field `service.guard.TIMEOUT_HEADER`, or None.
+        keep_alive: whether the connection goes on after the answer.
+    """
+
+    content_type: str | None = None
+    accept: str | None = None
+    timeout: str | None = None
+    keep_alive: bool = True
+
+
+class RawRequest(NamedTuple):
+    """A whole request: the call that its line makes, its header fields, its query string and its body."""
+
+    call: Call
+    fields: Fields
+    query: bytes = b""
+    body: Body = b""
+
+
+class PlanTask(Generic[T]):
+    """A plan under way. It is the callback of its run.
+
+    Args:
+        driver: drives it.
+        plan: the generator.
+        done: called once on the event loop, with what the plan returned or raised; never once it is abandoned.
+        deadline: on `time.monotonic`, in seconds.
+        draws: whether the plan draws a picture, so that a helper goes on after each run.
+        threads_only: whether the event loop may run none of its batches, however short.
+    """
+
+    __slots__ = (
+        "abandoned",
+        "deadline",
+        "done",
+        "draws",
+        "driver",
+        "helper",
+        "plan",
+        "step_bytes",
+        "threads_only",
+        "ticket",
+    )
+
+    def __init__(
+        self,
+        driver: Driver,
+        plan: Plan[T],
+        done: Callable[[T | Exception], None],
+        deadline: float,
+        *,
+        draws: bool = False,
+        threads_only: bool = False,
+    ) -> None:
+        self.driver = driver
+        self.plan = plan
+        self.done = done
+        self.deadline = deadline
+        self.draws = draws
+        self.threads_only = threads_only
+        self.step_bytes = 0  # what its next step works on; more than LARGE_BODY where a helper is to take it
+        self.ticket: Ticket | None = None
+        self.helper: asyncio.Task[Run | Finished[T]] | None = None
+        self.abandoned = False
+
+    def __call__(self, result: Outputs | Exception) -> None:
+        """Take the result of a run, from any thread."""
+        self.driver.arrive(self, result)
+
+    def abandon(self) -> None:
+        """Give the plan up: nobody waits for it any more."""
+        self.abandoned = True
+        if self.ticket is not None:
+            self.ticket.abandoned = True
+        if self.helper is not None:  # it has the plan, and finds nobody waiting
+            self.helper.cancel()
+        else:
+            self.plan.close()
+
+
+class _Group:
+    """Requests that share one plan, which is abandoned when each of them is."""
+
+    __slots__ = ("_left", "_members", "task")
+
+    def __init__(self, members: list[GroupMember]) -> None:
+        self._members = members
+        self._left = len(members)
+        self.task: PlanTask[Replies] | None = None
+        for member in members:
+            member.group = self
+
+    def settle(self, result: Replies | Exception) -> None:
+        """Give each member its reply."""
+        members, self._members = self._members, []
+        self.task = None  # else the two would be in a circle that only a collection ends
+        replies: Replies = [problem_reply(result)] * len(members) if isinstance(result, Exception) else result
+        for member, reply in zip(members, replies, strict=True):
+            member.group = None
+            if not member.abandoned:
+                member.take(reply)
+
+    def leave(self) -> None:
+        """Note that a member has been abandoned."""
+        self._left -= 1
+        if self._left == 0 and self.task is not None:
+            self.task.abandon()
+            self.task = None
+
+
+class GroupMember:
+    """A request that is asked together with others.
+
+    Args:
+        driver: drives it.
+        request: itself.
+        deadline: on `time.monotonic`, in seconds.
+        answer: takes the reply.
+    """
+
+    __slots__ = ("_answer", "_driver", "_single", "abandoned", "deadline", "group", "request")
+
+    def __init__(self, driver: Driver, request: RawRequest, deadline: float, answer: Callable[[Reply], None]) -> None:
+        self._driver = driver
+        self._answer = answer
+        self._single: PlanTask[Reply] | None = None
+        self.request = request
+        self.deadline = deadline
+        self.group: _Group | None = None
+        self.abandoned = False
+
+    def take(self, reply: Reply | None) -> None:
+        """Take what the group has for this request; None sends it on alone."""
+        if reply is None:
+            self._single = self._driver.single(self.request, self.deadline, self._answer)
+        else:
+            self._answer(reply)
+
+    def abandon(self) -> None:
+        """Give the request up: nobody waits for its reply any more."""
+        self.abandoned = True
+        if self._single is not None:
+            self._single.abandon()
+        elif self.group is not None:
+            self.group.leave()
+
+
+class Driver:
+    """The driver of one server, on one event loop.
+
+    Args:
+        helpers: threads for what would hold up the loop.
+        timeout_seconds: the time for an answer where the client says nothing.
+    """
+
+    def __init__(self, helpers: Helpers, timeout_seconds: float) -> None:
+        self._helpers = helpers
+        self._timeout_seconds = timeout_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._waiting: dict[tuple[Call, Fields], list[GroupMember]] = {}
+        self._runs: dict[QueuedLane, list[tuple[Run, PlanTask[Any]]]] = {}
+        self._flushing = False
+        self._arrived: deque[tuple[PlanTask[Any], Outputs | Exception]] = deque()
+        self._arriving = False
+
+    def clock(self) -> float:
+        """Seconds, on which deadlines are given."""
+        return self._helpers.clock()
+
+    def answer(
+        self, request: RawRequest, answer: Callable[[Reply], None], since: float | None = None
+    ) -> PlanTask[Reply] | GroupMember | None:
+        """Start a request.
+
+        Args:
+            request: a whole one.
+            answer: called once with the reply, on the event loop, at once or later; never once it is abandoned.
+            since: when its head had come, from which its deadline counts; None for just now.
+
+        Returns:
+            The request under way, for whoever may have to abandon it; None where it has its reply.
+        """
+        call, fields, query, body = request
+        now = self.clock()
+        since = now if since is None else since
+        try:
+            until = deadline(fields.timeout, self._timeout_seconds, since)
+        except PushforwardError as error:
+            answer(problem_reply(error))
+            return None
+        slow = now - since > _SPENT * (until - since)
+        if call.endpoint.group_verb is None or slow or len(body) > _SMALL_BODY or (body and query):
+            return self.single(request, until, answer)
+        member = GroupMember(self, request, until, answer)
+        self._waiting.setdefault((call, fields), []).append(member)
+        self._flush_soon()
+        return member
+
+    def reply(self, request: RawRequest, since: float | None = None) -> asyncio.Future[Reply]:
+        """Start a request, as `answer`. Cancelling the future abandons it."""
+        future: asyncio.Future[Reply] = self._running_loop().create_future()
+        return _abandoned_with(future, self.answer(request, partial(_settle, future), since))
+
+    def run(self, plan: Plan[T]) -> asyncio.Future[T]:
+        """Drive a plan to its end, with its runs on the engine's threads. Cancelling the future abandons it.
+
+        A canary is to find out whether the engine comes back, and may not hold up the loop where it does not.
+
+        Returns:
+            What the plan returns or raises.
+        """
+        future: asyncio.Future[T] = self._running_loop().create_future()
+        task = PlanTask(self, plan, partial(_settle, future), math.inf, threads_only=True)
+        self._start(task, 0)
+        return _abandoned_with(future, task)
+
+    def single(self, request: RawRequest, until: float, answer: Callable[[Reply], None]) -> PlanTask[Reply] | None:
+        """Start a request that shares no plan, as `answer`.
+
+        Args:
+            request: a whole one.
+            until: its deadline.
+            answer: takes the reply.
+        """
+        call, fields, query, body = request
+        asked = tuple(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else ()
+        exchange = Exchange(call.name, call.version, asked, fields.content_type, fields.accept, body, until)
+        try:
+            plan = call.endpoint.verb(exchange)
+        except Exception as error:  # told and, where it is no one's fault but ours, logged
+            answer(problem_reply(error))
+            return None
+        task = PlanTask(self, plan, partial(_reply_with, answer), until, draws=_may_be_picture(fields.accept))
+        self._start(task, len(body) if wire.takes_long(fields.content_type, len(body)) else 0)
+        return task
+
+    def arrive(self, task: PlanTask[Any], result: Outputs | Exception) -> None:
+        """Take the result of a task's run, from any thread."""
+        if threading.get_ident() == self._thread:
+            self._go_on(task, result)
+            return
+        self._arrived.append((task, result))
+        if not self._arriving and self._loop is not None and not self._loop.is_closed():
+            self._arriving = True
+            self._loop.call_soon_threadsafe(self._take_in)
+
+    def _take_in(self) -> None:
+        self._arriving = False
+        while self._arrived:
+            self._go_on(*self._arrived.popleft())
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread = threading.get_ident()
+        return self._loop
+
+    def _start(self, task: PlanTask[T], size: int) -> None:
+        """Take a task's first step.
+
+        Args:
+            task: not yet under way.
+            size: of what that step works on, in bytes.
+        """
+        self._running_loop()
+        if size > LARGE_BODY:
+            try:
+                self._helpers.admit(size, task.deadline)
+            except QueueFull as error:
+                task.done(error)
+                return
+            task.step_bytes = size
+        self._go_on(task, None)
+
+    def _go_on(self, task: PlanTask[T], message: Outputs | Exception | None) -> None:
+        """Take a task's next step, here or on a helper thread."""
+        task.ticket = None
+        if task.abandoned:
+            return
+        if task.step_bytes > LARGE_BODY:
+            helper = self._running_loop().create_task(self._helpers.run(task.step_bytes, advance, task.plan, message))
+            task.helper = helper
+            helper.add_done_callback(partial(self._come_back, task))
+            return
+        try:
+            step = advance(task.plan, message)
+        except Exception as error:  # whoever waits is told
+            task.done(error)
+        else:
+            self._take_step(task, step)
+
+    def _come_back(self, task: PlanTask[T], helper: asyncio.Task[Run | Finished[T]]) -> None:
+        """Take the step that a helper thread has taken."""
+        task.helper = None
+        if helper.cancelled():
+            return
+        try:
+            step = helper.result()
+        except Exception as error:  # as above
+            if not task.abandoned:
+                task.done(error)
+            return
+        if task.abandoned:
+            task.plan.close()
+        else:
+            self._take_step(task, step)
+
+    def _take_step(self, task: PlanTask[T], step: Run | Finished[T]) -> None:
+        """Finish a task, or bring the run that it wishes for to the engine."""
+        if isinstance(step, Finished):
+            value: T = step.value
+            task.done(value)
+            return
+        large = step.size > LARGE_RUN
+        task.step_bytes = LARGE_BODY + 4 * step.size if large or task.draws else 0
+        if isinstance(step.lane, QueuedLane) and not (large or task.threads_only):
+            self._runs.setdefault(step.lane, []).append((step, task))
+            self._flush_soon()
+            return
+        try:
+            task.ticket = step.lane.submit(step, task, task.deadline)
+        except Exception as error:  # the plan, not its driver, decides what an error means
+            self._go_on(task, error)
+
+    def _flush_soon(self) -> None:
+        """Go on with what this turn of the loop brings, once it has brought it."""
+        if not self._flushing:
+            self._flushing = True
+            self._running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        try:
+            for (call, fields), members in waiting.items():
+                for start in range(0, len(members), _GROUP_SIZE):
+                    self._ask_together(call, fields, members[start : start + _GROUP_SIZE])
+        finally:
+            self._flushing = False  # not sooner: what they wish for is brought below
+        runs, self._runs = self._runs, {}
+        for lane, wished in runs.items():
+            live = [(run, task) for run, task in wished if not task.abandoned]
+            tickets = lane.run_inline([Submission(run, task, task.deadline) for run, task in live], _LOOP_SECONDS)
+            for (_, task), ticket in zip(live, tickets, strict=True):
+                if ticket is not None and not ticket.answered:  # else it would hold the two of them in a circle
+                    task.ticket = ticket
+
+    def _ask_together(self, call: Call, fields: Fields, members: list[GroupMember]) -> None:
+        members = [member for member in members if not member.abandoned]
+        if call.endpoint.group_verb is None or not members:
+            return
+        common = Exchange(call.name, call.version, (), fields.content_type, fields.accept)
+        texts = [bytes(member.request.body) or member.request.query for member in members]
+        plan = call.endpoint.group_verb(common, texts)
+        group = _Group(members)
+        group.task = PlanTask(self, plan, group.settle, min([member.deadline for member in members]))
+        self._start(group.task, 0)
+
+
+def _reply_with(answer: Callable[[Reply], None], result: Reply | Exception) -> None:
+    """Answer with what a verb's plan gave."""
+    answer(problem_reply(result) if isinstance(result, Exception) else result)
+
+
+def _settle(future: asyncio.Future[T], result: T | Exception) -> None:
+    """Put what a plan gave into a future."""
+    if future.done():  # cancelled, and the task is about to be told
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _abandoned_with(future: asyncio.Future[T], task: PlanTask[Any] | GroupMember | None) -> asyncio.Future[T]:
+    """The future, whose cancellation abandons the task."""
+    if task is not None and not future.done():
+
+        def abandon(settled: asyncio.Future[T]) -> None:
+            if settled.cancelled():
+                task.abandon()
+
+        future.add_done_callback(abandon)
+    return future
+
+
+def _may_be_picture(accept: str | None) -> bool:
+    """Whether an Accept header names pictures at all."""
+    return accept is not None and "image/" in accept.lower()

@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from service.api.driver import LARGE_BODY, LARGE_RUN, Call, Driver, Fields, RawRequest
+from service.api.endpoints import Endpoint
+from service.api.helpers import Helpers
+from service.engine.batching.queues import Limits
+from service.engine.batching.workers import Workers
+from service.errors import EngineFailed, NotFinite, QueueFull
+from service.exchange import Reply
+from service.plan import Outputs, Run
+from tests.service.api.lanes import OUTPUTS, Lane, plan, with_helpers
+
+
+def verb(exchange):
+    return None
+
+
+@pytest.fixture
+def helpers():
+    pool = Helpers(1)
+    yield pool
+    pool.close()
+
+
+class Counting:
+    """A runner that notes the size of each batch and the thread that ran it."""
+
+    width = 1
+
+    def __init__(self):
+        self.sizes = []
+
+    def __call__(self, rows, context):
+        self.sizes.append(len(rows))
+        if (rows < 0).any():
+            raise NotFinite("a row is negative")
+        return Outputs(rows, rows[:, 0], rows[:, 0])
+
+
+def ask(helpers, clock, values, rows_each=1):
+    """Replies to calls that arrive in one turn of the loop, and the sizes of the batches."""
+
+    async def all_of_them():
+        workers, runner = Workers(1, clock), Counting()
+        lane = workers.lane(runner, Limits())
+        lane.queue.record(1, 1e-6)
+
+        def doubled(exchange):
+            rows = np.full((rows_each, 1), float(exchange.body), np.float32)
+            outputs = yield Run(lane, rows)
+            return Reply(str(2 * outputs.log_prob[0]).encode())
+
+        driver = Driver(helpers, 30.0)
+        futures = []
+        for value in values:
+            future = asyncio.get_running_loop().create_future()
+            driver.answer(
+                RawRequest(Call(Endpoint("POST", "/verb", doubled)), Fields(), b"", str(value).encode()),
+                future.set_result,
+            )
+            futures.append(future)
+        replies = await asyncio.wait_for(asyncio.gather(*futures), 20)
+        workers.close(10)
+        return replies, runner.sizes
+
+    return asyncio.run(all_of_them())
+
+
+def stopped():
+    return 0.0
+
+
+def test_calls_of_one_turn_ride_in_one_batch_and_get_their_own_answers(helpers):
+    replies, sizes = ask(helpers, stopped, range(10))
+    assert [float(reply.body) for reply in replies] == [2.0 * i for i in range(10)]
+    assert sizes == [10]
+
+
+def test_a_culprit_gets_the_error_and_its_neighbours_their_answers(helpers):
+    replies, _ = ask(helpers, stopped, [1, -1, 3])
+    assert [reply.status for reply in replies] == [200, 422, 200]
+    assert [float(replies[i].body) for i in (0, 2)] == [2.0, 6.0]
+
+
+def test_large_runs_are_left_to_the_threads(helpers):
+    replies, sizes = ask(helpers, stopped, [1, 2], rows_each=10_000)
+    assert [float(reply.body) for reply in replies] == [2.0, 4.0]
+    assert max(sizes) == Limits().chunk_rows
+
+
+@pytest.mark.parametrize("told", ["0", "-1", "1.5", "", "x", "3600001", "12345678", "\u0664"])
+def test_a_timeout_that_is_none_is_refused(helpers, told):
+    replies = []
+    driver = Driver(helpers, 30.0)
+
+    async def main():
+        driver.answer(RawRequest(Call(Endpoint("POST", "/verb", verb)), Fields(timeout=told)), replies.append)
+
+    asyncio.run(main())
+    assert replies[0].status == 422
+    assert b"Pushforward-Timeout-Ms" in replies[0].body
+
+
+def test_what_the_call_of_a_verb_refuses_is_told(helpers):
+    replies = []
+    driver = Driver(helpers, 30.0)
+
+    def full(exchange):
+        raise QueueFull("too much is waiting")
+
+    async def main():
+        return driver.answer(
+            RawRequest(Call(Endpoint("POST", "/verb", full)), Fields(), b"", bytes(100_000)), replies.append
+        )
+
+    assert asyncio.run(main()) is None
+    assert replies[0].status == 429
+
+
+def test_a_deadline_counts_from_the_head(helpers):
+    seen = []
+    driver = Driver(helpers, 30.0)
+
+    def noted(exchange):
+        seen.append(exchange.deadline)
+        yield from ()
+        return Reply(b"")
+
+    async def main():
+        for since in (5.0, None):
+            driver.answer(
+                RawRequest(Call(Endpoint("POST", "/verb", noted)), Fields(timeout="500")), lambda reply: None, since
+            )
+
+    before = driver.clock()
+    asyncio.run(main())
+    assert seen[0] == 5.5
+    assert before + 0.5 <= seen[1] <= driver.clock() + 0.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "expected"), [(1, 0, [0, 0]), (1, LARGE_BODY + 1, [1, 0]), (LARGE_RUN + 1, 0, [0, 1])]
+)
+def test_only_large_steps_leave_the_loop(rows, size, expected):
+    found = []
+
+    def verb(exchange):
+        found.append((yield from plan(Lane(OUTPUTS), rows)))
+        return Reply(b"")
+
+    async def main(helpers):
+        call = Call(Endpoint("POST", "/verb", verb))
+        return await Driver(helpers, 30.0).reply(RawRequest(call, Fields(), b"", bytes(size)))
+
+    with_helpers(main)
+    ((outputs, threads),) = found
+    assert outputs is OUTPUTS
+    assert [int(name.startswith("helper")) for name in threads] == expected
+
+
+@pytest.mark.parametrize("error", [EngineFailed("in a run"), QueueFull("at the door")])
+def test_an_error_goes_through_the_plan(error):
+    def mends(lane):
+        with pytest.raises(type(error)):
+            yield Run(lane, np.zeros((1, 1), np.float32))
+        return "mended"
+
+    async def main(helpers, made):
+        return await Driver(helpers, 30.0).run(made(Lane(error)))
+
+    assert with_helpers(main, made=mends) == "mended"
+    with pytest.raises(type(error)):
+        with_helpers(main, made=plan)
+
+
+def test_a_cancelled_call_closes_its_plan_and_a_late_answer_harms_nobody():
+    closed, dones, tickets = [], [], []
+
+    class Late(Lane):
+        def submit(self, run, done, deadline):
+            dones.append(done)
+            tickets.append(SimpleNamespace(abandoned=False))
+            return tickets[0]
+
+    def watched():
+        try:
+            yield from plan(Late(None))
+        finally:
+            closed.append(True)
+
+    async def main(helpers):
+        future = Driver(helpers, 30.0).run(watched())
+        assert dones
+        future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        await asyncio.sleep(0)
+        dones[0](OUTPUTS)
+        await asyncio.sleep(0)
+
+    with_helpers(main)
+    assert closed == [True]
+    assert tickets[0].abandoned, "nobody waits for its rows"
+    dones[0](OUTPUTS)  # the loop is closed by now
+
+
+def single(driver, verb, answers, body=b""):
+    request = RawRequest(Call(Endpoint("POST", "/verb", verb)), Fields(), b"", body)
+    return driver.answer(request, answers.append)
+
+
+async def turns(count=20):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_a_result_before_the_driver_knows_that_its_future_was_cancelled_is_dropped():
+    dones = []
+
+    class Late(Lane):
+        def submit(self, run, done, deadline):
+            dones.append(done)
+            return SimpleNamespace(abandoned=False)
+
+    async def main(helpers):
+        future = Driver(helpers, 30.0).run(plan(Late(None)))
+        future.cancel()
+        dones[0](OUTPUTS)
+        await turns()
+        return future.cancelled()
+
+    assert with_helpers(main)
+
+
+def test_an_abandoned_request_is_never_answered():
+    dones, answers = [], []
+
+    class Late(Lane):
+        def submit(self, run, done, deadline):
+            dones.append(done)
+            return SimpleNamespace(abandoned=False)
+
+    def verb(exchange):
+        yield Run(Late(None), np.zeros((1, 1), np.float32))
+        return Reply(b"")
+
+    async def main(helpers):
+        single(Driver(helpers, 30.0), verb, answers).abandon()
+        dones[0](OUTPUTS)
+        await turns()
+
+    with_helpers(main)
+    assert answers == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_step_that_nobody_waits_for_is_not_taken_or_not_told(fails):
+    sent, steps, answers = [], [], []
+
+    def verb(exchange):
+        steps.append(exchange)
+        if fails:
+            raise RuntimeError("nobody hears it")
+        yield from ()
+        return Reply(b"")
+
+    async def main():
+        driver = Driver(helpers, 30.0)
+        first = single(driver, verb, answers, bytes(LARGE_BODY + 1))
+        second = single(driver, verb, answers, bytes(LARGE_BODY + 1))
+        await turns()
+        first.abandon()
+        await turns()
+        for errand in sent:
+            errand()
+        second.abandon()  # its step has been taken, and the loop has not heard of it yet
+        await turns()
+
+    helpers = Helpers(1, send=sent.append)
+    asyncio.run(main())
+    helpers.close()
+    assert (len(steps), answers) == (1, [])
+
+
+def test_a_plan_that_draws_goes_on_on_a_helper():
+    names = []
+
+    def verb(exchange):
+        yield Run(Lane(OUTPUTS), np.zeros((1, 1), np.float32))
+        names.append(threading.current_thread().name)
+        return Reply(b"")
+
+    async def main(helpers):
+        driver = Driver(helpers, 30.0)
+        for accept in ("image/png", "application/json"):
+            request = RawRequest(Call(Endpoint("POST", "/verb", verb)), Fields(accept=accept))
+            await asyncio.wait_for(driver.reply(request), 20)
+
+    with_helpers(main)
+    assert [name.startswith("helper") for name in names] == [True, False]
+
+
+def test_a_canarys_run_is_the_engines_and_a_requests_may_be_the_loops(helpers):
+    threads = []
+
+    class Noting(Counting):
+        def __call__(self, rows, context):
+            threads.append(threading.current_thread().name)
+            return super().__call__(rows, context)
+
+    async def main():
+        workers = Workers(1)
+        lane = workers.lane(Noting(), Limits())
+        lane.queue.record(1, 1e-6)
+
+        def probe(exchange=None):
+            yield Run(lane, np.zeros((1, 1), np.float32))
+            return Reply(b"")
+
+        driver = Driver(helpers, 30.0)
+        await asyncio.wait_for(driver.run(probe()), 20)
+        await asyncio.wait_for(driver.reply(RawRequest(Call(Endpoint("GET", "/probe", probe)), Fields())), 20)
+        workers.close(10)
+
+    asyncio.run(main())
+    assert [name.startswith("engine") for name in threads] == [True, False]
