@@ -130,7 +130,7 @@ def test_quantiles_ascend_and_are_finite(quantiles):
         Manifest.from_json(json.dumps(content).encode())
 
 
-@pytest.mark.parametrize("ranks", [[0], [0, 1, 2], [0, 2], [1, 3], [3, 0], [0, 0], [-1, 3]])
+@pytest.mark.parametrize("ranks", [[0], [0, 1, 2], [0, 1, 3], [0, 2], [1, 3], [3, 0], [0, 0], [-1, 3]])
 def test_ranks_ascend_over_all_rows(ranks):
     content = json.loads(make_manifest().to_json())
     content["calibration"] |= {"rows": 4, "ranks": [0, 3]}
