@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -63,9 +64,10 @@ def test_a_step_searches_for_its_inverse_where_its_transform_does() -> None:
         assert Autoregressive(transform, passes=5).numeric_inverse is searches
 
 
-def test_a_log_determinant_is_summed_over_each_row_of_any_shape() -> None:
-    x = normal(3, 2, 4, 5)
-    spline = RationalQuadratic(normal(3, 2, 4, 5, 2, 6), normal(3, 2, 4, 5, 5, seed=8))
-    expected = spline.call_and_ladj(x)[1].sum(dim=(1, 2, 3))
+@pytest.mark.parametrize("shape", [(3, 4), (3, 2, 4, 5)])
+def test_a_log_determinant_is_summed_over_each_row_of_any_shape(shape: tuple[int, ...]) -> None:
+    x = normal(*shape)
+    spline = RationalQuadratic(normal(*shape, 2, 6), normal(*shape, 5, seed=8))
+    expected = spline.call_and_ladj(x)[1].flatten(1).sum(dim=1)
     torch.testing.assert_close(apply(spline, x)[1], expected)
     torch.testing.assert_close(invert(spline, apply(spline, x)[0])[1], -expected, rtol=1e-8, atol=1e-8)

@@ -87,6 +87,18 @@ def test_z_is_laid_out_as_documented() -> None:
     assert torch.equal(z[:, 32:], Squeeze()(first[:, :2])[0].flatten(1))
 
 
+def test_half_of_the_channels_leave_after_each_level_and_all_after_the_last() -> None:
+    assert levels().shapes == [(2, 4, 4), (8, 2, 2)]
+
+
+def test_an_actnorm_leaves_images_that_do_not_vary_at_all_at_their_size() -> None:
+    layer = ActNorm(2)
+    with torch.no_grad():
+        y = layer.initialize(torch.full((5, 2, 3, 3), 7.0))
+    assert not bool(y.any())
+    assert not bool(layer.log_scale.any())
+
+
 def test_every_level_is_initialized_on_what_reaches_it() -> None:
     chain = levels()
     x = 9.0 * normal(200, 1, 8, 8).float() - 3.0
