@@ -59,6 +59,7 @@ ALLOWED = {
         "service.guard",
         "service.pictures",
         "service.plan",
+        "service.tabular",
     },
     "service.api": {
         "service.api.codecs",
@@ -98,7 +99,7 @@ ALLOWED = {
         "service.settings",
     },
     "models": {"models.flows", "models.flows.images", "service.bundle", "service.errors"},
-    "models.data": {"models", "service.bundle", "service.errors"},
+    "models.data": {"models", "service.bundle", "service.errors", "service.tabular"},
     "models.flows": {"service.bundle", "service.errors"},
     "models.flows.images": {"models.flows", "service.errors"},
     "models.export": {"models.export.rewrites", "models.flows", "service.bundle", "service.errors", "service.onnx"},

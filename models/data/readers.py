@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ import pyarrow.parquet
 
 from models.data.image_files import read_images
 from service.errors import DataError, Reason
+from service.tabular import NotCsv, parse_number, read_heading, read_lines
 
 __all__ = ["FloatArray", "Source", "cell_number", "read_source", "to_numbers"]
 
@@ -156,13 +156,9 @@ def _read_csv(path: Path, header: bool | None) -> Source:
 
 
 def cell_number(text: str) -> float | None:
-    """The number in a cell of text; None where it holds none.
-
-    It is what Python reads as a float, but for underscores between digits: spaces around it, a sign, an exponent, nan
-    and inf are taken; hexadecimal digits are not.
-    """
+    """The number in a cell of text, by the rule of `service.tabular`; None where it holds none."""
     try:
-        return None if "_" in text else float(text)
+        return parse_number(text)
     except ValueError:
         return None
 
@@ -170,10 +166,10 @@ def cell_number(text: str) -> float | None:
 def _is_header(file: str, line: str, delimiter: str) -> bool:
     """Whether a CSV's first line names the columns: no cell of it is a number."""
     try:
-        cells = next(csv.reader([line], delimiter=delimiter))
-    except csv.Error as error:
-        raise DataError(f"{file}: this is not CSV: {error}") from error
-    return all(cell_number(cell) is None for cell in cells)
+        _, cells = next(read_lines([line], delimiter))
+    except NotCsv as error:
+        raise DataError(f"{file}: this is not CSV: {error.reason}") from error
+    return read_heading(cells) is not None
 
 
 def _lines(path: Path, named: bool) -> Callable[[int], str]:

@@ -14,9 +14,9 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel
 
 from service.errors import InvalidArgument, Reason
-from service.tabular import parse_number as to_number
+from service.tabular import parse_number
 
-__all__ = ["LISTS", "as_declared", "query_arguments", "to_number"]
+__all__ = ["LISTS", "as_declared", "query_arguments"]
 
 LISTS: Final = frozenset({"context", "log_target", "strength"})
 """The arguments that are lists of numbers, with commas between them."""
@@ -49,7 +49,7 @@ def query_arguments(query: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 
 def _numbers(name: str, text: str) -> list[float]:
     try:
-        return [to_number(part) for part in text.split(",")]
+        return [parse_number(part) for part in text.split(",")]
     except ValueError:
         detail = f"{name} must be numbers with commas between them, and is {text[:64]!r}"
         raise InvalidArgument(detail, (Reason(("query", name), detail),)) from None
@@ -82,7 +82,7 @@ def _to_integer(text: str) -> int:
 @functools.cache
 def _readers(schema: type[BaseModel]) -> Mapping[str, Callable[[str], float]]:
     """Argument -> how its text is read, for each that is a number."""
-    readers: dict[Any, Callable[[str], float]] = {int: _to_integer, float: to_number}
+    readers: dict[Any, Callable[[str], float]] = {int: _to_integer, float: parse_number}
     return {
         field.alias or name: readers[kind]
         for name, field in schema.model_fields.items()

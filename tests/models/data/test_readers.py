@@ -8,12 +8,9 @@ import pytest
 
 from models.data.readers import cell_number, read_source, to_numbers
 from service.api.codecs.csv import Csv
+from tests.tabular import NUMBERS, TEXTS
 
-CELLS = {
-    "1": 1.0, " 5": 5.0, "5 ": 5.0, "+5": 5.0, "-5": -5.0, "1e5": 1e5, "1.": 1.0, ".5": 0.5, "inf": np.inf,
-    "-Infinity": -np.inf, "nan": np.nan, "1_000": None, "0x10": None, "nan(1)": None, "1e": None, "1 2": None,
-    "1,5": None, "": None, "x": None, "true": None,
-}  # fmt: skip
+CELLS: dict[str, float | None] = {**NUMBERS, **dict.fromkeys(TEXTS)}
 
 
 @pytest.mark.parametrize(("cell", "number"), CELLS.items())
@@ -23,7 +20,7 @@ def test_a_cell_is_a_number_or_is_named(cell, number):
     values, bad = to_numbers(column)
     assert (values[0], values[2]) == (2.5, 3.0)
     if number is None:
-        assert bad == [(1, repr(cell) if cell else "nothing")]
+        assert bad == [(1, repr(cell) if cell.strip() else "nothing")]
     else:
         assert bad == []
         np.testing.assert_equal(values[1], number)

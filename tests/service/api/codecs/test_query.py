@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, Field
 
-from service.api.codecs.query import as_declared, to_number
+from service.api.codecs.query import as_declared
+from service.tabular import parse_number
 
 
 class Asked(BaseModel):
@@ -30,4 +31,4 @@ def test_what_is_not_written_as_an_integer_stays_a_text(text):
 def test_what_is_no_number_stays_a_text(text):
     assert as_declared(Asked, {"temperature": text}) == {"temperature": text}
     with pytest.raises(ValueError, match=text or "could not convert"):
-        to_number(text)
+        parse_number(text)
