@@ -28,6 +28,7 @@ from service.http.heads import RequestHeads
 from service.plan import Outputs, Run
 from tests.server import Server
 from tests.service.transport import Transport
+from tests.waiting import turns_until
 
 WAITS = Waits(header_seconds=10, body_seconds=60, keep_alive_seconds=75)
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -310,8 +311,7 @@ def test_a_lost_connection_leaves_no_timer_behind():
         timers, call_later = [], connection.loop.call_later
         connection.loop.call_later = lambda *given: timers.append(call_later(*given)) or timers[-1]
         connection.protocol.data_received(GET)
-        while not timers:
-            await asyncio.sleep(0)
+        await turns_until(lambda: timers)
         connection.protocol.connection_lost(ConnectionResetError())
         assert [timer.cancelled() for timer in timers] == [True]
 
@@ -327,7 +327,7 @@ def test_an_answered_request_is_in_no_circle():
             for _ in range(5):
                 await connection.receive(verb_of(b"abcdef"))
             kinds = (DirectRequest, PlanTask, GroupMember)
-            assert not [found for found in gc.get_objects() if isinstance(found, kinds)]
+            assert not [found for found in gc.get_objects() if type(found) in kinds]
             assert connection.transport.written.count(b"200 OK") == 5
         finally:
             gc.enable()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import onnxruntime as ort
 
-from service.engine.runtime.graph import Graph
+from service.engine.runtime.graph import CpuGraph
 from service.onnx.session import CPU_PROVIDER, open_on_cpu
 from tests.service.bundles import affine, bundle
 
@@ -40,6 +40,6 @@ def test_exporter_and_server_open_a_graph_with_the_same_options(tmp_path, monkey
     monkeypatch.setattr(ort, "InferenceSession", session)
     parts = affine()
     ExportedGraph(parts.files["forward.onnx"], "forward")
-    Graph(bundle(tmp_path, parts), "forward")
+    CpuGraph(bundle(tmp_path, parts), "forward")
     assert len(opened) == 2
     assert opened[0] == opened[1]
