@@ -260,8 +260,7 @@ def test_requests_belong_to_the_phase_of_their_arrival(generator: Generator):
     assert arrivals[2] == 0
     assert 5 < arrivals[0] < arrivals[1] / 2
     assert 5 < arrivals[3] < arrivals[1] / 2
-    assert [phase.ok for phase in phases[:3]] == arrivals[:3]
-    assert 0 < phases[3].ok <= arrivals[3]  # what a busy machine has not answered at the end is cut off
+    assert [phase.ok for phase in phases] == arrivals
 
 
 def test_a_plan_that_is_cut_is_told(generator: Generator, tmp_path: Path):
