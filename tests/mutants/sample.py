@@ -84,8 +84,8 @@ def places(source: str) -> Iterator[tuple[str, int]]:
     nodes = list(ast_nodes(get_ast(source)))
     for name in OPERATORS:
         operator = get_operator(name)()
-        found = [node for node in nodes for _ in operator.mutation_positions(node)]
-        yield from ((name, number) for number, node in enumerate(found) if is_wanted(name, node))
+        found = [(node, way) for node in nodes for way, _ in enumerate(operator.mutation_positions(node))]
+        yield from ((name, number) for number, (node, way) in enumerate(found) if is_wanted(name, node, way))
 
 
 def described(root: Path, path: Path, operator: str, occurrence: int) -> Mutant:
@@ -102,15 +102,24 @@ def changed_lines(source: str, operator: str, occurrence: int) -> tuple[int, str
     raise ValueError(f"{operator} {occurrence} changes nothing")
 
 
-def is_wanted(operator: str, node: NodeOrLeaf) -> bool:
-    """Whether a change at a node is one that a test should notice."""
+def is_wanted(operator: str, node: NodeOrLeaf, way: int) -> bool:
+    """Whether a change is one that a test should notice.
+
+    Args:
+        operator: the name of the operator of cosmic-ray.
+        node: what it changes.
+        way: which of the changes that it makes of a node; a number becomes larger, then smaller.
+    """
     if "BinaryOperator" in operator and (
         node.parent.type not in ARITHMETIC_PARENTS  # the `*` and `/` of a signature, the `*` of an unpacking
         or any(child.type in {"string", "fstring"} for child in node.parent.children)  # a text or a path
     ):
         return False
-    if operator == "core/NumberReplacer" and not is_edge(node):
-        return False
+    if operator == "core/NumberReplacer":
+        if not is_edge(node):
+            return False
+        if way == 1 and node.value == "0" and node.parent.type == "trailer":
+            return False  # `outputs[-1]` for `outputs[0]`: the same where there is one; `outputs[1]` is a mutant, too
     return not any(map(is_left_out, lineage(node)))
 
 

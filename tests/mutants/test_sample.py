@@ -20,6 +20,7 @@ CHANGED = {
     "a = not b": ["a =  b"],
     "for a in b: break": ["for a in b: continue"],
     "a = b[1:]": ["a = b[ 2:]", "a = b[ 0:]"],
+    "a = b[0]": ["a = b[ 1]"],
     "a = b[..., -1]": ["a = b[..., - 2]", "a = b[..., - 0]"],
     "a = range(1, b)": ["a = range( 2, b)", "a = range( 0, b)"],
 }
