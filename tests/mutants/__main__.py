@@ -14,9 +14,8 @@ import click
 from tqdm import tqdm
 
 from tests.mutants.equivalent import reasons
-from tests.mutants.measurement import Measurement, measure
 from tests.mutants.sample import Mutant, sample
-from tests.mutants.verdict import Verdict, copy_tree, enter, judge
+from tests.mutants.verdict import Verdict, copy_tree, enter, failing, judge
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "mutants"
@@ -34,38 +33,41 @@ def start_worker(folder: Path) -> None:
 @click.command()
 @click.option("--count", default=200, show_default=True, help="How many mutants are drawn.")
 @click.option("--seed", default=0, show_default=True, help="Which mutants are drawn.")
-@click.option("--jobs", default=2, show_default=True, help="How many processes test at a time.")
-@click.option("--seconds", default=60.0, show_default=True, help="How many seconds of tests a mutant meets at most.")
-@click.option("--again", is_flag=True, help="Keep the last measurement, and judge only what has not been killed.")
+@click.option("--jobs", default=1, show_default=True, help="How many processes test at a time.")
+@click.option(
+    "--seconds", default=60.0, show_default=True, help="Of the processor, after which a mutant has survived."
+)
+@click.option("--again", is_flag=True, help="Judge only what has not been killed before.")
 def main(count: int, seed: int, jobs: int, seconds: float, again: bool) -> None:
     """Draw mutants, run the tests that can see each, and tell which survive."""
     equivalent = reasons()
     drawn = sample(ROOT, count, seed)
     wanted = [mutant for mutant in drawn if (mutant.file, mutant.before, mutant.after) not in equivalent]
-    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
-        folder = Path(name)
-        if not again:
-            VERDICTS.unlink(missing_ok=True)
-            copy_tree(ROOT, folder / "measured")
-            measure(folder / "measured", CACHE, jobs)
-        verdicts = {mutant: verdict for mutant, verdict in read() if not verdict.survived and mutant in wanted}
-        pending = [mutant for mutant in wanted if mutant not in verdicts]
-        with (
-            ProcessPoolExecutor(jobs, initializer=start_worker, initargs=(folder,)) as pool,
-            VERDICTS.open("a") as file,
-            tqdm(total=len(wanted), initial=len(verdicts), desc="mutants", unit="") as bar,
-        ):
-            futures = {pool.submit(judge, mutant, Measurement(CACHE), seconds): mutant for mutant in pending}
-            for future in as_completed(futures):
-                mutant, verdict = futures[future], future.result()
-                verdicts[mutant] = verdict
-                file.write(json.dumps([asdict(mutant), asdict(verdict)]) + "\n")
-                file.flush()
-                bar.update()
+    VERDICTS.parent.mkdir(parents=True, exist_ok=True)
+    if not again:
+        VERDICTS.unlink(missing_ok=True)
+    verdicts = {mutant: verdict for mutant, verdict in read() if not verdict.survived and mutant in wanted}
+    pending = [mutant for mutant in wanted if mutant not in verdicts]
+    with (
+        tempfile.TemporaryDirectory(prefix="mutants-") as folder,
+        ProcessPoolExecutor(jobs, initializer=start_worker, initargs=(Path(folder),)) as pool,
+        VERDICTS.open("a") as file,
+        tqdm(total=len(wanted), initial=len(verdicts), desc="mutants", unit="") as bar,
+    ):
+        futures = {pool.submit(judge, mutant, seconds): mutant for mutant in pending}
+        for future in as_completed(futures):
+            mutant, verdict = futures[future], future.result()
+            verdicts[mutant] = verdict
+            file.write(json.dumps([asdict(mutant), asdict(verdict)]) + "\n")
+            file.flush()
+            bar.set_postfix(survived=sum(one.survived for one in verdicts.values()))
+            bar.update()
+        killers = {verdict.by for verdict in verdicts.values() if verdict.by.startswith("tests/")}
+        if fails := pool.submit(failing, killers).result():
+            raise click.ClickException(f"these tests fail without a mutant, and so have killed none:\n{fails}")
     survivors = [mutant for mutant in wanted if verdicts[mutant].survived]
     for mutant in survivors:
-        where = f"{mutant.file}:{mutant.line} ({verdicts[mutant].tests} tests)"
-        click.echo(f"survived {where}\n  - {mutant.before}\n  + {mutant.after}")
+        click.echo(f"survived {mutant.file}:{mutant.line}\n  - {mutant.before}\n  + {mutant.after}")
     killed = len(wanted) - len(survivors)
     click.echo(f"{killed} of {len(wanted)} killed; {len(drawn) - len(wanted)} more are known to be equivalent")
     sys.exit(killed < AIM * len(wanted))

@@ -1,18 +1,19 @@
-"""The verdict on a mutant: killed by a test, killed by time, or survived.
+"""The verdict on a mutant: killed by a test, or survived.
 
-A mutant is made in a copy of the project, never in the working tree. It meets the tests in rounds: first the nearest of
-the tests that run its line, then the others of them, then whole files of tests by their nearness.
+A mutant is made in a copy of the project, never in the working tree. It meets files of tests in rounds of increasing
+breadth, until a test fails or its time is spent.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
+import re
+import resource
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +22,15 @@ from cosmic_ray.plugins import get_operator
 from cosmic_ray.testing import run_tests
 from cosmic_ray.work_item import TestOutcome
 
-from tests.mutants.measurement import Measurement
+from tests.mutants.nearness import nearest, read_tests, rounds
 from tests.mutants.sample import Mutant
 
-__all__ = ["Verdict", "copy_tree", "enter", "judge"]
+__all__ = ["Verdict", "copy_tree", "enter", "failing", "judge"]
 
-FIRST_ROUND = 4.0
-"""The tests of the first round, in seconds: most mutants need no more."""
-GRACE, FACTOR = 60.0, 4.0
-"""A round that takes this many seconds and this many times what it should is a hang."""
-NONE_RAN = "no tests ran in"
-"""What pytest says where a test has another name now, as one that is named after a number of the code may have."""
+HANG = 60
+"""A test that takes so many seconds with a mutant hangs, and kills it."""
+ROUND = 1200.0
+"""A round that takes so many seconds hangs outside of its tests."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,13 @@ class Verdict:
 
     Args:
         survived: whether every round passed.
-        by: the end of what pytest wrote, where it was killed.
-        tests: how many tests are known to run its line.
+        by: the test that failed; the end of what pytest wrote, where none has a name; empty for a survivor.
+        files: the files of tests that it met.
     """
 
     survived: bool
     by: str
-    tests: int
+    files: list[str]
 
 
 def copy_tree(root: Path, copy: Path) -> None:
@@ -65,46 +64,42 @@ def enter(copy: Path) -> None:
     os.environ["PYTHONPATH"] = str(copy)
 
 
-def judge(mutant: Mutant, measurement: Measurement, seconds: float) -> Verdict:
-    """Make a mutant in the current folder, run its tests, and unmake it.
+def judge(mutant: Mutant, seconds: float) -> Verdict:
+    """Make a mutant in the current folder, run the tests near it, and unmake it.
 
     Args:
         mutant: what is changed.
-        measurement: what the tests run.
-        seconds: how many seconds of the tests that run its line it meets, and how many of the files near it.
+        seconds: the processor time after which no further round is begun.
     """
-    tests = measurement.tests_of_line(mutant.file, mutant.line)
-    first, others = split(take(tests, measurement.seconds, seconds), measurement.seconds)
-    files = take(measurement.files_near(mutant.file), measurement.seconds_of_files, seconds)
-    rounds = [(first, measurement.seconds), (others, measurement.seconds), (files, measurement.seconds_of_files)]
+    end, met = processor_seconds() + seconds, []
     with use_mutation(Path(mutant.file), get_operator(mutant.operator)(), mutant.occurrence):
-        for names, lengths in rounds:
-            survived, output = run(names, GRACE + FACTOR * sum(lengths[name] for name in names))
-            if not survived:
-                return Verdict(survived=False, by=output[-400:], tests=len(tests))
-    return Verdict(survived=True, by="", tests=len(tests))
+        for files in rounds(nearest(mutant.file, read_tests(Path()))):
+            met += files
+            passed, output = run(files)
+            if not passed:
+                found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.MULTILINE)
+                return Verdict(survived=False, by=found[1] if found else output[-400:], files=met)
+            if processor_seconds() >= end:
+                break
+    return Verdict(survived=True, by="", files=met)
 
 
-def run(names: list[str], limit: float) -> tuple[bool, str]:
-    """Whether these tests pass within so many seconds, and what pytest wrote."""
-    if not names:
-        return True, ""
-    command = shlex.join([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *names])
-    outcome, output = run_tests(command, limit)
+def failing(tests: Iterable[str]) -> str:
+    """What pytest says of these tests in the current folder as it is; empty where all pass."""
+    passed, output = run(sorted(set(tests)), "--maxfail=1000")
+    return "" if passed else output
+
+
+def run(tests: Sequence[str], *options: str) -> tuple[bool, str]:
+    """Whether tests pass, and what pytest wrote; the first failure ends it where no option says otherwise."""
+    options = ("-q", "-p", "no:cacheprovider", f"--timeout={HANG}", *(options or ("-x",)))
+    outcome, output = run_tests(shlex.join([sys.executable, "-m", "pytest", *options, *tests]), ROUND)
     if outcome == TestOutcome.INCOMPETENT:
         raise RuntimeError(output)
-    files = list(dict.fromkeys(name.partition("::")[0] for name in names))
-    if NONE_RAN in output and names != files:
-        return run(files, limit)
     return outcome == TestOutcome.SURVIVED, output
 
 
-def take(names: Sequence[str], lengths: dict[str, float], seconds: float) -> list[str]:
-    """The first names that together take no longer than this, and one at least."""
-    ends = itertools.accumulate(lengths[name] for name in names)
-    return [name for number, (name, end) in enumerate(zip(names, ends, strict=True)) if end <= seconds or not number]
-
-
-def split(names: list[str], lengths: dict[str, float]) -> tuple[list[str], list[str]]:
-    first = take(names, lengths, FIRST_ROUND)
-    return first, names[len(first) :]
+def processor_seconds() -> float:
+    """The time that the processes of the tests have taken of the processors so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
