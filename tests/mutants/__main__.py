@@ -34,9 +34,7 @@ def start_worker(folder: Path) -> None:
 @click.option("--count", default=200, show_default=True, help="How many mutants are drawn.")
 @click.option("--seed", default=0, show_default=True, help="Which mutants are drawn.")
 @click.option("--jobs", default=1, show_default=True, help="How many processes test at a time.")
-@click.option(
-    "--seconds", default=60.0, show_default=True, help="Of the processor, after which a mutant has survived."
-)
+@click.option("--seconds", default=60.0, show_default=True, help="Of the processor, after which a mutant has survived.")
 @click.option("--again", is_flag=True, help="Judge only what has not been killed before.")
 def main(count: int, seed: int, jobs: int, seconds: float, again: bool) -> None:
     """Draw mutants, run the tests that can see each, and tell which survive."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 pytest.importorskip("cosmic_ray", reason="`make mutants` installs it")
@@ -17,7 +19,9 @@ def project(tmp_path, monkeypatch):
     for name, text in {"models/__init__.py": "", "models/a.py": SOURCE, "tests/models/test_a.py": TEST}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setenv("PYTHONPATH", "")
+    for name in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
     monkeypatch.chdir(tmp_path)
     enter(tmp_path)
     return tmp_path
