@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow test-lowest coverage check format zoo docs site bench lock clean
+.PHONY: serve test test-slow test-lowest coverage mutants check format zoo docs site bench lock clean
 
 serve: $(VENV)/serve.stamp
 	$(BIN)/pushforward serve
@@ -38,6 +38,11 @@ SLICE := tests/service/http tests/service/api/codecs tests/service/api/test_open
 # The share of the lines that the tests run, the servers that they start included.
 coverage: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
+
+# The share of a sample of mutants of the code that the tests kill; about an hour. After new tests,
+# `make mutants MUTANTS=--again` judges the survivors anew.
+mutants: $(VENV)/mutants.stamp
+	nice -n 10 $(BIN)/python -m tests.mutants $(MUTANTS)
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -82,6 +87,10 @@ $(VENV)/serve.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[cpu,train,dev]'
 	touch $@ $(VENV)/serve.stamp
+
+$(VENV)/mutants.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[cpu,train,dev,mutants]'
+	touch $@ $(VENV)/test.stamp $(VENV)/serve.stamp
 
 $(VENV)/docs.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[docs]'

@@ -36,6 +36,30 @@ def test_far_rows_that_float32_cannot_answer_are_left_out_and_no_others() -> Non
     assert any("30 standard" in label for label in kept.labels)
 
 
+class Moved(Unbounded):
+    """The same, of x + context."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return super().forward(x + context)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x, ladj = super().inverse(y)
+        return x - context, ladj
+
+
+def test_rows_that_are_left_out_take_their_context_with_them() -> None:
+    flow = Flow((2,), [Moved()], NormalBase(), context_width=2)
+    rows = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    context = np.random.default_rng(1).normal(size=(50, 2)).astype(np.float32)
+    probes = make_probes(rows, context, None)
+    kept = keep_resolvable(flow, reference(flow), probes)
+    assert 0 < len(kept.labels) < len(probes.labels)
+    pairs = [
+        {(x.tobytes(), c.tobytes()) for x, c in zip(each.x, each.context, strict=True)} for each in (probes, kept)
+    ]
+    assert pairs[1] < pairs[0]
+
+
 class Holes(Bijection):
     """NaN beyond 5 where it should be x."""
 

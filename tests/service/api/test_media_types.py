@@ -307,6 +307,12 @@ def test_a_body_of_small_integers_is_weighed_before_it_grows(serving, monkeypatc
     assert (answer.status_code, answer.json()["code"]) == (422, "over_work_budget")
 
 
+def test_a_body_of_small_integers_is_weighed_by_its_rows(serving):
+    content = NPY.write(np.ones((10, 2), np.int8))
+    answer = serving(max_work=20).post("/logprob", content=content, headers={"content-type": NPY.name})
+    assert answer.status_code == 200
+
+
 @EVERY
 @pytest.mark.parametrize(("path", "width"), [("/models/coupling/sample", 5), ("/models/image/sample", 6)])
 def test_a_sample_that_streams_is_bit_for_bit_the_whole(client, media, path, width):

@@ -43,6 +43,7 @@ CONSTANTS = {
     "pairs": np.array([-1, 2, 1]),
     "matrix": WEIGHT[:4],
     "row": np.array([1.0, 2.0, 4.0, 8.0], np.float32),
+    "pillar": np.array([[-2.5], [2.0]], np.float32),
 }
 
 
@@ -203,6 +204,11 @@ BOUNDED = (
             FOUR,
             ["Exp", "Div", "Abs", "Add", "Div"],
         ),
+        (
+            "r = Reshape(x, two_pairs) a = Div(r, pillar) b = Abs(a) c = Add(b, one) y = Div(r, c)",
+            "float[N, 2, 2] y",
+            ["Reshape", "Div", "Abs", "Add", "Div"],  # a limit for each place of an axis that is not the last
+        ),
         # a multiple within a product
         ("a = Mul(x, two) y = MatMul(a, matrix)", FOUR, ["MatMul"]),
         ("a = Mul(x, two) b = MatMul(a, matrix) y = Add(a, b)", FOUR, ["Mul", "MatMul", "Add"]),
@@ -243,6 +249,7 @@ BOUNDED = (
             "float[N] y",
             ["ReduceSum", "Shape", "Expand", "Sub"],
         ),
+        ("a = Neg(two) y = Add(x, a)", FOUR, ["Neg", "Add"]),
         (
             "a = ReduceSum<keepdims: int = 0>(x, axis) s = Shape(a) e = Expand(zero, s) b = Add(e, a) y = Exp(b)",
             "float[N] y",

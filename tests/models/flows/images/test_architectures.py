@@ -9,8 +9,9 @@ import torch
 
 from models.architectures import IMAGES, build_flow
 from models.export.export import export_flow
+from models.flows.conditional import Coupling
 from models.flows.flow import Flow
-from models.flows.images.layers import MultiScale
+from models.flows.images.layers import InvertibleConvolution, MultiScale
 from service.bundle.store import Repository, read_bundle
 from service.errors import DataError
 from tests.laws.table import normal, randomize
@@ -52,6 +53,22 @@ def test_every_pixel_is_moved_and_every_pixel_conditions(name: str) -> None:
     weights = jacobian.abs()
     assert bool(((weights > 1e-12).sum(dim=0) > 1).all())
     assert bool(((weights > 1e-12).sum(dim=1) > 1).all())
+
+
+def test_the_masks_are_a_checkerboard_and_half_of_the_channels_each_with_its_complement() -> None:
+    (level,) = build("image_real_nvp", levels=1, transforms=6).bijections[-1].levels
+    masks = [set(step.first.tolist()) for step in level if isinstance(step, Coupling)]
+    board, others, half, rest = {0, 3, 4, 7}, {1, 2, 5, 6}, {0, 1, 2, 3}, {4, 5, 6, 7}
+    assert masks == [board, others, half, rest, board, others]
+
+
+@pytest.mark.parametrize("name", ["glow", "image_spline"])
+def test_the_channels_are_put_in_a_new_order_and_then_their_halves_are_swapped(name: str) -> None:
+    (level,) = build(name, levels=1, transforms=4).bijections[-1].levels
+    orders = [step.permutation.argmax(dim=1).tolist() for step in level if isinstance(step, InvertibleConvolution)]
+    assert orders[1] == orders[3] == [4, 5, 6, 7, 0, 1, 2, 3]
+    assert orders[0] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2]) == list(range(8))
 
 
 @every_one
