@@ -125,7 +125,7 @@ class FlowSource(Protocol):
             n: how many; for each context where there are several.
             seed: None for one that is drawn.
             offset: the number of the first row in the seed's sequence.
-            noise: the distribution of the latents.
+            noise: the latents.
             context: float32 ``[C]`` or ``[K, C]``; None for a flow without.
         """
         ...
@@ -288,6 +288,7 @@ class _LocalFlow:
                 temperature=noise.temperature,
                 truncation=noise.truncation,
                 method=noise.method,
+                noise=noise.noise,
             )
         )
         return SampleResult(samples.x, samples.log_prob, seed)
@@ -426,6 +427,7 @@ class _ServedFlow:
             temperature=noise.temperature,
             truncation=noise.truncation,
             method=noise.method,
+            noise=noise.noise,
         )
         return SampleResult(samples.x, samples.log_prob, samples.seed)
 

@@ -33,7 +33,7 @@ from pushforward.client.delivery import Connection, Delivery, HttpRequest
 from pushforward.client.errors import ConnectionFailed, InvalidInput, TimedOut, Unavailable, UnexpectedAnswer
 from pushforward.client.payload import ArrayAnswerT, Payload, join_answers
 from pushforward.client.requests import FlowChoice, post_request
-from pushforward.client.sampling import FIRST_ROWS, Method, Noise, SampleBlocks
+from pushforward.client.sampling import FIRST_ROWS, ContextNoise, Method, Noise, SampleBlocks
 
 __all__ = ["MAX_VALUES", "Calls", "Direction", "LogTarget", "PictureVerb", "ScoreName", "format_direction"]
 
@@ -140,6 +140,7 @@ class Calls:
         temperature: float = 1.0,
         truncation: float | None = None,
         method: Method = "random",
+        noise: ContextNoise = "independent",
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
@@ -159,7 +160,7 @@ class Calls:
                 n=n,
                 seed=seed,
                 offset=offset,
-                noise=Noise(temperature, truncation, method),
+                noise=Noise(temperature, truncation, method, noise),
                 contexts=group,
                 flow=flow,
                 round_trip=round_trip,
@@ -178,6 +179,7 @@ class Calls:
         temperature: float = 1.0,
         truncation: float | None = None,
         method: Method = "random",
+        noise: ContextNoise = "independent",
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
@@ -189,7 +191,7 @@ class Calls:
             n=n,
             seed=seed,
             offset=offset,
-            noise=Noise(temperature, truncation, method),
+            noise=Noise(temperature, truncation, method, noise),
             contexts=None if context is None else to_float32(context, "context"),
             flow=self._choose_flow(model, version),
             round_trip=round_trip,
@@ -277,12 +279,13 @@ class Calls:
         z: npt.ArrayLike | None = None,
         n: int | None = None,
         seed: int | None = None,
+        noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
     ) -> Trace:
         """As `Client.trace`; one request."""
-        body = _given_arguments(n, seed, x=x, z=z, context=context)
+        body = _given_arguments(n, seed, noise, x=x, z=z, context=context)
         flow = self._choose_flow(model, version)
         return Trace.read(await self._ask(post_request(flow, "trace", body)))
 
@@ -293,13 +296,14 @@ class Calls:
         *,
         n: int | None = None,
         seed: int | None = None,
+        noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
     ) -> Weights:
         """As `Client.weights`; one request, for the weights are normalized together."""
         targets = _check_log_target(log_target).tolist()
-        body = {"log_target": targets, **_given_arguments(n, seed, x=x, context=context)}
+        body = {"log_target": targets, **_given_arguments(n, seed, noise, x=x, context=context)}
         flow = self._choose_flow(model, version)
         return Weights.read(await self._ask(post_request(flow, "weights", body)))
 
@@ -309,18 +313,19 @@ class Calls:
         n: int,
         seed: int | None = None,
         *,
+        noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
     ) -> Importance:
         """As `Client.importance`; over an event loop, the target is called from the loop."""
-        drawn = await self.sample(n, seed=seed, context=context, model=model, version=version)
+        drawn = await self.sample(n, seed=seed, noise=noise, context=context, model=model, version=version)
         targets = _check_log_target(log_target(drawn.x))
         if targets.shape != (len(drawn.x),):
             shape, rows = list(targets.shape), len(drawn.x)
             raise InvalidInput(f"log_target must give a number for each of the {rows} rows, and gave the shape {shape}")
         weighed = await self.weights(
-            targets, n=n, seed=drawn.seed, context=context, model=drawn.model, version=drawn.version
+            targets, n=n, seed=drawn.seed, noise=noise, context=context, model=drawn.model, version=drawn.version
         )
         members = {field.name: getattr(weighed, field.name) for field in fields(weighed)}
         return Importance(**members, x=drawn.x, log_prob=drawn.log_prob, log_target=targets, seed=drawn.seed)
@@ -478,13 +483,17 @@ def format_direction(direction: Direction) -> Any:  # noqa: ANN401  as JSON has 
     return {"from": values[0].tolist(), "to": values[1].tolist()}
 
 
-def _given_arguments(n: int | None, seed: int | None, **arrays: npt.ArrayLike | None) -> dict[str, Any]:
+def _given_arguments(
+    n: int | None, seed: int | None, noise: ContextNoise, **arrays: npt.ArrayLike | None
+) -> dict[str, Any]:
     """The arguments of a body that are given: numbers as they are, arrays as float32.
 
     Raises:
         InvalidInput: an array holds NaN, text or nothing.
     """
     body: dict[str, Any] = {name: value for name, value in (("n", n), ("seed", seed)) if value is not None}
+    if noise != "independent":
+        body["noise"] = noise
     return body | {name: to_float32(rows, name) for name, rows in arrays.items() if rows is not None}
 
 

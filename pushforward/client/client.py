@@ -30,7 +30,7 @@ from pushforward.client.answers import (
 from pushforward.client.arrays import Float32Array
 from pushforward.client.calls import MAX_VALUES, Calls, Direction, LogTarget, PictureVerb, ScoreName
 from pushforward.client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, BlockingConnection, run_blocking
-from pushforward.client.sampling import Method
+from pushforward.client.sampling import ContextNoise, Method
 
 __all__ = ["Client"]
 
@@ -174,12 +174,13 @@ class Client:
         temperature: float = 1.0,
         truncation: float | None = None,
         method: Method = "random",
+        noise: ContextNoise = "independent",
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
     ) -> Samples:
-        """Draw rows from the flow. Row i of a seed is one value, whatever n and offset.
+        """Draw rows from the flow. Row i of a seed and a context is one value, whatever n, offset and other contexts.
 
         Args:
             n: how many rows, at least 1; for each context where there are several.
@@ -189,6 +190,8 @@ class Client:
             truncation: ends a normal base on both sides, after so many standard deviations.
             method: ``"random"``, or ``"sobol"`` for rows that together are spread more evenly: averages over them
                 converge sooner, best where offset and n are powers of two.
+            noise: ``"independent"``, or ``"common"`` for the same latents at every context (common random numbers):
+                answers then differ by their contexts alone.
             round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[C]``, or ``[K, C]`` for n rows of each of K contexts; None for a flow without.
             model: the flow's name.
@@ -208,6 +211,7 @@ class Client:
             temperature=temperature,
             truncation=truncation,
             method=method,
+            noise=noise,
             round_trip=round_trip,
             context=context,
             model=model,
@@ -224,6 +228,7 @@ class Client:
         temperature: float = 1.0,
         truncation: float | None = None,
         method: Method = "random",
+        noise: ContextNoise = "independent",
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
@@ -231,9 +236,9 @@ class Client:
     ) -> Iterator[Samples]:
         """Draw rows in consecutive blocks of about `max_values` numbers, with one block in memory at a time.
 
-        A block whose answer breaks off is asked for again, as any request is, and row i of a seed is one value from
-        any replica: the blocks are, bit for bit, the rows of one unbroken answer. A stream that was stopped goes on
-        with the `seed` of a block, and ``offset=block.offset + len(block.x)``.
+        A block whose answer breaks off is asked for again, as any request is, and row i of a seed and a context is one
+        value from any replica: the blocks are, bit for bit, the rows of one unbroken answer. A stream that was stopped
+        goes on with the `seed` of a block, and ``offset=block.offset + len(block.x)``.
 
         Args:
             n: how many rows in all, at least 1; for each context where there are several.
@@ -242,6 +247,7 @@ class Client:
             temperature: scales the standard deviations of a normal base, diagonal one or mixture.
             truncation: ends a normal base on both sides, after so many standard deviations.
             method: ``"random"``, or ``"sobol"`` for rows that together are spread more evenly.
+            noise: ``"independent"``, or ``"common"`` for the same latents at every context.
             round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[C]``, or ``[K, C]`` for n rows of each of K contexts; None for a flow without.
             model: the flow's name.
@@ -262,6 +268,7 @@ class Client:
             temperature=temperature,
             truncation=truncation,
             method=method,
+            noise=noise,
             round_trip=round_trip,
             context=context,
             model=model,
@@ -384,6 +391,7 @@ class Client:
         z: npt.ArrayLike | None = None,
         n: int | None = None,
         seed: int | None = None,
+        noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
@@ -395,6 +403,7 @@ class Client:
             z: latents ``[N, D]``, whose data are followed.
             n: how many rows to draw and follow.
             seed: of the rows that are drawn.
+            noise: of the rows that are drawn, as for `sample`.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
             version: its version.
@@ -407,7 +416,8 @@ class Client:
             ApiError: the server refused; the flow may have been exported without its chain.
             ConnectionFailed, TimedOut: no answer came.
         """
-        return run_blocking(self._calls.trace(x, z=z, n=n, seed=seed, context=context, model=model, version=version))
+        call = self._calls.trace(x, z=z, n=n, seed=seed, noise=noise, context=context, model=model, version=version)
+        return run_blocking(call)
 
     def edit(
         self,
@@ -447,6 +457,7 @@ class Client:
         *,
         n: int | None = None,
         seed: int | None = None,
+        noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
@@ -458,6 +469,7 @@ class Client:
             x: ``[N, *event]``, drawn from the flow. Without it, n and seed are given.
             n: how many rows were drawn.
             seed: that they were drawn with.
+            noise: that they were drawn with, as for `sample`.
             context: as for `log_prob`; one row for rows of a seed.
             model: the flow's name.
             version: its version.
@@ -470,7 +482,9 @@ class Client:
             ApiError: the server refused.
             ConnectionFailed, TimedOut: no answer came.
         """
-        call = self._calls.weights(log_target, x, n=n, seed=seed, context=context, model=model, version=version)
+        call = self._calls.weights(
+            log_target, x, n=n, seed=seed, noise=noise, context=context, model=model, version=version
+        )
         return run_blocking(call)
 
     def importance(
@@ -479,6 +493,7 @@ class Client:
         n: int,
         seed: int | None = None,
         *,
+        noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
@@ -490,6 +505,7 @@ class Client:
                 a constant, -inf where it is zero.
             n: how many rows to draw.
             seed: None for one that the server draws.
+            noise: as for `sample`.
             context: ``[C]``; None for a flow without.
             model: the flow's name.
             version: its version.
@@ -507,7 +523,7 @@ class Client:
             found = flow.importance(lambda x: -0.5 * (x**2).sum(axis=1), n=10_000, seed=1)
             mean = found.mean(found.x)
         """
-        call = self._calls.importance(log_target, n, seed, context=context, model=model, version=version)
+        call = self._calls.importance(log_target, n, seed, noise=noise, context=context, model=model, version=version)
         return run_blocking(call)
 
     def picture(

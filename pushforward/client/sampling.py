@@ -17,40 +17,45 @@ from pushforward.client.errors import UnexpectedAnswer
 from pushforward.client.payload import Payload
 from pushforward.client.requests import FlowChoice, post_request
 
-__all__ = ["FIRST_ROWS", "Method", "Noise", "SampleBlocks"]
+__all__ = ["FIRST_ROWS", "ContextNoise", "Method", "Noise", "SampleBlocks"]
 
 Method = Literal["random", "sobol"]
 """The way in which the rows of a seed are spread."""
+
+ContextNoise = Literal["independent", "common"]
+"""The latents of several contexts: a stream for each context, or one stream that all share."""
 
 FIRST_ROWS: Final = 256
 """So many samples are asked for at first. Their answer tells how wide an event is, and so how many fit the next."""
 
 
 class Noise(NamedTuple):
-    """The distribution of the latents that samples are made of; arguments as of `pushforward.Client.sample`."""
+    """The latents that samples are made of; arguments as of `pushforward.Client.sample`."""
 
     temperature: float = 1.0
     truncation: float | None = None
     method: Method = "random"
+    noise: ContextNoise = "independent"
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of a request. Defaults that an older server does not know are left out."""
         truncation = {"truncation": self.truncation} if self.truncation is not None else {}
         method = {"method": self.method} if self.method != "random" else {}
-        return {"temperature": self.temperature, **truncation, **method}
+        noise = {"noise": self.noise} if self.noise != "independent" else {}
+        return {"temperature": self.temperature, **truncation, **method, **noise}
 
 
 class SampleBlocks(AsyncIterator[Samples]):
     """Samples in consecutive blocks, one request each. The first answer fixes flow and seed for the rest.
 
-    Row i of a seed is one value in every answer, so that a block whose answer broke off is asked for again.
+    Row i of a seed and a context is one value in every answer. A block whose answer broke off is asked for again.
 
     Args:
         ask: sends a request and gives the JSON object of its answer.
         n: how many rows; for each context where there are several.
         seed: None for one that the server draws.
         offset: the number of the first row in the seed's sequence.
-        noise: the distribution of the latents.
+        noise: the latents.
         contexts: float32 ``[C]`` or ``[K, C]``; None for a flow without.
         flow: that is asked.
         round_trip: whether to ask for round_trip_error.

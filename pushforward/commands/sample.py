@@ -17,7 +17,7 @@ from pushforward.cli.progress import show_progress
 from pushforward.cli.row_layout import rows_of_block
 from pushforward.cli.row_output import OutputFormat, open_writer
 from pushforward.client.arrays import Float32Array
-from pushforward.client.sampling import Method, Noise
+from pushforward.client.sampling import ContextNoise, Method, Noise
 
 __all__ = ["command"]
 
@@ -26,7 +26,11 @@ _MAX_SEED = (1 << 64) - 1
 
 @click.command()
 @click.option("-n", "count", type=click.IntRange(min=1), default=1, show_default=True, help="How many rows.")
-@click.option("--seed", type=click.IntRange(0, _MAX_SEED), help="Row i of a seed is one value; drawn if not given.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, _MAX_SEED),
+    help="Row i of a seed and a context is one value; drawn if not given.",
+)
 @click.option("--offset", type=click.IntRange(min=0), default=0, show_default=True, help="The seed's first row.")
 @click.option(
     "--temperature",
@@ -48,6 +52,13 @@ _MAX_SEED = (1 << 64) - 1
     help="Independent rows, or Sobol's: together spread more evenly.",
 )
 @click.option(
+    "--noise",
+    type=click.Choice(["independent", "common"]),
+    default="independent",
+    show_default=True,
+    help="Latents of its own for each context, or the same for all.",
+)
+@click.option(
     "--context",
     help="Conditioning for all rows: numbers with commas, or NAME=VALUE,...; or @FILE, for n rows of each row in it.",
 )
@@ -61,6 +72,7 @@ def command(
     temperature: float,
     truncation: float | None,
     method: Method,
+    noise: ContextNoise,
     context: str | None,
     out: str,
     form: OutputFormat | None,
@@ -85,6 +97,7 @@ def command(
                 "temperature": temperature,
                 "truncation": truncation,
                 "method": method,
+                "noise": noise,
                 "context": contexts,
             }
             picture.show(source.picture("sample", **picture.arguments, n=count, seed=chosen, offset=offset, **how))
@@ -95,12 +108,12 @@ def command(
         named = source.context_layout.names if several and source.context_layout is not None else ()
         layout = source.layout
         size = rows_of_block(layout.width + len(named))
-        noise = Noise(temperature, truncation, method)
+        latents = Noise(temperature, truncation, method, noise)
         drawn_by_us = seed is None
         total = count * (len(contexts) if several and contexts is not None else 1)
         with open_writer(out, form, [*named, *layout.names, "log_prob"]) as table, show_progress(total) as done:
             for part, start, rows in _cut(contexts, count, size):
-                drawn = source.sample(rows, seed=seed, offset=offset + start, noise=noise, context=part)
+                drawn = source.sample(rows, seed=seed, offset=offset + start, noise=latents, context=part)
                 seed = drawn.seed
                 x = drawn.x.reshape(-1, *layout.event_shape)
                 before = [] if part is None or not several else [*np.repeat(part, rows, axis=0).T]

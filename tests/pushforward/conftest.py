@@ -99,6 +99,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bundles.affine(version=2),
         bundles.affine("conditional", context_width=2),
         bundles.affine("classes", context_width=3, context_features=CONTEXT),
+        bundles.traced(bundles.affine("given", context_width=2)),
         bundles.square(),
         bundles.image(),
         bundles.traced(bundles.affine("traced", directions={"right": [1.0, 0.0]})),

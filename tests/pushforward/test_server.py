@@ -170,6 +170,45 @@ def test_a_context_of_another_width(client, verb):
             getattr(client, verb)(**given, context=rows(4, 2), model="conditional")
 
 
+@pytest.mark.parametrize("method", ["random", "sobol"])
+@pytest.mark.parametrize("noise", ["independent", "common"])
+def test_a_context_has_the_same_rows_in_any_company_and_in_pieces(connect, server, local, method, noise):
+    how = {"seed": 2, "offset": 3, "method": method, "noise": noise}
+    contexts = np.concatenate([rows(20, 2, seed=1), np.float32([[0.0, 1.0], [-0.0, 1.0]])])
+    whole = connect(server, model="conditional").sample(300, context=contexts, **how)
+    assert bits(whole.x) == bits(run_now(local("conditional").sample(300, context=contexts, **how)).x)
+    cut = connect(server, model="conditional", max_values=700)
+    assert bits(cut.sample(300, context=contexts, **how).x) == bits(whole.x)
+    for at in (0, 7, 19):
+        assert bits(cut.sample(300, context=contexts[at], **how).x) == bits(whole.x[at])
+    assert bits(whole.x[20]) == bits(whole.x[21])
+    encoded = [cut.encode(whole.x[at], context=contexts[at]).z for at in (0, 1)]
+    assert np.allclose(*encoded, atol=1e-5) == (noise == "common")
+
+
+def test_a_stream_of_several_contexts_is_their_whole_sample(server):
+    contexts = rows(3, 2, seed=1)
+    for noise in ("independent", "common"):
+        with pushforward.Client(server, model="conditional", max_values=900) as client:
+            blocks = list(client.stream_sample(700, seed=5, context=contexts, noise=noise))
+            whole = client.sample(700, seed=5, context=contexts, noise=noise)
+        assert len(blocks) > 2
+        assert bits(np.concatenate([block.x for block in blocks], axis=1)) == bits(whole.x)
+
+
+@pytest.mark.parametrize("noise", ["independent", "common"])
+def test_traces_and_weights_of_a_context_are_of_its_rows(client, noise):
+    context = [1.0, -2.0]
+    drawn = client.sample(40, seed=7, context=context, noise=noise, model="given")
+    asked = {"n": 40, "seed": 7, "context": context, "noise": noise, "model": "given"}
+    assert bits(client.trace(**asked).steps[0].value) == bits(drawn.x)
+    assert client.weights(drawn.log_prob, **asked).ess == pytest.approx(40)
+    found = client.importance(lambda x: -0.5 * (x**2).sum(axis=1), 40, 7, context=context, noise=noise, model="given")
+    assert bits(found.x) == bits(drawn.x)
+    by_rows = client.weights(found.log_target, drawn.x, context=context, model="given")
+    assert np.allclose(found.weights, by_rows.weights, rtol=1e-4)
+
+
 def test_the_clients_own_flow(connect, server):
     client = connect(server, model="affine", version=1)
     assert client.sample(1).version == 1
@@ -183,13 +222,14 @@ def test_what_is_served(client):
         ("affine", 2),
         ("classes", 1),
         ("conditional", 1),
+        ("given", 1),
         ("image", 1),
         ("square", 1),
         ("traced", 1),
     ]
     listed = {flow.name: flow for flow in client.models()}
-    assert [listed[name].event_shape for name in listed] == [(2,), (2,), (2,), (2, 3, 1), (1,), (2,)]
-    assert [listed[name].context_width for name in listed] == [0, 3, 2, 0, 0, 0]
+    assert [listed[name].event_shape for name in listed] == [(2,), (2,), (2,), (2,), (2, 3, 1), (1,), (2,)]
+    assert [listed[name].context_width for name in listed] == [0, 3, 2, 2, 0, 0, 0]
     assert listed["classes"].context_features == ("dose", "kind=red", "kind=7")
     assert listed["conditional"].context_features == ()
     assert listed["affine"].features == ("column 0", "column 1")

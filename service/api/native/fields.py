@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.bundle.manifest import NAME_PATTERN
+from service.engine.sampling.noise import ContextNoise
 from service.pictures.options import MAX_PIXELS, MAX_SIZE
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Flags",
     "LogProbs",
     "Matrix",
+    "Noise",
     "PictureRequest",
     "Returns",
     "Scores",
@@ -59,6 +61,9 @@ ROWS = either("rows of data, [N, *event]; a single event is one row", 2, 1, 4)
 CONTEXT = either("conditioning rows, [N, C]; or [C] for all rows", 1, 2)
 NULLABLE: Final = {"type": ["number", "null"]}
 
+Noise = Annotated[
+    ContextNoise, Field(description="latents of its own for each context, or common ones for all contexts")
+]
 Returns = Annotated[
     list[Literal["round_trip_error"]],
     Field(default_factory=list, alias="return", max_length=32, description="what to give beside the rest"),

@@ -76,6 +76,7 @@ def _sample(
         context=context,
         truncation=asked.truncation,
         method=asked.method,
+        noise=asked.noise,
         round_trip=bool(asked.returns),
     )
     answer = flow_identity(flow) | {"seed": seed, "offset": asked.offset, "n": asked.n}

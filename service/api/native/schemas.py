@@ -15,6 +15,7 @@ from service.api.native.fields import (
     Flags,
     LogProbs,
     Matrix,
+    Noise,
     PictureRequest,
     Returns,
     Scores,
@@ -83,7 +84,11 @@ class SampleRequest(PictureRequest):
     n: Annotated[int, Field(ge=1, description="how many rows; for each context where there are several")] = 1
     seed: Annotated[
         int | None,
-        Field(ge=0, le=MAX_SEED, description="row i of a seed is one value; the server draws one if none is given"),
+        Field(
+            ge=0,
+            le=MAX_SEED,
+            description="row i of a seed and a context is one value; drawn by the server if none is given",
+        ),
     ] = None
     offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the row of the seed that comes first")] = 0
     temperature: Annotated[
@@ -96,6 +101,7 @@ class SampleRequest(PictureRequest):
     method: Annotated[
         Method, Field(description="independent rows, or Sobol's, which together are spread more evenly")
     ] = "random"
+    noise: Noise = "independent"
     context: Annotated[Any, either("conditioning row, [C]; or [K, C] for n rows of each", 1, 2)] = None
     returns: Returns
 
@@ -223,6 +229,7 @@ class TraceRequest(VerbRequest):
     n: Annotated[int | None, Field(ge=1, description="how many rows to draw, where there is neither x nor z")] = None
     seed: Annotated[int | None, Field(ge=0, le=MAX_SEED, description="of those rows")] = None
     offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the row of the seed that comes first")] = 0
+    noise: Noise = "independent"
     context: Annotated[Any, CONTEXT] = None
 
 
@@ -277,6 +284,7 @@ class WeightsRequest(VerbRequest):
     n: Annotated[int | None, Field(ge=1, description="how many rows to draw, where there is no x")] = None
     seed: Annotated[int | None, Field(ge=0, le=MAX_SEED, description="of those rows")] = None
     offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the row of the seed that comes first")] = 0
+    noise: Noise = "independent"
     log_target: Annotated[
         Any, array_of(1, "[N], in nats, up to a constant; null where the target is zero", NULLABLE)
     ] = None

@@ -25,7 +25,7 @@ def check_one_of(asked: WeightsRequest | TraceRequest, names: Sequence[str], pla
         place: where they stand.
 
     Raises:
-        InvalidArgument: none is given or several, or a seed or an offset without ``n``.
+        InvalidArgument: none is given or several, or a seed, an offset or a noise without ``n``.
     """
     given = [name for name in names if getattr(asked, name) is not None]
     if len(given) != 1:
@@ -33,8 +33,9 @@ def check_one_of(asked: WeightsRequest | TraceRequest, names: Sequence[str], pla
         found = " and ".join(given) or "none of them"
         reason = f"expected {' or '.join(rows)}, or {drawn} and seed, and found {found}"
         raise refusal(given[-1] if given else names[0], reason, place)
-    if given != ["n"] and (asked.seed is not None or asked.offset):
-        stray = "seed" if asked.seed is not None else "offset"
+    strays = {"seed": asked.seed is not None, "offset": bool(asked.offset), "noise": asked.noise != "independent"}
+    if given != ["n"] and any(strays.values()):
+        stray = next(name for name, found in strays.items() if found)
         raise refusal(stray, f"it belongs to n, and the rows are {given[0]}", place)
 
 
@@ -52,7 +53,7 @@ def draw_rows(
         backend: of the server.
         flow: to draw from.
         n: how many.
-        asked: with seed, offset and context.
+        asked: with seed, offset, noise and context.
         place: where they stand.
         steps: how often each row is run.
 
@@ -65,7 +66,8 @@ def draw_rows(
         raise refusal("seed", "this argument is needed: it says which rows are drawn", place)
     check_work(n, flow.width, steps, backend.max_work, (place, "n"))
     context = one_context(flow, asked.context, place)
-    return flow.sample(n, seed=asked.seed, offset=asked.offset, context=None if context is None else context[0])
+    one = None if context is None else context[0]
+    return flow.sample(n, seed=asked.seed, offset=asked.offset, context=one, noise=asked.noise)
 
 
 def one_context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None:  # noqa: ANN401  as a codec gave it

@@ -1,6 +1,7 @@
 """Samples too large to lie in memory whole: drawn, run and written some thousands of rows at a time.
 
-Row i of a seed is one value whatever is drawn with it, so that the pieces are, bit for bit, the rows of the whole.
+Row i of a seed and a context is one value whatever is drawn with it. The pieces are, bit for bit, the rows
+of the whole.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from service.api.codecs.codec import Form, StreamCodec, answer_fields
-from service.engine.sampling.noise import Method
+from service.engine.sampling.noise import ContextNoise, Method
 from service.engine.verbs.flow import Samples, ServedFlow
 from service.exchange import Reply
 from service.plan import Finished, Float32, Plan, advance
@@ -47,6 +48,7 @@ class Draw(NamedTuple):
     context: Float32 | None
     truncation: float | None = None
     method: Method = "random"
+    noise: ContextNoise = "independent"
     round_trip: bool = False
 
     def check(self) -> None:
@@ -79,6 +81,7 @@ class Draw(NamedTuple):
             context=piece.context,
             truncation=self.truncation,
             method=self.method,
+            noise=self.noise,
             round_trip=self.round_trip,
         )
 

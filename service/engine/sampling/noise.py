@@ -1,4 +1,4 @@
-"""Rows of latent noise: row i of a seed is a function of the seed and i, whatever rows are drawn with it.
+"""Rows of latent noise: row i of a seed is a function of the seed, the context and i, whatever is drawn with it.
 
 Words come from a generator that is addressed by position (`service.engine.sampling.philox` or
 `service.engine.sampling.sobol`). Every later step is exactly rounded (`service.engine.sampling.exact`), so that a row
@@ -8,7 +8,7 @@ has the same bits in every slice.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -18,14 +18,17 @@ import numpy.typing as npt
 from service.bundle.bases import Base
 from service.engine.sampling.exact import to_uniform
 from service.engine.sampling.latents import Truncation, transform_uniform, words_per_row
-from service.engine.sampling.philox import philox_first_words, philox_words
+from service.engine.sampling.philox import BLOCK_WORDS, philox_first_words, philox_rows, philox_words
 from service.engine.sampling.sobol import sobol_words
+from service.engine.sampling.stream_keys import NO_CONTEXT, stream_keys
 from service.plan import Float32, Rows
 
-__all__ = ["MAX_SEED", "BaseNoise", "BufferedNoise", "FirstRows", "Method"]
+__all__ = ["MAX_SEED", "BaseNoise", "BufferedNoise", "ContextNoise", "FirstRows", "Method"]
 
 Words = npt.NDArray[np.uint64]
 Method = Literal["random", "sobol"]
+ContextNoise = Literal["independent", "common"]
+"""The latents of several contexts: a stream for each context, or one stream that all share."""
 
 MAX_SEED: Final = (1 << 64) - 1
 """The greatest seed: the generator's key has 64 bits."""
@@ -36,8 +39,12 @@ _BUFFERED_VALUES: Final = 1 << 14
 _BUFFERED_WIDTH: Final = 8
 """The greatest width of a row that is worth a buffer: a chunk of wider rows has enough values for NumPy."""
 
+_MANY_STREAMS: Final = 16
+_FEW_BLOCKS: Final = 32
+"""For many streams of few blocks each, it is quicker to compute all words at once than to make a generator for each."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class BaseNoise:
     """Rows of latent noise, computed slice by slice: the `Rows` that sampling runs.
 
@@ -48,10 +55,11 @@ class BaseNoise:
         offset: the row of the seed that comes first.
         count: the number of rows.
         temperature: multiplies the standard deviations of a base made of normal distributions; 1 for any other.
-        repeats: the number of times that the same rows follow each other, once for each context.
         truncation: the greatest size of a normal number, in standard deviations before the temperature; None for no
             bound, and for a base without normal numbers.
         method: independent rows, or Sobol's (`service.engine.sampling.sobol`) shifted by the seed.
+        contexts: float32 ``[K, C]``; the `count` rows of each follow each other. None for no context.
+        context_noise: whether each context's rows come from a stream of its own, or all from the stream of no context.
 
     Example:
         >>> from service.bundle.bases import NormalBase
@@ -66,12 +74,13 @@ class BaseNoise:
     offset: int
     count: int
     temperature: float = 1.0
-    repeats: int = 1
     truncation: float | None = None
     method: Method = "random"
+    contexts: Float32 | None = None
+    context_noise: ContextNoise = "independent"
 
     def __len__(self) -> int:
-        return self.count * self.repeats
+        return self.count * (1 if self.contexts is None else len(self.contexts))
 
     def buffered(self) -> Rows:
         """The same rows for a run that may be cut into chunks, with a buffer where it saves time."""
@@ -104,14 +113,30 @@ class BaseNoise:
     def words(self, start: int, stop: int) -> Iterator[Words]:
         """The random words ``[., W]`` of the rows start to stop, in one piece or more."""
         width = words_per_row(self.base, self.width)
-        words = philox_words if self.method == "random" else sobol_words
-        while True:
+        first = start // self.count
+        streams = self._streams(first, (stop - 1) // self.count + 1)
+        if self.method == "random" and len(streams) >= _MANY_STREAMS and self._short(width):
+            places = range(start, stop)
+            rows = np.array([self.offset + place % self.count for place in places], np.uint64)
+            yield philox_rows(self.seed, rows, [streams[place // self.count - first] for place in places], width)
+            return
+        words: Callable[..., Words] = philox_words if self.method == "random" else sobol_words
+        for stream in streams:
             row = start % self.count
             length = min(stop - start, self.count - row)
-            yield words(self.seed, start=self.offset + row, count=length, width=width)
+            yield words(self.seed, start=self.offset + row, count=length, width=width, stream=stream)
             start += length
-            if start >= stop:
-                return
+
+    def _short(self, width: int) -> bool:
+        """Whether each context's rows, of so many words, are so few and so near that `philox_rows` may compute them."""
+        blocks = -(-width // BLOCK_WORDS)
+        return self.count * blocks <= _FEW_BLOCKS and (self.offset + self.count) * blocks <= MAX_SEED
+
+    def _streams(self, first: int, last: int) -> list[int]:
+        """The keys of the contexts first to last, of which there is one for no context."""
+        if self.contexts is None or self.context_noise == "common":
+            return [NO_CONTEXT] * (last - first)
+        return stream_keys(self.contexts[first:last])
 
 
 class FirstRows:

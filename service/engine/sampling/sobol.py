@@ -8,7 +8,7 @@ Computing 30, 2008. sobol.npz holds them, and sobol.LICENSE is their licence.
 
 A seed gives a random digital shift: the exclusive or with one random word a dimension (Owen, "Monte Carlo, quasi-Monte
 Carlo, and randomized quasi-Monte Carlo", 2000). Each row is then uniform, and the rows together are as even as before.
-This is not Owen's nested scrambling.
+This is not Owen's nested scrambling. Where there is a context, its stream has a shift of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from service.engine.sampling.philox import philox_generator
 
 __all__ = ["MAX_ROWS", "MAX_WIDTH", "sobol_words"]
 
@@ -37,7 +39,7 @@ _SHIFT_KEY: Final = 1 << 64
 _BLOCK_BITS: Final = 8
 
 
-def sobol_words(seed: int | None, start: int, count: int, width: int) -> Words:
+def sobol_words(seed: int | None, start: int, count: int, width: int, stream: int = 0) -> Words:
     """Rows of Sobol's sequence as words: word / 2^64 is the coordinate, of which the first 52 bits count.
 
     Args:
@@ -45,6 +47,7 @@ def sobol_words(seed: int | None, start: int, count: int, width: int) -> Words:
         start: the first row, at least 0.
         count: the number of rows; start + count is at most `MAX_ROWS`.
         width: the values in a row, at most `MAX_WIDTH`.
+        stream: the key of a context's stream (`service.engine.sampling.stream_keys`), whose shift is its own.
 
     Returns:
         uint64 ``[count, width]``.
@@ -56,7 +59,7 @@ def sobol_words(seed: int | None, start: int, count: int, width: int) -> Words:
     starts = np.arange(first, int(blocks[-1]) + 1, dtype=np.uint64) << np.uint64(_BLOCK_BITS)
     of_block = _rows(starts, _direction_numbers(width))
     if seed is not None:
-        of_block ^= np.random.Philox(key=seed + _SHIFT_KEY).random_raw(width)
+        of_block ^= philox_generator(seed + _SHIFT_KEY, stream).random_raw(width)
     words: Words = of_block[(blocks - np.uint64(first)).astype(np.intp)]
     words ^= _first_rows(width)[(rows & np.uint64((1 << _BLOCK_BITS) - 1)).astype(np.intp)]
     return words

@@ -22,7 +22,7 @@ from service.bundle.manifest import Manifest
 from service.bundle.store import Golden
 from service.engine.runtime.execution import Execution
 from service.engine.sampling.latents import words_per_row
-from service.engine.sampling.noise import BaseNoise, Method
+from service.engine.sampling.noise import BaseNoise, ContextNoise, Method
 from service.engine.sampling.sobol import MAX_ROWS, MAX_WIDTH
 from service.engine.verbs.checks import check_outputs
 from service.engine.verbs.round_trips import RoundTripCounts, round_trip_error
@@ -189,9 +189,10 @@ class ServedFlow:
         truncation: float | None = None,
         method: Method = "random",
         *,
+        noise: ContextNoise = "independent",
         round_trip: bool = False,
     ) -> Plan[Samples]:
-        """Draw rows; row i of a seed is one value, whatever n and offset.
+        """Draw rows; row i of a seed and a context is one value, whatever n and offset, and whatever other contexts.
 
         Args:
             n: how many, at least 1; as many for each context.
@@ -203,6 +204,7 @@ class ServedFlow:
             truncation: where a normal base ends, on both sides of its mean, in its standard deviations, which
                 temperature scales; None for nowhere. log_prob stays the flow's own.
             method: independent rows, or Sobol's (`service.engine.sampling.sobol`): as a whole spread more evenly.
+            noise: whether each context has latents of its own, or all contexts have those of no context.
             round_trip: whether to give round_trip_error, by a run of f.
 
         Raises:
@@ -216,19 +218,20 @@ class ServedFlow:
         contexts = 1 if context is None else math.prod(context.shape[:-1])
         each = None if context is None else context.reshape(contexts, context.shape[-1])
         self.require_context(each)
-        noise = BaseNoise(
+        latents = BaseNoise(
             self.manifest.base,
             self.width,
             seed=seed,
             offset=offset,
             count=n,
             temperature=temperature,
-            repeats=contexts,
             truncation=truncation,
             method=method,
+            contexts=each,
+            context_noise=noise,
         ).buffered()
         repeated = None if each is None else _EachRepeated(each, n)
-        outputs = yield Run(self.inverse, noise, repeated)
+        outputs = yield Run(self.inverse, latents, repeated)
         # The flow's own rows are the server's matter; how hot they are, and under which context, is the caller's.
         argument = "context" if context is not None and temperature <= 1.0 else "temperature"
         unservable = EngineFailed if context is None and temperature <= 1.0 else NotFinite
@@ -236,7 +239,7 @@ class ServedFlow:
         lead = (n,) if context is None else (*context.shape[:-1], n)
         error = None
         if round_trip:
-            found = yield from self._latent_round_trip(outputs.value, noise, repeated, "temperature", unservable)
+            found = yield from self._latent_round_trip(outputs.value, latents, repeated, "temperature", unservable)
             error = found.reshape(lead)
         return Samples(outputs.value.reshape(*lead, *self.event_shape), outputs.log_prob.reshape(lead), error)
 

@@ -71,6 +71,35 @@ def test_rows_of_several_contexts_follow_each_other(run, where, tmp_path, monkey
     assert (np.load(tmp_path / "x.npy") == found[:, 3:5].astype(np.float32)).all()
 
 
+@pytest.mark.parametrize("method", ["random", "sobol"])
+def test_noise_of_several_contexts(run, where, server, tmp_path, method):
+    (tmp_path / "c.csv").write_text("kind,dose\nred,1\n7,2\nred,-0.0\n")
+    arguments = ["--seed", 1, "-n", 4, "--method", method, *where("classes")]
+    several = ["--context", f"@{tmp_path / 'c.csv'}"]
+    independent, common = (run("sample", *arguments, *several, "--noise", n) for n in ("independent", "common"))
+    assert run("sample", *arguments, *several).stdout == independent.stdout != common.stdout
+    assert (
+        common.stdout
+        == run("sample", *arguments[:6], *several, "--noise", "common", *("--url", server, "--model", "classes")).stdout
+    )
+    for how, text in (("independent", independent), ("common", common)):
+        for at, context in enumerate(["dose=1,kind=red", "dose=2,kind=7", "0,1,0"]):
+            one = table(run("sample", *arguments, "--noise", how, "--context", context))
+            assert (table(text)[4 * at : 4 * at + 4, 3:] == one).all()
+    density = table(common)[:, 5].reshape(3, 4)  # that of the latents, which are the same
+    assert np.allclose(density, density[0], atol=1e-4)
+    assert not np.allclose(table(independent)[:, 5].reshape(3, 4), density[0], atol=1e-4)
+
+
+def test_a_picture_is_of_the_noise_that_is_asked_for(run, where, tmp_path):
+    arguments = ["-n", 50, "--seed", 1, "--context", "1,2", *where("conditional")]
+    pictures = []
+    for noise in ("independent", "common"):
+        run("sample", *arguments, "--noise", noise, "--png", tmp_path / f"{noise}.png")
+        pictures.append((tmp_path / f"{noise}.png").read_bytes())
+    assert pictures[0] != pictures[1]
+
+
 def test_a_context_is_needed_and_must_fit(run, where):
     with pytest.raises(PushforwardError, match="a context of 3 columns is needed, and there is none"):
         run("sample", *where("classes"))

@@ -30,6 +30,11 @@ def bases(width):
     ]
 
 
+def contexts(count):
+    """So many rows of two columns, no two alike."""
+    return np.arange(2 * count, dtype=np.float32).reshape(-1, 2)
+
+
 some_base = WIDTHS.flatmap(lambda width: st.tuples(st.just(width), st.sampled_from(bases(width))))
 
 
@@ -122,8 +127,8 @@ def test_temperature_scales_and_zero_is_the_centre():
 
 
 @given(st.integers(1, 7), st.integers(1, 4), st.data())
-def test_repeats_give_the_same_rows_again(count, repeats, data):
-    noise = BaseNoise(NormalBase(), 2, 3, 5, count, repeats=repeats)
+def test_common_noise_gives_every_context_the_same_rows(count, repeats, data):
+    noise = BaseNoise(NormalBase(), 2, 3, 5, count, contexts=contexts(repeats), context_noise="common")
     assert len(noise) == count * repeats
     expected = np.tile(BaseNoise(NormalBase(), 2, 3, 5, count)[0:count], (repeats, 1))
     start = data.draw(st.integers(0, len(noise) - 1))
@@ -147,7 +152,7 @@ def test_the_farthest_row_can_be_had(offset):
 def test_rows_computed_together_have_the_bits_that_they_have_alone(parts, base):
     pieces = []
     for seed, offset, count, temperature, start in parts:
-        noise = BaseNoise(base, 5, seed, offset, count, temperature if base.tempered else 1.0, repeats=2)
+        noise = BaseNoise(base, 5, seed, offset, count, temperature if base.tempered else 1.0, contexts=contexts(2))
         pieces.append((noise, min(start, count), 2 * count))
     alone = np.concatenate([noise[start:stop] for noise, start, stop in pieces])
     assert BaseNoise.computed(pieces).tobytes() == alone.tobytes()
@@ -214,7 +219,7 @@ def test_truncated_and_sobol_rows_computed_together_have_the_bits_that_they_have
 
 @pytest.mark.parametrize(("width", "count", "repeats"), [(1, 40_000, 1), (2, 9_000, 2), (3, 20_001, 1), (8, 5_000, 1)])
 def test_rows_computed_ahead_have_the_bits_that_they_have_alone(width, count, repeats):
-    noise = BaseNoise(NormalBase(), width, 5, 3, count, 0.5, repeats)
+    noise = BaseNoise(NormalBase(), width, 5, 3, count, 0.5, contexts=contexts(repeats))
     ahead = noise.buffered()
     assert isinstance(ahead, BufferedNoise)
     assert len(ahead) == len(noise)
@@ -248,3 +253,96 @@ def test_first_rows_are_those_of_their_seeds(chosen, base, data):
     assert len(rows) == len(chosen)
     alone = [BaseNoise(base, width, seed, 0, 3)[0:1] for seed in chosen[start:stop]]
     np.testing.assert_array_equal(rows[start:stop], np.concatenate(alone))
+
+
+LENGTHS = st.sampled_from([1, 2, 3, 15, 16, 17, 40])
+METHODS = st.sampled_from(["random", "sobol"])
+
+
+@given(seeds, st.integers(0, 1 << 53), st.integers(1, 9), LENGTHS, some_base, METHODS, st.data())
+def test_a_context_has_the_same_rows_alone_and_in_any_company_order_and_slice(
+    seed, offset, count, several, chosen, method, data
+):
+    width, base = chosen
+    offset = min(offset, 1 << 51)  # sobol has 2^52 rows
+    given_contexts = data.draw(st.permutations(contexts(several).tolist()))
+    noise = BaseNoise(base, width, seed, offset, count, method=method, contexts=np.float32(given_contexts))
+    alone = [
+        BaseNoise(base, width, seed, offset, count, method=method, contexts=np.float32([one]))[0:count]
+        for one in given_contexts
+    ]
+    whole = np.concatenate(alone)
+    assert len(noise) == len(whole)
+    assert noise[0 : len(noise)].tobytes() == whole.tobytes()
+    start = data.draw(st.integers(0, len(noise) - 1))
+    stop = data.draw(st.integers(start + 1, len(noise)))
+    assert noise[start:stop].tobytes() == whole[start:stop].tobytes()
+    assert (
+        BaseNoise.computed([(noise, start, stop), (noise, 0, 1)]).tobytes()
+        == np.concatenate([whole[start:stop], whole[:1]]).tobytes()
+    )
+
+
+@pytest.mark.parametrize("method", ["random", "sobol"])
+@pytest.mark.parametrize("several", [3, 40])
+def test_rows_of_a_context_are_numbered(method, several):
+    of = {"method": method, "contexts": contexts(several)}
+    ten = BaseNoise(NormalBase(), 5, 3, 2, 10, **of)[0 : 10 * several].reshape(several, 10, 5)
+    for start, count in ((0, 5), (5, 5), (9, 1)):
+        part = BaseNoise(NormalBase(), 5, 3, 2 + start, count, **of)[0 : count * several].reshape(several, count, 5)
+        assert part.tobytes() == ten[:, start : start + count].tobytes()
+
+
+@pytest.mark.parametrize("method", ["random", "sobol"])
+@pytest.mark.parametrize("several", [2, 300])
+def test_contexts_have_no_row_in_common_with_each_other_or_with_no_context(method, several):
+    z = BaseNoise(NormalBase(), 3, 4, 0, 5, method=method, contexts=contexts(several))[0 : 5 * several]
+    without = BaseNoise(NormalBase(), 3, 4, 0, 5, method=method)[0:5]
+    rows = np.concatenate([z, without])
+    assert len(np.unique(rows, axis=0)) == len(rows)
+
+
+@pytest.mark.parametrize("method", ["random", "sobol"])
+def test_minus_zero_is_zero_and_the_same_context_has_the_same_rows(method):
+    several = np.float32([[0.0, 1.0], [-0.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
+    z = BaseNoise(NormalBase(), 2, 3, 0, 4, method=method, contexts=several)[0:16].reshape(4, 4, 2)
+    assert z[0].tobytes() == z[1].tobytes() == z[2].tobytes() != z[3].tobytes()
+
+
+@pytest.mark.parametrize("method", ["random", "sobol"])
+def test_a_context_of_no_columns_and_common_noise_leave_the_rows_of_no_context(method):
+    plain = BaseNoise(NormalBase(), 2, 3, 5, 4, method=method)[0:4]
+    for more in ({"contexts": np.empty((1, 0), np.float32)}, {"contexts": contexts(1), "context_noise": "common"}):
+        assert BaseNoise(NormalBase(), 2, 3, 5, 4, method=method, **more)[0:4].tobytes() == plain.tobytes()
+
+
+def test_the_farthest_row_of_many_contexts_can_be_had():
+    far = BaseNoise(NormalBase(), 2, 7, 1 << 66, 1, contexts=contexts(20))
+    one = BaseNoise(NormalBase(), 2, 7, 1 << 66, 1, contexts=contexts(20)[19:])
+    assert far[0:20][19:].tobytes() == one[0:1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (
+            "random",
+            [
+                [-1.748565673828125, 1.149410605430603, -0.45809993147850037],
+                [0.5374951958656311, -0.6165667772293091, 1.1346495151519775],
+            ],
+        ),
+        (
+            "sobol",
+            [
+                [0.1872318685054779, -0.17361745238304138, 0.4276654124259949],
+                [-1.4447747468948364, 1.4839059114456177, -0.9718900322914124],
+            ],
+        ),
+    ],
+)
+def test_the_stream_of_a_context_never_changes(method, expected):
+    # A seed is a promise over versions of this project: these values must stay.
+    given_context = np.float32([[0.5, -1.0]])
+    noise = BaseNoise(NormalBase(), 3, seed=7, offset=10**12, count=2, method=method, contexts=given_context)
+    assert noise[0:2].tolist() == expected

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from service.engine.sampling import sobol
+from service.engine.sampling.philox import philox_words
 from service.engine.sampling.sobol import MAX_ROWS, MAX_WIDTH, sobol_words
 
 
@@ -70,3 +71,23 @@ WORDS = [
     [16280714836491333405, 2654188020781625174, 6796241224334766839],
     [7057342799636557597, 11877560057636400982, 16019613261189542647],
 ]
+
+
+def test_each_stream_has_a_shift_of_its_own_which_goes_with_the_seed():
+    plain = sobol_words(None, 5, 300, 3)
+    shifts = []
+    for seed, stream in ((7, 0), (7, 1), (7, 1 << 64), (8, 1)):
+        words = sobol_words(seed, 5, 300, 3, stream)
+        shift = words[0] ^ plain[0]
+        np.testing.assert_array_equal(words, plain ^ shift)
+        shifts.append(tuple(shift.tolist()))
+    assert len(set(shifts)) == 4
+    np.testing.assert_array_equal(sobol_words(7, 5, 300, 3, 0), sobol_words(7, 5, 300, 3))
+
+
+def test_the_shifts_of_streams_are_uniform_and_have_no_words_of_random_rows():
+    first = np.array([sobol_words(7, 5, 1, 2, stream)[0] for stream in range(2000)]) / 2.0**64
+    assert stats.kstest(first.ravel(), "uniform").pvalue > 0.01
+    assert abs(np.corrcoef(first.T)[0, 1]) < 0.1
+    shift = sobol_words(7, 0, 1, 3, stream=9)  # row 0 without a shift is 0
+    assert not set(shift.ravel().tolist()) & set(philox_words(7, 0, 100, 3, stream=9).ravel().tolist())
