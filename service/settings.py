@@ -5,6 +5,8 @@ A flag of `pushforward serve` overrides an environment variable, and that the de
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.bundle.manifest import NAME_PATTERN
 from service.errors import InvalidArgument, Reason
 
-__all__ = ["PREFIX", "Settings", "environment_name", "flag_name", "read_settings"]
+__all__ = ["PREFIX", "Settings", "environment_name", "flag_name", "read_settings", "unknown_variables"]
 
 PREFIX = "PUSHFORWARD_"
 """The beginning of the environment variables of all settings."""
@@ -107,6 +109,25 @@ def flag_name(field: str) -> str:
 def environment_name(field: str) -> str:
     """The environment variable of a setting."""
     return PREFIX + field.upper()
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[tuple[str, str | None]]:
+    """The variables that are called as settings are, and are none.
+
+    Args:
+        environment: name -> value.
+
+    Returns:
+        Each with the nearest setting's variable; None where none is near.
+    """
+    found: list[tuple[str, str | None]] = []
+    for name in sorted(environment):
+        field = name.upper().removeprefix(PREFIX).lower()
+        if not name.upper().startswith(PREFIX) or field in Settings.model_fields:
+            continue
+        near = difflib.get_close_matches(field, Settings.model_fields, 1)
+        found.append((name, environment_name(near[0]) if near else None))
+    return found
 
 
 def read_settings(**given: Any) -> Settings:  # noqa: ANN401  each value has its field's type

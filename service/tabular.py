@@ -8,7 +8,11 @@ The codec of ``text/csv`` and the command line share it. Each says in its own wo
 - A line whose cells are all empty or spaces is no row.
 - The first line that holds something is a heading where none of its cells is a number.
 - Spaces around a cell do not count, in a heading and in a number.
-- Names are matched exactly, upper and lower case apart. A name that is wanted must be there once.
+- Names are matched exactly: ``X`` is not ``x``. A name that is wanted must be there once. A heading that has none of
+  the wanted names is refused. Only where these are made up (``x0``, ``x1`` of a flow without names) does such a heading
+  say nothing. The columns are then taken in their order, unless a name differs from a wanted one in case alone.
+- What is written can be read again: a column beside those of a flow's rows that would have the name of one of them, or
+  of one of the flow's context, has ``answer_`` before its name.
 - A number is a decimal in ASCII digits, with a sign and an exponent or without: ``1``, ``-1.5``, ``+.5``, ``2.``,
   ``1e-3``. ``nan``, ``inf`` and ``infinity`` are numbers too, in any case and with a sign: the caller refuses them as
   not finite, by their place. ``1_000``, ``0x10``, ``1,5``, digits of other scripts and an empty cell are none.
@@ -19,10 +23,19 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-__all__ = ["Header", "NotCsv", "is_number", "parse_number", "read_heading", "read_lines", "split_lines"]
+__all__ = [
+    "Header",
+    "NotCsv",
+    "distinct_names",
+    "is_number",
+    "parse_number",
+    "read_heading",
+    "read_lines",
+    "split_lines",
+]
 
 _LINE: Final = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
 
@@ -66,6 +79,21 @@ class Header:
         counts = Counter(self._names)
         return [name for name in wanted if counts[name] > 1]
 
+    def in_other_case(self, wanted: Iterable[str]) -> list[str]:
+        """Those of the columns whose name differs from a wanted one that no column has, but in case alone."""
+        folded = {name.casefold() for name in self.missing(wanted)}
+        return [name for name in self._places if name.casefold() in folded]
+
+    def may_stand_in_order(self, wanted: Sequence[str], *, named: bool) -> bool:
+        """Whether the columns may be taken as they stand, for the heading says nothing of the wanted ones.
+
+        Args:
+            wanted: the names.
+            named: whether they are somebody's own; else they are made up.
+        """
+        absent = len(self.missing(wanted)) == len(wanted)
+        return absent and not named and not self.in_other_case(wanted)
+
     def place(self, name: str) -> int:
         """The place of the column with a name, counted from 0.
 
@@ -73,6 +101,19 @@ class Header:
             KeyError: none has it.
         """
         return self._places[name]
+
+
+def distinct_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
+    """Names for further columns: ``answer_`` stands before each of them where one is taken.
+
+    Example:
+        >>> distinct_names(["log_prob"], ["a", "log_prob"])
+        ['answer_log_prob']
+    """
+    found = list(names)
+    while any(name in taken for name in found):
+        found = [f"answer_{name}" for name in found]
+    return found
 
 
 def parse_number(text: str) -> float:

@@ -108,13 +108,14 @@ class _CsvTable:
         """
         header = Header(heading)
         layout, context_layout = self._layout, self._context_layout
+        self._require_own_columns(layout, context_layout)
         missing = _missing_columns(header, layout)
         missing_context = [] if context_layout is None else _missing_columns(header, context_layout)
-        if missing and not _may_stand_in_order(layout, missing):
-            raise InvalidInput(f"{self._name}: the header has no column {', '.join(map(repr, missing[:10]))}")
-        if missing_context and (not missing or not _may_stand_in_order(context_layout, missing_context)):
+        if missing and not _may_stand_in_order(header, layout):
+            raise InvalidInput(f"{self._name}: the header has no column {_listed(header, missing)}")
+        if missing_context and (not missing or not _may_stand_in_order(header, context_layout)):
             raise InvalidInput(
-                f"{self._name}: the header has no column {', '.join(map(repr, missing_context[:10]))} for the context; "
+                f"{self._name}: the header has no column {_listed(header, missing_context)} for the context; "
                 "--context gives it apart, and --context-columns says how the input calls it"
             )
         if missing and (missing_context or context_layout is None):
@@ -130,6 +131,16 @@ class _CsvTable:
                 f"{layout.width}"
             )
         return others + of_context
+
+    def _require_own_columns(self, layout: RowLayout, context_layout: RowLayout | None) -> None:
+        """Refuse a column that is to be one of the row and one of its context."""
+        sources = () if context_layout is None else (*context_layout.names, *context_layout.sources)
+        both = next((name for name in sources if name in layout.names), None)
+        if both is not None:
+            raise InvalidInput(
+                f"{self._name}: the column {both!r} is one of the row, and cannot be one of its context; "
+                "--context gives that apart, and --context-columns says how the input calls it"
+            )
 
     def _locate(self, header: Header, layout: RowLayout) -> list[int]:
         """The column of each value. A value without a column of its own is in its column of classes."""
@@ -215,6 +226,13 @@ def _missing_columns(header: Header, layout: RowLayout) -> list[str]:
     return header.missing(dict.fromkeys(absent))
 
 
-def _may_stand_in_order(layout: RowLayout | None, missing: Sequence[str]) -> bool:
-    """Whether columns may be taken as they stand: the names are made up, and the header has none of them."""
-    return layout is not None and not layout.named and len(missing) == len(layout.sources)
+def _may_stand_in_order(header: Header, layout: RowLayout | None) -> bool:
+    """Whether columns may be taken as they stand, for the names are made up, and the header says nothing of them."""
+    return layout is not None and header.may_stand_in_order(layout.sources, named=layout.named)
+
+
+def _listed(header: Header, missing: Sequence[str]) -> str:
+    """The columns that are missing, and what may be meant for them."""
+    apart = ", ".join(map(repr, header.in_other_case(missing)[:10]))
+    hint = f" (in {apart} upper and lower case differ)" if apart else ""
+    return f"{', '.join(map(repr, missing[:10]))}{hint}"

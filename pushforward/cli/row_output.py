@@ -16,10 +16,12 @@ from typing import IO, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pushforward.cli.row_layout import RowLayout
 from pushforward.client.arrays import Float32Array, dump_numbers
 from pushforward.client.errors import InvalidInput
+from service.tabular import distinct_names
 
-__all__ = ["CsvWriter", "NpyWriter", "OutputFormat", "RowWriter", "open_output", "open_writer"]
+__all__ = ["CsvWriter", "NpyWriter", "OutputFormat", "RowWriter", "header_of", "open_output", "open_writer"]
 
 OutputFormat = Literal["csv", "npy"]
 
@@ -91,6 +93,32 @@ class NpyWriter:
         # Not `write_array`: it asks a buffered file for its position, and a pipe has none.
         np.lib.format.write_array_header_1_0(self._stream, np.lib.format.header_data_from_array_1_0(array))
         self._stream.write(array.data)
+
+
+def header_of(
+    layout: RowLayout,
+    context_layout: RowLayout | None,
+    *,
+    context: bool = False,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+) -> list[str]:
+    """The header of rows and of what stands beside them, which can be read as rows of the flow again.
+
+    No further column is called as one of the flow's.
+
+    Args:
+        layout: of a row.
+        context_layout: of its context; None for a flow without.
+        context: whether the columns of the context come first.
+        before: names of the columns that come next, before those of the row.
+        after: names of the columns after them.
+    """
+    conditions = () if context_layout is None else context_layout.names
+    first = [name for each in conditions for name in distinct_names([each], layout.names)] if context else []
+    taken = [*first, *layout.names, *conditions]
+    beside = [[name for each in names for name in distinct_names([each], taken)] for names in (before, after)]
+    return [*first, *beside[0], *layout.names, *beside[1]]
 
 
 @contextmanager

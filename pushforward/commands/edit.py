@@ -15,7 +15,7 @@ from pushforward.cli.options import input_options, output_options, source_option
 from pushforward.cli.picture_options import PictureRequest, picture_options
 from pushforward.cli.row_input import open_rows
 from pushforward.cli.row_layout import locate_errors
-from pushforward.cli.row_output import OutputFormat, open_writer
+from pushforward.cli.row_output import OutputFormat, header_of, open_writer
 from pushforward.client.arrays import Float32Array, to_float32
 from pushforward.client.errors import InvalidInput
 from service.errors import PushforwardError
@@ -68,6 +68,7 @@ def command(
     with open_source(SourceOptions(**where)) as source:
         given = choose_context(context, context_columns, source.context_layout)
         layout = source.layout
+        header = header_of(layout, source.context_layout, before=["strength", "row"], after=["log_prob"])
         along = _read_direction(source, direction, start, end, delimiter)
         with open_rows(rows, layout, delimiter, given.layout) as read:
             block = read.read_whole()
@@ -79,7 +80,7 @@ def command(
                 drawn = source.picture("edit", **picture.arguments, x=x, **how)
             picture.show(drawn)
             return
-        with open_writer(out, form, ["strength", "row", *layout.names, "log_prob"]) as table:
+        with open_writer(out, form, header) as table:
             with locate_errors(read.name, block), _name_ends(start, end):
                 moved = source.edit(x, along, strengths, context=conditions)
             numbers = np.tile(np.arange(len(x), dtype=np.float32), len(column))

@@ -12,7 +12,7 @@ from pushforward.cli.options import input_options, output_options, source_option
 from pushforward.cli.picture_options import PictureRequest, picture_options
 from pushforward.cli.row_input import open_rows
 from pushforward.cli.row_layout import RowLayout, locate_errors
-from pushforward.cli.row_output import OutputFormat, open_writer
+from pushforward.cli.row_output import OutputFormat, header_of, open_writer
 from pushforward.client.errors import InvalidInput
 
 __all__ = ["command"]
@@ -79,7 +79,7 @@ def command(
                     drawn = source.picture("interpolate", **picture.arguments, points=block.values, **how)
             picture.show(drawn)
             return
-        header = ["t", *layout.names, "log_prob", "round_trip_error"]
+        header = header_of(layout, source.context_layout, before=["t"], after=["log_prob", "round_trip_error"])
         with (
             open_rows(points, given, delimiter) as rows,
             open_writer(out, form, header) as table,

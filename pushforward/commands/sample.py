@@ -15,7 +15,7 @@ from pushforward.cli.options import output_options, source_options
 from pushforward.cli.picture_options import PictureRequest, picture_options
 from pushforward.cli.progress import show_progress
 from pushforward.cli.row_layout import rows_of_block
-from pushforward.cli.row_output import OutputFormat, open_writer
+from pushforward.cli.row_output import OutputFormat, header_of, open_writer
 from pushforward.client.arrays import Float32Array
 from pushforward.client.sampling import ContextNoise, Method, Noise
 
@@ -107,11 +107,15 @@ def command(
         several = contexts is not None and contexts.ndim > 1
         named = source.context_layout.names if several and source.context_layout is not None else ()
         layout = source.layout
+        header = header_of(layout, source.context_layout, context=several, after=["log_prob"])
         size = rows_of_block(layout.width + len(named))
         latents = Noise(temperature, truncation, method, noise)
         drawn_by_us = seed is None
         total = count * (len(contexts) if several and contexts is not None else 1)
-        with open_writer(out, form, [*named, *layout.names, "log_prob"]) as table, show_progress(total) as done:
+        with (
+            open_writer(out, form, header) as table,
+            show_progress(total) as done,
+        ):
             for part, start, rows in _cut(contexts, count, size):
                 drawn = source.sample(rows, seed=seed, offset=offset + start, noise=latents, context=part)
                 seed = drawn.seed

@@ -178,7 +178,8 @@ class Registry:
 
     Args:
         repository: the folder of the bundles.
-        default: the flow that answers where no name is given; None for the only flow, if there is only one.
+        default: the flow that answers where no name is given; None, or one that is not there, for the only flow, if
+            there is only one.
         workers: the threads that run all flows.
         limits: of each lane.
         metrics: counts the batches and the states of flows; None to count nothing.
@@ -207,8 +208,11 @@ class Registry:
 
     @property
     def default(self) -> str | None:
-        """The name of the flow that answers where none is given; None where there is no such flow."""
-        if self._default is not None:
+        """The name of the flow that answers where none is given; None where there is no such flow.
+
+        A default that the repository does not hold counts as none, so that the others are served.
+        """
+        if self._default is not None and (self._default in self._entries or not self._entries):
             return self._default
         return next(iter(self._entries)) if len(self._entries) == 1 else None
 
@@ -272,7 +276,8 @@ class Registry:
         """
         name = self.default if name is None else name
         if name is None:
-            raise FlowNotFound(f"no flow is named and there is no default; there are {sorted(self._entries)}")
+            absent = "" if self._default is None else f": {self._default!r} is not in the repository"
+            raise FlowNotFound(f"no flow is named and there is no default{absent}; there are {sorted(self._entries)}")
         versions = self._versions(name)
         if version is not None:
             if version not in versions:

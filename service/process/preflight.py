@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 from typing import Final, NamedTuple
 
 from service.bundle.store import Repository
 from service.errors import InvalidArgument, Reason
-from service.settings import Settings
+from service.settings import Settings, environment_name, flag_name, unknown_variables
 
-__all__ = ["REUSES_PORTS", "ServerStatus", "bind", "check_repository", "listen_error", "server_url", "start_log"]
+__all__ = [
+    "REUSES_PORTS",
+    "ServerStatus",
+    "bind",
+    "check_environment",
+    "check_repository",
+    "listen_error",
+    "server_url",
+    "start_log",
+]
+
+_log = logging.getLogger(__name__)
 
 REUSES_PORTS: Final = sys.platform == "linux"
 """True where sockets of several processes can listen on one port, and the system spreads connections over them.
@@ -42,18 +54,29 @@ def start_log(settings: Settings) -> None:
 
 
 def check_repository(settings: Settings) -> None:
-    """Check that the repository holds flows, and the default flow.
+    """Check that the repository holds flows. A default flow that is not among them is a warning: the others are served.
 
     Raises:
-        InvalidArgument: the repository holds no flow, or the default flow is not among them.
+        InvalidArgument: the repository holds no flow.
     """
     names = Repository(settings.repository).names()
     if not names:
         detail = f"{settings.repository} holds no flow: there is no <name>/<version>/ with a flow.json in it"
         raise InvalidArgument(detail, (Reason(("--repository",), "train or install a flow first"),))
     if settings.default_flow is not None and settings.default_flow not in names:
-        detail = f"the default flow {settings.default_flow!r} is not in the repository; there are {', '.join(names)}"
-        raise InvalidArgument(detail, (Reason(("--default-flow",), "name one of them"),))
+        answers = (
+            f"{names[0]} answers" if len(names) == 1 else f"there are {', '.join(names)}, and none of them answers"
+        )
+        how = f"{flag_name('default_flow')} ({environment_name('default_flow')})"
+        absent = "the default flow %r is not in the repository; %s a request that names no flow. Set %s"
+        _log.warning(absent, settings.default_flow, answers, how)
+
+
+def check_environment() -> None:
+    """Warn of each environment variable that is called as settings are and is none, with the nearest that is one."""
+    for name, nearest in unknown_variables(os.environ):
+        hint = "" if nearest is None else f"; did you mean {nearest}?"
+        _log.warning("the environment variable %s is no setting, and is passed over%s", name, hint)
 
 
 def bind(host: str, port: int, *, reuse: bool = False) -> socket.socket:

@@ -25,7 +25,7 @@ from service.app import create_app
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.http.connection import Connection
-from service.process.preflight import ServerStatus, bind, check_repository, server_url, start_log
+from service.process.preflight import ServerStatus, bind, check_environment, check_repository, server_url, start_log
 from service.settings import Settings
 
 __all__ = ["run", "serve", "standing"]
@@ -53,10 +53,10 @@ def serve(settings: Settings, announce: Callable[[str, ServerStatus], None]) -> 
         announce: is given the server's URL once it answers, and the flows as they stand.
 
     Raises:
-        InvalidArgument: the repository holds no flow, the default flow is not among them, or the address cannot be
-            listened on.
+        InvalidArgument: the repository holds no flow, or the address cannot be listened on.
     """
     start_log(settings)
+    check_environment()
     check_repository(settings)
     bound = bind(settings.host, settings.port)
     run(settings, bound, Metrics(), lambda standing: announce(server_url(bound), standing))

@@ -23,6 +23,7 @@ from service.process.preflight import (
     REUSES_PORTS,
     ServerStatus,
     bind,
+    check_environment,
     check_repository,
     listen_error,
     server_url,
@@ -51,11 +52,11 @@ def serve(settings: Settings, announce: Callable[[str, ServerStatus], None], *, 
         reuse: whether each worker listens on a socket of its own, or all on the same.
 
     Raises:
-        InvalidArgument: the repository holds no flow, the default flow is not among them, or the address cannot be
-            listened on.
+        InvalidArgument: the repository holds no flow, or the address cannot be listened on.
         ServerError: no worker can be started, or one had to be killed in the end.
     """
     start_log(settings)
+    check_environment()
     check_repository(settings)
     with ExitStack() as held:
         bound = held.enter_context(bind(settings.host, settings.port))

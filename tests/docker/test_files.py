@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from service.settings import PREFIX, Settings
+from service.settings import PREFIX, Settings, read_settings
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -23,6 +23,27 @@ def test_each_setting_of_the_image_is_one_of_the_servers():
     assert f"EXPOSE {settings.port}" in DOCKERFILE
     assert f':{settings.port}"' in COMPOSE
     assert f"./models/zoo:{settings.repository}:ro" in COMPOSE
+
+
+def test_every_setting_but_host_and_port_is_forwarded():
+    forwarded = dict(re.findall(rf"^      {PREFIX}(\w+): (.*)$", COMPOSE, re.MULTILINE))
+    assert {name.lower() for name in forwarded} == set(Settings.model_fields) - {"host", "port"}
+    image = dict(re.findall(rf"^\s*(?:ENV )?{PREFIX}(\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
+    for name, value in forwarded.items():
+        found = re.fullmatch(rf"\${{{PREFIX}{name}:?-(.*)}}", value)
+        assert found, f"{name} does not come from the variable of its own name: {value}"
+        usual = image.get(name, "1" if name == "WORKERS" else "")  # an empty variable is the setting's own default
+        assert found[1] == usual, name
+
+
+def test_a_default_flow_can_be_taken_away():
+    assert "{PUSHFORWARD_DEFAULT_FLOW-" in COMPOSE  # without a colon, so that an empty one stays empty
+
+
+def test_an_empty_variable_is_the_default(monkeypatch):
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"{PREFIX}{name.upper()}", "")
+    assert read_settings(repository="flows") == Settings.model_construct(repository=Path("flows"))
 
 
 def test_workers_can_be_set_from_outside():

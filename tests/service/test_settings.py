@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import InvalidArgument
-from service.settings import Settings, environment_name, flag_name, read_settings
+from service.settings import Settings, environment_name, flag_name, read_settings, unknown_variables
 
 
 def test_every_setting_says_what_it_is():
@@ -46,6 +46,21 @@ def test_a_wrong_value_is_told_with_its_flag_and_its_variable(monkeypatch, name,
     monkeypatch.setenv(environment_name(name), value)
     with pytest.raises(InvalidArgument, match=message):
         read_settings(repository="flows")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("PUSHFORWARD_WORKER", "PUSHFORWARD_WORKERS"),
+        ("PUSHFORWARD_DEFAULTFLOW", "PUSHFORWARD_DEFAULT_FLOW"),
+        ("PUSHFORWARD_MAX_BODY_BYTE", "PUSHFORWARD_MAX_BODY_BYTES"),
+        ("pushforward_thread", "PUSHFORWARD_THREADS"),
+        ("PUSHFORWARD_QZ", None),
+    ],
+)
+def test_a_misspelt_variable_is_named_with_its_nearest(name, nearest):
+    known = {environment_name(field): "1" for field in Settings.model_fields}
+    assert unknown_variables({**known, "pushforward_port": "1", "PATH": "", name: "1"}) == [(name, nearest)]
 
 
 def test_a_repository_is_needed(monkeypatch):

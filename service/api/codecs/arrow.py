@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ __all__ = ["Arrow"]
 class Arrow:
     """Columns of float32 under the features' names, -inf itself, nothing null.
 
-    In: columns of floats or integers, taken as `Columns` says; a fixed-size list counts as so many columns. What holds
-    no numbers may stand beside them.
+    In: columns of floats or integers, taken as `Columns` says; a fixed-size list counts as so many columns, or under an
+    argument's name as the whole of it. What holds no numbers may stand beside them.
     """
 
     media_type = "application/vnd.apache.arrow.stream"
@@ -62,8 +62,11 @@ class _Table(Columns):
     def __init__(self, rows: int, columns: Sequence[Any]) -> None:
         self._rows = rows
         self._columns: list[tuple[list[Array], str | None]] = []
-        names = []
+        self._lists: dict[str, range] = {}
+        names: list[str] = []
         for column in columns:
+            several = column.name in self._lists  # of which none is the argument
+            self._lists[column.name] = range(len(names), len(names) + (0 if several else column.width))
             if column.width == 0:
                 names.append(column.name)
                 self._columns.append((column.values, column.reason))
@@ -72,6 +75,11 @@ class _Table(Columns):
                 names.append(f"{column.name}{at}")
                 self._columns.append(([values[:, at] for values in column.values], column.reason))
         super().__init__(names, len(names))
+
+    def argument(self, name: str, claimed: Collection[str] = ()) -> Array | None:  # noqa: ARG002  a list is no number
+        """The rows of a fixed-size list of that name."""
+        places = self._lists.get(name, range(0))
+        return self._taken(places, ("body", name)) if places else None
 
     def _taken(self, places: Sequence[int], loc: tuple[str, ...]) -> Array:
         taken = [self._columns[place] for place in places]

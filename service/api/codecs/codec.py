@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from service.errors import InvalidArgument, MalformedBody, NotAcceptable, Reason, WrongShape
 from service.exchange import Body
-from service.tabular import Header
+from service.tabular import Header, distinct_names
 
 __all__ = [
     "Answer",
@@ -41,10 +41,12 @@ class Form(NamedTuple):
     Args:
         main: the array that a type carries which has room for one.
         features: the names of x's columns; empty where they have none, and are called x0, x1 and so on.
+        conditions: the names of the context's columns; empty where they have none.
     """
 
     main: str
     features: Sequence[str]
+    conditions: Sequence[str] = ()
 
 
 class Codec(Protocol):
@@ -112,7 +114,9 @@ class StreamCodec(Codec, Protocol):
 
 
 class Columns(ABC):
-    """A table that came in a body, before anyone has said which of its columns are wanted.
+    """A table that came in a body, before the flow is known, and so which of its columns are wanted.
+
+    Each of its rows is a row of an argument, and never less: `service.api.native.backend` reads them so.
 
     Args:
         names: of the columns, in their order; None where they have none.
@@ -124,19 +128,31 @@ class Columns(ABC):
         self.width = width
 
     def has(self, wanted: Sequence[str]) -> bool:
-        """Whether each of these columns is there."""
+        """Whether each of these columns is there, for a number in each row."""
         return self.names is not None and len(wanted) > 0 and set(wanted) <= set(self.names)
 
-    def rows(self, wanted: Sequence[str], loc: tuple[str, ...], besides: Sequence[str] = ()) -> Any:  # noqa: ANN401
+    def argument(self, name: str, claimed: Collection[str] = ()) -> Any:  # noqa: ANN401, ARG002  tables of numbers have none
+        """The values of an argument that stands in the table under its own name, one a row; None where none does.
+
+        Args:
+            name: of the argument.
+            claimed: the names of the flow's columns: a number under one of them is a column's.
+        """
+        return None
+
+    def rows(
+        self, wanted: Sequence[str], loc: tuple[str, ...], besides: Collection[str] = (), *, named: bool = False
+    ) -> Any:  # noqa: ANN401
         """The rows of an argument, as `service.api.native.arrays` reads them.
 
-        Columns are taken by name, in any order, where the table has the names that are wanted; others are passed
-        over. Where it has none of them, they are taken as they stand.
+        Columns are taken by name, in any order; others are passed over. `service.tabular` says when columns are taken
+        as they stand.
 
         Args:
             wanted: the names of the argument's columns.
             loc: where the argument stands, for errors.
             besides: names of columns that belong to another argument.
+            named: whether the names are the flow's own; else they are made up.
 
         Raises:
             WrongShape: some of the names are missing, or there are more or fewer columns than names.
@@ -150,10 +166,12 @@ class Columns(ABC):
             if repeated:
                 raise _error(InvalidArgument, loc, f"the column {repeated[0]!r} is there more than once")
             return self._taken([header.place(name) for name in wanted], loc)
-        if names is not None and len(missing) < len(wanted):
+        if names is not None and not header.may_stand_in_order(wanted, named=named):
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             shown = ", ".join(repr(name[:64]) for name in missing[:_SHOWN])
-            raise _error(WrongShape, loc, f"expected all of the flow's columns, and did not find {shown}{more}")
+            apart = ", ".join(repr(name[:64]) for name in header.in_other_case(missing)[:_SHOWN])
+            hint = f"; in {apart} upper and lower case differ" if apart else ""
+            raise _error(WrongShape, loc, f"expected all of the flow's columns, and did not find {shown}{more}{hint}")
         places = [at for at in range(self.width) if names is None or names[at] not in besides]
         if len(places) != len(wanted):
             raise _error(WrongShape, loc, f"expected {len(wanted)} columns, and found {len(places)}")
@@ -176,7 +194,7 @@ class TableArray(NamedTuple):
     """One array of an answer, row by row.
 
     Args:
-        name: in the answer.
+        name: in the answer; of numbers, that of their column.
         columns: a name for each column of `rows`.
         rows: ``[N, columns]``.
         event: the shape of one row as it was; empty for a number.
@@ -191,6 +209,8 @@ class TableArray(NamedTuple):
 def table_arrays(answer: Answer, form: Form) -> list[TableArray]:
     """The arrays of an answer, as columns of one table.
 
+    What holds x or z may be sent back: no number beside them is called as one of the flow's columns.
+
     Raises:
         NotAcceptable: where it is no table.
     """
@@ -199,18 +219,20 @@ def table_arrays(answer: Answer, form: Form) -> list[TableArray]:
         raise NotAcceptable("this answer is no table; accept application/json")
     lead = arrays["log_prob"].shape if "log_prob" in arrays else next(iter(arrays.values())).shape[:1]
     found = []
+    rows_of = next((name for name in ("x", "z") if name in arrays), None)
+    named = rows_of == "x" and len(form.features) == math.prod(arrays["x"].shape[len(lead) :])
+    taken = {*(form.features if named else ()), *(form.conditions if rows_of else ())}
     for name, value in arrays.items():
         if value.shape[: len(lead)] != lead:
             raise NotAcceptable(f"{name} has other rows than the rest of this answer; accept application/json")
         event = value.shape[len(lead) :]
         rows = value.reshape(math.prod(lead), math.prod(event))
-        if not event:
-            columns: Sequence[str] = (name,)
-        elif name == "x" and len(form.features) == rows.shape[1]:
+        columns: Sequence[str] = (name,) if not event else [f"{name}{at}" for at in range(rows.shape[1])]
+        if name != rows_of:
+            columns = distinct_names(columns, taken)
+        elif named:
             columns = form.features
-        else:
-            columns = [f"{name}{at}" for at in range(rows.shape[1])]
-        found.append(TableArray(name, columns, rows, event))
+        found.append(TableArray(name if event else columns[0], columns, rows, event))
     return found
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 
-from service.api.codecs.codec import Answer, Columns, Form, malformed, table_arrays
+from service.api.codecs.codec import Answer, Form, malformed, table_arrays
 from service.api.codecs.json import json_lines
-from service.errors import InvalidArgument, Reason
+from service.api.codecs.records import ArrayLines, record_table
 from service.exchange import Body
 
 __all__ = ["Ndjson"]
@@ -20,8 +20,8 @@ __all__ = ["Ndjson"]
 class Ndjson:
     """Rows as JSON: numbers, null and `in_support` are those of `application/json`, line by line.
 
-    In: each line is an event; or an object with the main argument, and `context`, of one row; or an object with a
-    number for each column of the flow. Other names, and blank lines, are passed over.
+    In: each line is an event; or an object with a number for each column of the flow; or an object with the main
+    argument, and `context`, of one row. Other names, and blank lines, are passed over.
     """
 
     media_type = "application/x-ndjson"
@@ -33,26 +33,13 @@ class Ndjson:
         return b""
 
     def decode(self, body: Body, main: str) -> Mapping[str, Any]:
-        """The rows, as lists or as `Columns`."""
+        """The lines, as `Columns`: only who knows the flow can tell an argument from a column of that name."""
         rows = json_lines(body)
         if not rows:
             raise malformed("empty; a JSON value a line is expected")
-        first = rows[0]
-        if not isinstance(first, dict):
-            odd = next((row for row, value in enumerate(rows) if isinstance(value, dict)), None)
-            if odd is not None:
-                raise _mixed(main, odd)
-            return {main: rows}
-        for row, value in enumerate(rows):
-            if not isinstance(value, dict):
-                raise _mixed(main, row)
-            if value.keys() != first.keys():
-                different = sorted(value.keys() ^ first.keys())[0][:64]
-                reason = f"the first line has other names; {different!r} is in one of them alone"
-                raise InvalidArgument(f"{main}, row {row}: {reason}", (Reason(("body", main), reason, row),))
-        if main not in first:
-            return {main: _Records(rows)}
-        return {name: [value[name] for value in rows] for name in first if name in (main, "context")}
+        if isinstance(rows[0], dict):
+            return {main: record_table(rows, ("body", main), "line")}
+        return {main: ArrayLines(rows, main)}
 
     def encode(self, answer: Answer, form: Form) -> bytes:
         """A line for each row."""
@@ -76,18 +63,6 @@ class Ndjson:
         return b"".join(lines)
 
 
-class _Records(Columns):
-    """Objects with the same names."""
-
-    def __init__(self, records: list[dict[str, Any]]) -> None:
-        super().__init__(tuple(records[0]), len(records[0]))
-        self._records = records
-
-    def _taken(self, places: Sequence[int], loc: tuple[str, ...]) -> list[list[Any]]:  # noqa: ARG002
-        names = [(self.names or ())[place] for place in places]
-        return [[record[name] for name in names] for record in self._records]
-
-
 def _texts(rows: np.ndarray[Any, Any]) -> list[bytes]:
     """The JSON text of each row."""
     text = orjson.dumps(np.ascontiguousarray(rows), option=orjson.OPT_SERIALIZE_NUMPY)
@@ -96,8 +71,3 @@ def _texts(rows: np.ndarray[Any, Any]) -> list[bytes]:
     opened, closed = b"[" * (rows.ndim - 1), b"]" * (rows.ndim - 1)
     inside = text[rows.ndim : len(text) - rows.ndim].split(closed + b"," + opened)
     return [opened + row + closed for row in inside]
-
-
-def _mixed(main: str, row: int) -> InvalidArgument:
-    reason = "an object stands beside arrays: all lines must be of one kind"
-    return InvalidArgument(f"{main}, row {row}: {reason}", (Reason(("body", main), reason, row),))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from service.api.codecs.arrow import Arrow
@@ -178,23 +178,20 @@ _BOTH_WAYS: Final = tuple(name for name in CODECS if name != PICTURE.media_type)
 _LISTED: Final = " or ".join(_BOTH_WAYS)
 
 
-def encode(codec: Codec, answer: Answer, main: str, features: Sequence[str]) -> Reply:
+def encode(codec: Codec, answer: Answer, form: Form) -> Reply:
     """An answer as a reply of the codec's media type.
 
     Args:
         codec: from `accepted`.
         answer: names -> values in their order.
-        main: the array that a type carries which has room for one.
-        features: the names of x's columns.
+        form: what is not in them.
 
     Raises:
         NotAcceptable: the type has no room for this answer.
     """
     if codec is _JSON:
         return Reply(_JSON.encode(answer))
-    return Reply(
-        codec.encode(answer, Form(main, features)), media_type=codec.media_type, headers=answer_headers(answer)
-    )
+    return Reply(codec.encode(answer, form), media_type=codec.media_type, headers=answer_headers(answer))
 
 
 def answer_headers(answer: Answer) -> dict[str, str]:

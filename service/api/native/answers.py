@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Final
 
 from service.api.codecs import wire
-from service.api.codecs.codec import Answer, Codec
+from service.api.codecs.codec import Answer, Codec, Form
 from service.api.native.fields import PictureRequest
 from service.api.native.places import Place, locate_error, locate_errors, refusal
 from service.drawing import Drawing, draw, map_rows
@@ -17,7 +17,7 @@ from service.guard import check_work
 from service.pictures.options import Extent, PictureOptions, check_picture
 from service.plan import Plan
 
-__all__ = ["AnswerWriter", "answer_writer", "flow_identity", "require_room"]
+__all__ = ["AnswerWriter", "answer_form", "answer_writer", "flow_identity", "require_room"]
 
 _PICTURE: Final = "picture"
 
@@ -25,6 +25,11 @@ _PICTURE: Final = "picture"
 def flow_identity(flow: ServedFlow) -> dict[str, Any]:
     """The beginning of every answer: which flow gave it."""
     return {"model": flow.manifest.name, "version": flow.manifest.version}
+
+
+def answer_form(flow: ServedFlow, main: str) -> Form:
+    """The form of an answer of a flow, whose main array is this one."""
+    return Form(main, flow.features, flow.conditions)
 
 
 def require_room(codec: Codec, main: str, place: Place, more: str | None) -> None:
@@ -103,7 +108,7 @@ class _NumberWriter(AnswerWriter):
 
     def write(self, flow: ServedFlow, answer: Answer, main: str, drawing: Drawing) -> Plan[Reply]:  # noqa: ARG002
         yield from ()
-        return wire.encode(self._codec, answer, main, flow.features)
+        return wire.encode(self._codec, answer, answer_form(flow, main))
 
 
 class _PictureWriter(AnswerWriter):
@@ -131,7 +136,7 @@ class _PictureWriter(AnswerWriter):
 
     def write(self, flow: ServedFlow, answer: Answer, main: str, drawing: Drawing) -> Plan[Reply]:  # noqa: ARG002
         picture = yield from locate_errors(draw(flow, drawing, self._options), self._argument, self._place)
-        return wire.encode(wire.PICTURE, {**answer, _PICTURE: picture}, _PICTURE, ())
+        return wire.encode(wire.PICTURE, {**answer, _PICTURE: picture}, Form(_PICTURE, ()))
 
 
 def answer_writer(codec: Codec, asked: PictureRequest, argument: str, place: Place) -> AnswerWriter:

@@ -37,7 +37,13 @@ _RAGGED: Final = "the rows are ragged: "
 _NAMES: Final = {str: "a string", bool: "a boolean", type(None): "null", dict: "an object", list: "an array"}
 
 
-def event_rows(value: Any, event_shape: Sequence[int], loc: Loc) -> Float32:  # noqa: ANN401  what JSON holds
+def event_rows(
+    value: Any,  # noqa: ANN401  what JSON holds
+    event_shape: Sequence[int],
+    loc: Loc,
+    *,
+    single: bool = True,
+) -> Float32:
     """Read rows of events.
 
     Args:
@@ -45,6 +51,7 @@ def event_rows(value: Any, event_shape: Sequence[int], loc: Loc) -> Float32:  # 
             each event flat, ``[N, D]`` and ``[D]``.
         event_shape: of the flow.
         loc: where the value stands, for errors.
+        single: whether the whole may be one event; not of a table, whose lines are never joined into one.
 
     Returns:
         float32 ``[N, *event]``, N at least 1, all finite.
@@ -59,10 +66,10 @@ def event_rows(value: Any, event_shape: Sequence[int], loc: Loc) -> Float32:  # 
     if (plain := plain_rows(value, event)) is not None:
         return plain
     width = math.prod(event)
-    numbers, shape = _numbers(value, loc, len(event))
-    single = shape in (event, (width,))
-    if not single and shape[1:] not in (event, (width,)):
-        either = [f"[N, {_listed(event)}]", f"[{_listed(event)}]"]
+    numbers, shape = _numbers(value, loc, (1, len(event)) if single else ())
+    rows = shape[1:] in (event, (width,)) or (not single and shape[1:] == () and width == 1)
+    if not rows and not (single and shape in (event, (width,))):
+        either = [f"[N, {_listed(event)}]", *([f"[{_listed(event)}]"] if single else [])]
         either += [] if event == (width,) else [f"[N, {width}]"]
         raise _wrong_shape(loc, f"expected shape {' or '.join(either)}, and found [{_listed(shape)}]")
     if numbers.size == 0:
@@ -136,32 +143,40 @@ def walks_of(value: Any, event_shape: Sequence[int]) -> tuple[Any, int | None]: 
     return list(chain.from_iterable(value)), shape[0]
 
 
-def context_rows(value: Any, width: int, loc: Loc) -> Float32:  # noqa: ANN401  what JSON holds
+def context_rows(value: Any, width: int, loc: Loc, *, single: bool = True) -> Float32:  # noqa: ANN401  what JSON holds
     """Read conditioning rows.
 
     Args:
         value: ``[N, C]`` or ``[C]``.
         width: C; 0 for a flow without context.
         loc: where the value stands, for errors.
+        single: whether the whole may be one row, as for `event_rows`.
 
     Returns:
-        float32 of the same number of axes.
+        float32 of the same number of axes; ``[N, C]`` where it may not be one row.
 
     Raises:
         WrongShape, MalformedBody, InvalidArgument, NotFinite: as `event_rows`.
     """
     if width == 0:
         raise _wrong_shape(loc, "this flow takes no context")
-    numbers, shape = _numbers(value, loc, 1)
-    if len(shape) not in (1, 2) or shape[-1] != width:
-        raise _wrong_shape(loc, f"expected shape [N, {width}] or [{width}], and found [{_listed(shape)}]")
+    numbers, shape = _numbers(value, loc, (1,) if single else ())
+    if not single and width == 1 and len(shape) == 1:
+        shape = (*shape, 1)
+    if len(shape) not in ((1, 2) if single else (2,)) or shape[-1] != width:
+        either = f"[N, {width}] or [{width}]" if single else f"[N, {width}]"
+        raise _wrong_shape(loc, f"expected shape {either}, and found [{_listed(shape)}]")
     if numbers.size == 0:
         raise _wrong_shape(loc, "expected at least one row, and found none")
     return _finite(numbers, width, loc).reshape(shape)
 
 
-def _numbers(value: Any, loc: Loc, event_rank: int) -> tuple[npt.NDArray[np.floating], tuple[int, ...]]:  # noqa: ANN401
-    """All numbers in their order, and the shape they had.
+def _numbers(
+    value: Any,  # noqa: ANN401  what JSON holds
+    loc: Loc,
+    single: tuple[int, ...],
+) -> tuple[npt.NDArray[np.floating], tuple[int, ...]]:
+    """All numbers in their order, and the shape they had. `single` has the numbers of axes that one event may have.
 
     A long list is read block by block: a single call over millions of values would keep every other thread, and so
     the event loop, waiting for as long as it takes.
@@ -172,16 +187,18 @@ def _numbers(value: Any, loc: Loc, event_rank: int) -> tuple[npt.NDArray[np.floa
         return value.astype(dtype, copy=False).ravel(), value.shape
     if not isinstance(value, list):
         raise _error(InvalidArgument, loc, f"expected an array of numbers, and found {_name(value)}")
-    numbers, shape = _block(value[:_BLOCK], 0, loc, event_rank)
+    numbers, shape = _block(value[:_BLOCK], 0, loc, single)
     pieces = [numbers]
     for at in range(_BLOCK, len(value), _BLOCK):
         # The very first item goes before each further block, so that all are held against the same one.
-        numbers, (_, *inner) = _block([value[0], *value[at : at + _BLOCK]], at - 1, loc, event_rank)
+        numbers, (_, *inner) = _block([value[0], *value[at : at + _BLOCK]], at - 1, loc, single)
         pieces.append(numbers[math.prod(inner) :])
     return np.concatenate(pieces), (len(value), *shape[1:])
 
 
-def _block(rows: list[Any], offset: int, loc: Loc, event_rank: int) -> tuple[npt.NDArray[np.float64], tuple[int, ...]]:
+def _block(
+    rows: list[Any], offset: int, loc: Loc, single: tuple[int, ...]
+) -> tuple[npt.NDArray[np.float64], tuple[int, ...]]:
     """Numbers and shape of a list whose first item stands at `offset` in the whole."""
     level, shape = rows, [len(rows)]
     while (kinds := set(map(type, level))) == {list} and len(lengths := set(map(len, level))) == 1:
@@ -191,12 +208,12 @@ def _block(rows: list[Any], offset: int, loc: Loc, event_rank: int) -> tuple[npt
         return np.fromiter(level, np.float64, len(level)), tuple(shape)
     # The first row that is wrong is the one to name: each is read again, by itself or beside the very first.
     if len(rows) > 1:
-        _block(rows[:1], offset, loc, event_rank)
+        _block(rows[:1], offset, loc, single)
     if len(rows) > 2:
         for at, row in enumerate(rows[1:]):
-            _block([rows[0], row], offset + at, loc, event_rank)
+            _block([rows[0], row], offset + at, loc, single)
     tell = _of_another_length if kinds == {list} else _of_another_kind
-    raise tell(level, shape, _Place(rows, offset, event_rank), loc)
+    raise tell(level, shape, _Place(rows, offset, single), loc)
 
 
 class _Place:
@@ -205,15 +222,15 @@ class _Place:
     Args:
         rows: nested lists, rows of events or a single event: how deep they go tells which.
         offset: where the first of them stands in the whole.
-        event_rank: the number of axes of an event.
+        single: the numbers of axes that a single event may have.
     """
 
-    def __init__(self, rows: list[Any], offset: int, event_rank: int) -> None:
+    def __init__(self, rows: list[Any], offset: int, single: tuple[int, ...]) -> None:
         depth = 0
         level: Any = rows
         while type(level) is list:
             depth, level = depth + 1, level[0] if level else None
-        self._single = depth in (1, event_rank)
+        self._single = depth in single
         self._offset = offset
 
     def of(self, index: int, shape: Sequence[int]) -> tuple[int, int, str]:

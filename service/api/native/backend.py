@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from service.api.codecs import wire
 from service.api.codecs.codec import Columns
-from service.api.native.arrays import context_rows, event_rows
+from service.api.codecs.records import Records, record_table
+from service.api.native.arrays import NUMBERS, context_rows, event_rows, walks_of
 from service.api.native.fields import VerbRequest
 from service.api.native.places import Place
 from service.engine.registry import Registry
 from service.engine.verbs.flow import ServedFlow
-from service.errors import InvalidArgument, Reason, VersionNotFound
+from service.errors import InvalidArgument, PushforwardError, Reason, VersionNotFound
 from service.exchange import Exchange
 from service.guard import check_work
 from service.plan import Float32
+from service.tabular import Header
 
-__all__ = ["Backend", "context_columns", "path_version", "read_context"]
+__all__ = ["Backend", "Taken", "own_columns", "path_version", "read_context"]
 
 T = TypeVar("T")
 
@@ -42,6 +44,51 @@ class Backend:
     registry: Registry
     max_work: int
     max_stream_work: int
+
+    def decode(self, exchange: Exchange, main: str, *, instead: Collection[str] = ()) -> wire.Arguments:
+        """The arguments of an exchange, as `service.api.codecs.wire.decode` reads them.
+
+        A JSON object that has a number under each name of the flow's columns is one row of them, whatever else the
+        names may mean; what stands beside them are arguments.
+
+        Args:
+            exchange: with its body.
+            main: the argument that a body is which holds one array.
+            instead: the arguments that may be given in its place: beside one of them no names are columns.
+
+        Raises:
+            UnsupportedMediaType, MalformedBody, InvalidArgument: from `service.api.codecs.wire.decode`.
+        """
+        given = wire.decode(exchange, main)
+        held = given.values.get(main)
+        if given.place == "query" or isinstance(held, (list, np.ndarray, dict)) or main == "z":
+            return given
+        if not given.values.keys().isdisjoint(instead):
+            return given
+        numbers = {name for name, value in given.values.items() if type(value) in NUMBERS}
+        flow = self._flow_of_row(exchange, given.values) if numbers else None
+        if flow is None or given.values.get("space") == "z":
+            return given
+        own = flow.conditions if main == "context" else flow.features if flow.named else ()
+        if not own or not numbers.issuperset(own):
+            return given
+        columns = (*own, *flow.conditions) if numbers.issuperset(flow.conditions) else own
+        row = Records([{name: given.values[name] for name in columns}])
+        rest = {name: value for name, value in given.values.items() if name not in columns}
+        return given if main in rest else wire.Arguments({main: row, **rest}, given.place)
+
+    def _flow_of_row(self, exchange: Exchange, values: Mapping[str, Any]) -> ServedFlow | None:
+        """The flow whose columns the names of a JSON object may be; None where none answers, which is told later."""
+        named = values.get("model")
+        version = values.get("version")
+        try:
+            flow = self.registry.find(exchange.name or (named if isinstance(named, str) else None))
+            in_path = path_version(exchange.version)
+            if in_path is None and type(version) is int and "version" not in own_columns(flow):
+                in_path = version
+            return flow if in_path is None else self.registry.find(flow.manifest.name, in_path)
+        except PushforwardError:
+            return None
 
     def find_flow(self, exchange: Exchange, asked: VerbRequest, place: Place) -> ServedFlow:
         """The flow that the path names, or else the arguments; where both do, they must agree.
@@ -113,18 +160,59 @@ class Backend:
         """
         loc = ("body", argument)
         of_data = (space or argument) == "x"
-        if isinstance(value, Columns):
-            conditions = context_columns(flow, value)
-            if context is None and value.has(conditions):
-                context = value.rows(conditions, ("body", "context"))
-                place = "body"
-            value = value.rows(flow.features if of_data else _latents(flow), loc, besides=(*conditions, *besides))
+        taken = take_rows(flow, argument, value, context, place, of_data=of_data, besides=besides)
         blamed = loc if steps[1] == 1 or steps[0] == argument else (place, steps[0])
-        if isinstance(value, np.ndarray):  # as large as it may become, before it does
-            check_work(value.size // flow.width, flow.width, steps[1], self.max_work, blamed)
-        rows = event_rows(value, flow.event_shape if of_data else (flow.width,), loc)
-        check_work(len(rows), flow.width, steps[1], self.max_work, blamed)
-        found = read_context(flow, context, place)
+        return self._read(flow, taken, of_data, loc, steps[1], blamed)
+
+    def read_walks(
+        self,
+        flow: ServedFlow,
+        value: Any,  # noqa: ANN401  as a codec gave it
+        context: Any,  # noqa: ANN401
+        place: Place,
+        *,
+        steps: int,
+        space: Literal["x", "z"],
+    ) -> tuple[Float32, Float32 | None]:
+        """The points of one walk or several, and their context, within the work budget.
+
+        Args:
+            flow: whose.
+            value: of the argument ``points``.
+            context: theirs.
+            place: where the other arguments stand.
+            steps: of a segment.
+            space: of the points.
+
+        Returns:
+            float32 ``[K, *event]`` or ``[B, K, *event]``, where `space` is z of ``[D]``; and context as `read_rows`.
+
+        Raises:
+            OverWorkBudget, MalformedBody, InvalidArgument, WrongShape, NotFinite: as `read_rows`.
+        """
+        loc = ("body", "points")
+        of_data = space == "x"
+        taken = take_rows(flow, "points", value, context, place, of_data=of_data)
+        points, walks = walks_of(taken.rows, flow.event_shape if of_data else (flow.width,))
+        taken = taken._replace(rows=points, single=taken.single and walks is None)
+        blamed = loc if steps == 1 else (place, "steps")
+        rows, found = self._read(flow, taken, of_data, loc, steps, blamed)
+        return rows if walks is None else rows.reshape(walks, -1, *rows.shape[1:]), found
+
+    def _read(
+        self,
+        flow: ServedFlow,
+        taken: Taken,
+        of_data: bool,
+        loc: tuple[str, ...],
+        steps: int,
+        blamed: tuple[str, ...],
+    ) -> tuple[Float32, Float32 | None]:
+        if isinstance(taken.rows, np.ndarray):  # as large as it may become, before it does
+            check_work(taken.rows.size // flow.width, flow.width, steps, self.max_work, blamed)
+        rows = event_rows(taken.rows, flow.event_shape if of_data else (flow.width,), loc, single=taken.single)
+        check_work(len(rows), flow.width, steps, self.max_work, blamed)
+        found = read_context(flow, taken.context, taken.place)
         return rows, None if found is None else np.atleast_2d(found)
 
 
@@ -148,12 +236,80 @@ def _agreed(argument: str, in_path: T | None, given: T | None, place: Place) -> 
     return given if in_path is None else in_path
 
 
+class Taken(NamedTuple):
+    """The rows of a main argument and their context, as they stood, of a flow that is known.
+
+    Args:
+        rows: nested lists or an array.
+        single: whether the rows may be a single event.
+        context: as for `read_context`; None where there is none.
+        place: where the context stands.
+    """
+
+    rows: Any
+    single: bool
+    context: Any
+    place: Place
+
+
+def take_rows(
+    flow: ServedFlow,
+    argument: str,
+    value: Any,  # noqa: ANN401  as a codec gave it
+    context: Any,  # noqa: ANN401
+    place: Place,
+    *,
+    of_data: bool,
+    besides: Sequence[str] = (),
+) -> Taken:
+    """Take the rows of a main argument, and their context, out of what may be a table of both.
+
+    The names of a table are columns where they are the flow's, each with a number. Else they are arguments, as in JSON.
+
+    Args:
+        flow: whose.
+        argument: the name of the main argument.
+        value: of it.
+        context: the context that was given apart; None where none was.
+        place: where that stands.
+        of_data: whether the rows are data; else they are latents.
+        besides: names of columns that belong to another argument.
+
+    Raises:
+        WrongShape: columns are missing, or there are too many or too few.
+        InvalidArgument: a column is there twice, or context is given twice, or a value is no number.
+    """
+    loc = ("body", argument)
+    table = _as_table(value, loc)
+    if table is None:
+        return Taken(value, True, context, place)
+    wanted, named = (flow.features, flow.named) if of_data else (_numbered("z", flow.width), False)
+    whole = None if table.has(wanted) else table.argument(argument, own_columns(flow))
+    inside = table.argument("context", own_columns(flow)) is not None
+    columns: Sequence[str] = ()
+    if context is None:
+        columns = context_columns(flow, table)
+        if columns or _hints_at_context(flow, table) or (inside and (flow.manifest.context_width or whole is not None)):
+            context, place = table, "body"
+    elif inside:
+        reason = "the body holds it"
+        raise InvalidArgument(f"context stands in the {place}, and {reason}", (Reason((place, "context"), reason),))
+    if whole is not None:
+        return Taken(whole, False, context, place)
+    both = next((name for name in columns if name in wanted), None)
+    if both is not None:
+        reason = f"the column {both!r} is one of the context, and is wanted here; give the context apart"
+        raise InvalidArgument(f"{argument}: {reason}", (Reason(loc, reason),))
+    others = {*flow.conditions, *_generic_conditions(flow), *besides}
+    return Taken(table.rows(wanted, loc, others, named=named), False, context, place)
+
+
 def read_context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None:  # noqa: ANN401  as a codec gave it
     """The context of a call.
 
     Args:
         flow: whose.
-        value: ``[C]`` or ``[N, C]``; None where there is none.
+        value: ``[C]`` or ``[N, C]``, or a table; None where there is none.
         place: where it stands.
 
     Returns:
@@ -164,16 +320,49 @@ def read_context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None: 
     """
     if value is None:
         return None
-    return context_rows(value, flow.manifest.context_width, (place, "context"))
+    width = flow.manifest.context_width
+    table = _as_table(value, (place, "context"))
+    if table is None or not width:
+        return context_rows(value, width, (place, "context"))
+    loc = ("body", "context")
+    columns = context_columns(flow, table)
+    values = None if columns else table.argument("context", own_columns(flow))
+    if values is None:
+        names = columns or flow.conditions or _numbered("context", width)
+        values = table.rows(names, loc, named=bool(flow.conditions))
+    return context_rows(values, width, loc, single=False)
 
 
 def context_columns(flow: ServedFlow, table: Columns) -> Sequence[str]:
-    """The names of the context's columns in a table: their own, or else context0, context1 and so on."""
-    return flow.conditions if table.has(flow.conditions) else _numbered("context", flow.manifest.context_width)
+    """The names of the context's columns that a table has: their own, or else context0, context1 and so on; or none."""
+    generic = _generic_conditions(flow)
+    return next((names for names in (flow.conditions, generic) if table.has(names)), ())
 
 
-def _latents(flow: ServedFlow) -> Sequence[str]:
-    return _numbered("z", flow.width)
+def own_columns(flow: ServedFlow) -> frozenset[str]:
+    """The names that the flow has given to columns."""
+    return frozenset((*(flow.features if flow.named else ()), *flow.conditions))
+
+
+def _generic_conditions(flow: ServedFlow) -> Sequence[str]:
+    """The names of the context's columns that every flow knows, unless one of them is that of a column of x."""
+    names = _numbered("context", flow.manifest.context_width)
+    return () if set(names) & set(flow.features) else names
+
+
+def _hints_at_context(flow: ServedFlow, table: Columns) -> bool:
+    """Whether a table names some of the context's own columns, rightly or in upper or lower case that is not theirs."""
+    header = Header(table.names or ())
+    return len(header.missing(flow.conditions)) < len(flow.conditions) or bool(header.in_other_case(flow.conditions))
+
+
+def _as_table(value: Any, loc: tuple[str, ...]) -> Columns | None:  # noqa: ANN401  as a codec gave it
+    """The table that an argument is: one from a body, or objects in JSON; None for an array."""
+    if isinstance(value, Columns):
+        return value
+    if type(value) is list and value and type(value[0]) is dict:
+        return record_table(value, loc)
+    return None
 
 
 @functools.lru_cache(maxsize=64)

@@ -25,7 +25,7 @@ def decode(backend: Backend, exchange: Exchange) -> Plan[Reply]:
 
 
 def _decode(backend: Backend, exchange: Exchange, codec: Codec) -> Plan[Reply]:
-    given, place = wire.decode(exchange, "z")
+    given, place = backend.decode(exchange, "z")
     asked = validate(DecodeRequest, given, place)
     writer = answer_writer(codec, asked, "z", place)
     require_room(codec, "x", place, "return" if asked.returns else None)

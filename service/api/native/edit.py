@@ -32,7 +32,7 @@ __all__ = ["edit"]
 def edit(backend: Backend, exchange: Exchange) -> Plan[Reply]:
     """The rows moved by each strength."""
     codec = wire.accepted(exchange, pictures=True)
-    given, place = wire.decode(exchange, "x")
+    given, place = backend.decode(exchange, "x")
     asked = validate(EditRequest, given, place)
     writer = answer_writer(codec, asked, "x", place)
     require_room(codec, "x", place, "return" if asked.returns else None)

@@ -8,7 +8,6 @@ import numpy as np
 
 from service.api.codecs import wire
 from service.api.native.answers import answer_writer, flow_identity
-from service.api.native.arrays import walks_of
 from service.api.native.backend import Backend
 from service.api.native.places import locate_errors
 from service.api.native.schemas import InterpolateRequest
@@ -25,17 +24,13 @@ __all__ = ["interpolate"]
 def interpolate(backend: Backend, exchange: Exchange) -> Plan[Reply]:
     """One walk through K points, or several walks."""
     codec = wire.accepted(exchange, pictures=True)
-    given, place = wire.decode(exchange, "points")
+    given, place = backend.decode(exchange, "points")
     asked = validate(InterpolateRequest, given, place)
     writer = answer_writer(codec, asked, "points", place)
     flow = backend.find_flow(exchange, asked, place)
-    value, walks = walks_of(asked.points, (flow.width,) if asked.space == "z" else flow.event_shape)
-    points, context = backend.read_rows(
-        flow, "points", value, asked.context, place, steps=("steps", asked.steps), space=asked.space
-    )
-    if walks is not None:
-        points = points.reshape(walks, -1, *points.shape[1:])
-    *several, count = points.shape[: 1 if walks is None else 2]
+    points, context = backend.read_walks(flow, asked.points, asked.context, place, steps=asked.steps, space=asked.space)
+    rank = 1 if asked.space == "z" else len(flow.event_shape)
+    *several, count = points.shape[: points.ndim - rank]
     rows = math.prod(several) * (count - 1) * asked.steps
     extent = Extent(rows, "steps", columns=asked.steps, strip=True, walks=math.prod(several), walks_argument="points")
     writer.check(flow, extent)

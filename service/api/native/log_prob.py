@@ -28,7 +28,7 @@ def log_prob(backend: Backend, exchange: Exchange) -> Plan[Reply]:
 
 
 def _log_prob(backend: Backend, exchange: Exchange, codec: Codec) -> Plan[Reply]:
-    given, place = wire.decode(exchange, "x")
+    given, place = backend.decode(exchange, "x")
     asked = validate(LogProbRequest, given, place)
     writer = answer_writer(codec, asked, "x", place)
     more = "return" if asked.returns else None if asked.alarm_rate is None else "alarm_rate"

@@ -8,20 +8,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from service.api.codecs import wire
-from service.api.codecs.codec import Codec, Columns, Form, answer_fields
+from service.api.codecs.codec import Codec, answer_fields
 from service.api.codecs.query import query_arguments
-from service.api.native.answers import answer_writer, flow_identity, require_room
-from service.api.native.backend import Backend, context_columns, read_context
+from service.api.native.answers import answer_form, answer_writer, flow_identity, require_room
+from service.api.native.backend import Backend, read_context
 from service.api.native.places import Place, locate_errors
 from service.api.native.schemas import SampleRequest
 from service.api.native.streams import STREAM_VALUES, Draw, stream_sample
 from service.api.native.validation import validate
 from service.drawing import rows_drawing
-from service.engine.verbs.flow import ServedFlow
 from service.exchange import Exchange, Reply
 from service.guard import check_work
 from service.pictures.options import Extent
-from service.plan import Float32, Plan
+from service.plan import Plan
 
 __all__ = ["DRAWN_SEED_BITS", "sample", "sample_by_query"]
 
@@ -32,7 +31,7 @@ DRAWN_SEED_BITS: Final = 53
 def sample(backend: Backend, exchange: Exchange) -> Plan[Reply]:
     """Rows of a seed. A body that holds one array is the context."""
     codec = wire.accepted(exchange, pictures=True)
-    given, place = wire.decode(exchange, "context")
+    given, place = backend.decode(exchange, "context")
     return (yield from _sample(backend, exchange, codec, given, "context", place))
 
 
@@ -59,7 +58,7 @@ def _sample(
     writer = answer_writer(codec, asked, main, place)
     require_room(codec, "x", place, "return" if asked.returns else None)
     flow = backend.find_flow(exchange, asked, place)
-    context = _context(flow, asked.context, "body" if main else place)
+    context = read_context(flow, asked.context, "body" if main else place)
     lead = (asked.n,) if context is None or context.ndim == 1 else (len(context), asked.n)
     count = math.prod(lead)
     stream = wire.streaming(codec) if count * flow.width > STREAM_VALUES else None
@@ -81,14 +80,8 @@ def _sample(
     )
     answer = flow_identity(flow) | {"seed": seed, "offset": asked.offset, "n": asked.n}
     if stream is not None:
-        streamed = stream_sample(stream, Form("x", flow.features), draw, lead, wire.answer_headers(answer))
+        streamed = stream_sample(stream, answer_form(flow, "x"), draw, lead, wire.answer_headers(answer))
         return (yield from locate_errors(streamed, main, place))
     found = yield from locate_errors(draw.whole(), main, place)
     drawing = rows_drawing(found.x, found.log_prob)
     return (yield from writer.write(flow, answer | answer_fields(found), "x", drawing))
-
-
-def _context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None:  # noqa: ANN401  as a codec gave it
-    if isinstance(value, Columns):
-        value = value.rows(context_columns(flow, value), ("body", "context"))
-    return read_context(flow, value, place)

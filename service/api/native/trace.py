@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from service.api.codecs import wire
-from service.api.native.answers import flow_identity
+from service.api.native.answers import answer_form, flow_identity
 from service.api.native.backend import Backend
 from service.api.native.places import Place, locate_errors
 from service.api.native.schemas import TraceRequest
@@ -23,7 +23,7 @@ __all__ = ["trace"]
 def trace(backend: Backend, exchange: Exchange) -> Plan[Reply]:
     """The chain of rows: JSON holds a list of steps, any other type one array of them all, ``[N, S, D]``."""
     codec = wire.accepted(exchange)
-    given, place = wire.decode(exchange, "x")
+    given, place = backend.decode(exchange, "x", instead=("z", "n"))
     asked = validate(TraceRequest, given, place)
     flow = backend.find_flow(exchange, asked, place)
     check_one_of(asked, ("x", "z", "n"), place)
@@ -31,11 +31,11 @@ def trace(backend: Backend, exchange: Exchange) -> Plan[Reply]:
     found = yield from locate_errors(engine.trace(flow, x, context), "x", place)
     if wire.is_json(codec.media_type):
         steps = {"steps": [step._asdict() for step in found.steps], "log_prob": found.log_prob}
-        return wire.encode(codec, flow_identity(flow) | steps, "steps", flow.features)
+        return wire.encode(codec, flow_identity(flow) | steps, answer_form(flow, "steps"))
     values = np.stack([step.value.reshape(len(x), flow.width) for step in found.steps], axis=1)
     terms = np.stack([step.log_abs_det_jacobian for step in found.steps], axis=1)
     whole = {"values": values, "log_abs_det_jacobians": terms, "log_prob": found.log_prob}
-    return wire.encode(codec, flow_identity(flow) | whole, "values", flow.features)
+    return wire.encode(codec, flow_identity(flow) | whole, answer_form(flow, "values"))
 
 
 def _data(

@@ -139,6 +139,8 @@ class ServedFlow:
         self.width = manifest.latent_width
         """D, the number of coordinates of z and of values of a row."""
         named = tuple(feature.name for feature in manifest.features)
+        self.named = bool(named)
+        """Whether the manifest names x's columns."""
         self.features = named or tuple(f"x{at}" for at in range(self.width))
         """The names of x's columns; x0, x1 and so on where the manifest names none."""
         self.conditions = tuple(feature.name for feature in manifest.context_features)

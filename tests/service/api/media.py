@@ -19,24 +19,25 @@ class Media(NamedTuple):
 
     Args:
         name: of the type.
-        write: rows -> a body.
+        write: rows -> a body. Columns are called "column 0" and so on, or as is said, where the type has names.
         read: a body, the name of the main array and those of its columns -> that array, float32.
     """
 
     name: str
-    write: Callable[[np.ndarray], bytes]
+    write: Callable[..., bytes]
     read: Callable[[bytes, str, Sequence[str]], np.ndarray]
 
 
-def _npy(rows: np.ndarray) -> bytes:
+def _npy(rows: np.ndarray, names: Sequence[str] = ()) -> bytes:
     out = io.BytesIO()
     np.save(out, rows)
     return out.getvalue()
 
 
-def _arrow(rows: np.ndarray) -> bytes:
+def _arrow(rows: np.ndarray, names: Sequence[str] = ()) -> bytes:
     flat = rows.reshape(len(rows), -1)
-    table = pa.table({f"any {at}": flat[:, at] for at in range(flat.shape[1])})
+    names = names or [f"column {at}" for at in range(flat.shape[1])]
+    table = pa.table({name: flat[:, at] for at, name in enumerate(names)})
     out = io.BytesIO()
     with pa.ipc.new_stream(out, table.schema) as writer:
         writer.write_table(table, max_chunksize=100)
@@ -60,7 +61,7 @@ def _from_json(value: Any) -> np.ndarray:
 
 JSON = Media(
     "application/json",
-    lambda rows: json.dumps({"x": rows.tolist()}).encode(),
+    lambda rows, _=(): json.dumps({"x": rows.tolist()}).encode(),
     lambda body, main, columns: _from_json(json.loads(body)[main]),
 )
 ALL = (
@@ -68,12 +69,12 @@ ALL = (
     Media("application/vnd.apache.arrow.stream", _arrow, lambda body, main, columns: _from_arrow(body, columns)),
     Media(
         "application/x-ndjson",
-        lambda rows: b"".join(json.dumps(row.tolist()).encode() + b"\n" for row in rows),
+        lambda rows, _=(): b"".join(json.dumps(row.tolist()).encode() + b"\n" for row in rows),
         lambda body, main, columns: _from_json([json.loads(line)[main] for line in body.splitlines()]),
     ),
     Media(
         "text/csv",
-        lambda rows: "\n".join(",".join(map(repr, row.ravel().tolist())) for row in rows).encode(),
+        lambda rows, _=(): "\n".join(",".join(map(repr, row.ravel().tolist())) for row in rows).encode(),
         lambda body, main, columns: _from_csv(body, columns),
     ),
 )

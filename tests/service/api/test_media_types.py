@@ -14,6 +14,7 @@ from service.api.native.streams import STREAM_VALUES
 from tests.service.api.media import ALL, JSON, Media
 
 NPY, ARROW, NDJSON, CSV = ALL
+CONDITIONS = ("dose", "kind=b")
 EVERY = pytest.mark.parametrize("media", ALL, ids=lambda media: media.name)
 
 
@@ -21,9 +22,9 @@ def numbered(name: str, count: int) -> list[str]:
     return [f"{name}{at}" for at in range(count)]
 
 
-def ask(client, path: str, media: Media, rows: np.ndarray, accept: Media | None = None, **query: object):
+def ask(client, path: str, media: Media, rows: np.ndarray, accept: Media | None = None, names=(), **query: object):
     headers = {"content-type": media.name, "accept": (accept or media).name}
-    answer = client.post(path, params=query, content=media.write(rows), headers=headers)
+    answer = client.post(path, params=query, content=media.write(rows, names), headers=headers)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == (accept or media).name
     return answer
@@ -210,7 +211,7 @@ def test_contexts_of_samples_are_a_body(client, media):
     contexts = np.float32([[0, 0], [1, 2]])
     body = {"n": 3, "seed": 1, "context": contexts.tolist()}
     expected = client.post("/models/conditional/sample", json=body).json()["x"]
-    answer = ask(client, "/models/conditional/sample", media, contexts, n=3, seed=1)
+    answer = ask(client, "/models/conditional/sample", media, contexts, names=CONDITIONS, n=3, seed=1)
     found = media.read(answer.content, "x", numbered("column ", 3))
     assert found.ravel().tolist() == np.float32(expected).ravel().tolist()
     if media is NPY:
@@ -264,7 +265,8 @@ def test_errors_name_the_place(client, media, path, rows, query, status, code, l
     if media is NDJSON and np.isnan(rows).any():
         content = b"[1, 2]\n[NaN, 2]"
     else:
-        content = media.write(np.array(rows, np.float64))
+        others = ["any 0", "any 1", "any 2"] if len(rows[0]) == 3 and path == "/logprob" else ()
+        content = media.write(np.array(rows, np.float64), others)
     answer = client.post(path, params=query, content=content, headers={"content-type": media.name})
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -331,7 +333,7 @@ def test_a_sample_that_streams_is_bit_for_bit_the_whole(client, media, path, wid
 @EVERY
 def test_each_context_of_a_sample_that_streams_has_its_rows(client, media):
     contexts, n = np.float32([[0, 0], [1, 2], [-1, 0.5]]), STREAM_VALUES // 3
-    answer = ask(client, "/models/conditional/sample", media, contexts, n=n, seed=1)
+    answer = ask(client, "/models/conditional/sample", media, contexts, names=CONDITIONS, n=n, seed=1)
     found = media.read(answer.content, "x", numbered("column ", 3)).reshape(3, n, 3)
     body = {"n": 5, "seed": 1, "offset": n - 5, "context": contexts.tolist()}
     part = client.post("/models/conditional/sample", json=body).json()["x"]

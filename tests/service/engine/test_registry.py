@@ -44,6 +44,14 @@ def test_a_lone_flow_is_the_default(made):
     assert registry.find().manifest.name == "one"
 
 
+def test_a_default_that_is_absent_is_none(made):
+    registry = made(affine("one"), affine("two"), default="three")
+    registry.load()
+    assert registry.default is None
+    with pytest.raises(FlowNotFound, match=r"no default: 'three' is not in the repository; there are \['one', 'two'\]"):
+        registry.find()
+
+
 def test_without_a_default_a_name_is_needed(made):
     registry = made(affine("one"), affine("two"))
     registry.load()

@@ -163,7 +163,6 @@ def test_a_port_in_use_is_a_clear_error(repository, started):
     ("options", "message"),
     [
         (["--repository", "nowhere"], "nowhere holds no flow"),
-        (["--default-flow", "other"], "the default flow 'other' is not in the repository; there are square"),
         (["--threads", "many"], "--threads (PUSHFORWARD_THREADS)"),
     ],
 )
@@ -177,10 +176,45 @@ def test_what_cannot_be_served_is_a_clear_error(tmp_path, options, message):
 
 
 def test_the_environment_is_read(repository):
-    named = environment() | {"PUSHFORWARD_REPOSITORY": str(repository), "PUSHFORWARD_DEFAULT_FLOW": "nothing"}
+    named = environment() | {"PUSHFORWARD_REPOSITORY": str(repository), "PUSHFORWARD_THREADS": "many"}
     command = [sys.executable, "-m", "pushforward", "serve", "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, env=named, timeout=60, check=False)
-    assert "the default flow 'nothing' is not in the repository" in done.stderr
+    assert "--threads (PUSHFORWARD_THREADS)" in done.stderr
+
+
+def test_a_lone_flow_answers_where_the_default_is_absent(tmp_path):
+    install(tmp_path, square())
+    server = Server("--repository", tmp_path, "--default-flow", "two-moons")
+    try:
+        assert httpx.get(f"{server.url}/models").json()["default"] == "square"
+        assert httpx.post(f"{server.url}/logprob", json={"x": [[0.5]]}).status_code == 200
+        server.process.terminate()
+        _, errors = server.process.communicate(timeout=60)
+    finally:
+        server.kill()
+    assert "'two-moons' is not in the repository; square answers a request that names no flow" in errors
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_default_flow_that_is_absent_is_a_warning(tmp_path, workers):
+    install(tmp_path, square(), affine("other"))
+    named = environment() | {"PUSHFORWARD_DEFAULT_FLOW": "two-moons", "PUSHFORWARD_WORKER": "3"}
+    server = Server("--repository", tmp_path, "--workers", workers, "--threads", 1, env=named)
+    try:
+        assert httpx.get(f"{server.url}/health/ready").status_code == 200
+        assert httpx.get(f"{server.url}/models").json()["default"] is None
+        assert httpx.post(f"{server.url}/models/square/logprob", json={"x": [[0.5]]}).status_code == 200
+        answer = httpx.post(f"{server.url}/logprob", json={"x": [[0.5]]})
+        assert (answer.status_code, answer.json()["code"]) == (404, "flow_not_found")
+        assert "'two-moons' is not in the repository; there are ['other', 'square']" in answer.json()["detail"]
+        server.process.terminate()
+        _, errors = server.process.communicate(timeout=60)
+    finally:
+        server.kill()
+    assert server.process.returncode == 0
+    told = "the default flow 'two-moons' is not in the repository; there are other, square, and none of them answers"
+    assert errors.count(told) == 1
+    assert errors.count("PUSHFORWARD_WORKER is no setting, and is passed over; did you mean PUSHFORWARD_WORKERS?") == 1
 
 
 def test_help_says_every_setting():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -20,10 +21,18 @@ rows_of_three = arrays.arrays(np.float32, st.tuples(st.integers(1, 20), st.just(
 densities = st.floats(width=32, allow_nan=False, max_value=100)
 
 
+def rows_of(value: Any, wanted: list[str]) -> Any:
+    """The rows of x in what a codec gave, as a flow without names takes them."""
+    if not isinstance(value, Columns):
+        return value
+    whole = None if value.has(wanted) else value.argument("x")
+    return value.rows(wanted, LOC) if whole is None else whole
+
+
 def taken(codec: Codec, body: bytes, wanted: list[str]) -> np.ndarray:
     """The rows of x in a body, as float32."""
     value = codec.decode(body, "x")["x"]
-    rows = value.rows(wanted, LOC) if isinstance(value, Columns) else value
+    rows = rows_of(value, wanted)
     return np.asarray(rows, np.float64).astype(np.float32)
 
 
@@ -57,7 +66,7 @@ def read_or_refused(codec: Codec, body: bytes, wanted: list[str]) -> str:
     """How it ended; any error that is not the project's own comes out."""
     try:
         value = codec.decode(body, "x")["x"]
-        rows = value.rows(wanted, LOC) if isinstance(value, Columns) else value
+        rows = rows_of(value, wanted)
     except PushforwardError as error:
         return error.code
     assert isinstance(rows, (list, np.ndarray))

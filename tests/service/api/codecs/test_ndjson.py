@@ -21,7 +21,7 @@ events = arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=4, m
 @given(events)
 def test_an_answer_is_read_back_bit_for_bit(x):
     lines = NDJSON.encode({"x": x}, FORM)
-    assert np.array(NDJSON.decode(lines, "x")["x"], np.float32).tobytes() == x.tobytes()
+    assert np.array(NDJSON.decode(lines, "x")["x"].argument("x"), np.float32).tobytes() == x.tobytes()
 
 
 @given(events, st.data())
@@ -67,7 +67,9 @@ def test_many_ways_to_write_rows(lines):
 
 def test_a_line_may_hold_its_context():
     lines = b'{"x": [1, 2], "context": [0]}\n{"context": [5], "x": [3, 4]}'
-    assert NDJSON.decode(lines, "x") == {"x": [[1, 2], [3, 4]], "context": [[0], [5]]}
+    table = NDJSON.decode(lines, "x")["x"]
+    assert table.argument("x") == [[1, 2], [3, 4]]
+    assert table.argument("context") == [[0], [5]]
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_weights_in_every_media_type(client):
     assert whole.headers["Pushforward-Verdict"] == by_seed["verdict"]
     in_query = ask("/weights?log_target=0,-inf,-1", npy(rows), "application/x-npy", "application/x-npy")
     np.testing.assert_array_equal(np.load(io.BytesIO(in_query.content)), expected["weights"])
-    text = "x0,x1,log_target\n" + "".join(f"{a},{b},{t}\n" for (a, b), t in zip(X, target, strict=True))
+    text = "column 0,column 1,log_target\n" + "".join(f"{a},{b},{t}\n" for (a, b), t in zip(X, target, strict=True))
     lines = list(csv.DictReader(io.StringIO(ask("/weights", text.encode(), "text/csv", "text/csv").text)))
     assert list(lines[0]) == ["weights", "log_weights"]
     assert [float(line["weights"]) for line in lines] == expected["weights"]
