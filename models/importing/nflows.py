@@ -27,7 +27,6 @@ from models.importing.neural_splines import (
     Kind,
     LayerFunction,
     autoregressive_step,
-    context_features,
     coupling_step,
     read_spline,
     size_scale,
@@ -87,7 +86,6 @@ def adapt(source: nn.Module) -> AdaptedFlow:
             None,
             log_prob,
             lambda z, context: source.inverse(z, context)[0],
-            context_features(source),
             notes=["a transform without a base: a standard normal was taken"],
         )
     if not isinstance(source, flows.Flow):
@@ -110,7 +108,6 @@ def adapt(source: nn.Module) -> AdaptedFlow:
         None if shape is None else tuple(shape),
         source.log_prob,
         generate,
-        context_features(transform) if isinstance(embedding, nn.Identity) else None,
         embedding=None if isinstance(embedding, nn.Identity) else Embedding(embedding),
         base_steps=extra,
     )

@@ -28,7 +28,6 @@ from models.importing.neural_splines import (
     LayerFunction,
     LibrarySpline,
     autoregressive_step,
-    context_features,
     coupling_step,
     read_spline,
     size_scale,
@@ -101,7 +100,7 @@ def adapt(source: nn.Module) -> AdaptedFlow:
         None if shape is None else tuple(shape),
         log_prob,
         generate,
-        context_width=context_features(source) if conditional else 0,
+        context_width=None if conditional else 0,
         base_steps=extra,
     )
 

@@ -62,7 +62,7 @@ def adapt(source: nn.Module) -> AdaptedFlow:
         return x
 
     return AdaptedFlow(
-        "torch", [step], base, None, log_prob, generate, base_steps=extra, channels_first=False, notes=notes
+        "torch", [step], base, None, log_prob, generate, base_steps=extra, channels_first=False, notes=notes, part=False
     )
 
 
@@ -75,4 +75,4 @@ def _ours(flow: Flow) -> AdaptedFlow:
         raise Unsupported("a pushforward Flow with a bounded support is exported by models.export.export.export_flow")
     steps = [step for step in flow.bijections if isinstance(step, Bijection)]
     return AdaptedFlow("pushforward", steps, flow.latent, flow.event_shape, flow.log_prob, generate,
-                 flow.context_width, flow.context_scaling, channels_first=False)  # fmt: skip
+                 flow.context_width, flow.context_scaling, channels_first=False, part=False)  # fmt: skip
