@@ -114,11 +114,11 @@ def adapt(source: nn.Module) -> AdaptedFlow:
 
 
 def _base(distribution: Any) -> tuple[Base, list[Bijection]]:  # noqa: ANN401
-    if isinstance(distribution, distributions.StandardNormal):
+    if bases.is_own(distribution, distributions.StandardNormal, "_log_prob"):
         return NormalBase(), []
-    if isinstance(distribution, distributions.DiagonalNormal):
+    if bases.is_own(distribution, distributions.DiagonalNormal, "_log_prob"):
         return bases.of_normal(distribution.mean_, distribution.log_std_), []
-    if isinstance(distribution, distributions.ConditionalDiagonalNormal):
+    if bases.is_own(distribution, distributions.ConditionalDiagonalNormal, "_log_prob"):
         encoder = distribution._context_encoder  # noqa: SLF001
         return NormalBase(), [ConditionalAffine(encoder if isinstance(encoder, nn.Module) else None)]
     return bases.of_distribution(distribution, "an nflows flow")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Flatten
 from models.importing.adapted import AdaptedFlow, Unsupported
+from models.importing.bases import check_width
 from models.importing.context_width import find_context_width
 from models.importing.estimators import adapt_estimator, check_whole, held_flows, posterior_hint
 from models.importing.steps import per_row
@@ -107,6 +108,7 @@ def take(source: object, *, event_shape: Sequence[int] | None = None, context_wi
     with library_precision():
         adapted = _adapt(exact)
         shape = _event_shape(adapted, event_shape)
+        check_width(adapted.base, adapted.base_steps, math.prod(shape), f"this flow of {adapted.library}")
         images = len(shape) == 3 and adapted.channels_first
         if images:
             adapted = _channels_last(adapted, shape)

@@ -40,6 +40,8 @@ def adapt(source: nn.Module) -> AdaptedFlow:
     notes = []
     if isinstance(own, distributions.Distribution):
         base, extra = bases.of_distribution(own, type(source).__name__)
+    elif callable(getattr(own, "log_prob", None)):
+        raise bases.unsupported_base(own, type(source).__name__)
     else:
         notes.append("the module has no base: a standard normal was taken")
 
