@@ -36,6 +36,8 @@ class AdaptedFlow:
         base_steps: from what the last step gives, flat, to the latent of `base`.
         channels_first: an event of three axes is ``[C, H, W]``, as the library has it.
         notes: what a reader of the manifest should know.
+        part: the flow may be part of an estimator that cannot be seen.
+        estimator: the estimator that was taken as a whole, in words; "" for a flow that was handed over itself.
     """
 
     library: str
@@ -49,6 +51,8 @@ class AdaptedFlow:
     base_steps: list[Bijection] = field(default_factory=list)
     channels_first: bool = True
     notes: list[str] = field(default_factory=list)
+    part: bool = True
+    estimator: str = ""
 
 
 def unsupported_layer(layer: nn.Module, reason: str, way_out: str) -> Unsupported:

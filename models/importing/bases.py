@@ -2,15 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeGuard, TypeVar
+
 from torch import Tensor, distributions
 
+from models.flows.bases import LearntBase
 from models.flows.flow import Bijection
 from models.importing.adapted import Unsupported
 from models.importing.steps import Affine
 from service.bundle.bases import MAX_DEGREES_OF_FREEDOM as MAX_FREEDOM
 from service.bundle.bases import Base, DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
 
-__all__ = ["of_distribution", "of_mixture", "of_normal", "of_uniform", "unsupported_base"]
+__all__ = ["check_width", "is_own", "of_distribution", "of_mixture", "of_normal", "of_uniform", "unsupported_base"]
+
+Kind = TypeVar("Kind")
+
+
+def is_own(distribution: object, kind: type[Kind], method: str = "log_prob") -> TypeGuard[Kind]:
+    """Whether a distribution is of a class, or of one that inherits its density: another density is another base.
+
+    Args:
+        distribution: the base.
+        kind: the class.
+        method: the name of the method that gives the density.
+    """
+    return isinstance(distribution, kind) and getattr(type(distribution), method) is getattr(kind, method)
+
+
+def check_width(base: Base | LearntBase, steps: Sequence[Bijection], width: int, owner: str) -> None:
+    """Refuse a base with parameters for another number of columns: they would broadcast, and be counted once.
+
+    Args:
+        base: as the manifest will have it.
+        steps: from what the flow gives to the base.
+        width: the number of columns D.
+        owner: the flow it belongs to, for the error.
+
+    Raises:
+        Unsupported: it is for another number of columns.
+    """
+    stated = [] if isinstance(base, LearntBase) else [base.width]
+    found = {*stated, *(step.shift.numel() for step in steps if isinstance(step, Affine))} - {None, width}
+    if found:
+        raise Unsupported(
+            f"the base of {owner} has parameters for {min(size for size in found if size)} columns, and the flow has "
+            f"{width}: give it one for each column, by expand([{width}]) for one of torch's"
+        )
 
 
 def of_normal(mean: Tensor, log_scale: Tensor) -> Base:
@@ -51,15 +89,15 @@ def of_distribution(distribution: object, owner: str) -> tuple[Base, list[Biject
         Unsupported: it is another one.
     """
     inner = distribution
-    while isinstance(inner, distributions.Independent):
+    while is_own(inner, distributions.Independent):
         inner = inner.base_dist
-    if isinstance(inner, distributions.Normal):
+    if is_own(inner, distributions.Normal):
         return of_normal(inner.loc, inner.scale.log()), []
-    if isinstance(inner, distributions.StudentT):
+    if is_own(inner, distributions.StudentT):
         freedom = inner.df.flatten()
         if bool((freedom == freedom[0]).all()) and float(freedom[0]).is_integer() and 1 <= freedom[0] <= MAX_FREEDOM:
             return StudentTBase(degrees_of_freedom=int(freedom[0])), _affine(inner.loc, inner.scale.log())
-    if isinstance(inner, distributions.Uniform):
+    if is_own(inner, distributions.Uniform):
         return of_uniform(inner.low, inner.high)
     raise unsupported_base(distribution, owner)
 

@@ -139,7 +139,14 @@ def export_imported(
     error = check_agreement(imported, rows.x, rows.context)
     say(f"log_prob is {imported.library}'s to {error:.1e}")
     made_by = _version(imported.library)
-    recipe = {"import": {"source": source, "library": made_by, "library_error": error, "notes": list(imported.notes)}}
+    told = {
+        "source": source,
+        "library": made_by,
+        "library_error": error,
+        "taken": list(imported.summary),
+        "notes": list(imported.notes),
+    }
+    recipe = {"import": told}
     flow = imported.flow.float()
     try:
         return export_flow(

@@ -25,7 +25,6 @@ __all__ = [
     "LibrarySpline",
     "LibraryTransform",
     "autoregressive_step",
-    "context_features",
     "coupling_step",
     "read_spline",
     "size_scale",
@@ -215,12 +214,3 @@ def size_scale(network: nn.Module) -> float:
         if hasattr(network, name):
             return 1 / math.sqrt(float(getattr(network, name)))
     return 1.0
-
-
-def context_features(source: nn.Module) -> int | None:
-    """The width of the context that the networks of both libraries say they take; None where none says so.
-
-    They run without a context as well, on rows that they were never fitted to, so that trying tells nothing.
-    """
-    layers = [layer for name, layer in source.named_modules() if name.endswith("context_layer")]
-    return next((layer.in_features for layer in layers if isinstance(layer, nn.Linear)), None)

@@ -27,7 +27,6 @@ from models.importing.neural_splines import (
     Kind,
     LayerFunction,
     autoregressive_step,
-    context_features,
     coupling_step,
     read_spline,
     size_scale,
@@ -87,7 +86,6 @@ def adapt(source: nn.Module) -> AdaptedFlow:
             None,
             log_prob,
             lambda z, context: source.inverse(z, context)[0],
-            context_features(source),
             notes=["a transform without a base: a standard normal was taken"],
         )
     if not isinstance(source, flows.Flow):
@@ -110,18 +108,17 @@ def adapt(source: nn.Module) -> AdaptedFlow:
         None if shape is None else tuple(shape),
         source.log_prob,
         generate,
-        context_features(transform) if isinstance(embedding, nn.Identity) else None,
         embedding=None if isinstance(embedding, nn.Identity) else Embedding(embedding),
         base_steps=extra,
     )
 
 
 def _base(distribution: Any) -> tuple[Base, list[Bijection]]:  # noqa: ANN401
-    if isinstance(distribution, distributions.StandardNormal):
+    if bases.is_own(distribution, distributions.StandardNormal, "_log_prob"):
         return NormalBase(), []
-    if isinstance(distribution, distributions.DiagonalNormal):
+    if bases.is_own(distribution, distributions.DiagonalNormal, "_log_prob"):
         return bases.of_normal(distribution.mean_, distribution.log_std_), []
-    if isinstance(distribution, distributions.ConditionalDiagonalNormal):
+    if bases.is_own(distribution, distributions.ConditionalDiagonalNormal, "_log_prob"):
         encoder = distribution._context_encoder  # noqa: SLF001
         return NormalBase(), [ConditionalAffine(encoder if isinstance(encoder, nn.Module) else None)]
     return bases.of_distribution(distribution, "an nflows flow")

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import normflows as nf
 import torch
+from normflows.distributions import base as distributions  # normflows.distributions has an encoder called Uniform
 from normflows.flows.affine.autoregressive import Autoregressive as AnyAutoregressive
 from normflows.flows.mixing import _LULinear
 from normflows.flows.neural_spline.autoregressive import MaskedPiecewiseRationalQuadraticAutoregressive
@@ -28,7 +29,6 @@ from models.importing.neural_splines import (
     LayerFunction,
     LibrarySpline,
     autoregressive_step,
-    context_features,
     coupling_step,
     read_spline,
     size_scale,
@@ -101,20 +101,26 @@ def adapt(source: nn.Module) -> AdaptedFlow:
         None if shape is None else tuple(shape),
         log_prob,
         generate,
-        context_width=context_features(source) if conditional else 0,
+        context_width=None if conditional else 0,
         base_steps=extra,
     )
 
 
 def _base(q0: Any) -> tuple[Base, list[Bijection]]:  # noqa: ANN401
-    if isinstance(q0, nf.distributions.DiagGaussian):
-        shift = 0.0 if q0.temperature is None else math.log(q0.temperature)
+    temperature = getattr(q0, "temperature", None)
+    shift = 0.0 if temperature is None else math.log(temperature)
+    if bases.is_own(q0, distributions.DiagGaussian):
         return bases.of_normal(q0.loc, q0.log_scale + shift), []
-    if isinstance(q0, nf.distributions.GaussianMixture):
+    if bases.is_own(q0, distributions.GlowBase) and not q0.class_cond:
+        loc = q0.loc * torch.exp(q0.loc_logs * q0.logscale_factor)
+        log_scale = q0.log_scale * torch.exp(q0.log_scale_logs * q0.logscale_factor) + shift
+        return bases.of_normal(loc.expand(1, *q0.shape), log_scale.expand(1, *q0.shape)), []
+    if bases.is_own(q0, distributions.GaussianMixture):
         return bases.of_mixture(q0.weight_scores[0], q0.loc[0], q0.log_scale[0]), []
-    if isinstance(q0, nf.distributions.Uniform):
+    if bases.is_own(q0, distributions.Uniform):
         return bases.of_uniform(q0.low, q0.high)
-    if isinstance(q0, nf.distributions.ConditionalDiagGaussian):
+    conditional = getattr(distributions, "ConditionalDiagGaussian", None)  # not in every version
+    if conditional is not None and bases.is_own(q0, conditional) and len(q0.shape) == 1:
         return NormalBase(), [ConditionalAffine(q0.context_encoder)]
     raise bases.unsupported_base(q0, "a normflows flow")
 

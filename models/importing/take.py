@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Flatten
 from models.importing.adapted import AdaptedFlow, Unsupported
-from models.importing.descriptions import one_line
+from models.importing.bases import check_width
+from models.importing.context_width import find_context_width
+from models.importing.estimators import adapt_estimator, check_whole, held_flows, posterior_hint
 from models.importing.steps import per_row
+from models.importing.summary import summarize
 from service.errors import DataError
 
 __all__ = ["ImportedFlow", "knows_shape", "library_precision", "recognize", "take"]
@@ -44,6 +47,7 @@ class ImportedFlow:
         log_prob: the library's own, x ``[N, *event]``, context -> ``[N]`` in nats; call it within `library_precision`.
         generate: the library's own way back, z ``[N, D]``, context -> x ``[N, *event]``; None where it has none.
         notes: what a reader of the manifest should know.
+        summary: what was taken, a line each: the flow, its context, its base and what scales its rows.
     """
 
     flow: Flow
@@ -51,6 +55,7 @@ class ImportedFlow:
     log_prob: Callable[[Tensor, Tensor | None], Tensor]
     generate: Callable[[Tensor, Tensor | None], Tensor] | None
     notes: tuple[str, ...]
+    summary: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -97,26 +102,43 @@ def take(source: object, *, event_shape: Sequence[int] | None = None, context_wi
         raise Unsupported(
             f"{type(source).__name__} is not a torch module. Accepted are a zuko Flow, an nflows Flow or Transform, a "
             "normflows NormalizingFlow, a FrEIA SequenceINN or GraphINN, and any torch module with forward(x, context) "
-            "and inverse(z, context), each returning a tensor and its log-determinant"
+            f"and inverse(z, context), each returning a tensor and its log-determinant{posterior_hint(source)}"
         )
     exact = _exact_copy(source)
-    adapter = importlib.import_module(_ADAPTERS.get(recognize(source), "models.importing.torch_module"))
     with library_precision():
-        adapted: AdaptedFlow = adapter.adapt(exact)
+        adapted = _adapt(exact)
         shape = _event_shape(adapted, event_shape)
+        check_width(adapted.base, adapted.base_steps, math.prod(shape), f"this flow of {adapted.library}")
         images = len(shape) == 3 and adapted.channels_first
         if images:
             adapted = _channels_last(adapted, shape)
-        width = _context_width(adapted, exact, shape, context_width)
+        found = find_context_width(adapted, exact, shape, context_width)
+        width = found.columns
         chain = _whole_chain(adapted, shape, width, images=images)
-    flow = Flow(shape, chain, adapted.base, None, width, adapted.embedding if width else None)
+        flow = Flow(shape, chain, adapted.base, None, width, adapted.embedding if width else None)
+        flow = flow.double().eval().requires_grad_(requires_grad=False)
+        if adapted.estimator:
+            check_whole(adapted, flow)
+        summary = summarize(exact, adapted, flow, found)
     return ImportedFlow(
-        flow.double().eval().requires_grad_(requires_grad=False),
+        flow,
         adapted.library,
         adapted.log_prob,
         adapted.generate,
-        tuple(adapted.notes),
+        (*adapted.notes, *found.notes),
+        summary,
     )
+
+
+def _adapt(exact: nn.Module) -> AdaptedFlow:
+    """Take a flow apart by the adapter of its library; an estimator around one as a whole."""
+    if not (library := recognize(exact)) and not callable(getattr(exact, "inverse", None)):
+        held = held_flows(exact, _ADAPTERS)
+        if held:
+            return adapt_estimator(exact, held, _ADAPTERS)
+    adapter = importlib.import_module(_ADAPTERS.get(library, "models.importing.torch_module"))
+    adapted: AdaptedFlow = adapter.adapt(exact)
+    return adapted
 
 
 def _exact_copy(source: nn.Module) -> nn.Module:
@@ -164,38 +186,6 @@ def _channels_last(adapted: AdaptedFlow, shape: tuple[int, ...]) -> AdaptedFlow:
     changed = {name: getattr(adapted, name) for name in AdaptedFlow.__slots__}
     changed |= {"log_prob": log_prob, "generate": None if own_generate is None else generate, "event_shape": shape}
     return AdaptedFlow(**changed)
-
-
-def _context_width(adapted: AdaptedFlow, exact: nn.Module, shape: tuple[int, ...], given: int | None) -> int:
-    """The number of columns of context: what the flow says, or with how many its own log_prob runs.
-
-    Raises:
-        DataError: it runs with no width that one of its layers could take, or not with the one that is given.
-    """
-    if adapted.context_width is not None:
-        if given is not None and given != adapted.context_width:
-            raise DataError(f"--context is {given}, and the flow takes {adapted.context_width} columns of context")
-        return adapted.context_width
-    features = math.prod(shape)
-    # by the attribute, not by nn.Linear: zuko has a class of its own
-    found = [getattr(layer, "in_features", None) for layer in exact.modules()]
-    widths = {width for width in found if isinstance(width, int)}
-    candidates = sorted({width - k for width in widths for k in range(min(features, width - 1) + 1)})
-    failure: Exception | None = None
-    for width in [given] if given is not None else [0, *candidates]:
-        context = torch.zeros(_TRIED_ROWS, width) if width else None
-        try:
-            adapted.log_prob(torch.zeros(_TRIED_ROWS, *shape) + 0.5, context)
-        except Exception as error:
-            failure = failure or error
-        else:
-            return width
-    asked = f"{given} columns of context" if given is not None else "any width of context that its layers could take"
-    raise DataError(
-        f"the flow's own log_prob does not run on rows of shape {list(shape)} with {asked}: "
-        f"{one_line(failure)}. "
-        "Give --context and --event-shape as the flow has them"
-    ) from failure
 
 
 def _whole_chain(adapted: AdaptedFlow, shape: tuple[int, ...], width: int, *, images: bool) -> list[Bijection]:

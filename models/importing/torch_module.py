@@ -40,6 +40,8 @@ def adapt(source: nn.Module) -> AdaptedFlow:
     notes = []
     if isinstance(own, distributions.Distribution):
         base, extra = bases.of_distribution(own, type(source).__name__)
+    elif callable(getattr(own, "log_prob", None)):
+        raise bases.unsupported_base(own, type(source).__name__)
     else:
         notes.append("the module has no base: a standard normal was taken")
 
@@ -62,7 +64,7 @@ def adapt(source: nn.Module) -> AdaptedFlow:
         return x
 
     return AdaptedFlow(
-        "torch", [step], base, None, log_prob, generate, base_steps=extra, channels_first=False, notes=notes
+        "torch", [step], base, None, log_prob, generate, base_steps=extra, channels_first=False, notes=notes, part=False
     )
 
 
@@ -75,4 +77,4 @@ def _ours(flow: Flow) -> AdaptedFlow:
         raise Unsupported("a pushforward Flow with a bounded support is exported by models.export.export.export_flow")
     steps = [step for step in flow.bijections if isinstance(step, Bijection)]
     return AdaptedFlow("pushforward", steps, flow.latent, flow.event_shape, flow.log_prob, generate,
-                 flow.context_width, flow.context_scaling, channels_first=False)  # fmt: skip
+                 flow.context_width, flow.context_scaling, channels_first=False, part=False)  # fmt: skip

@@ -19,6 +19,7 @@ from typing import Any, Final
 from torch import nn
 
 from models.importing.descriptions import one_line
+from models.importing.estimators import posterior_hint
 from service.errors import DataError
 
 __all__ = ["PACKAGE", "load_user_flow"]
@@ -127,7 +128,7 @@ def _call(function: Callable[[], Any], spec: str) -> nn.Module:
         raise DataError(
             f"{spec} returned a {type(flow).__name__}. Accepted are a zuko Flow, an nflows Flow or Transform, a "
             "normflows NormalizingFlow, a FrEIA SequenceINN or GraphINN, and any torch module with forward(x, context) "
-            "and inverse(z, context), each returning a tensor and its log-determinant"
+            f"and inverse(z, context), each returning a tensor and its log-determinant{posterior_hint(flow)}"
         )
     return flow
 

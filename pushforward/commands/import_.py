@@ -79,6 +79,10 @@ def command(
         load_weights(flow, weights)
     shape = None if event_shape is None else parse_event_shape(event_shape)
     imported = take(flow, event_shape=shape or _shape_of(data, flow), context_width=context)
+    if not quiet:
+        # before anything that may fail: what was taken explains most failures
+        for line in imported.summary:
+            click.echo(line)
     rows = draw_rows(imported) if data is None else _rows(imported, data, context_data, delimiter)
     folder = export_imported(
         imported,

@@ -23,6 +23,12 @@ def conditional():
     import zuko
     torch.manual_seed(0)
     return zuko.flows.MAF(2, 3, transforms=1, hidden_features=(8,))
+
+class Added(nn.Module):
+    def forward(self, x, context):
+        return x + context, x[:, 0] * 0
+    def inverse(self, z, context):
+        return z - context, z[:, 0] * 0
 """
     )
     monkeypatch.chdir(tmp_path)
@@ -104,3 +110,26 @@ def test_context_that_does_not_go_with_the_rows(run, here, more, message):
     np.save("nan.npy", context)
     with pytest.raises(InvalidInput, match=message):
         run("import", "user_flows:conditional", "--out", "flows", "--name", "flow", "--data", "rows.npy", *more)
+
+
+def test_what_was_taken_is_told_and_kept(run, here):
+    result = run("import", "user_flows:conditional", "--out", "flows", "--name", "flow")
+    assert result.exit_code == 0
+    taken = [
+        "Flow:   zuko MAF, rows of 2 columns, 1 steps; base: normal",
+        "Scales: no first step inside scales the rows",
+        "Given:  a context of 3 columns (no other width runs); no embedding inside",
+    ]
+    assert result.stdout.splitlines()[:3] == taken
+    manifest = read_bundle(here / "flows" / "flow" / "1").manifest
+    assert manifest.context_width == 3
+    assert manifest.provenance.recipe["import"]["taken"][:3] == taken
+
+
+def test_a_width_of_context_that_nothing_says_is_asked_for(run, here):
+    given = ["user_flows:Added", "--out", "flows", "--name", "flow", "--event-shape", "2"]
+    with pytest.raises(DataError, match=r"runs with 1 and 2 columns, .* give --context N"):
+        run("import", *given)
+    assert not (here / "flows").exists()
+    assert run("import", *given, "--context", "2").exit_code == 0
+    assert read_bundle(here / "flows" / "flow" / "1").manifest.context_width == 2
