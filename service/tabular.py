@@ -73,11 +73,12 @@ class Header:
         return [name for name in wanted if name not in self._places]
 
     def repeated(self, wanted: Iterable[str]) -> list[str]:
-        """Those of the wanted names that more than one column has."""
-        if len(self._places) == len(self._names):
+        """Those of the wanted names that more than one column has, or that are wanted for more than one."""
+        wanted = tuple(wanted)
+        if len(self._places) == len(self._names) and len(set(wanted)) == len(wanted):
             return []
-        counts = Counter(self._names)
-        return [name for name in wanted if counts[name] > 1]
+        counts, times = Counter(self._names), Counter(wanted)
+        return [name for name in wanted if counts[name] > 1 or times[name] > 1]
 
     def in_other_case(self, wanted: Iterable[str]) -> list[str]:
         """Those of the columns whose name differs from a wanted one that no column has, but in case alone."""

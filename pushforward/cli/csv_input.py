@@ -133,7 +133,10 @@ class _CsvTable:
         return others + of_context
 
     def _require_own_columns(self, layout: RowLayout, context_layout: RowLayout | None) -> None:
-        """Refuse a column that is to be one of the row and one of its context."""
+        """Refuse a column that is to be two columns of the row, or one of the row and one of its context."""
+        repeated = Header(layout.names).repeated(layout.names)
+        if repeated:
+            raise InvalidInput(f"{self._name}: the flow calls two columns {repeated[0]!r}; give rows without a header")
         sources = () if context_layout is None else (*context_layout.names, *context_layout.sources)
         both = next((name for name in sources if name in layout.names), None)
         if both is not None:

@@ -284,7 +284,9 @@ def take_rows(
     if table is None:
         return Taken(value, True, context, place)
     wanted, named = (flow.features, flow.named) if of_data else (_numbered("z", flow.width), False)
-    whole = None if table.has(wanted) else table.argument(argument, own_columns(flow))
+    # A number is a whole row of one column alone; of more it can be but one of them.
+    claimed = own_columns(flow) if flow.width == 1 else own_columns(flow) | {argument}
+    whole = None if table.has(wanted) else table.argument(argument, claimed)
     inside = table.argument("context", own_columns(flow)) is not None
     columns: Sequence[str] = ()
     if context is None:

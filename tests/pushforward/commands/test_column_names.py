@@ -27,6 +27,7 @@ def repository(tmp_path_factory):
         affine(CONTEXT, context_width=2, features=[Feature(name="x"), Feature(name="y")], context_features=conditions),
         affine("made-up", context_width=1, features=[Feature(name="context0"), Feature(name="y")]),
         affine("nameless", features=[]),
+        affine("twice", features=[Feature(name="a"), Feature(name="a")]),
     )
     return root
 
@@ -102,3 +103,8 @@ def test_columns_are_not_taken_by_their_place(ask, name, heading, words):
         ask("logprob", name, stdin=f"{heading}\n1,2\n")
     in_order = {"x-y": "x,y", "nameless": "u,v"}[name]
     assert ask("logprob", name, stdin=f"{in_order}\n1,2\n") == ask("logprob", name, stdin="1,2\n")
+
+
+def test_a_name_that_two_columns_have_is_no_name(ask):
+    with pytest.raises(InvalidInput, match="the flow calls two columns 'a'; give rows without a header"):
+        ask("logprob", "twice", stdin="a,b\n1,2\n")

@@ -61,6 +61,7 @@ def client(tmp_path_factory):
         affine("two", context_width=2, features=named(["context0", "x"])),
         affine("one", context_width=1, features=named(["p", "q"])),
         affine("log-prob", event_shape=(1,), features=named(["log_prob"])),
+        affine("twice", features=named(["a", "a"])),
         affine("nameless", features=[]),
         affine("nameless-given", context_width=1, features=[], context_features=[ContextFeature(name="x1")]),
         affine("single", event_shape=(1,), features=named(["a"])),
@@ -243,9 +244,7 @@ def test_lines_of_pieces_of_an_image_are_not_joined(client):
 
 
 def test_latents_and_contexts_are_not_joined_either(client):
-    refused(
-        client, "/models/nameless/decode", NDJSON, b'{"z":0.5}\n{"z":0.25}\n', "expected shape [N, 2], and found [2]"
-    )
+    refused(client, "/models/nameless/decode", NDJSON, b'{"z":0.5}\n{"z":0.25}\n', "expected 2 columns, and found 1")
     lines = b'{"x":[1,2],"context":0.5}\n{"x":[1,2],"context":0.25}\n'
     refused(client, "/models/given-x-y/logprob", NDJSON, lines, "context: expected shape [N, 2], and found [2]")
     refused(client, "/models/given-x-y/sample", NDJSON, b"0.5\n0.25\n", "context: expected shape [N, 2], and found [2]")
@@ -277,6 +276,18 @@ def test_a_case_that_differs_is_no_heading_of_made_up_names(client, media):
     in_order = body(media, {"v": ROWS[:, 1], "u": ROWS[:, 0]})
     expected = client.post("/models/nameless/logprob", json={"x": ROWS.tolist()}).json()
     assert ask(client, "/models/nameless/logprob", media, in_order) == expected
+
+
+@TABLES
+def test_names_of_arguments_are_any_names_to_a_flow_without_names(client, media):
+    in_order = body(media, {"y": ROWS[:, 1], "x": ROWS[:, 0]})
+    expected = client.post("/models/nameless/logprob", json={"x": ROWS.tolist()}).json()
+    assert ask(client, "/models/nameless/logprob", media, in_order) == expected
+
+
+@TABLES
+def test_a_name_that_two_columns_have_is_no_name(client, media):
+    refused(client, "/models/twice/logprob", media, body(media, {"a": ROWS[:, 0], "b": ROWS[:, 1]}), "more than once")
 
 
 @TABLES
