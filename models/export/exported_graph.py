@@ -5,6 +5,7 @@ ONNX Runtime is imported where a graph is opened: the extra `cpu` or `gpu` insta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,12 +16,18 @@ import numpy.typing as npt
 from service.errors import DataError, ParityFailed
 from service.onnx.signature import CONTEXT, TENSORS, Direction
 
-__all__ = ["ExportedGraph", "GraphOutputs"]
+__all__ = ["ExportedGraph", "GraphFails", "GraphOutputs"]
 
 _NUMBERS: Final = frozenset({"log_abs_det_jacobian", "log_prob"})
 
+_TRIED_BATCHES: Final = 8
+
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+
+
+class GraphFails(ParityFailed):
+    """A graph that ONNX Runtime does not load, or does not run."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +54,7 @@ class ExportedGraph:
 
     Raises:
         DataError: where ONNX Runtime is not installed.
-        ParityFailed: where ONNX Runtime cannot load the graph.
+        GraphFails: where ONNX Runtime cannot load the graph.
     """
 
     def __init__(self, data: bytes, direction: Direction) -> None:
@@ -61,7 +68,9 @@ class ExportedGraph:
         try:
             self._session = open_on_cpu(data)
         except Exception as error:  # ONNX Runtime's exceptions share no other base
-            raise ParityFailed(f"ONNX Runtime cannot load {direction}.onnx: {_first_line(error)}") from error
+            raise GraphFails(
+                f"ONNX Runtime cannot load {direction}.onnx: {_node(error)}{_first_line(error)}"
+            ) from error
 
     def __call__(self, rows: Float32, context: Float32 | None, batch: int) -> GraphOutputs:
         """Run all rows in batches of one size; the last one is filled up with rows from the start.
@@ -90,9 +99,13 @@ class ExportedGraph:
         try:
             outputs: list[Float32] = self._session.run(names, feed)
         except Exception as error:  # ONNX Runtime's exceptions share no other base
-            raise ParityFailed(
-                f"{self.direction}.onnx fails on a batch of {batch}. A frozen batch size is the usual cause: take it "
-                f"by x.shape[0], which an export follows, and not by len(x). {_first_line(error)}"
+            frozen = (
+                "A frozen batch size is the usual cause: take it by x.shape[0], which an export follows, and not by "
+                "len(x). "
+            )
+            raise GraphFails(
+                f"{self.direction}.onnx fails on a batch of {batch}. {frozen if self._runs_elsewhere(feed) else ''}"
+                f"{_node(error)}{_first_line(error)}"
             ) from error
         for name, output in zip(names, outputs, strict=True):
             fits = output.shape[:1] == (batch,) and (output.ndim == 1 or name not in _NUMBERS)
@@ -101,6 +114,24 @@ class ExportedGraph:
                     f"{self.direction}.onnx gives {name} of shape {list(output.shape)} for a batch of {batch}"
                 )
         return outputs
+
+    def _runs_elsewhere(self, feed: Mapping[str, Float32]) -> bool:
+        """Whether the graph runs on another number of the same rows: then it has frozen that number."""
+        for batch in range(1, _TRIED_BATCHES + 1):
+            try:
+                self._session.run(
+                    None, {name: np.resize(rows, (batch, *rows.shape[1:])) for name, rows in feed.items()}
+                )
+            except Exception:  # noqa: S112  ONNX Runtime's exceptions share no other base
+                continue
+            return True
+        return False
+
+
+def _node(error: Exception) -> str:
+    """The node that ONNX Runtime names, in words to put before its message; "" where it names none."""
+    found = re.search(r"Name:'([^']+)'|[Nn]ode \(([^)]+)\)|node with name '([^']+)'", str(error))
+    return f"at the node {next(name for name in found.groups() if name)}: " if found else ""
 
 
 def _first_line(error: Exception) -> str:

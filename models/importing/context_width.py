@@ -68,7 +68,9 @@ def find_context_width(
     probe = _Probe(adapted, exact, shape)
     if adapted.context_width is not None:
         stated = _Said(adapted.context_width, f"the {adapted.library} flow says so")
-        return _checked(probe, _agree(stated, given).columns, stated.reason)
+        if not probe.runs(_agree(stated, given).columns):
+            raise probe.fault(f"{_counted(stated.columns)} of context")
+        return _checked(probe, stated.columns, stated.reason)
     running: list[int] = []
     for width in dict.fromkeys([*([] if given is None else [given]), *_likely(exact, shape)]):
         if not probe.runs(width):
@@ -100,7 +102,7 @@ def _agree(said: _Said, given: int | None) -> _Said:
 
 def _given(probe: _Probe, running: list[int], given: int) -> ContextWidth:
     if not probe.runs(given):
-        raise probe.fault(f"{given} columns of context")
+        raise probe.fault(f"{_counted(given)} of context")
     probe.refuse_leak(given)
     dead = probe.without_effect(given)
     smaller = [width for width in running if width < given]
@@ -380,6 +382,10 @@ def _listed(widths: list[int]) -> str:
     words = ["no context" if width == 0 else str(width) for width in sorted(widths)]
     head = ", ".join(words[:-1])
     return f"{head} and {words[-1]} columns" if head else f"{words[-1]} column{'' if widths == [1] else 's'}"
+
+
+def _counted(columns: int) -> str:
+    return f"{columns} column{'' if columns == 1 else 's'}"
 
 
 def _columns(numbers: list[int]) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import torch
 from torch import nn
 
+from models.export.exported_graph import ExportedGraph, GraphFails
 from models.export.graph import export_graph
 from models.flows.conditional import ConditionalTransform
 from models.flows.flow import Bijection, Flow
@@ -38,16 +40,18 @@ _WAYS_OUT: Final = (
     (("Einsum",), "Write the sum as a matrix product"),
     (("Loop", "If", "Scan"), "A graph has no loops but those of autoregressive inverses: unroll it"),
 )
+_ROWS: Final = 3
 _OTHERWISE: Final = "Give the layer a form without it, or replace the layer"
 
 
-def locate_fault(flow: Flow, error: ForbiddenGraph) -> Unsupported:
+def locate_fault(flow: Flow, error: ForbiddenGraph | GraphFails) -> Unsupported:
     """Export each step alone, and say which is the first that fails, why, and what to do about it.
 
     Args:
         flow: in float32 and evaluation mode.
-        error: what the export of the whole flow ended with.
+        error: what the export of the whole flow, or the first run of its graph, ended with.
     """
+    ran = isinstance(error, GraphFails)
     value, context = torch.zeros(3, *flow.event_shape) + 0.5, None
     if flow.context_width:
         context = torch.zeros(3, flow.context_width)
@@ -57,22 +61,29 @@ def locate_fault(flow: Flow, error: ForbiddenGraph) -> Unsupported:
         for number, step in enumerate(flow.bijections):
             shape, value = value.shape[1:], step(value, context)[0]
             chain = [step, *([Flatten(value.shape[1:])] if value.ndim > 2 else [])]
-            found = _failure(chain, shape, 0 if context is None else context.shape[1])
+            found = _failure(chain, shape, 0 if context is None else context.shape[1], run=ran)
             if found is not None:
                 return Unsupported(
                     f"{_layer_of(step)}, step {number + 1} of {len(flow.bijections)} from data to latent, cannot be "
-                    f"exported: {found}. {_way_out(found)}"
+                    f"exported: {found}. {_OTHERWISE if ran else _way_out(found)}"
                 )
-    return Unsupported(f"the flow cannot be exported: {error.detail}. {_way_out(error.detail)}")
+    way_out = _OTHERWISE if ran else _way_out(error.detail)
+    return Unsupported(f"the flow cannot be exported: {error.detail}. {way_out}")
 
 
-def _failure(chain: Sequence[nn.Module], shape: Sequence[int], context_width: int) -> str | None:
+def _failure(chain: Sequence[nn.Module], shape: Sequence[int], context_width: int, *, run: bool) -> str | None:
     steps = [step for step in chain if isinstance(step, Bijection)]
     alone = Flow(shape, steps, NormalBase(), None, context_width)
     directions: tuple[Direction, ...] = ("forward", "inverse")
     for direction in directions:
         try:
-            export_graph(alone, direction)
+            graph = export_graph(alone, direction)
+            if run:
+                rows = np.zeros((_ROWS, *(shape if direction == "forward" else (alone.width,))), np.float32) + 0.5
+                context = np.zeros((_ROWS, context_width), np.float32) if context_width else None
+                ExportedGraph(graph, direction)(rows.astype(np.float32), context, 1)
+        except GraphFails as error:
+            return error.detail
         except ForbiddenGraph as error:
             # the exporter goes on with advice on itself
             return error.detail.partition(". ")[0]

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from models.export.export import export_flow
+from models.export.exported_graph import GraphFails
 from models.flows.bases import sample_base
 from models.importing.adapted import Unsupported
 from models.importing.agreement import check_agreement
@@ -162,7 +163,7 @@ def export_imported(
             far_rows="resolvable",
             progress=progress,
         )
-    except ForbiddenGraph as refused:
+    except (ForbiddenGraph, GraphFails) as refused:
         raise locate_fault(flow, refused) from refused
     except PushforwardError:
         raise

@@ -190,8 +190,11 @@ def coupling_step(layer: Any, function: ColumnFunction, unconditional: Bijection
     Args:
         layer: its `identity_features` are the columns that condition, and `transform_net` is the conditioner.
         function: what moves the other columns.
-        unconditional: what moves the columns that condition; None where they stay.
+        unconditional: what moves the columns that condition; None where they stay, or there are none.
     """
+    if not len(layer.identity_features):
+        # no column conditions, as in one of a single column: parameters without rows would lose the rank of a gather
+        unconditional = None
     mask = torch.zeros(len(layer.identity_features) + len(layer.transform_features), dtype=torch.bool)
     mask[layer.identity_features] = True
     return Coupling(mask, LibraryTransform(layer.transform_net, function), unconditional)

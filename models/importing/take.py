@@ -19,6 +19,7 @@ from models.flows.preprocess import Flatten
 from models.importing.adapted import AdaptedFlow, Unsupported
 from models.importing.bases import check_width
 from models.importing.context_width import find_context_width
+from models.importing.descriptions import one_line
 from models.importing.estimators import adapt_estimator, check_whole, held_flows, posterior_hint
 from models.importing.steps import per_row
 from models.importing.summary import summarize
@@ -195,8 +196,14 @@ def _whole_chain(adapted: AdaptedFlow, shape: tuple[int, ...], width: int, *, im
     context = torch.zeros(_TRIED_ROWS, width) if width else None
     if context is not None and adapted.embedding is not None:
         context = adapted.embedding(context)[0]
-    for step in chain:
-        value = step(value, context)[0]
+    for number, step in enumerate(chain):
+        try:
+            value = step(value, context)[0]
+        except Exception as error:
+            raise Unsupported(
+                f"{step.name}, step {number + 1} of {len(chain)} from data to latent, fails on rows of shape "
+                f"{list(shape)}: {one_line(error)}"
+            ) from error
     if value[0].numel() != math.prod(shape):
         raise Unsupported(
             f"the flow makes {value[0].numel()} numbers of a row of {math.prod(shape)}: a bijection keeps their number"

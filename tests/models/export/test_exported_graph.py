@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from models.export.exported_graph import ExportedGraph
+from models.export.exported_graph import ExportedGraph, GraphFails
 from service.errors import DataError, ParityFailed
 
 ROWS = np.arange(10, dtype=np.float32).reshape(5, 2)
@@ -18,8 +18,11 @@ def graph(body: str, ladj: str = "N") -> ExportedGraph:
     model = onnx.parser.parse_model(
         f"""<ir_version: 9, opset_import: ["" : 18]>
         g (float[N, 2] x) => (float[N, 2] z, float[{ladj}] log_abs_det_jacobian, float[N] log_prob)
-        <int64[1] axis = {{1}}, float[3] three = {{1, 2, 3}}, int64[2] fixed = {{5, 2}}> {{ {body} }}"""
+        <int64[1] axis = {{1}}, float[3] three = {{1, 2, 3}}, int64[2] fixed = {{5, 2}},
+         int64[2] wrong = {{11, 2}}> {{ {body} }}"""
     )
+    for number, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{number}"
     return ExportedGraph(model.SerializeToString(), "forward")
 
 
@@ -49,6 +52,13 @@ def test_a_run_that_fails_names_the_batch() -> None:
         frozen(ROWS, None, 7)
 
 
+def test_a_run_that_fails_names_its_node_and_blames_no_batch_that_fails_at_every_size() -> None:
+    broken = graph(f"z = Reshape(x, wrong) {SUM} log_prob = Neg(a) log_abs_det_jacobian = Identity(a)")
+    with pytest.raises(GraphFails, match=r"forward\.onnx fails on a batch of 7\. at the node Reshape_0: ") as raised:
+        broken(ROWS, None, 7)
+    assert "frozen" not in raised.value.detail
+
+
 def test_what_is_no_graph_is_refused() -> None:
     with pytest.raises(ParityFailed, match=r"cannot load forward\.onnx"):
         ExportedGraph(b"not a graph", "forward")
@@ -59,3 +69,8 @@ def test_without_onnxruntime_the_error_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(DataError, match=r"^exporting needs ONNX Runtime: install the extra `cpu` or `gpu`"):
         ExportedGraph(b"", "forward")
+
+
+def test_a_graph_that_does_not_load_names_its_node() -> None:
+    with pytest.raises(GraphFails, match=r"cannot load forward\.onnx: at the node MatMul_0: "):
+        graph(f"z = MatMul(x, three) {SUM} log_prob = Neg(a) log_abs_det_jacobian = Identity(a)")

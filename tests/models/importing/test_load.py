@@ -10,7 +10,9 @@ import zuko
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from models.export.exported_graph import GraphFails
 from models.importing.adapted import Unsupported
+from models.importing.fault_location import locate_fault
 from models.importing.load import HeldOutRows, draw_rows, export_imported, load_weights, parse_event_shape
 from models.importing.take import take
 from models.importing.user_code import load_user_flow
@@ -229,3 +231,18 @@ def test_event_shapes() -> None:
     for text in ("", "4,", "-1", "0", "2x2"):
         with pytest.raises(DataError, match="--event-shape: expected numbers with commas"):
             parse_event_shape(text)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_graph_that_does_not_run_is_told_by_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = take(load_user_flow("some_flows:make"), event_shape=(2,)).flow.float()
+    sound = locate_fault(flow, GraphFails("forward.onnx fails on a batch of 1. at the node Add_3: no"))
+    assert sound.detail.startswith("the flow cannot be exported: forward.onnx fails on a batch of 1. at the node Add_3")
+
+    def refuse(*_: object) -> None:
+        raise GraphFails("ONNX Runtime cannot load forward.onnx: at the node Mul_0: no")
+
+    monkeypatch.setattr("models.importing.fault_location.ExportedGraph", refuse)
+    found = locate_fault(flow, GraphFails("forward.onnx fails"))
+    assert "Scale, step 1 of 1 from data to latent, cannot be exported: ONNX Runtime cannot load" in found.detail
+    assert "batch" not in found.detail

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import warnings
+
 import FrEIA.framework as Ff
 import FrEIA.modules as Fm
+import nflows
+import normflows as nf
+import numpy as np
 import pytest
 import torch
 import zuko
 from nflows import transforms
 from torch import Tensor, distributions, nn
 
+from models.export.exported_graph import ExportedGraph
+from models.export.graph import export_graph
 from models.flows.flow import Flow
 from models.importing.adapted import Unsupported
 from models.importing.agreement import check_agreement
@@ -16,7 +23,7 @@ from models.importing.take import knows_shape, library_precision, recognize, tak
 from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
 from service.errors import DataError
 from tests.laws.table import FLOWS
-from tests.models.importing.families import FAMILIES, perceptron
+from tests.models.importing.families import FAMILIES, network, perceptron
 
 
 def family(library: str, name: str) -> nn.Module:
@@ -189,3 +196,55 @@ def test_library_terms_leave_the_default_type_as_it_was() -> None:
     with pytest.raises(ValueError, match="float64"):
         fail()
     assert torch.zeros(1).dtype == torch.float32
+
+
+def one_column(kind: str, *, context: int, reverse: bool) -> nn.Module:
+    """A coupling of a single column: one of its halves is empty."""
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch says of a layer without inputs
+        if kind == "normflows":
+            layer = nf.flows.CoupledRationalQuadraticSpline(
+                1, 1, 8, num_context_channels=context or None, reverse_mask=reverse
+            )
+            flow = (nf.ConditionalNormalizingFlow if context else nf.NormalizingFlow)(
+                nf.distributions.DiagGaussian(1), [layer]
+            )
+        else:
+            coupling = transforms.PiecewiseRationalQuadraticCouplingTransform(
+                torch.tensor([1 if reverse else 0]),
+                network(context),
+                tails="linear",
+                apply_unconditional_transform=True,
+            )
+            flow = nflows.flows.Flow(coupling, nflows.distributions.StandardNormal([1]))
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return flow
+
+
+@pytest.mark.parametrize("context", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["normflows", "nflows"])
+def test_a_coupling_of_one_column_keeps_its_rank_in_the_graph(kind: str, context: int) -> None:
+    imported = take(one_column(kind, context=context, reverse=True))
+    rows = draw_rows(imported, 20)
+    check_agreement(imported, rows.x, rows.context)
+    flow = imported.flow.float().fold()
+    with torch.no_grad():
+        expected = flow.log_prob(
+            torch.from_numpy(rows.x), None if rows.context is None else torch.from_numpy(rows.context)
+        )
+    for batch in (1, 7):
+        forward = ExportedGraph(export_graph(flow, "forward"), "forward")(rows.x, rows.context, batch)
+        np.testing.assert_allclose(forward.log_prob, expected, rtol=1e-4, atol=1e-4)
+        inverse = ExportedGraph(export_graph(flow, "inverse"), "inverse")(
+            forward.value.astype(np.float32), rows.context, batch
+        )
+        np.testing.assert_allclose(inverse.value, rows.x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("context", [0, 2])
+def test_a_coupling_that_moves_nothing_fails_in_its_library_and_is_refused(context: int) -> None:
+    with pytest.raises(DataError, match=r"the flow's own log_prob does not run on rows of shape \[1\]"):
+        take(one_column("normflows", context=context, reverse=False))
