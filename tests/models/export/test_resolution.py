@@ -54,9 +54,7 @@ def test_rows_that_are_left_out_take_their_context_with_them() -> None:
     probes = make_probes(rows, context, None)
     kept = keep_resolvable(flow, reference(flow), probes)
     assert 0 < len(kept.labels) < len(probes.labels)
-    pairs = [
-        {(x.tobytes(), c.tobytes()) for x, c in zip(each.x, each.context, strict=True)} for each in (probes, kept)
-    ]
+    pairs = [{(x.tobytes(), c.tobytes()) for x, c in zip(each.x, each.context, strict=True)} for each in (probes, kept)]
     assert pairs[1] < pairs[0]
 
 
