@@ -39,7 +39,7 @@ SLICE := tests/service/http tests/service/api/codecs tests/service/api/test_open
 coverage: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
 
-# The share of a sample of mutants of the code that the tests kill; about an hour. After new tests,
+# The share of a sample of mutants of the code that the tests kill; an hour or two. After new tests,
 # `make mutants MUTANTS=--again` judges the survivors anew.
 mutants: $(VENV)/mutants.stamp
 	nice -n 10 $(BIN)/python -m tests.mutants $(MUTANTS)

@@ -115,7 +115,8 @@ def run(tests: Sequence[str], *options: str) -> tuple[bool, str]:
 
     pytest runs in a fork of this process, which has the libraries already: to import them takes longer than most tests.
     """
-    options = ("-q", "-p", "no:cacheprovider", f"--timeout={HANG}", *(options or ("-x",)))
+    imported = "ignore:Module already imported so cannot be rewritten"
+    options = ("-q", "-p", "no:cacheprovider", "-W", imported, f"--timeout={HANG}", *(options or ("-x",)))
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         process = multiprocessing.get_context("fork").Process(
             target=run_here, args=([*options, *tests], output.fileno()), daemon=False

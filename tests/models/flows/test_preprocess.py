@@ -69,6 +69,14 @@ def test_logit_log_determinant_is_finite_for_every_float32(y: float) -> None:
     assert math.isfinite(Logit(0.0, 1.0).inverse(torch.tensor([[y]]))[1].item())
 
 
+def test_a_logit_is_that_of_the_share_of_the_interval() -> None:
+    x = torch.tensor([[-0.4, 3.0], [8.0, 16.4]], dtype=torch.float64)
+    y, ladj = Logit(-0.5, 16.5)(x)
+    share = (x + 0.5) / 17.0
+    torch.testing.assert_close(y, torch.logit(share))
+    torch.testing.assert_close(ladj, -(17.0 * share * (1.0 - share)).log().sum(dim=1))
+
+
 @given(st.floats(0, 16.5, exclude_min=True, exclude_max=True, width=32))
 def test_logit_in_float32_is_exact_to_the_last_digits_at_both_ends(x: float) -> None:
     step = Logit(0.0, 16.5)

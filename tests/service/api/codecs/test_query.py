@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, Field
 
-from service.api.codecs.query import as_declared
+from service.api.codecs.query import as_declared, query_arguments
+from service.errors import InvalidArgument
 from service.tabular import parse_number
 
 
@@ -13,6 +14,18 @@ class Asked(BaseModel):
     temperature: float = 1.0
     rate: float | None = Field(None, alias="alarm_rate")
     name: str | None = None
+
+
+def test_a_query_holds_texts_lists_of_numbers_and_names():
+    query = (("n", "5"), ("context", "0.5,1"), ("return", "z,,log_prob"))
+    assert query_arguments(query) == {"n": "5", "context": [0.5, 1.0], "return": ["z", "log_prob"]}
+    assert query_arguments(()) == {}
+
+
+def test_what_is_given_twice_is_refused_and_each_of_it_is_named():
+    with pytest.raises(InvalidArgument, match=r"^b is given more than once") as refused:
+        query_arguments((("a", "1"), ("b", "1"), ("c", "1"), ("b", "1"), ("c", "2")))
+    assert [reason.loc for reason in refused.value.errors] == [("query", "b"), ("query", "c")]
 
 
 def test_texts_are_read_where_a_number_is_declared():
