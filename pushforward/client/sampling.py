@@ -55,6 +55,7 @@ class SampleBlocks(AsyncIterator[Samples]):
         flow: that is asked.
         round_trip: whether to ask for round_trip_error.
         max_values: an answer holds about so many numbers at most.
+        find_contexts: finds the flow and its contexts before the first request; None where they are as they are.
     """
 
     def __init__(
@@ -69,14 +70,14 @@ class SampleBlocks(AsyncIterator[Samples]):
         flow: FlowChoice,
         round_trip: bool,
         max_values: int,
+        find_contexts: Callable[[], Awaitable[tuple[FlowChoice, Float32Array]]] | None = None,
     ) -> None:
-        self.axis = 0 if contexts is None or contexts.ndim == 1 else 1
-        """The axis of the rows."""
         self._ask = ask
         self._left = n
         self._begun = False
         self._offset = offset
         self._contexts = contexts
+        self._find_contexts = find_contexts
         self._flow = flow
         self._max_values = max_values
         self._block_rows = FIRST_ROWS
@@ -85,7 +86,15 @@ class SampleBlocks(AsyncIterator[Samples]):
         if round_trip:
             self._fixed["return"] = ["round_trip_error"]
 
+    @property
+    def axis(self) -> int:
+        """The axis of the rows."""
+        return 0 if self._contexts is None or self._contexts.ndim == 1 else 1
+
     async def __anext__(self) -> Samples:
+        if self._find_contexts is not None:
+            self._flow, self._contexts = await self._find_contexts()
+            self._find_contexts = None
         if self._begun and self._left == 0:
             raise StopAsyncIteration
         # A first block of no rows is asked for too: it is for the server to refuse.
