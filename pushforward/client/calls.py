@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from random import Random
+from random import Random, SystemRandom
 from types import NoneType
 from typing import Any, Final, Literal, TypeAlias, overload
 from urllib.parse import quote
@@ -93,7 +93,7 @@ class Calls:
         clock: Callable[[], float],
         random: Random | None,
     ) -> None:
-        jitter = random or Random()  # noqa: S311  no secret
+        jitter = random or SystemRandom()  # without a state, which a forked process would have in common
         self._delivery = Delivery(connection, timeout, retries, clock=clock, random=jitter)
         self._model = model
         self._version = version

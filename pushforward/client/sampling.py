@@ -25,6 +25,9 @@ Method = Literal["random", "sobol"]
 FIRST_ROWS: Final = 256
 """So many samples are asked for at first. Their answer tells how wide an event is, and so how many fit the next."""
 
+_QUERY_NUMBERS: Final = 256
+"""So many numbers of context are sent in an address."""
+
 
 class Noise(NamedTuple):
     """The distribution of the latents that samples are made of; arguments as of `pushforward.Client.sample`."""
@@ -114,9 +117,9 @@ class SampleBlocks(AsyncIterator[Samples]):
         return block
 
     def _request(self, n: int) -> HttpRequest:
-        """``GET /sample``, or ``POST /sample`` for several contexts."""
+        """``GET /sample``, or ``POST /sample`` for several contexts, and for one that is long for an address."""
         arguments = {"n": n, "offset": self._offset, **self._fixed}
-        if self._contexts is not None and self._contexts.ndim > 1:
+        if self._contexts is not None and (self._contexts.ndim > 1 or self._contexts.size > _QUERY_NUMBERS):
             return post_request(self._flow, "sample", {**arguments, "context": self._contexts})
         arguments = {**self._flow.arguments(), **arguments}
         query = {key: ",".join(value) if isinstance(value, list) else str(value) for key, value in arguments.items()}
