@@ -117,7 +117,7 @@ ALLOWED = {
         "service.errors",
     },
     "pushforward": {"pushforward.cli", "pushforward.client"},
-    "pushforward.client": {"service.errors"},
+    "pushforward.client": {"service.errors", "service.tabular"},
     "pushforward.cli": {
         "pushforward.client",
         "service.bundle",

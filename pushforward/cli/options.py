@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+
+from pushforward.cli.row_output import OutputFormat, choose_format
 
 __all__ = ["input_options", "output_options", "source_options"]
 
@@ -45,14 +48,20 @@ def _require_delimiter(context: click.Context, parameter: click.Parameter, value
     return value
 
 
-def output_options(command: _Command) -> _Command:
-    """Add --out and --format."""
-    command = click.option(
+def output_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --out and --format. A suffix of --out that says no format is refused before the command does any work."""
+
+    @functools.wraps(command)
+    def checked(*, out: str, form: OutputFormat | None, **given: Any) -> None:  # noqa: ANN401
+        choose_format(out, form)
+        command(out=out, form=form, **given)
+
+    with_format = click.option(
         "--format",
         "form",
         type=click.Choice(["csv", "npy"]),
-        help="CSV with a header, or the main array as npy; by the suffix of --out if not given, else csv.",
-    )(command)
+        help="CSV with a header, or the main array as npy; by the suffix of --out if not given, csv without one.",
+    )(checked)
     return click.option("--out", default="-", metavar="FILE", help="Where to write; the standard output by default.")(
-        command
+        with_format
     )

@@ -8,10 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from typing import IO, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,20 @@ from pushforward.client.arrays import Float32Array, dump_numbers
 from pushforward.client.errors import InvalidInput
 from service.tabular import distinct_names
 
-__all__ = ["CsvWriter", "NpyWriter", "OutputFormat", "RowWriter", "header_of", "open_output", "open_writer"]
+__all__ = [
+    "CsvWriter",
+    "NpyWriter",
+    "OutputFormat",
+    "RowWriter",
+    "choose_format",
+    "header_of",
+    "open_output",
+    "open_writer",
+]
 
 OutputFormat = Literal["csv", "npy"]
+
+_BY_SUFFIX: Final[Mapping[str, OutputFormat]] = {"": "csv", ".csv": "csv", ".npy": "npy"}
 
 
 class RowWriter(Protocol):
@@ -154,19 +165,44 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
         raise
 
 
+def choose_format(path: str, form: OutputFormat | None) -> OutputFormat:
+    """The format of an output of rows: the one that is given, or else that of the path's suffix.
+
+    Args:
+        path: of the file; ``-`` for the standard output.
+        form: of --format; None where it is not given.
+
+    Returns:
+        CSV for a path without a suffix.
+
+    Raises:
+        InvalidInput: the suffix is neither's.
+    """
+    if form is not None:
+        return form
+    suffix = Path(path).suffix
+    known = _BY_SUFFIX.get(suffix.lower())
+    if known is None:
+        raise InvalidInput(
+            f"--out {path}: rows are written as .csv or .npy, and not as {suffix}; --format csv or --format npy writes "
+            "them under any name"
+        )
+    return known
+
+
 @contextmanager
 def open_writer(path: str, form: OutputFormat | None, header: Sequence[str]) -> Iterator[RowWriter]:
     """Open an output of rows.
 
     Args:
         path: of the file; ``-`` for the standard output.
-        form: CSV or .npy; None to go by the path's suffix, CSV where that says nothing.
+        form: CSV or .npy; None to go by the path's suffix.
         header: the names of CSV's columns.
 
     Raises:
-        InvalidInput: the file cannot be written, or .npy would go to a terminal.
+        InvalidInput: the file cannot be written, its suffix is of no known format, or .npy would go to a terminal.
     """
-    form = form or ("npy" if path.endswith(".npy") else "csv")
+    form = choose_format(path, form)
     if form == "npy" and path == "-" and sys.stdout.isatty():
         raise InvalidInput("npy is no text for a terminal: give --out FILE, or a pipe")
     with open_output(path) as stream:

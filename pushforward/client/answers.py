@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pushforward.client.arrays import Float32Array, read_numbers
+from pushforward.client.arrays import Float32Array, read_numbers, to_float64
 from pushforward.client.errors import UnexpectedAnswer
 from pushforward.client.payload import (
     ArrayAnswer,
@@ -340,8 +340,11 @@ class Importance(Weights):
 
         Args:
             values: ``[N, ...]``, one for each draw; ``self.x`` for the mean of x itself.
+
+        Raises:
+            InvalidInput: a value is masked, null or no number.
         """
-        found: Float64Array = np.tensordot(self.weights, np.asarray(values, np.float64), axes=1)
+        found: Float64Array = np.tensordot(self.weights, to_float64(values, "values"), axes=1)
         return found
 
 

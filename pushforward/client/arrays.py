@@ -5,6 +5,9 @@ Imports neither httpx nor the server.
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
+from numbers import Real
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -17,10 +20,16 @@ from service.errors import Reason
 __all__ = [
     "Float32Array",
     "dump_numbers",
+    "find_no_number",
+    "is_plain",
     "read_array",
+    "read_cells",
     "read_numbers",
     "restore_float32",
+    "to_context",
     "to_float32",
+    "to_float64",
+    "to_rows",
     "widen_tie",
 ]
 
@@ -30,6 +39,13 @@ Float32Array: TypeAlias = npt.NDArray[np.float32]
 _TIE_BITS: Final = np.uint32(0x15AE43FD)
 """The bits of 7.038531e-26: of all float32 the only one (with its negative) whose shortest text, read as a float64,
 falls just between two float32. `tests/pushforward/client/test_arrays.py` says how that was found."""
+
+_NUMBERS: Final = (Real, Decimal, np.bool_)
+_PLAIN: Final = frozenset({int, float, bool, complex, str, bytes, type(None), *np.sctypeDict.values()}) - {
+    np.void,
+    np.object_,
+}
+"""The types of cells that carry neither a mask nor a label."""
 
 
 def to_float32(values: npt.ArrayLike, name: str) -> Float32Array:
@@ -44,16 +60,22 @@ def to_float32(values: npt.ArrayLike, name: str) -> Float32Array:
 
     Raises:
         InvalidInput: the array is ragged, empty or not of numbers, or a value is NaN, infinite or beyond float32's
-            range; the row and the column are named.
+            range, or a cell is masked or null; the row and the column are named.
 
     Example:
         >>> to_float32([[0.1, 1]], "x")
         array([[0.1, 1. ]], dtype=float32)
     """
-    try:
-        given = np.asarray(values)
-    except ValueError as error:
-        raise InvalidInput(f"{name} is ragged: its rows have different lengths") from error
+    given, missing = read_cells(values, name)
+    if missing is not None:
+        faults = np.argwhere(missing)[: InvalidInput.MAX_REASONS]
+        reasons = tuple(_reason(name, given.shape, tuple(index), "is masked or null") for index in faults.tolist())
+        raise InvalidInput(f"{name} must hold real numbers: {reasons[0].reason}", reasons)
+    if given.dtype.kind == "O":
+        index = find_no_number(given)
+        cell = given[index]
+        reason = _reason(name, given.shape, index, f"holds {type(cell).__name__}")
+        raise InvalidInput(f"{name} must hold real numbers: {reason.reason}", (reason,))
     if given.dtype.kind not in "fiub":
         raise InvalidInput(f"{name} must hold real numbers, and holds {given.dtype}")
     if given.size == 0:
@@ -68,13 +90,151 @@ def to_float32(values: npt.ArrayLike, name: str) -> Float32Array:
     return array
 
 
+def to_rows(values: npt.ArrayLike, name: str) -> Float32Array:
+    """Turn rows of a caller into float32, as `to_float32` does; a number alone is no row.
+
+    Args:
+        values: numbers of any real dtype, in nested lists or an array.
+        name: of the argument, for the error.
+
+    Raises:
+        InvalidInput: as `to_float32`, and where the value is a single number.
+    """
+    rows = to_float32(values, name)
+    if rows.ndim == 0:
+        raise InvalidInput(f"{name} is the number {rows:g}, and must be rows: [N, *event], or one event")
+    return rows
+
+
+def to_context(values: npt.ArrayLike) -> Float32Array:
+    """Turn the context of a caller into float32, as `to_float32` does; a number alone is a context of one column."""
+    return np.atleast_1d(to_float32(values, "context"))
+
+
+def to_float64(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
+    """Turn the numbers of a caller into float64; NaN and infinities stay.
+
+    Args:
+        values: numbers of any real dtype, in nested lists or an array.
+        name: of the argument, for the error.
+
+    Raises:
+        InvalidInput: the array is ragged or not of numbers, or a cell is masked or null.
+    """
+    given, missing = read_cells(values, name)
+    if missing is not None:
+        index = tuple(np.argwhere(missing)[0].tolist())
+        reason = _reason(name, given.shape, index, "is masked or null")
+        raise InvalidInput(f"{name} must be numbers: {reason.reason}", (reason,))
+    if given.dtype.kind not in "fiub":
+        raise InvalidInput(f"{name} must be numbers, and holds {given.dtype}")
+    return given.astype(np.float64)
+
+
+def read_cells(values: object, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+    """Read the cells of an array of any library, and which of them hold no value.
+
+    NumPy alone would take what lies under a mask, and would read a null as NaN or as an object.
+
+    Args:
+        values: nested lists, an array, or anything that NumPy makes an array of.
+        name: of the argument, for the error.
+
+    Returns:
+        The cells, of dtype object where one of them is no number; and where cells are masked or null, of the same
+        shape, None where none is.
+
+    Raises:
+        InvalidInput: the rows have different lengths, or NumPy cannot read the values.
+    """
+    try:
+        cells, missing = _split(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        if isinstance(values, (list, tuple)) and isinstance(error, ValueError):
+            raise InvalidInput(f"{name} is ragged: its rows have different lengths") from error
+        kind = f"{type(values).__module__}.{type(values).__qualname__}"
+        raise InvalidInput(f"{name} cannot be read as an array of numbers: {kind}: {error}") from error
+    if cells.dtype.kind == "O":
+        nulls = np.reshape([_is_null(cell) for cell in cells.flat], cells.shape)
+        numbers = [isinstance(cell, _NUMBERS) or _is_null(cell) for cell in cells.flat]
+        missing = nulls if missing is None else missing | nulls
+        if all(numbers):
+            flat = [math.nan if _is_null(cell) else _to_float(cell) for cell in cells.flat]
+            cells = np.reshape(np.array(flat, np.float64), cells.shape)
+    return cells, missing if missing is not None and missing.any() else None
+
+
+def is_plain(values: object) -> bool:
+    """Whether NumPy reads a value whole: numbers and text, arrays of its own without a mask, and lists of these."""
+    if type(values) is np.ndarray:
+        return values.dtype.names is None
+    if type(values) is not list and type(values) is not tuple:
+        return type(values) in _PLAIN
+    kinds = set(map(type, values))
+    return kinds <= _PLAIN or all(is_plain(item) for item in values if type(item) not in _PLAIN)
+
+
+def find_no_number(cells: npt.NDArray[Any]) -> tuple[int, ...]:
+    """The index of the first cell of an array of objects that is no number."""
+    wrong = next(at for at, cell in enumerate(cells.flat) if not isinstance(cell, _NUMBERS))
+    return tuple(int(at) for at in np.unravel_index(wrong, cells.shape))
+
+
+def _split(values: object) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+    """Cells, and where their library says that there are none."""
+    if isinstance(values, np.ma.MaskedArray):
+        return np.asarray(values.data), np.ma.getmaskarray(values)
+    if isinstance(values, (list, tuple)) and not is_plain(values):
+        parts = [_split(item) for item in values]
+        cells = np.stack([cells for cells, _ in parts])
+        if all(missing is None for _, missing in parts):
+            return cells, None
+        return cells, np.stack([np.zeros(c.shape, bool) if missing is None else missing for c, missing in parts])
+    cells = np.asarray(values)
+    for read in (_read_mask, _read_nulls):
+        missing = read(values)
+        if missing is not None and missing.shape == cells.shape:
+            return cells, missing
+    return cells, None
+
+
+def _read_mask(values: object) -> npt.NDArray[np.bool_] | None:
+    """The mask that an array of another library carries; a method of this name is something else."""
+    mask = getattr(values, "mask", None)
+    return None if mask is None or callable(mask) else np.asarray(mask, np.bool_)
+
+
+def _read_nulls(values: object) -> npt.NDArray[np.bool_] | None:
+    """The nulls of a column of Arrow or polars."""
+    count = getattr(values, "null_count", 0)
+    count = count() if callable(count) else count
+    is_null = getattr(values, "is_null", None)
+    return np.asarray(is_null(), np.bool_) if isinstance(count, int) and count > 0 and callable(is_null) else None
+
+
+def _is_null(cell: object) -> bool:
+    # pandas has a type for each of its nulls, and is not imported here.
+    return cell is None or cell is np.ma.masked or type(cell).__name__ in ("NAType", "NaTType")
+
+
+def _to_float(number: Any) -> float:  # noqa: ANN401  any real number
+    try:
+        return float(number)
+    except OverflowError:  # an integer of Python's has no bound
+        return math.inf if number > 0 else -math.inf
+
+
+def _reason(name: str, shape: tuple[int, ...], index: tuple[int, ...], what: str) -> Reason:
+    row, event = (index[0], index[1:]) if len(shape) > 1 else (0, index)
+    column = int(np.ravel_multi_index(event, shape[len(shape) - len(event) :])) if event else 0
+    where = f"{name}[{', '.join(map(str, index))}]" if index else name
+    return Reason((name, *index), f"{where} {what} (row {row}, column {column}, counted from 0)", row, column)
+
+
 def _not_finite(name: str, given: npt.NDArray[Any], index: tuple[int, ...]) -> Reason:
     value = given[index]
     what = f"{value} is beyond the range of float32" if np.isfinite(value) else f"{value} is not finite"
-    row, event = (index[0], index[1:]) if given.ndim > 1 else (0, index)
-    column = int(np.ravel_multi_index(event, given.shape[given.ndim - len(event) :])) if event else 0
-    where = f"{name}[{', '.join(map(str, index))}]" if index else name
-    return Reason((name, *index), f"{where} = {what} (row {row}, column {column}, counted from 0)", row, column)
+    return _reason(name, given.shape, index, f"= {what}")
 
 
 def widen_tie(array: Float32Array) -> npt.NDArray[np.floating]:

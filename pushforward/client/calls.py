@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from random import Random
+from random import Random, SystemRandom
+from types import NoneType
 from typing import Any, Final, Literal, TypeAlias, overload
 from urllib.parse import quote
 
@@ -28,12 +29,20 @@ from pushforward.client.answers import (
     Trace,
     Weights,
 )
-from pushforward.client.arrays import Float32Array, to_float32
+from pushforward.client.arrays import Float32Array, to_context, to_float32, to_float64, to_rows
+from pushforward.client.columns import ROW_KINDS, ColumnMatcher
 from pushforward.client.delivery import Connection, Delivery, HttpRequest
-from pushforward.client.errors import ConnectionFailed, InvalidInput, TimedOut, Unavailable, UnexpectedAnswer
+from pushforward.client.errors import (
+    ConnectionFailed,
+    InvalidInput,
+    TimedOut,
+    Unavailable,
+    UnexpectedAnswer,
+)
 from pushforward.client.payload import ArrayAnswerT, Payload, join_answers
 from pushforward.client.requests import FlowChoice, post_request
 from pushforward.client.sampling import FIRST_ROWS, ContextNoise, Method, Noise, SampleBlocks
+from pushforward.client.tables import RowKind, require_same_rows
 
 __all__ = ["MAX_VALUES", "Calls", "Direction", "LogTarget", "PictureVerb", "ScoreName", "format_direction"]
 
@@ -54,7 +63,6 @@ LogTarget: TypeAlias = Callable[[Float32Array], npt.ArrayLike]
 MAX_VALUES: Final = 1 << 18
 """A request, or its answer, holds about so many numbers at most: 3 MB of JSON, well below a server's caps."""
 
-_ROW_ARGUMENTS: Final = frozenset({"x", "z", "points", "context"})
 _ROUND_TRIP: Final = {"return": ["round_trip_error"]}
 _PNG_MAGIC: Final = b"\x89PNG"
 
@@ -85,11 +93,12 @@ class Calls:
         clock: Callable[[], float],
         random: Random | None,
     ) -> None:
-        jitter = random or Random()  # noqa: S311  no secret
+        jitter = random or SystemRandom()  # without a state, which a forked process would have in common
         self._delivery = Delivery(connection, timeout, retries, clock=clock, random=jitter)
         self._model = model
         self._version = version
         self._max_values = max_values
+        self._columns = ColumnMatcher(self.model)
 
     @overload
     async def log_prob(
@@ -128,7 +137,11 @@ class Calls:
         if alarm_rate is not None:
             more["alarm_rate"] = alarm_rate
         flow = self._choose_flow(model, version)
-        scores = await self._ask_by_rows("logprob", Scores.read, flow, "x", x, context, more)
+
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Scores:
+            return await self._ask_by_rows("logprob", Scores.read, flow, "x", rows, more)
+
+        scores = await self._columns.ask(flow, ask, {"x": x, "context": context})
         return scores.log_prob if returns is None else scores
 
     async def sample(
@@ -147,28 +160,15 @@ class Calls:
         version: int | None = None,
     ) -> Samples:
         """As `Client.sample`."""
-        contexts = None if context is None else to_float32(context, "context")
-        flow = self._choose_flow(model, version)
-        groups: list[Float32Array | None] = [contexts]
-        if contexts is not None and contexts.ndim == 2:
-            each = max(1, self._max_values // max(contexts.shape[1], min(n, FIRST_ROWS)))
-            groups = [contexts[start : start + each] for start in range(0, len(contexts), each)]
-        of_groups: list[Samples] = []
-        for group in groups:
-            blocks = SampleBlocks(
-                self._ask,
-                n=n,
-                seed=seed,
-                offset=offset,
-                noise=Noise(temperature, truncation, method, noise),
-                contexts=group,
-                flow=flow,
-                round_trip=round_trip,
-                max_values=self._max_values,
+
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Samples:
+            contexts = None if rows["context"] is None else to_context(rows["context"])
+            return await self._draw(
+                flow, n, seed=seed, offset=offset, noise=draw, contexts=contexts, round_trip=round_trip
             )
-            of_groups.append(join_answers([block async for block in blocks], blocks.axis))
-            flow, seed = FlowChoice(of_groups[0].model, of_groups[0].version), of_groups[0].seed
-        return join_answers(of_groups)
+
+        draw = Noise(temperature, truncation, method, noise)
+        return await self._columns.ask(self._choose_flow(model, version), ask, {"context": context})
 
     def stream_sample(
         self,
@@ -186,16 +186,25 @@ class Calls:
         version: int | None = None,
     ) -> SampleBlocks:
         """As `Client.stream_sample`."""
+        flow = self._choose_flow(model, version)
+        given = ColumnMatcher.read({"context": context})
+        labelled = ColumnMatcher.has_labels(given)
+
+        async def find_contexts() -> tuple[FlowChoice, Float32Array]:
+            choice, rows = await self._columns.match_newest(flow, given)
+            return choice, to_context(rows["context"])
+
         return SampleBlocks(
             self._ask,
             n=n,
             seed=seed,
             offset=offset,
             noise=Noise(temperature, truncation, method, noise),
-            contexts=None if context is None else to_float32(context, "context"),
-            flow=self._choose_flow(model, version),
+            contexts=None if context is None or labelled else to_context(context),
+            flow=flow,
             round_trip=round_trip,
             max_values=self._max_values,
+            find_contexts=find_contexts if labelled else None,
         )
 
     async def interpolate(
@@ -211,15 +220,17 @@ class Calls:
         version: int | None = None,
     ) -> Path:
         """As `Client.interpolate`; one request, for the path is one thing."""
-        body: dict[str, Any] = {"points": to_float32(points, "points"), "space": space, "steps": steps}
+        body: dict[str, Any] = {"space": space, "steps": steps}
         if path is not None:
             body["path"] = path
         if spacing != "parameter":
             body["spacing"] = spacing
-        if context is not None:
-            body["context"] = to_float32(context, "context")
-        flow = self._choose_flow(model, version)
-        return Path.read(await self._ask(post_request(flow, "interpolate", body)))
+
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Path:
+            return Path.read(await self._ask(post_request(flow, "interpolate", {**_read_rows(rows), **body})))
+
+        given = {"points": points, "context": context}
+        return await self._columns.ask(self._choose_flow(model, version), ask, given, points=space)
 
     async def encode(
         self,
@@ -233,7 +244,11 @@ class Calls:
         """As `Client.encode`."""
         flow = self._choose_flow(model, version)
         more = _ROUND_TRIP if round_trip else {}
-        return await self._ask_by_rows("encode", Encoded.read, flow, "x", x, context, more)
+
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Encoded:
+            return await self._ask_by_rows("encode", Encoded.read, flow, "x", rows, more)
+
+        return await self._columns.ask(flow, ask, {"x": x, "context": context})
 
     async def decode(
         self,
@@ -247,7 +262,11 @@ class Calls:
         """As `Client.decode`."""
         flow = self._choose_flow(model, version)
         more = _ROUND_TRIP if round_trip else {}
-        return await self._ask_by_rows("decode", Decoded.read, flow, "z", z, context, more)
+
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Decoded:
+            return await self._ask_by_rows("decode", Decoded.read, flow, "z", rows, more)
+
+        return await self._columns.ask(flow, ask, {"z": z, "context": context})
 
     async def edit(
         self,
@@ -260,17 +279,18 @@ class Calls:
         version: int | None = None,
     ) -> Edited:
         """As `Client.edit`."""
-        try:
-            strengths = np.atleast_1d(np.asarray(strength, np.float64))
-        except (ValueError, TypeError) as error:
-            raise InvalidInput("strength must be numbers") from error
+        strengths = np.atleast_1d(to_float64(strength, "strength"))
         if strengths.ndim != 1 or not np.isfinite(strengths).all():
             raise InvalidInput("strength must be finite numbers in a row")
-        more = {"direction": format_direction(direction), "strength": strengths.tolist()}
-        flow = self._choose_flow(model, version)
-        return await self._ask_by_rows(
-            "edit", Edited.read, flow, "x", x, context, more, answers_per_row=len(strengths), axis=1
-        )
+
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Edited:
+            more = {"direction": format_direction(rows["direction"]), "strength": strengths.tolist()}
+            return await self._ask_by_rows(
+                "edit", Edited.read, flow, "x", rows, more, answers_per_row=len(strengths), axis=1
+            )
+
+        given = {"x": x, "context": context, "direction": direction}
+        return await self._columns.ask(self._choose_flow(model, version), ask, given)
 
     async def trace(
         self,
@@ -285,9 +305,12 @@ class Calls:
         version: int | None = None,
     ) -> Trace:
         """As `Client.trace`; one request."""
-        body = _given_arguments(n, seed, noise, x=x, z=z, context=context)
-        flow = self._choose_flow(model, version)
-        return Trace.read(await self._ask(post_request(flow, "trace", body)))
+        body = _given_numbers(n, seed, noise)
+
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Trace:
+            return Trace.read(await self._ask(post_request(flow, "trace", {**body, **_read_rows(rows)})))
+
+        return await self._columns.ask(self._choose_flow(model, version), ask, {"x": x, "z": z, "context": context})
 
     async def weights(
         self,
@@ -303,9 +326,13 @@ class Calls:
     ) -> Weights:
         """As `Client.weights`; one request, for the weights are normalized together."""
         targets = _check_log_target(log_target).tolist()
-        body = {"log_target": targets, **_given_arguments(n, seed, noise, x=x, context=context)}
-        flow = self._choose_flow(model, version)
-        return Weights.read(await self._ask(post_request(flow, "weights", body)))
+        body = {"log_target": targets, **_given_numbers(n, seed, noise)}
+        require_same_rows({"x": x, "log_target": log_target})
+
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Weights:
+            return Weights.read(await self._ask(post_request(flow, "weights", {**body, **_read_rows(rows)})))
+
+        return await self._columns.ask(self._choose_flow(model, version), ask, {"x": x, "context": context})
 
     async def importance(
         self,
@@ -341,13 +368,17 @@ class Calls:
         **arguments: Any,  # noqa: ANN401  of whichever verb it is
     ) -> bytes:
         """As `Client.picture`; one request, with ``Accept: image/png``."""
-        given = {"columns": columns, "size": size, **arguments}
-        body = {
-            key: to_float32(value, key) if key in _ROW_ARGUMENTS else value
-            for key, value in given.items()
-            if value is not None
-        }
-        flow = self._choose_flow(model, version)
+        given = {name: value for name, value in arguments.items() if value is not None}
+        rows = {name: given.pop(name) for name in ROW_KINDS if name in given}
+        if not isinstance(given.get("direction"), (str, dict, NoneType)):
+            rows["direction"] = given.pop("direction")
+        kinds: dict[str, RowKind] = {"points": "z"} if given.get("space") == "z" else {}
+        # A picture does not say which version drew it, so that the columns learnt before may be another's.
+        flow, rows = await self._columns.match_newest(self._choose_flow(model, version), rows, **kinds)
+        if "direction" in rows:
+            given["direction"] = format_direction(rows.pop("direction"))
+        more = {name: value for name, value in (("columns", columns), ("size", size)) if value is not None}
+        body = {**more, **given, **_read_rows(rows)}
         answer = await self._delivery.deliver(replace(post_request(flow, verb, body), accept="image/png"))
         if not answer.content.startswith(_PNG_MAGIC):
             raise UnexpectedAnswer("the answer is no picture: this is not a Pushforward server, or an older one")
@@ -390,14 +421,46 @@ class Calls:
             return FlowChoice(self._model, self._version if version is None else version)
         return FlowChoice(model, self._version if version is None and model == self._model else version)
 
+    async def _draw(
+        self,
+        flow: FlowChoice,
+        n: int,
+        *,
+        seed: int | None,
+        offset: int,
+        noise: Noise,
+        contexts: Float32Array | None,
+        round_trip: bool,
+    ) -> Samples:
+        """Draw samples; arguments as of `SampleBlocks`. Many contexts travel in several requests."""
+        groups: list[Float32Array | None] = [contexts]
+        if contexts is not None and contexts.ndim == 2:
+            each = max(1, self._max_values // max(contexts.shape[1], min(n, FIRST_ROWS)))
+            groups = [contexts[start : start + each] for start in range(0, len(contexts), each)]
+        of_groups: list[Samples] = []
+        for group in groups:
+            blocks = SampleBlocks(
+                self._ask,
+                n=n,
+                seed=seed,
+                offset=offset,
+                noise=noise,
+                contexts=group,
+                flow=flow,
+                round_trip=round_trip,
+                max_values=self._max_values,
+            )
+            of_groups.append(join_answers([block async for block in blocks], blocks.axis))
+            flow, seed = FlowChoice(of_groups[0].model, of_groups[0].version), of_groups[0].seed
+        return join_answers(of_groups)
+
     async def _ask_by_rows(
         self,
         verb: str,
         read: Callable[[Payload], ArrayAnswerT],
         flow: FlowChoice,
         key: Literal["x", "z"],
-        values: npt.ArrayLike,
-        context: npt.ArrayLike | None,
+        rows: Mapping[str, Any],
         more: Mapping[str, Any],
         *,
         answers_per_row: int = 1,
@@ -410,8 +473,7 @@ class Calls:
             read: reads an answer.
             flow: that is asked.
             key: the argument that holds the rows.
-            values: the rows.
-            context: of the rows.
+            rows: that argument, and the context of the rows, which may be None.
             more: the arguments that every piece has.
             answers_per_row: how often each row comes back.
             axis: of the rows in an answer.
@@ -420,7 +482,7 @@ class Calls:
             InvalidInput: the rows cannot be sent, or there are more or fewer rows of context.
         """
         parts: list[ArrayAnswerT] = []
-        for piece in self._cut_rows(key, values, context, answers_per_row):
+        for piece in self._cut_rows(key, rows[key], rows["context"], answers_per_row):
             part = read(await self._ask(post_request(flow, verb, {**piece, **more})))
             parts.append(part)
             flow = FlowChoice(part.model, part.version)
@@ -434,11 +496,11 @@ class Calls:
         Raises:
             InvalidInput: an array cannot be sent, or there are more or fewer rows of context.
         """
-        rows = to_float32(values, key)
+        rows = to_rows(values, key)
         fixed: dict[str, Float32Array] = {}
         cut: dict[str, Float32Array] = {key: rows}
         if context is not None:
-            contexts = to_float32(context, "context")
+            contexts = to_context(context)
             for_all = contexts.ndim < 2 or len(contexts) == 1
             (fixed if for_all else cut)["context"] = contexts
         if answers_per_row * sum(array.size for array in cut.values()) <= self._max_values or rows.ndim < 2:
@@ -483,18 +545,23 @@ def format_direction(direction: Direction) -> Any:  # noqa: ANN401  as JSON has 
     return {"from": values[0].tolist(), "to": values[1].tolist()}
 
 
-def _given_arguments(
-    n: int | None, seed: int | None, noise: ContextNoise, **arrays: npt.ArrayLike | None
-) -> dict[str, Any]:
-    """The arguments of a body that are given: numbers as they are, arrays as float32.
+def _given_numbers(n: int | None, seed: int | None, noise: ContextNoise) -> dict[str, Any]:
+    """The arguments that name rows to draw, where they are given."""
+    given: dict[str, Any] = {name: value for name, value in (("n", n), ("seed", seed)) if value is not None}
+    return given if noise == "independent" else given | {"noise": noise}
+
+
+def _read_rows(rows: Mapping[str, Any]) -> dict[str, Float32Array]:
+    """The arguments that hold rows and are given, as float32.
 
     Raises:
         InvalidInput: an array holds NaN, text or nothing.
     """
-    body: dict[str, Any] = {name: value for name, value in (("n", n), ("seed", seed)) if value is not None}
-    if noise != "independent":
-        body["noise"] = noise
-    return body | {name: to_float32(rows, name) for name, rows in arrays.items() if rows is not None}
+    return {
+        name: to_context(values) if name == "context" else to_rows(values, name)
+        for name, values in rows.items()
+        if values is not None
+    }
 
 
 def _check_log_target(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -503,10 +570,7 @@ def _check_log_target(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     Raises:
         InvalidInput: a number is NaN or plus infinity; its row is named.
     """
-    try:
-        numbers = np.asarray(values, np.float64)
-    except (ValueError, TypeError) as error:
-        raise InvalidInput("log_target must be numbers") from error
+    numbers = to_float64(values, "log_target")
     bad = np.flatnonzero(~(numbers < np.inf))
     if bad.size:
         raise InvalidInput(f"log_target, row {bad[0]}: {numbers.ravel()[bad[0]]} is neither finite nor minus infinity")

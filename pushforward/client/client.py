@@ -38,8 +38,9 @@ __all__ = ["Client"]
 class Client:
     """A Pushforward server, from code that blocks.
 
-    Arrays go in and come out as float32, bit for bit. float64 is rounded to float32 first. An input of more than about
-    `max_values` numbers travels in several requests, and its answers come back joined. Threads may share a client.
+    Arrays go in and come out as float32, bit for bit. float64 is rounded to float32 first. Rows whose columns have
+    names, such as a DataFrame, are matched with the flow's columns by name. An input of more than about `max_values`
+    numbers travels in several requests, and its answers come back joined. Threads may share a client.
 
     Args:
         base_url: the server's address.

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from pushforward.client.errors import UnexpectedAnswer
 __all__ = [
     "ArrayAnswer",
     "ArrayAnswerT",
+    "FlowAnswerT",
     "Payload",
     "join_answers",
     "read_identity",
@@ -57,6 +58,21 @@ class ArrayAnswer:
         return len(main)
 
 
+class FlowAnswer(Protocol):
+    """An answer that says which version of which flow gave it."""
+
+    @property
+    def model(self) -> str:
+        """The flow's name."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Its version."""
+        ...
+
+
+FlowAnswerT = TypeVar("FlowAnswerT", bound=FlowAnswer)
 ArrayAnswerT = TypeVar("ArrayAnswerT", bound=ArrayAnswer)
 
 

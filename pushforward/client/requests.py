@@ -13,6 +13,7 @@ import orjson
 
 from pushforward.client.arrays import widen_tie
 from pushforward.client.delivery import HttpRequest
+from pushforward.client.errors import InvalidInput
 
 __all__ = ["FlowChoice", "post_request"]
 
@@ -40,7 +41,14 @@ def post_request(flow: FlowChoice, verb: str, body: Mapping[str, Any]) -> HttpRe
         flow: that is asked.
         verb: as the API calls it.
         body: its arguments; arrays are float32.
+
+    Raises:
+        InvalidInput: an argument is nothing that JSON can hold.
     """
     arguments = {**flow.arguments(), **body}
     ready = {key: widen_tie(value) if isinstance(value, np.ndarray) else value for key, value in arguments.items()}
-    return HttpRequest("POST", verb, body=orjson.dumps(ready, option=orjson.OPT_SERIALIZE_NUMPY))
+    try:
+        text = orjson.dumps(ready, option=orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError as error:
+        raise InvalidInput(f"an argument of {verb} cannot be sent: {error}") from error
+    return HttpRequest("POST", verb, body=text)

@@ -28,6 +28,9 @@ ContextNoise = Literal["independent", "common"]
 FIRST_ROWS: Final = 256
 """So many samples are asked for at first. Their answer tells how wide an event is, and so how many fit the next."""
 
+_QUERY_NUMBERS: Final = 256
+"""So many numbers of context are sent in an address."""
+
 
 class Noise(NamedTuple):
     """The latents that samples are made of; arguments as of `pushforward.Client.sample`."""
@@ -60,6 +63,7 @@ class SampleBlocks(AsyncIterator[Samples]):
         flow: that is asked.
         round_trip: whether to ask for round_trip_error.
         max_values: an answer holds about so many numbers at most.
+        find_contexts: finds the flow and its contexts before the first request; None where they are as they are.
     """
 
     def __init__(
@@ -74,14 +78,14 @@ class SampleBlocks(AsyncIterator[Samples]):
         flow: FlowChoice,
         round_trip: bool,
         max_values: int,
+        find_contexts: Callable[[], Awaitable[tuple[FlowChoice, Float32Array]]] | None = None,
     ) -> None:
-        self.axis = 0 if contexts is None or contexts.ndim == 1 else 1
-        """The axis of the rows."""
         self._ask = ask
         self._left = n
         self._begun = False
         self._offset = offset
         self._contexts = contexts
+        self._find_contexts = find_contexts
         self._flow = flow
         self._max_values = max_values
         self._block_rows = FIRST_ROWS
@@ -90,7 +94,15 @@ class SampleBlocks(AsyncIterator[Samples]):
         if round_trip:
             self._fixed["return"] = ["round_trip_error"]
 
+    @property
+    def axis(self) -> int:
+        """The axis of the rows."""
+        return 0 if self._contexts is None or self._contexts.ndim == 1 else 1
+
     async def __anext__(self) -> Samples:
+        if self._find_contexts is not None:
+            self._flow, self._contexts = await self._find_contexts()
+            self._find_contexts = None
         if self._begun and self._left == 0:
             raise StopAsyncIteration
         # A first block of no rows is asked for too: it is for the server to refuse.
@@ -110,9 +122,9 @@ class SampleBlocks(AsyncIterator[Samples]):
         return block
 
     def _request(self, n: int) -> HttpRequest:
-        """``GET /sample``, or ``POST /sample`` for several contexts."""
+        """``GET /sample``, or ``POST /sample`` for several contexts, and for one that is long for an address."""
         arguments = {"n": n, "offset": self._offset, **self._fixed}
-        if self._contexts is not None and self._contexts.ndim > 1:
+        if self._contexts is not None and (self._contexts.ndim > 1 or self._contexts.size > _QUERY_NUMBERS):
             return post_request(self._flow, "sample", {**arguments, "context": self._contexts})
         arguments = {**self._flow.arguments(), **arguments}
         query = {key: ",".join(value) if isinstance(value, list) else str(value) for key, value in arguments.items()}

@@ -95,12 +95,33 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "form", "npy"),
-    [("a.npy", None, True), ("a.csv", None, False), ("a", "npy", True), ("a.npy", "csv", False)],
+    [
+        ("a.npy", None, True),
+        ("a.NPY", None, True),
+        ("a.csv", None, False),
+        ("a.npy.csv", None, False),
+        ("a", None, False),
+        (".a", None, False),
+        ("a", "npy", True),
+        ("a.npy", "csv", False),
+        ("a.parquet", "npy", True),
+        ("a.parquet", "csv", False),
+    ],
 )
 def test_the_form_goes_by_the_suffix(tmp_path, name, form, npy):
     with open_writer(str(tmp_path / name), form, ["a", "b"]) as table:
         table.write(X)
     assert (tmp_path / name).read_bytes().startswith(b"\x93NUMPY") is npy
+
+
+@pytest.mark.parametrize("name", ["s.parquet", "s.txt", "s.csv.gz", "s.npz", "s.npy~", "s.2026"])
+def test_a_suffix_of_no_known_format_is_refused(tmp_path, name):
+    with (
+        pytest.raises(InvalidInput, match=r"written as \.csv or \.npy"),
+        open_writer(str(tmp_path / name), None, ["a"]),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_npy_is_not_written_to_a_terminal(monkeypatch):
