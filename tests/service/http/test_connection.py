@@ -327,7 +327,8 @@ def test_an_answered_request_is_in_no_circle():
             for _ in range(5):
                 await connection.receive(verb_of(b"abcdef"))
             kinds = (DirectRequest, PlanTask, GroupMember)
-            assert not [found for found in gc.get_objects() if isinstance(found, kinds)]
+            # by type(): isinstance asks the objects themselves, and some of torch's warn when they are asked
+            assert not [found for found in gc.get_objects() if type(found) in kinds]
             assert connection.transport.written.count(b"200 OK") == 5
         finally:
             gc.enable()
