@@ -11,6 +11,7 @@ from tests.service.api.media import ALL
 from tests.service.api.native.replies import npy, problem
 
 CONTEXTS = np.float32([[0.5, 1.0], [-1.25, 0.0], [0.1, 1.0], [0.5, 0.0]])
+CONDITIONS = ["dose", "kind=b"]
 COLUMNS = [f"column {at}" for at in range(3)]
 PATH = "/models/conditional/sample"
 EVERY = pytest.mark.parametrize("media", ALL, ids=lambda media: media.name)
@@ -62,7 +63,9 @@ def test_every_media_type_takes_contexts_and_gives_their_rows(client, media, noi
     expected = np.stack([alone(client, context, 5, noise=noise) for context in CONTEXTS]).reshape(-1, 3)
     query = {"n": 5, "seed": 7, "noise": noise}
     for answer in (
-        client.post(PATH, params=query, content=media.write(CONTEXTS), headers={"content-type": media.name}),
+        client.post(
+            PATH, params=query, content=media.write(CONTEXTS, CONDITIONS), headers={"content-type": media.name}
+        ),
         client.post(PATH, json={**query, "context": CONTEXTS.tolist()}, headers={"accept": media.name}),
     ):
         assert answer.status_code == 200, answer.text
