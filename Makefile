@@ -16,7 +16,7 @@ test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -m slow --timeout 3600
+	$(BIN)/python -m pytest -n 2 -m slow --timeout 3600
 
 # The lowest versions that pyproject.toml allows, in an environment of their own, hold for serving, the client, export
 # and training. Old releases may warn of what has been deprecated since: that alone is no error here.

@@ -257,6 +257,7 @@ class Driver:
             The request under way, for whoever may have to abandon it; None where it has its reply.
         """
         call, fields, query, body = request
+        answer = partial(self._hand_over, answer)
         now = self.clock()
         since = now if since is None else since
         try:
@@ -309,6 +310,14 @@ class Driver:
         task = PlanTask(self, plan, partial(_reply_with, answer), until, draws=_may_be_picture(fields.accept))
         self._start(task, len(body) if wire.takes_long(fields.content_type, len(body)) else 0)
         return task
+
+    def _hand_over(self, answer: Callable[[Reply], None], reply: Reply) -> None:
+        """Give a reply to whoever waits for it; what goes wrong there is the loop's to tell, and no other request's."""
+        try:
+            answer(reply)
+        except Exception as error:  # whatever it is, the requests of the same turn are to have their replies
+            context = {"message": "a reply could not be handed over", "exception": error}
+            self._running_loop().call_exception_handler(context)
 
     def arrive(self, task: PlanTask[Any], result: Outputs | Exception) -> None:
         """Take the result of a task's run, from any thread."""

@@ -331,3 +331,44 @@ def test_a_canarys_run_is_the_engines_and_a_requests_may_be_the_loops(helpers):
 
     asyncio.run(main())
     assert [name.startswith("engine") for name in threads] == [True, False]
+
+
+def together(run_lane):
+    """An endpoint whose requests of one turn share a run."""
+
+    def alone(exchange):
+        yield Run(run_lane, np.zeros((1, 1), np.float32))
+        return Reply(exchange.body)
+
+    def group(common, texts):
+        yield Run(run_lane, np.zeros((len(texts), 1), np.float32))
+        return [Reply(text) for text in texts]
+
+    return Endpoint("POST", "/verb", alone, group), Endpoint("POST", "/verb", alone)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_client_that_cannot_be_answered_costs_no_other_its_reply(helpers, grouped):
+    answers, told = [], []
+
+    def broken(reply):
+        raise OSError("the client has gone")
+
+    async def main():
+        workers = Workers(1)
+        lane = workers.lane(Counting(), Limits())
+        lane.queue.record(1, 1e-6)
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+        endpoints = [together(lane)[0 if grouped else 1] for _ in range(3)]  # each its own group
+        driver = Driver(helpers, 30.0)
+        for endpoint in endpoints:
+            for answer in (broken, answers.append):
+                driver.answer(RawRequest(Call(endpoint), Fields(), b"", b"x"), answer)
+        # one that is refused at once
+        driver.answer(RawRequest(Call(endpoints[0]), Fields(timeout="-1")), broken)
+        await turns()
+        workers.close(10)
+
+    asyncio.run(main())
+    assert [reply.body for reply in answers] == [b"x"] * 3
+    assert [str(error) for error in told] == ["the client has gone"] * 4
