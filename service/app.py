@@ -44,6 +44,8 @@ _CLOSE_SECONDS = 0.5
 
 _EXPIRE_SECONDS = 0.05
 
+_LINGER_SECONDS = 30.0
+
 _DESCRIPTION = "Densities, samples and interpolations of normalizing flows."
 
 
@@ -77,6 +79,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             header_seconds=settings.header_seconds,
             body_seconds=settings.body_seconds,
             keep_alive_seconds=settings.keep_alive_seconds,
+            linger_seconds=min(_LINGER_SECONDS, settings.body_seconds),
         ),
         count=count,
     )

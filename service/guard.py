@@ -24,11 +24,13 @@ class Waits:
         header_seconds: from a request's first byte to the end of its header.
         body_seconds: from there to the end of its body; and for an answer's bytes to be taken.
         keep_alive_seconds: from an answer to the next request.
+        linger_seconds: from an answer that ends the connection, while the request's body still comes, to its end.
     """
 
     header_seconds: float = 10.0
     body_seconds: float = 60.0
     keep_alive_seconds: float = 75.0
+    linger_seconds: float = 30.0
 
 
 def deadline(field: str | None, usual_seconds: float, now: float) -> float:

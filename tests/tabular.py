@@ -72,6 +72,23 @@ TABLES: dict[str, str] = {
     "an empty name": ",a,b|0,1,2|1,3,4|",
     "a name twice that is not wanted": "c,a,c,b|x,1,x,2|x,3,x,4|",
     "other ways to write a number": "+1,2.|3e0,.4e1|",
+    "semicolons": "a;b|1;2|3;4|",
+    "semicolons without a heading": "1;2|3;4|",
+    "tabs": "b\ta|2\t1|4\t3|",
+    "tabs without a heading": "1\t2|3\t4|",
+    "semicolons beside a column of text with commas": "note, more;a;b|x, y, z;1;2|u;3;4|",
+    "lines of spaces at the end": "a,b|1,2|3,4|   |\t| |",
+    "a heading in a comment": "# a,b|1,2|3,4|",
+    "a heading in a comment without a space": "#b;a|2;1|4;3|",
+    "comments before a heading": "# made|#|# on Monday|a,b|1,2|3,4|",
+    "comments before rows": "# made on Monday|1,2|3,4|",
+    "an index without a name": ",a,b|7,1,2|9,3,4|",
+    "a quoted index without a name": '"","a","b"|"r1",1,2|"r2",3,4|',
+    "an index that was read as a column": "Unnamed: 0,b,a|0,2,1|1,4,3|",
+    "an index of columns that are counted": ",0,1|7,1,2|9,3,4|",
+    "an index of a name of Arrow's": "a,b,__index_level_0__|1,2,7|3,4,9|",
+    "quoted numbers": '"1";"2"|"3";"4"|',
+    "a line end after each cell": "a,b,|1,2,|3,4,|",
 }
 """Tables of the rows [1, 2] and [3, 4] of columns a and b, with ``|`` for a line end."""
 
@@ -89,7 +106,11 @@ REFUSED: dict[str, str] = {
     "a wanted name twice": "a,b,a|1,2,1|3,4,3|",
     "half of the names": "a,c|1,2|3,4|",
     "names in upper case": "a,B|1,2|3,4|",
-    "another delimiter": "a;b|1;2|3;4|",
+    "an empty name among names": "a,,c|1,2,3|3,4,5|",
+    "decimal commas": "a;b|1,0;2,0|3,0;4,0|",
+    "separators of thousands": 'a,b|"1,000",2|3,4|',
+    "spaces between cells": "1 2|3 4|",
+    "a missing value": "a,b|1,2|3,NA|",
 }
 """Texts that are no table of columns a and b."""
 

@@ -150,12 +150,24 @@ def load_data(recipe: Recipe) -> Table:
         low=options.low,
         high=options.high,
         words=f"{words}{where}: {len(rows) - held_out} rows {event}{condition}{besides}",
-        notes=labelled.notes(step) + (context.notes if context else ()),
+        notes=(
+            *source.notes,
+            *_index_notes(source, (*names, *given_by)),
+            *labelled.notes(step),
+            *(context.notes if context else ()),
+        ),
         context=context.rows if context else None,
         context_features=context.features if context else (),
         context_labels=context.labels if context else (),
         held_out=held_out,
     )
+
+
+def _index_notes(source: Source, used: Sequence[str]) -> tuple[str, ...]:
+    """A note of columns that are an index, or empty, and so not fitted."""
+    left = [repr(name) for name in source.index if name not in used]
+    verb = "was" if len(left) == 1 else "were"
+    return (f"{', '.join(left)} {verb} taken for an index of the rows, and not fitted",) if left else ()
 
 
 def _check_names(file: str, features: Sequence[Feature], context: Context | None) -> None:

@@ -1,4 +1,4 @@
-"""The readers of files of rows: CSV, .npy, .npz, Parquet and folders of PNGs. Libraries read; a fault names its place.
+"""The readers of files of rows: CSV, .npy, .npz, Parquet, Feather and folders of PNGs. A fault names its place.
 
 `models.data.load` decides which rows are kept and whether they can be fitted. Must not import torch.
 """
@@ -6,28 +6,39 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
+import pyarrow.feather
 import pyarrow.parquet
 
 from models.data.image_files import read_images
-from service.errors import DataError, Reason
-from service.tabular import NotCsv, parse_number, read_heading, read_lines
+from service.errors import DataError, PushforwardError, Reason
+from service.tabular import NotCsv, TextTable, explain_text, find_index, pandas_index, parse_number, read_table
 
-__all__ = ["FloatArray", "Source", "cell_number", "read_source", "to_numbers"]
+__all__ = ["FloatArray", "NoNumber", "Source", "cell_number", "read_source", "to_numbers"]
 
 FloatArray = npt.NDArray[np.float64]
 
-_DELIMITERS: Final = (",", ";", "\t")
-_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".npy", ".npz", ".parquet", ".pq")
+_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".npy", ".npz", ".parquet", ".pq", ".feather", ".arrow")
+
+_LINES: Final = 1 << 12
+"""Lines of CSV that are held as Python's texts at a time."""
+
+_COUNTS: Final = {2: "two", 3: "three"}
+
+_COUNTED: Final = (
+    "the first line counts 0, 1 and so on, and was taken for a row, since it holds numbers. If it names the columns, "
+    "give --header"
+)
 
 
 def _row(row: int) -> str:
@@ -42,21 +53,28 @@ class Source:
         file: the file's name, for errors and for the manifest.
         columns: for a table: name or number -> values ``[N]``, numbers or text.
         named: whether the file itself names the columns.
+        index: the columns that are an index, or have neither a name nor a value. They are fitted where they are asked
+            for alone.
+        nameless: the columns that have no name beside others that have one. They cannot be fitted.
         array: for events of more than one axis: ``[N, H, W, C]``; then there are no columns.
         beside: name -> values ``[N]`` that can select rows but are not fitted.
         arrays: the other arrays of an .npz, of any shape.
         place: a row, counted from 0 -> where that is in the file, in words.
         held_out: how many of the rows, the last ones, are to be held out; 0 where that is left to chance.
+        notes: what the user should know.
     """
 
     file: str
     columns: Mapping[str, Any] = field(default_factory=dict)
     named: bool = False
+    index: tuple[str, ...] = ()
+    nameless: tuple[str, ...] = ()
     array: FloatArray | None = None
     beside: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     place: Callable[[int], str] = _row
     held_out: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -70,7 +88,7 @@ def read_source(path: Path, key: str | None = None, header: bool | None = None, 
     Args:
         path: its name's ending says what it is.
         key: the array to take from an .npz; None takes ``X``, ``x``, or the only one with rows and columns.
-        header: whether a CSV's first line names the columns; None looks: it does where no cell of it is a number.
+        header: whether a CSV's first line names the columns; None goes by the rule of `service.tabular`.
         test_key: the array of an .npz that is to be held out; its rows come after those of the other.
 
     Returns:
@@ -85,10 +103,11 @@ def read_source(path: Path, key: str | None = None, header: bool | None = None, 
         ".csv": lambda: _read_csv(path, header),
         ".npy": lambda: _from_array(_load(path), path.name, "the array"),
         ".npz": lambda: _read_npz(path, key, test_key),
-        ".parquet": lambda: _read_parquet(path),
+        ".parquet": lambda: _read_arrow(path, "Parquet", _read_parquet),
+        ".feather": lambda: _read_arrow(path, "Feather", _read_feather),
         "folder": lambda: _read_folder(path),
     }
-    aliases = {".tsv": ".csv", ".txt": ".csv", ".pq": ".parquet"}
+    aliases = {".tsv": ".csv", ".txt": ".csv", ".pq": ".parquet", ".arrow": ".feather"}
     suffix = "folder" if path.is_dir() else path.suffix.lower()
     reader = readers.get(aliases.get(suffix, suffix))
     if reader is None:
@@ -99,60 +118,99 @@ def read_source(path: Path, key: str | None = None, header: bool | None = None, 
 
 
 def _read_csv(path: Path, header: bool | None) -> Source:
+    with _open_text(path) as file:
+        table = read_table(file, header=header)
+        if table is None:
+            raise DataError(f"{path.name}: the file is empty")
+        cells, lines = _read_cells(path.name, table)
+    keys = _keys(path.name, table)
+    columns = dict(zip(keys, cells, strict=True))
+    nameless = [key for key, name in zip(keys, table.names or keys, strict=True) if not name]
+    empty = [key for key in nameless if not any(map(len, pc.utf8_trim_whitespace(columns[key]).unique().to_pylist()))]
+    counted = [column[0].as_py().strip() for column in cells if len(lines)] == list(map(str, range(table.width)))
+    return Source(
+        path.name,
+        columns,
+        named=table.names is not None,
+        index=tuple(key for place, key in enumerate(keys) if place in table.index or key in empty),
+        nameless=tuple(key for key in nameless if key not in empty),
+        place=lambda row: f"row {row} (line {lines[row]})",
+        notes=(_COUNTED,) if header is None and counted and table.width > 1 and table.names is None else (),
+    )
+
+
+@contextmanager
+def _open_text(path: Path) -> Iterator[Iterator[str]]:
+    """Open a file of CSV.
+
+    Raises:
+        DataError: it cannot be read, or is not CSV, while its lines are taken too.
+    """
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            first = next((line for line in file if line.strip()), None)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
     except UnicodeDecodeError as error:
-        raise DataError(f"{path.name}: expected text in UTF-8") from error
+        raise DataError(f"{path.name}: expected text in UTF-8, and found other bytes: {error.reason}") from error
     except OSError as error:
         raise DataError(f"{path.name}: the file cannot be read: {error.strerror}") from error
-    if first is None:
-        raise DataError(f"{path.name}: the file is empty")
-    delimiter = max(_DELIMITERS, key=first.count)  # the first of equals: a single column has none of them
-    # pyarrow takes the names from the first line only where there is one; as text, a cell stays as it was written.
-    named = _is_header(path.name, first, delimiter) if header is None else header
-    # pyarrow takes no header that ends with the file; then it is the only line.
-    whole = first.endswith("\n")
-    skipped: list[pa.csv.InvalidRow] = []
+    except NotCsv as error:
+        raise DataError(f"{path.name}: this is not CSV: {error.reason} (line {error.line})") from error
 
-    def note(row: pa.csv.InvalidRow) -> str:
-        skipped.append(row)
-        return "skip"
 
-    try:
-        with pa.csv.open_csv(
-            path if whole else pa.BufferReader(f"{first}\n".encode()),
-            read_options=pa.csv.ReadOptions(use_threads=False, autogenerate_column_names=not named),
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note),
-        ) as peek:
-            columns = peek.schema.names
-        skipped.clear()
-        if len(set(columns)) < len(columns):
-            twice = next(name for i, name in enumerate(columns) if name in columns[:i])
-            raise DataError(f"{path.name}: two columns are called {twice!r}")
-        table = pa.csv.read_csv(
-            path if whole else pa.BufferReader(f"{first}\n".encode()),
-            # One thread: only so does a ragged row come with its number.
-            read_options=pa.csv.ReadOptions(use_threads=False, autogenerate_column_names=not named),
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note),
-            convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
+def _read_cells(file: str, table: TextTable) -> tuple[list[pa.ChunkedArray], npt.NDArray[np.int64]]:
+    """The cells of a table, column by column, and the number of each row's line.
+
+    Raises:
+        DataError: rows have more or fewer cells than the first line; the first such rows are named.
+    """
+    chunks: list[list[pa.Array]] = [[] for _ in range(table.width)]
+    lines: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    ragged: list[Reason] = []
+    first = 0
+    while block := list(islice(table.rows, _LINES)):
+        for row, (number, cells) in enumerate(block, first):
+            if len(cells) != table.width and len(ragged) < PushforwardError.MAX_REASONS:
+                found = f"expected {table.width} cells, as in the first line, and found {len(cells)}"
+                ragged.append(Reason((file,), f"row {row} (line {number}): {found}", row=row))
+        first += len(block)
+        if not ragged:
+            lines.append(np.array([number for number, _ in block]))
+            for chunk, column in zip(chunks, zip(*(cells for _, cells in block), strict=True), strict=True):
+                chunk.append(pa.array(column, pa.string()))
+    if ragged:
+        raise DataError(f"{file}: {ragged[0].reason}", tuple(ragged))
+    return [pa.chunked_array(chunk, pa.string()) for chunk in chunks], np.concatenate(lines)
+
+
+def _keys(file: str, table: TextTable) -> list[str]:
+    """A name for each column: its own, or else its number.
+
+    Raises:
+        DataError: two columns have the same name.
+    """
+    if table.names is None:
+        return [str(place) for place in range(table.width)]
+    _require_distinct(file, table.names)
+    return [name or f"column {place}" for place, name in enumerate(table.names)]
+
+
+def _require_distinct(file: str, names: Sequence[str]) -> None:
+    """Refuse names that two columns have; columns without a name have none in common.
+
+    Raises:
+        DataError: the first such name is told, with the numbers of its columns.
+    """
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
+    twice = {name: found for name, found in places.items() if name and len(found) > 1}
+    if twice:
+        name, found = next(iter(twice.items()))
+        more = f", and {len(twice) - 1} more names are there more than once" if len(twice) > 1 else ""
+        where = f"columns {' and '.join(map(str, found))}, counted from 0{more}"
+        raise DataError(
+            f"{file}: {_COUNTS.get(len(found), len(found))} columns are called {name!r} ({where}); rename them"
         )
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise DataError(f"{path.name}: this is not CSV: {str(error).splitlines()[0]}") from error
-    place = _lines(path, named)
-    if skipped:
-        reasons = tuple(
-            Reason(
-                (path.name,),
-                f"{place(row.number - 1 - named)}: expected {row.expected_columns} cells, as in the first line, "
-                f"and found {row.actual_columns}",
-                row=row.number - 1 - named,
-            )
-            for row in skipped
-        )
-        raise DataError(f"{path.name}: {reasons[0].reason}", reasons)
-    keys = [name.strip() for name in columns] if named else [str(i) for i in range(len(columns))]
-    return Source(path.name, dict(zip(keys, table.columns, strict=True)), named, place=place)
 
 
 def cell_number(text: str) -> float | None:
@@ -163,35 +221,44 @@ def cell_number(text: str) -> float | None:
         return None
 
 
-def _is_header(file: str, line: str, delimiter: str) -> bool:
-    """Whether a CSV's first line names the columns: no cell of it is a number."""
+def _read_arrow(path: Path, kind: str, read: Callable[[Path], tuple[pa.Schema, Callable[[], pa.Table]]]) -> Source:
+    """Read a file of Arrow's columns.
+
+    Args:
+        path: of the file.
+        kind: what it is called.
+        read: gives its schema, and then its table.
+
+    Raises:
+        DataError: it is no such file, or two columns have the same name.
+    """
     try:
-        _, cells = next(read_lines([line], delimiter))
-    except NotCsv as error:
-        raise DataError(f"{file}: this is not CSV: {error.reason}") from error
-    return read_heading(cells) is not None
-
-
-def _lines(path: Path, named: bool) -> Callable[[int], str]:
-    """Where a row of a CSV is: the file is read again, since only an error asks, and empty lines are no rows."""
-
-    def place(row: int) -> str:
-        with path.open(encoding="utf-8-sig") as file:
-            filled = (number for number, line in enumerate(file, start=1) if line.strip("\r\n"))
-            line = next((number for i, number in enumerate(filled) if i == row + named), None)
-        return f"row {row}" if line is None else f"row {row} (line {line})"
-
-    return place
-
-
-def _read_parquet(path: Path) -> Source:
-    try:
-        table = pa.parquet.read_table(path)
+        schema, whole = read(path)
+        names = [name.strip() for name in schema.names]
+        _require_distinct(path.name, names)
+        table = whole()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path.name}: this is not Parquet: {str(error).splitlines()[0]}") from error
-    if len(set(table.column_names)) < table.num_columns:
-        raise DataError(f"{path.name}: two columns have the same name")
-    return Source(path.name, dict(zip(table.column_names, table.columns, strict=True)), named=True)
+        raise DataError(f"{path.name}: this is not {kind}: {str(error).splitlines()[0]}") from error
+    own = [name.strip() for name in pandas_index((schema.metadata or {}).get(b"pandas"))]
+    keys = [name or f"column {place}" for place, name in enumerate(names)]
+    index = find_index(names, own)
+    return Source(
+        path.name,
+        dict(zip(keys, table.columns, strict=True)),
+        named=True,
+        index=tuple(key for place, key in enumerate(keys) if place in index),
+        nameless=tuple(key for key, name in zip(keys, names, strict=True) if not name),
+    )
+
+
+def _read_parquet(path: Path) -> tuple[pa.Schema, Callable[[], pa.Table]]:
+    file = pa.parquet.ParquetFile(path)
+    return file.schema_arrow, file.read
+
+
+def _read_feather(path: Path) -> tuple[pa.Schema, Callable[[], pa.Table]]:
+    table = pa.feather.read_table(path)
+    return table.schema, lambda: table
 
 
 def _load(path: Path) -> Any:  # noqa: ANN401  an array, or the archive of several
@@ -295,14 +362,28 @@ def _from_array(array: npt.NDArray[Any], file: str, what: str) -> Source:
     return Source(file, array=np.asarray(images, np.float64))
 
 
-def to_numbers(column: Any) -> tuple[FloatArray, list[tuple[int, str]]]:  # noqa: ANN401  NumPy's or Arrow's
+class NoNumber(NamedTuple):
+    """A cell that holds no number.
+
+    Args:
+        row: where it is.
+        found: what it holds, in words.
+        hint: what that may mean; empty where nothing is known of it.
+    """
+
+    row: int
+    found: str
+    hint: str = ""
+
+
+def to_numbers(column: Any) -> tuple[FloatArray, list[NoNumber]]:  # noqa: ANN401  NumPy's or Arrow's
     """A column's values as float64, and the cells that are none.
 
     Args:
         column: values ``[N]``, of NumPy or Arrow, numbers or text.
 
     Returns:
-        ``[N]`` float64, NaN where there is no number, and each cell that is none: its row and what was found.
+        ``[N]`` float64, NaN where there is no number, and each cell that is none.
     """
     if isinstance(column, np.ndarray):
         if column.dtype.kind in "biuf":
@@ -320,9 +401,9 @@ def to_numbers(column: Any) -> tuple[FloatArray, list[tuple[int, str]]]:  # noqa
     ):
         numbers = column.cast(pa.int8() if pa.types.is_boolean(kind) else kind).cast(pa.float64(), safe=False)
         missing = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
-        return np.asarray(numbers.to_numpy(), np.float64), [(int(row), "nothing") for row in missing]
+        return np.asarray(numbers.to_numpy(), np.float64), [NoNumber(int(row), "nothing") for row in missing]
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        return np.full(len(column), np.nan), [(0, f"a column of type {kind}")] if len(column) else []
+        return np.full(len(column), np.nan), [NoNumber(0, f"a column of type {kind}")] if len(column) else []
     text = pc.utf8_trim_whitespace(column)
     try:
         numbers = np.asarray(text.cast(pa.float64()).to_numpy(), np.float64)
@@ -332,12 +413,13 @@ def to_numbers(column: Any) -> tuple[FloatArray, list[tuple[int, str]]]:  # noqa
     return _cell_by_cell(text.to_pylist()) if np.isnan(numbers).any() else (numbers, [])
 
 
-def _cell_by_cell(cells: list[str | None]) -> tuple[FloatArray, list[tuple[int, str]]]:
-    numbers, bad = np.full(len(cells), np.nan), []
+def _cell_by_cell(cells: list[str | None]) -> tuple[FloatArray, list[NoNumber]]:
+    numbers, bad = np.full(len(cells), np.nan), list[NoNumber]()
     for row, cell in enumerate(cells):
         number = cell_number(cell or "")
         if number is None:
-            bad.append((row, repr(cell[:60]) if cell else "nothing"))
+            found = (repr(cell[:60]), explain_text(cell[:60])) if cell else ("nothing", "")
+            bad.append(NoNumber(row, *found))
         else:
             numbers[row] = number
     return numbers, bad

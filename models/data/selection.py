@@ -90,8 +90,21 @@ def chosen_columns(
         Their names as the file has them.
 
     Raises:
-        DataError: for a column that is not there, is asked for twice or is one of the context, or where none is left.
+        DataError: for a column that is not there, is asked for twice, is one of the context or has no name, or where
+            none is left.
     """
+    names = _chosen(source, options, spent, context)
+    nameless = next((name for name in names if name in source.nameless), None)
+    if nameless is not None:
+        number = list(source.columns).index(nameless)
+        raise DataError(
+            f"{source.file}: column {number} (counted from 0) has no name in the heading, and other columns have one: "
+            f"name it, or leave it out with --drop {number}"
+        )
+    return names
+
+
+def _chosen(source: Source, options: DataRecipe, spent: set[str], context: Sequence[str]) -> tuple[str, ...]:
     asked = [find_column(source, name) for name in options.columns]
     if asked:
         if len(set(asked)) < len(asked):
@@ -100,7 +113,7 @@ def chosen_columns(
         if both:
             raise DataError(f"{source.file}: {column_label(source, both[0])} is one of the context, and so not fitted")
         return tuple(asked)
-    dropped = {find_column(source, name) for name in options.drop} | spent | set(context)
+    dropped = {find_column(source, name) for name in options.drop} | spent | set(context) | set(source.index)
     names = tuple(name for name in source.columns if name not in dropped)
     if not names:
         raise DataError(f"{source.file}: no column is left to fit")
@@ -149,11 +162,12 @@ def numbers_of(source: Source, columns: Mapping[str, Any], kept: npt.NDArray[np.
     values, reasons = [], []
     for position, (name, column) in enumerate(columns.items()):
         numbers, bad = to_numbers(column)
-        bad = [(row, what) for row, what in bad if kept is None or kept[row]]
+        bad = [cell for cell in bad if kept is None or kept[cell.row]]
         if bad:
-            row, what = bad[0]
+            row, found, known = bad[0]
             more = f" (and {len(bad) - 1} more in this column)" if len(bad) > 1 else ""
-            text = f"{source.place(row)}, {column_label(source, name)}: expected a number, and found {what}{more}"
+            text = f"{source.place(row)}, {column_label(source, name)}: expected a number, and found {found}{more}"
+            text += f": {known}" if known else ""
             reasons.append(Reason((source.file, name), text, row=row, column=position))
         values.append(numbers)
     if reasons:

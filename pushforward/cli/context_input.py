@@ -22,10 +22,11 @@ __all__ = ["ContextInput", "choose_context", "context_options", "make_context_la
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def make_context_layout(width: int, features: Sequence[Mapping[str, Any]]) -> RowLayout | None:
+def make_context_layout(rows: RowLayout, width: int, features: Sequence[Mapping[str, Any]]) -> RowLayout | None:
     """The layout of a row of a flow's context.
 
     Args:
+        rows: the layout of the flow's rows.
         width: the number of columns of context.
         features: as a manifest describes them, `context_features`; empty where they have no names.
 
@@ -34,7 +35,7 @@ def make_context_layout(width: int, features: Sequence[Mapping[str, Any]]) -> Ro
     """
     if not width:
         return None
-    layout = RowLayout.of((width,), [feature["name"] for feature in features], letter="context")
+    layout = rows.of_context([feature["name"] for feature in features], width)
     classes = {f["name"]: (f["column"], f["category"]) for f in features if f.get("column") is not None}
     return replace(layout, classes=classes)
 

@@ -14,7 +14,7 @@ import numpy as np
 from pushforward.cli.row_layout import ClassColumn, RowBlock, RowLayout, make_block
 from pushforward.client.arrays import restore_float32
 from pushforward.client.errors import InvalidInput
-from service.tabular import Header, NotCsv, is_number, parse_number, read_heading, read_lines
+from service.tabular import Header, NotCsv, TextTable, explain_text, is_number, parse_number, read_table
 
 __all__ = ["read_csv_blocks"]
 
@@ -25,7 +25,7 @@ def read_csv_blocks(
     name: str,
     layout: RowLayout,
     block_rows: int,
-    delimiter: str,
+    delimiter: str | None,
     context_layout: RowLayout | None = None,
 ) -> Generator[RowBlock, None, None]:
     """Read blocks of rows. Under a heading, columns are taken as `open_rows` says.
@@ -35,23 +35,22 @@ def read_csv_blocks(
         name: of the input, for an error.
         layout: of a row.
         block_rows: at most so many rows in a block.
-        delimiter: what stands between cells.
+        delimiter: what stands between cells; None for what the first lines show.
         context_layout: of a row's context, where each line holds it too; else None.
 
     Raises:
         InvalidInput: while the blocks are taken; line and column are named.
     """
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    table: _CsvTable | None = None
     line = first = 0
     rows: list[list[float]] = []
     lines: list[int] = []
     try:
-        for line, cells in read_lines(text, delimiter):
-            if table is None:
-                table = _CsvTable(cells, name, layout, context_layout)
-                if table.has_heading:
-                    continue
+        found = read_table(text, delimiter)
+        if found is None:
+            raise InvalidInput(f"{name} holds no rows")
+        table = _CsvTable(found, name, layout, context_layout)
+        for line, cells in found.rows:
             rows.append(table.read_numbers(cells, line))
             lines.append(line)
             if len(rows) == block_rows:
@@ -63,7 +62,7 @@ def read_csv_blocks(
         raise InvalidInput(f"{name}, after line {line}: not UTF-8 text") from error
     finally:
         text.detach()
-    if rows and table is not None:
+    if rows:
         yield table.to_block(rows, lines, first)
     elif first == 0:
         raise InvalidInput(f"{name} holds no rows")
@@ -73,7 +72,7 @@ class _CsvTable:
     """The columns of one CSV input. Its first line fixes them; every other line must have as many.
 
     Args:
-        cells: of the first line that holds something.
+        table: of which the first line has been read.
         name: of the input, for an error.
         layout: of a row.
         context_layout: of a row's context, where each line holds it too; else None.
@@ -82,49 +81,39 @@ class _CsvTable:
         InvalidInput: the columns of a row, or of its context, are not there.
     """
 
-    def __init__(self, cells: Sequence[str], name: str, layout: RowLayout, context_layout: RowLayout | None) -> None:
+    def __init__(self, table: TextTable, name: str, layout: RowLayout, context_layout: RowLayout | None) -> None:
+        header = Header(table.names or ())
         self._name = name
-        self._layout = layout
-        self._context_layout = context_layout
+        self._layout = layout = layout.under(header)
+        self._context_layout = context_layout = None if context_layout is None else context_layout.under(header)
         self._value_names = (*layout.names, *(() if context_layout is None else context_layout.names))
-        self._columns: list[int] | None = None
+        self._in_order = table.in_order
         self._class_columns: dict[int, ClassColumn] = {}  # by the column's place in the line
-        self._width = len(cells)
-        self._hint = ""
-        heading = read_heading(cells)
-        self.has_heading = heading is not None
-        if heading is None:
-            # The first line may be meant as a heading: then it is its number that keeps it from being one.
-            self._hint = "" if all(map(is_number, cells)) else "; a header would hold no number"
-            self._require_width()
-        else:
-            self._columns = self._find_columns(heading)
+        self._width = table.width
+        # The first line may be meant as a heading: then it is its number that keeps it from being one.
+        self._hint = "; a header would hold no number" if table.mixed else ""
+        self._columns = self._in_order if table.names is None else self._find_columns(header)
+        self._require_width()
 
-    def _find_columns(self, heading: list[str]) -> list[int] | None:
-        """The column of each value by its name; made-up names need not be there, and then columns stand in order.
-
-        Returns:
-            None where all columns stand in order.
-        """
-        header = Header(heading)
+    def _find_columns(self, header: Header) -> list[int]:
+        """The column of each value by its name; made-up names need not be there, and then columns stand in order."""
         layout, context_layout = self._layout, self._context_layout
         self._require_own_columns(layout, context_layout)
         missing = _missing_columns(header, layout)
         missing_context = [] if context_layout is None else _missing_columns(header, context_layout)
         if missing and not _may_stand_in_order(header, layout):
-            raise InvalidInput(f"{self._name}: the header has no column {_listed(header, missing)}")
+            raise InvalidInput(f"{self._name}: the header has no column {_listed(header, missing, layout.others)}")
         if missing_context and (not missing or not _may_stand_in_order(header, context_layout)):
             raise InvalidInput(
-                f"{self._name}: the header has no column {_listed(header, missing_context)} for the context; "
+                f"{self._name}: the header has no column {_listed(header, missing_context, ())} for the context; "
                 "--context gives it apart, and --context-columns says how the input calls it"
             )
         if missing and (missing_context or context_layout is None):
-            self._require_width()
-            return None
+            return self._in_order
         of_context = [] if context_layout is None else self._locate(header, context_layout)
         if not missing:
             return self._locate(header, layout) + of_context
-        others = [place for place in range(self._width) if place not in of_context]
+        others = [place for place in self._in_order if place not in of_context]
         if len(others) != layout.width:
             raise InvalidInput(
                 f"{self._name}: {len(others)} columns stand beside those of the context, and a row of this flow has "
@@ -166,18 +155,19 @@ class _CsvTable:
         if len(cells) != self._width:
             found = f"{len(cells)} columns, where the first line has {self._width}"
             raise InvalidInput(f"{self._name}, line {line}: {found}")
-        chosen = cells if self._columns is None else [cells[place] for place in self._columns]
+        chosen = [cells[place] for place in self._columns]
         if self._class_columns:
             chosen = self._with_classes(chosen, cells, line)
         try:
             return [parse_number(cell) for cell in chosen]
         except ValueError:
             value = next(at for at, cell in enumerate(chosen) if not is_number(cell))
-            column = value if self._columns is None else self._columns[value]
-            where = f"{self._name}, line {line}, column {column + 1} ({self._value_names[value]})"
+            where = f"{self._name}, line {line}, column {self._columns[value] + 1} ({self._value_names[value]})"
             cell = chosen[value]
             shown = repr(cell[:40]) if cell.strip() else "an empty cell"
-            raise InvalidInput(f"{where}: {shown} is not a number{self._hint}") from None
+            known = explain_text(cell[:40])
+            hint = f"; {known}" if known else self._hint
+            raise InvalidInput(f"{where}: {shown} is not a number{hint}") from None
 
     def _with_classes(self, chosen: Sequence[str], cells: Sequence[str], line: int) -> list[str]:
         """A line's values, with a 1 in the place of its class and 0 in those of all others."""
@@ -214,11 +204,13 @@ class _CsvTable:
         )
 
     def _require_width(self) -> None:
+        """Refuse more or fewer columns than a row has values."""
         context_width = 0 if self._context_layout is None else self._context_layout.width
-        if self._width != self._layout.width + context_width:
+        if len(self._columns) != self._layout.width + context_width:
             more = f", and {context_width} of context after them or in --context" if context_width else ""
+            index = " beside the index" if len(self._in_order) < self._width else ""
             raise InvalidInput(
-                f"{self._name}: the first line has {self._width} columns, and a row of this flow has "
+                f"{self._name}: the first line has {len(self._columns)} columns{index}, and a row of this flow has "
                 f"{self._layout.width}{more}{self._hint}"
             )
 
@@ -231,11 +223,13 @@ def _missing_columns(header: Header, layout: RowLayout) -> list[str]:
 
 def _may_stand_in_order(header: Header, layout: RowLayout | None) -> bool:
     """Whether columns may be taken as they stand, for the names are made up, and the header says nothing of them."""
-    return layout is not None and header.may_stand_in_order(layout.sources, named=layout.named)
+    return layout is not None and header.may_stand_in_order(layout.sources, named=layout.named, others=layout.others)
 
 
-def _listed(header: Header, missing: Sequence[str]) -> str:
+def _listed(header: Header, missing: Sequence[str], others: Sequence[str]) -> str:
     """The columns that are missing, and what may be meant for them."""
     apart = ", ".join(map(repr, header.in_other_case(missing)[:10]))
     hint = f" (in {apart} upper and lower case differ)" if apart else ""
+    if not apart and (found := header.alike(others)):
+        hint = f" ({', '.join(map(repr, found[:10]))} are other columns of the flow)"
     return f"{', '.join(map(repr, missing[:10]))}{hint}"

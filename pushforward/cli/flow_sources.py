@@ -264,9 +264,8 @@ class _LocalFlow:
         manifest = flow.manifest
         self.layout = RowLayout.of(manifest.event_shape, [feature.name for feature in manifest.features])
         self.directions = tuple(manifest.directions)
-        self.context_layout = make_context_layout(
-            manifest.context_width, [feature.model_dump() for feature in manifest.context_features]
-        )
+        features = [feature.model_dump() for feature in manifest.context_features]
+        self.context_layout = make_context_layout(self.layout, manifest.context_width, features)
 
     def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
         from service.plan import run_now
@@ -407,7 +406,9 @@ class _ServedFlow:
         self._client = client
         self._about = about
         self.layout = RowLayout.of(about.event_shape, about.features)
-        self.context_layout = make_context_layout(about.context_width, about.payload.get("context_features", ()))
+        self.context_layout = make_context_layout(
+            self.layout, about.context_width, about.payload.get("context_features", ())
+        )
 
     @property
     def directions(self) -> Sequence[str]:

@@ -41,12 +41,12 @@ class RowOptions:
     """How a command's files of rows are read.
 
     Args:
-        delimiter: what stands between the cells of CSV.
+        delimiter: what stands between the cells of CSV; None for what the first lines show.
         context: of --context; None where it is not given.
         context_columns: of --context-columns; None where it is not given.
     """
 
-    delimiter: str
+    delimiter: str | None
     context: str | None
     context_columns: str | None
 
@@ -88,7 +88,7 @@ def read_whole(manifest: Manifest, file: str, options: RowOptions) -> WholeFile:
     layout = RowLayout.of(manifest.event_shape, [feature.name for feature in manifest.features])
     features = [feature.model_dump() for feature in manifest.context_features]
     given = choose_context(
-        options.context, options.context_columns, make_context_layout(manifest.context_width, features)
+        options.context, options.context_columns, make_context_layout(layout, manifest.context_width, features)
     )
     with open_rows(file, layout, options.delimiter, given.layout) as rows:
         block = rows.read_whole()

@@ -35,15 +35,13 @@ def input_options(command: _Command) -> _Command:
     """Add --delimiter."""
     return click.option(
         "--delimiter",
-        default=",",
-        show_default=True,
         callback=_require_delimiter,
-        help="What stands between the cells of CSV.",
+        help="What stands between the cells of CSV; else a comma, a semicolon or a tab, as the first lines show.",
     )(command)
 
 
-def _require_delimiter(context: click.Context, parameter: click.Parameter, value: str) -> str:  # noqa: ARG001  click's signature
-    if len(value) != 1 or value in '"\r\n':
+def _require_delimiter(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:  # noqa: ARG001  click's signature
+    if value is not None and (len(value) != 1 or value in '"\r\n'):
         raise click.BadParameter("must be one character, and neither a quote nor a line end")
     return value
 

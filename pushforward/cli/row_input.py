@@ -56,7 +56,7 @@ class RowInput:
 def open_rows(
     path: str,
     layout: RowLayout,
-    delimiter: str = ",",
+    delimiter: str | None = None,
     context_layout: RowLayout | None = None,
     *,
     block_rows: int | None = None,
@@ -73,7 +73,7 @@ def open_rows(
     Args:
         path: a file; ``-`` for the standard input. A .npy file is mapped, not read.
         layout: of a row.
-        delimiter: what stands between the cells of CSV.
+        delimiter: what stands between the cells of CSV; None for what the first lines show.
         context_layout: of a row's context, where the input is to hold it too; else None.
         block_rows: at most so many rows in a block; None for as many as the command line works on at a time.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pushforward.client.arrays import Float32Array
 from pushforward.client.errors import InvalidInput
 from service.errors import PushforwardError
-from service.tabular import is_number, parse_number
+from service.tabular import Header, is_number, parse_number
 
 __all__ = ["ClassColumn", "RowBlock", "RowLayout", "locate_errors", "make_block", "rows_of_block"]
 
@@ -71,12 +71,16 @@ class RowLayout:
         named: whether the names are the flow's own, so that a heading must hold them. Names that are not are made up:
             a heading that holds none of them is passed over.
         classes: of values that are 0 or 1 by the class in a column: the value's name -> that column, and the class.
+        generic: other names of all values, that a heading may hold instead; empty for none.
+        others: the names of what else the flow has columns for. A heading that holds one of them is not passed over.
     """
 
     event_shape: tuple[int, ...]
     names: tuple[str, ...]
     named: bool
     classes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    generic: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, event_shape: Sequence[int], features: Sequence[str] = (), letter: str = "x") -> RowLayout:
@@ -87,8 +91,32 @@ class RowLayout:
             features: the names of its values; empty where they have none.
             letter: what values without a name are called by: x0, x1 and so on.
         """
-        made_up = tuple(f"{letter}{i}" for i in range(math.prod(event_shape)))
-        return cls(tuple(event_shape), tuple(features) or made_up, bool(features))
+        width = math.prod(event_shape)
+        others = _numbered("z", width) if letter == "x" else ()
+        return cls(tuple(event_shape), tuple(features) or _numbered(letter, width), bool(features), others=others)
+
+    def of_latents(self) -> RowLayout:
+        """The layout of the latents of a flow whose rows have this one."""
+        others = (*self.names, *_numbered("x", self.width))
+        return RowLayout((self.width,), _numbered("z", self.width), named=False, others=others)
+
+    def of_context(self, features: Sequence[str], width: int) -> RowLayout:
+        """The layout of the context of a flow whose rows have this one.
+
+        Args:
+            features: the names of its columns; empty where they have none.
+            width: how many there are.
+        """
+        made_up = _numbered("context", width)
+        generic = made_up if features and not set(made_up) & set(self.names) else ()
+        others = (*self.names, *_numbered("x", self.width), *_numbered("z", self.width))
+        return RowLayout((width,), tuple(features) or made_up, bool(features), generic=generic, others=others)
+
+    def under(self, header: Header) -> RowLayout:
+        """The layout of an input under a heading: with the generic names where the heading has these alone."""
+        if not self.generic or header.missing(self.generic) or not header.missing(self.sources):
+            return self
+        return replace(self, names=self.generic, classes={}, generic=())
 
     @property
     def width(self) -> int:
@@ -131,6 +159,10 @@ class RowBlock:
     def where(self, row: int) -> str:
         """The place of a row of this block in the input, for an error."""
         return f"row {self.first + row}" if self.lines is None else f"line {self.lines[row]}"
+
+
+def _numbered(letter: str, width: int) -> tuple[str, ...]:
+    return tuple(f"{letter}{at}" for at in range(width))
 
 
 def rows_of_block(width: int) -> int:

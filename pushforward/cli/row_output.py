@@ -5,8 +5,6 @@ Imports neither httpx nor the server.
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ import numpy.typing as npt
 from pushforward.cli.row_layout import RowLayout
 from pushforward.client.arrays import Float32Array, dump_numbers
 from pushforward.client.errors import InvalidInput
-from service.tabular import distinct_names
+from service.tabular import distinct_names, write_heading
 
 __all__ = [
     "CsvWriter",
@@ -70,9 +68,7 @@ class CsvWriter:
     def write(self, main: Float32Array, *others: npt.NDArray[np.floating], before: Sequence[Float32Array] = ()) -> None:
         """Write consecutive rows; arguments as `RowWriter.write`."""
         if self._header is not None:
-            line = io.StringIO()
-            csv.writer(line, lineterminator="\n").writerow(self._header)
-            self._stream.write(line.getvalue().encode())
+            self._stream.write(write_heading(self._header).encode())
             self._header = None
         columns = [np.asarray(c, np.float32).reshape(len(main), -1) for c in (*before, main, *others)]
         rows = dump_numbers(np.hstack(columns))

@@ -8,7 +8,7 @@ columns that are not wanted are passed over. Imports neither httpx nor the serve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
@@ -20,7 +20,7 @@ from pushforward.client.answers import ModelInfo
 from pushforward.client.arrays import find_no_number, is_plain, read_cells
 from pushforward.client.errors import InvalidInput
 from service.errors import Reason
-from service.tabular import Header
+from service.tabular import Header, find_index, pandas_index
 
 __all__ = ["FlowColumns", "RowKind", "has_labels", "load_stream", "match_columns", "require_same_rows"]
 
@@ -39,16 +39,20 @@ class WantedColumns:
         names: in the flow's order.
         named: whether they are the flow's own. Names that are not are made up: x0, x1 and so on. A table with none of
             these is taken as it stands.
+        generic: other names of all of them, that a table may have instead; empty for none.
+        others: the names of what else the flow has columns for. A table with one of them is not taken as it stands.
     """
 
     names: tuple[str, ...]
     named: bool
+    generic: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
-    @classmethod
-    def of(cls, features: Sequence[str], width: int, letter: str) -> WantedColumns:
-        """The columns of some features, or of so many without a name."""
-        made_up = tuple(f"{letter}{at}" for at in range(width))
-        return cls(tuple(features) or made_up, bool(features))
+    def under(self, header: Header) -> WantedColumns:
+        """The columns that a table has: those with the generic names where it has these alone."""
+        if not self.generic or header.missing(self.generic) or not header.missing(self.names):
+            return self
+        return WantedColumns(self.generic, named=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +81,21 @@ class FlowColumns:
             UnexpectedAnswer: it does not describe the flow in full.
         """
         width = int(np.prod(flow.event_shape))
-        context = flow.context_features if flow.context_width else ()
+        x, z, context = _numbered("x", width), _numbered("z", width), _numbered("context", flow.context_width)
+        features = tuple(flow.features) or x
+        conditions = tuple(flow.context_features) if flow.context_width else ()
+        generic = context if conditions and not set(context) & set(features) else ()
         return cls(
             flow.name,
             flow.version,
-            WantedColumns.of(flow.features, width, "x"),
-            WantedColumns.of((), width, "z"),
-            WantedColumns.of(context, flow.context_width, "context"),
+            WantedColumns(features, named=bool(flow.features), others=z),
+            WantedColumns(z, named=False, others=(*features, *x)),
+            WantedColumns(conditions or context, bool(conditions), generic, others=(*features, *x, *z)),
         )
+
+
+def _numbered(letter: str, width: int) -> tuple[str, ...]:
+    return tuple(f"{letter}{at}" for at in range(width))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,12 +108,14 @@ class Table:
         in_order: gives all rows as NumPy takes them, by the name of the argument; None where columns have no order of
             their own.
         rows: the labels of the rows; empty where they have none.
+        index: the places of columns that are an index of the rows.
     """
 
     labels: Sequence[object]
     column: Callable[[int], object]
     in_order: Callable[[str], object] | None
     rows: Sequence[object] = ()
+    index: frozenset[int] = frozenset()
 
     @property
     def names(self) -> list[str]:
@@ -198,13 +211,13 @@ def match_columns(columns: FlowColumns, kinds: Mapping[str, RowKind], given: Map
         InvalidInput: a column that is wanted is not there, or more than once, or holds something that is no number.
     """
     matched = dict(given)
-    of_context = columns.context.names
+    of_context = (*columns.context.names, *columns.context.generic)
     for name, kind in kinds.items():
         values = given[name]
         if not has_labels(values):
             continue
         wanted = _wanted(columns, kind, values)
-        if kind in ("x", "z") and given.get("context") is None and _holds(values, of_context):
+        if kind in ("x", "z") and given.get("context") is None and _holds(values, columns.context):
             matched["context"] = _arrange(values, columns.context, (), "context")
         matched[name] = _arrange(values, wanted, () if kind == "context" else of_context, name)
     return matched
@@ -250,14 +263,17 @@ def _wanted(columns: FlowColumns, kind: RowKind, values: Any) -> WantedColumns: 
     return found
 
 
-def _holds(values: Any, names: Sequence[str]) -> bool:  # noqa: ANN401  of any library
+def _holds(values: Any, wanted: WantedColumns) -> bool:  # noqa: ANN401  of any library
     """Whether rows have all of these columns."""
-    if not names or is_plain(values):
+    if not wanted.names or is_plain(values):
         return False
     if _is_list(values):
-        return all(_holds(item, names) for item in values)
+        return all(_holds(item, wanted) for item in values)
     table = _find_table(values)
-    return table is not None and not Header(table.names).missing(names)
+    if table is None:
+        return False
+    header = Header(table.names)
+    return not header.missing(wanted.under(header).names)
 
 
 def _arrange(values: Any, wanted: WantedColumns, besides: Sequence[str], name: str, row: int = 0) -> Any:  # noqa: ANN401
@@ -270,6 +286,7 @@ def _arrange(values: Any, wanted: WantedColumns, besides: Sequence[str], name: s
     if table is None:
         return values
     header = Header(table.names)
+    wanted = wanted.under(header)
     missing = header.missing(wanted.names)
     if not missing:
         repeated = header.repeated(wanted.names)
@@ -279,11 +296,13 @@ def _arrange(values: Any, wanted: WantedColumns, besides: Sequence[str], name: s
     if _counts(table.labels):
         if table.in_order is not None and not _in_axis(table.rows, wanted.names):
             return table.in_order(name)
-    elif not wanted.named and table.in_order is not None and _are_other_names(table.labels, wanted.names):
-        others = [at for at, label in enumerate(table.names) if label not in besides]
+    elif not wanted.named and table.in_order is not None and _are_other_names(table.labels, wanted):
+        others = [at for at, label in enumerate(table.names) if label not in besides and at not in table.index]
         return table.in_order(name) if len(others) == len(table.names) else table.take(others, name, row)
     shown = ", ".join(repr(column[:64]) for column in missing[:_SHOWN])
     there = ", ".join(repr(column[:64]) for column in table.names[:_SHOWN]) or "none"
+    if (found := header.alike(wanted.others)) and not wanted.named:
+        there += f", of which {', '.join(repr(column[:64]) for column in found[:_SHOWN])} are other columns of the flow"
     along = "; its rows are called so: transpose it" if _in_axis(table.rows, wanted.names) else ""
     raise InvalidInput(f"{name}: the table has no column {shown}; it has {there}{along}; {_BY_POSITION}")
 
@@ -293,10 +312,11 @@ def _counts(labels: Sequence[object]) -> bool:
     return all(isinstance(label, (int, np.integer)) and label == at for at, label in enumerate(labels))
 
 
-def _are_other_names(labels: Sequence[object], wanted: Iterable[str]) -> bool:
-    """Whether labels are names, none of which is wanted, not even in another case."""
-    known = {name.casefold() for name in wanted}
-    return all(isinstance(label, str) and label.strip().casefold() not in known for label in labels)
+def _are_other_names(labels: Sequence[object], wanted: WantedColumns) -> bool:
+    """Whether labels are names of which the flow knows none, not even in another case."""
+    names = [label for label in labels if isinstance(label, str)]
+    in_order = Header(names).may_stand_in_order(wanted.names, named=False, others=wanted.others)
+    return len(names) == len(labels) and in_order
 
 
 def _in_axis(labels: Sequence[object], wanted: Sequence[str]) -> bool:
@@ -322,7 +342,8 @@ def _find_table(values: Any) -> Table | None:  # noqa: ANN401  of any library
         return None if fields is None else _table_of(fields, lambda at: values[fields[at]])
     labels = _column_labels(values)
     if labels is not None:
-        return _table_of(labels, _column_reader(values, labels), rows=_index_labels(values))
+        own_index = pandas_index(_arrow_metadata(values))
+        return _table_of(labels, _column_reader(values, labels), rows=_index_labels(values), index=own_index)
     if isinstance(values, tuple) and hasattr(values, "_fields"):
         return Table(values._fields, lambda at: values[at], lambda _: list(values))
     if _is_xarray(values):
@@ -338,10 +359,23 @@ def _find_table(values: Any) -> Table | None:  # noqa: ANN401  of any library
     return None
 
 
-def _table_of(labels: Sequence[object], column: Callable[[int], object], rows: Sequence[object] = ()) -> Table:
+def _table_of(
+    labels: Sequence[object],
+    column: Callable[[int], object],
+    rows: Sequence[object] = (),
+    index: Collection[str] = (),
+) -> Table:
     """A table whose columns have an order."""
     table = Table(labels, column, None, rows)
-    return Table(labels, column, lambda name: table.take(range(len(labels)), name), rows)
+    places = find_index(table.names, index)
+    return Table(labels, column, lambda name: table.take(range(len(labels)), name), rows, places)
+
+
+def _arrow_metadata(values: Any) -> bytes | None:  # noqa: ANN401  of any library
+    """What an Arrow table keeps of the frame of pandas that it was made of; None for anything else."""
+    metadata = getattr(getattr(values, "schema", None), "metadata", None)
+    found = metadata.get(b"pandas") if isinstance(metadata, Mapping) else None
+    return found if isinstance(found, bytes) else None
 
 
 def _column_labels(values: Any) -> list[object] | None:  # noqa: ANN401  of any library

@@ -27,7 +27,7 @@ __all__ = ["command"]
 def command(
     bundle: Path,
     data: str,
-    delimiter: str,
+    delimiter: str | None,
     context: str | None,
     context_columns: str | None,
     describe: str | None,

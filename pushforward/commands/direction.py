@@ -43,7 +43,7 @@ def command(
     negative: str,
     name: str,
     method: Literal["difference", "logistic"],
-    delimiter: str,
+    delimiter: str | None,
     context: str | None,
     context_columns: str | None,
     out: Path | None,

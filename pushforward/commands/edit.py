@@ -39,7 +39,7 @@ __all__ = ["command"]
 @picture_options
 def command(
     rows: str,
-    delimiter: str,
+    delimiter: str | None,
     direction: str | None,
     start: str | None,
     end: str | None,
@@ -97,7 +97,7 @@ def _read_numbers(text: str) -> list[float] | None:
 
 
 def _read_direction(
-    source: FlowSource, direction: str | None, start: str | None, end: str | None, delimiter: str
+    source: FlowSource, direction: str | None, start: str | None, end: str | None, delimiter: str | None
 ) -> str | Float32Array:
     """The direction that the options give: a name, a vector ``[D]``, or two rows ``[2, *event]``.
 
@@ -108,7 +108,7 @@ def _read_direction(
         direction: of --direction.
         start: of --from.
         end: of --to.
-        delimiter: of CSV in the files of --from and --to.
+        delimiter: of CSV in the files of --from and --to; None for what their first lines show.
 
     Raises:
         InvalidInput: they give none or two, or one that does not fit the flow.
@@ -127,7 +127,7 @@ def _read_direction(
     return np.concatenate([_read_one_row(source, path, delimiter) for path in (start, end)])
 
 
-def _read_one_row(source: FlowSource, path: str, delimiter: str) -> Float32Array:
+def _read_one_row(source: FlowSource, path: str, delimiter: str | None) -> Float32Array:
     with open_rows(path, source.layout, delimiter) as rows:
         values = rows.read_whole().values
     if len(values) != 1:

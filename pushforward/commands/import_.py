@@ -39,7 +39,7 @@ def command(
     out: Path,
     name: str,
     data: str | None,
-    delimiter: str,
+    delimiter: str | None,
     context_data: str | None,
     context: int | None,
     event_shape: str | None,
@@ -114,11 +114,12 @@ def _shape_of(data: str | None, flow: object) -> tuple[int, ...] | None:
         return None
 
 
-def _rows(imported: ImportedFlow, data: str, context_data: str | None, delimiter: str) -> HeldOutRows:
+def _rows(imported: ImportedFlow, data: str, context_data: str | None, delimiter: str | None) -> HeldOutRows:
     from models.importing.load import HeldOutRows
 
     flow = imported.flow
-    x = _read(data, RowLayout.of(flow.event_shape), delimiter)
+    rows = RowLayout.of(flow.event_shape)
+    x = _read(data, rows, delimiter)
     if len(x) < 2:
         raise InvalidInput(f"{data} holds one row; at least two are needed")
     if (context_data is None) != (flow.context_width == 0):
@@ -128,12 +129,12 @@ def _rows(imported: ImportedFlow, data: str, context_data: str | None, delimiter
         )
     context = None
     if context_data is not None:
-        context = _read(context_data, RowLayout.of((flow.context_width,), letter="c"), delimiter)
+        context = _read(context_data, rows.of_context((), flow.context_width), delimiter)
         if len(context) != len(x):
             raise InvalidInput(f"{context_data} has {len(context)} rows, and {data} has {len(x)}")
     return HeldOutRows(x, context, f"calibrated on the {len(x)} rows of {Path(data).name}")
 
 
-def _read(path: str, layout: RowLayout, delimiter: str) -> Float32Array:
+def _read(path: str, layout: RowLayout, delimiter: str | None) -> Float32Array:
     with open_rows(path, layout, delimiter) as rows:
         return rows.read_whole().values

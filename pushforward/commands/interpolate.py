@@ -11,7 +11,7 @@ from pushforward.cli.flow_sources import PathKind, SourceOptions, Space, Spacing
 from pushforward.cli.options import input_options, output_options, source_options
 from pushforward.cli.picture_options import PictureRequest, picture_options
 from pushforward.cli.row_input import open_rows
-from pushforward.cli.row_layout import RowLayout, locate_errors
+from pushforward.cli.row_layout import locate_errors
 from pushforward.cli.row_output import OutputFormat, header_of, open_writer
 from pushforward.client.errors import InvalidInput
 
@@ -47,7 +47,7 @@ __all__ = ["command"]
 @picture_options
 def command(
     points: str,
-    delimiter: str,
+    delimiter: str | None,
     steps: int,
     space: Space,
     path: PathKind | None,
@@ -68,7 +68,7 @@ def command(
     with open_source(SourceOptions(**where)) as source:
         one = read_context(context, source.context_layout)
         layout = source.layout
-        given = layout if space == "x" else RowLayout.of((layout.width,), letter="z")
+        given = layout if space == "x" else layout.of_latents()
         if picture is not None:
             with open_rows(points, given, delimiter) as rows:
                 block = rows.read_whole()

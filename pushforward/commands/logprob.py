@@ -27,7 +27,7 @@ __all__ = ["command"]
 @picture_options
 def command(
     file: str,
-    delimiter: str,
+    delimiter: str | None,
     context: str | None,
     context_columns: str | None,
     out: str,

@@ -26,7 +26,7 @@ __all__ = ["command"]
 
 _HELP: Final = """Fit a flow to DATA and export it as a bundle.
 
-DATA is a CSV, .npy, .npz or Parquet file, or a built-in data set (two-moons, digits, wine).
+DATA is a CSV, .npy, .npz, Parquet or Feather file, or a built-in data set (two-moons, digits, wine).
 
 \b
 pushforward train table.csv --out flows --name table

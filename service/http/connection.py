@@ -7,6 +7,10 @@ that stream or come in chunks, are handed to uvicorn's protocol, event by event,
 uvicorn's parser has no cap on a header: one of 300 MB is gathered whole, in quadratic time, on the event loop. Nor does
 it ever close a connection whose request drips in byte by byte. The connection has bounds on both.
 
+Where an answer ends a connection whose client still sends, the connection lingers: it says that it writes no more,
+reads on for a while and throws away what comes. A socket that is closed with bytes unread resets the connection, and
+the client loses an answer that it has not read yet (RFC 9112, section 9.6).
+
 This module alone knows uvicorn's insides. `UVICORN_NAMES` lists what it uses of them.
 """
 
@@ -14,6 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +27,7 @@ from typing import Any, Final
 
 import httptools
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -38,14 +45,27 @@ STATE: Final = "connections"
 """The entry of the lifespan's state that holds what connections share."""
 
 UVICORN_NAMES: Final = {
-    "HttpToolsProtocol": ("cycle", "parser", "timeout_keep_alive_handler"),
-    "RequestResponseCycle": ("disconnected", "message_event", "response_complete", "response_started"),
+    "HttpToolsProtocol": ("_start_asgi_task", "cycle", "parser", "timeout_keep_alive_handler"),
+    "RequestResponseCycle": (
+        "chunked_encoding",
+        "disconnected",
+        "expected_content_length",
+        "message_event",
+        "response_complete",
+        "response_started",
+        "scope",
+        "transport",
+        "waiting_for_100_continue",
+    ),
     "ServerState": ("connections", "default_headers"),
 }
 """The names of uvicorn without a promise that this module uses, beside asyncio's and the parser's callbacks."""
 
 _LONG_PIECE: Final = 1 << 16
 """After so many bytes of a body at once the others have their turn: libuv would read 32 such pieces, up to 8 MB."""
+
+_LINGER_BYTES: Final = 1 << 30
+"""The most that is read and thrown away after an answer that ends a connection."""
 
 _log = logging.getLogger(__name__)
 
@@ -127,11 +147,96 @@ class DirectRequest:
         self._body = b""
 
 
+class _ApplicationTransport(asyncio.Transport):
+    """The transport as the application's protocol sees it: the connection decides how it is closed.
+
+    Args:
+        connection: the connection.
+        transport: its own.
+    """
+
+    def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._connection = connection
+        self._transport = transport
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes of an answer, unless the connection has ended."""
+        if not self._connection.is_closing:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close after what has been written."""
+        self._connection.close_after_answer()
+
+    def abort(self) -> None:
+        """Reset the connection, so that the client sees that something is missing: a plain close looks like the end."""
+        plug: socket.socket | None = self._transport.get_extra_info("socket")
+        if plug is not None and not self._transport.is_closing():
+            plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be written."""
+        return self._connection.is_closing
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401  as asyncio has it
+        """What the transport knows, such as the client's address."""
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        """Take no more for now."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take more."""
+        self._transport.resume_reading()
+
+
 class _ApplicationProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which is given a parser's events."""
 
     def timeout_keep_alive_handler(self) -> None:
         """Do nothing: `Connection.sweep` closes idle connections, also those whose last request was a direct one."""
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]  # Starlette's types of ASGI
+        """Run the application on a request."""
+        chosen = _until_close(cycle, app) if cycle.scope["http_version"] == "1.0" else app
+        super()._start_asgi_task(cycle, chosen)  # type: ignore[arg-type]
+
+
+def _until_close(cycle: RequestResponseCycle, app: ASGIApp) -> ASGIApp:
+    """An application whose answers an HTTP/1.0 client understands (RFC 9112, sections 6.1 and 6.3).
+
+    Such a client knows no chunks: an answer without a length ends where the connection does. One that breaks off ends
+    with a reset, for else it would look whole. The client also expects no 100.
+
+    Args:
+        cycle: of the request, which is the last of its connection.
+        app: the application.
+    """
+    cycle.waiting_for_100_continue = False
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        unbounded = False
+
+        async def send_plain(message: Message) -> None:
+            nonlocal unbounded
+            if message["type"] == "http.response.start":
+                unbounded = b"content-length" not in {name.lower() for name, _ in message.get("headers", ())}
+                if unbounded:
+                    cycle.chunked_encoding = False
+            elif unbounded:
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await app(scope, receive, send_plain)
+        finally:
+            if unbounded and not cycle.response_complete:
+                cycle.transport.abort()
+
+    return answer
 
 
 class Connection(asyncio.Protocol):
@@ -166,6 +271,7 @@ class Connection(asyncio.Protocol):
         self._cycles: deque[RequestResponseCycle] = deque()  # the application's requests under way
         self._since = self._loop.time()  # the connection, the header, the body or the idle time began
         self._unread_since: float | None = None  # the client does not take its answer
+        self._lingers: int | None = None  # so many bytes may still come and be thrown away; None before the end
         self._in_message = False
         self._in_body = False
         self._wholes = 0
@@ -181,29 +287,36 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Keep the transport. The server knows this connection, and not the protocol within."""
         self._transport = transport
-        self._application.connection_made(transport)
+        self._application.connection_made(_ApplicationTransport(self, transport))
         self._server.connections.discard(self._application)
         self._server.connections.add(self)  # type: ignore[arg-type]  # it has what a server asks for
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  whatever was the cause
-        """Drop what has not run yet, and tell the application of every request under way.
-
-        uvicorn tells the newest alone, which may wait behind the one that is being answered.
-        """
+        """Drop what has not run yet, and tell the application."""
         self._server.connections.discard(self)
         request, self._request = self._request, None
         if request is not None:
             if request.task is not None:
                 request.task.abandon()
             request.end()
+        self._leave_application()
+        self._application.connection_lost(None)  # with an error it would leave its timer behind
+
+    def _leave_application(self) -> None:
+        """Tell the application of every request under way that nobody reads its answer.
+
+        uvicorn tells the newest alone, which may wait behind the one that is being answered.
+        """
         for cycle in self._cycles:
             cycle.disconnected = True
             cycle.message_event.set()
-        self._application.connection_lost(None)  # with an error it would leave its timer behind
 
     def data_received(self, data: bytes) -> None:
         """Take bytes: of a head, of a body, or of what comes behind a direct request that has no answer yet."""
-        while data and not self._transport.is_closing():
+        if self._lingers is not None:
+            self._throw_away(data)
+            return
+        while data and not self.is_closing:
             request = self._request
             if request is None:
                 data = self._read(data)
@@ -240,6 +353,9 @@ class Connection(asyncio.Protocol):
         waited = now - self._since
         if self._unread_since is not None and now - self._unread_since > self._waits.body_seconds:
             self._transport.abort()
+        elif self._lingers is not None:
+            if waited > self._waits.linger_seconds:
+                self._transport.close()
         elif self._in_message:
             what, limit = (
                 ("body", self._waits.body_seconds) if self._in_body else ("header", self._waits.header_seconds)
@@ -260,13 +376,47 @@ class Connection(asyncio.Protocol):
             self._application.shutdown()
 
     def expire(self) -> None:
-        """Answer a direct request that has no answer by the end of the time to drain."""
+        """Answer a direct request that has no answer by the end of the time to drain; and linger no more."""
         request = self._request
-        if request is None or self._transport.is_closing():
+        if request is not None and not self.is_closing:
+            if request.task is not None:
+                request.task.abandon()
+            self._answer(request, problem(Draining("the server has shut down before this request was finished")))
+        if self._lingers is not None:
+            self._transport.close()
+
+    # The end
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing more is answered."""
+        return self._lingers is not None or self._transport.is_closing()
+
+    def close_after_answer(self) -> None:
+        """Close after what has been written. Where a body is still to come, linger."""
+        if self._in_body or self._behind:
+            self._linger()
+        else:
+            self._transport.close()
+
+    def _linger(self) -> None:
+        """Write no more, and throw away what comes, until the client closes or the bounds are reached."""
+        if self.is_closing:
             return
-        if request.task is not None:
-            request.task.abandon()
-        self._answer(request, problem(Draining("the server has shut down before this request was finished")))
+        self._lingers = _LINGER_BYTES
+        self._behind = b""
+        self._since = self._loop.time()
+        self._leave_application()
+        self._transport.write_eof()
+        self._transport.resume_reading()
+
+    def _throw_away(self, data: bytes) -> None:
+        self._lingers = (self._lingers or 0) - len(data)
+        if self._lingers <= 0:
+            self._transport.close()
+        elif len(data) >= _LONG_PIECE:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
 
     @property
     def _idle(self) -> bool:
@@ -321,7 +471,7 @@ class Connection(asyncio.Protocol):
             self._unparsed_bytes = 0
         else:
             self._unparsed_bytes += len(data)
-        if self._unparsed_bytes > self._cap and not self._transport.is_closing():
+        if self._unparsed_bytes > self._cap and not self.is_closing:
             self._refuse(self._too_large())
 
     def _read_body(self, request: DirectRequest, data: bytes) -> bytes:
@@ -435,10 +585,13 @@ class Connection(asyncio.Protocol):
         """Write the answer to a direct request, and go on with what came behind it."""
         self._request = None
         request.end()
-        if self._transport.is_closing():
+        if self.is_closing:
             return
         call, fields = request.request.call, request.request.fields
-        self._write(reply, call.endpoint.method, call.route, keep_alive=fields.keep_alive and self._keep_alive)
+        keep_alive = fields.keep_alive and self._keep_alive
+        self._write(reply, call.endpoint.method, call.route, keep_alive=keep_alive)
+        if not keep_alive:
+            self.close_after_answer()
         if self._behind:
             behind, self._behind = self._behind, b""
             self._read_on()
@@ -447,11 +600,10 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: PushforwardError) -> None:
         """Tell what is wrong with a request that has not come in whole, and close."""
         self._write(problem(error), OTHER, OTHER, keep_alive=False)
+        self._linger()
 
     def _write(self, reply: Reply, method: str, route: str, *, keep_alive: bool) -> None:
         defaults = self._server.default_headers
         self._transport.write(self._shared.responses.message(reply, defaults, keep_alive=keep_alive))
         if self._shared.count is not None:
             self._shared.count(method, route, reply.status, reply.code)
-        if not keep_alive:
-            self._transport.close()

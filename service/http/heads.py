@@ -126,7 +126,7 @@ class RequestHeads:
         """
         end = data.find(b"\r\n\r\n")
         start = data.find(b"\r\n")
-        if start < 0 or start == end:
+        if start < 0 or start == end or not data.endswith(b" HTTP/1.1", 0, start):
             return None
         known = self._fields.get(data[start + 2 : end])
         if known is None or len(data) - end - 4 != known[1]:

@@ -158,3 +158,43 @@ def test_a_large_json_body_does_not_hold_up_others(server):
             count += 1
         assert large.result().status_code == 200
     assert count > 10
+
+
+def read_whole(connection: socket.socket) -> bytes:
+    """All that comes to the end of the connection."""
+    pieces = []
+    while piece := connection.recv(1 << 20):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+@EVERY
+@pytest.mark.parametrize("more", ["", "Connection: keep-alive\r\n"])
+def test_an_old_client_reads_a_stream_to_the_end_of_its_connection(server, media, more):
+    query = "/sample?n=200000&seed=1&model=two-moons"
+    modern = httpx.get(f"{server.url}{query}", headers={"accept": media.name}, timeout=60)
+    assert modern.headers["transfer-encoding"] == "chunked"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(f"GET {query} HTTP/1.0\r\n{more}Accept: {media.name}\r\n\r\n".encode())
+        head, _, body = read_whole(connection).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert b"connection: close" in head
+    assert body == modern.content
+
+
+def test_an_old_client_sees_that_a_stream_broke_off(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        query = "n=2000000&model=two-moons&seed=2&temperature=5e37"
+        connection.sendall(f"GET /sample?{query} HTTP/1.0\r\nAccept: text/csv\r\n\r\n".encode())
+        with pytest.raises(ConnectionResetError):
+            read_whole(connection)
+
+
+def test_an_old_client_is_told_apart_from_a_new_one_with_the_same_fields(server):
+    for version in ("1.1", "1.0"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            for n in (1, 2, 3) if version == "1.1" else (4,):
+                connection.sendall(f"GET /sample?n={n}&model=two-moons HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+                received = connection.recv(1 << 16) if version == "1.1" else read_whole(connection)
+            assert (b"connection: close" in received) == (version == "1.0")
+            assert received.startswith(b"HTTP/1.1 200")

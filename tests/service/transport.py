@@ -11,11 +11,14 @@ class Transport(asyncio.Transport):
     def __init__(self):
         super().__init__()
         self.written = b""
-        self.closed = self.aborted = False
+        self.closed = self.aborted = self.ended = False
         self.reading = True
 
     def write(self, data):
         self.written += data
+
+    def write_eof(self):
+        self.ended = True
 
     def close(self):
         self.closed = True

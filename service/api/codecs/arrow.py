@@ -10,6 +10,7 @@ import numpy as np
 from service.api.codecs.codec import Answer, Array, Columns, Form, table_arrays
 from service.errors import InvalidArgument, Reason
 from service.exchange import Body
+from service.tabular import find_index
 
 __all__ = ["Arrow"]
 
@@ -35,8 +36,7 @@ class Arrow:
         """The table."""
         from service.api.codecs.arrow_read import read_stream  # flatbuffers is loaded by whoever needs it
 
-        rows, columns = read_stream(body)
-        return {main: _Table(rows, columns)}
+        return {main: _Table(*read_stream(body))}
 
     def encode(self, answer: Answer, form: Form) -> bytes:
         """The schema, a record batch, and the end."""
@@ -59,7 +59,7 @@ class Arrow:
 class _Table(Columns):
     """The columns of a stream, fixed-size lists spread out."""
 
-    def __init__(self, rows: int, columns: Sequence[Any]) -> None:
+    def __init__(self, rows: int, columns: Sequence[Any], index: Collection[str]) -> None:
         self._rows = rows
         self._columns: list[tuple[list[Array], str | None]] = []
         self._lists: dict[str, range] = {}
@@ -74,7 +74,7 @@ class _Table(Columns):
             for at in range(column.width):
                 names.append(f"{column.name}{at}")
                 self._columns.append(([values[:, at] for values in column.values], column.reason))
-        super().__init__(names, len(names))
+        super().__init__(names, len(names), find_index(names, index))
 
     def argument(self, name: str, claimed: Collection[str] = ()) -> Array | None:  # noqa: ARG002  a list is no number
         """The rows of a fixed-size list of that name."""

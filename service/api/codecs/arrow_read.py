@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,8 +20,9 @@ from flatbuffers.table import Table
 from service.api.codecs.codec import Array, malformed
 from service.errors import PushforwardError
 from service.exchange import Body
+from service.tabular import pandas_index
 
-__all__ = ["Column", "read_stream"]
+__all__ = ["Column", "Stream", "read_stream"]
 
 _CONTINUES: Final = 0xFFFFFFFF
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3
@@ -40,6 +42,10 @@ _DEEPEST: Final = 32
 _MOST_FIELDS: Final = 1 << 15
 _MOST_BATCHES: Final = 1 << 14
 """Each field and each batch takes some microseconds, however few bytes it has; fields may even share theirs."""
+
+_MOST_PAIRS: Final = 64
+_LONGEST_VALUE: Final = 1 << 20
+"""Of metadata beside the fields: pairs that are looked at, and bytes of the one that is read."""
 
 
 class Column(NamedTuple):
@@ -101,14 +107,25 @@ class _Batch:
         return found
 
 
-def read_stream(body: Body) -> tuple[int, list[Column]]:
+class Stream(NamedTuple):
+    """What a stream holds.
+
+    Args:
+        rows: how many there are.
+        columns: in their order.
+        index_names: the names of those that hold the index of a frame of pandas.
+    """
+
+    rows: int
+    columns: list[Column]
+    index_names: list[str]
+
+
+def read_stream(body: Body) -> Stream:
     """The columns of an IPC stream.
 
     Args:
         body: the schema, record batches, and the end of the stream if it is there.
-
-    Returns:
-        The number of rows, and the columns in their order.
 
     Raises:
         MalformedBody: it is no such stream, or one that is compressed.
@@ -121,7 +138,7 @@ def read_stream(body: Body) -> tuple[int, list[Column]]:
         raise malformed("not an Arrow stream: its metadata cannot be read") from error
 
 
-def _read(body: Body) -> tuple[int, list[Column]]:
+def _read(body: Body) -> Stream:
     if body.startswith(b"ARROW1"):
         raise malformed("an Arrow file; send the stream format")
     messages = _messages(body)
@@ -145,7 +162,13 @@ def _read(body: Body) -> tuple[int, list[Column]]:
             raise malformed("not an Arrow stream: a record batch has a negative length")
         columns = [_with(batch, *pair, rows) for pair in zip(fields, columns, strict=True)]
         rows += batch.length
-    return rows, columns
+    return Stream(rows, columns, pandas_index(_metadata(first[1], b"pandas")))
+
+
+def _metadata(schema: Table, key: bytes) -> bytes | None:
+    """What a schema keeps under a key, beside its fields."""
+    pairs = ((_text(pair, 0), _text(pair, 1)) for pair in islice(_tables(schema, 2), _MOST_PAIRS))
+    return next((value for name, value in pairs if name == key and len(value) <= _LONGEST_VALUE), None)
 
 
 def _messages(body: Body) -> Iterator[tuple[int, Table, memoryview]]:
@@ -192,9 +215,8 @@ def _field(table: Table, order: str, left: Iterator[int], depth: int = 0) -> _Fi
         width = _scalar(said, 0, Int32Flags, 0)
         for _ in range(width):  # each is a column of its own
             next(left)
-    name = _slot(table, 0)
     return _Field(
-        bytes(table.String(table.Pos + name)).decode() if name else "",
+        _text(table, 0).decode(),
         kind,
         dtype,
         width,
@@ -273,6 +295,12 @@ def _slot(table: Table, number: int) -> int:
 def _scalar(table: Table, number: int, flags: type, default: int) -> int:
     offset = _slot(table, number)
     return int(table.Get(flags, table.Pos + offset)) if offset else default
+
+
+def _text(table: Table, number: int) -> bytes:
+    """A text of a table; empty where it is left out."""
+    offset = _slot(table, number)
+    return bytes(table.String(table.Pos + offset)) if offset else b""
 
 
 def _table(table: Table, number: int) -> Table | None:

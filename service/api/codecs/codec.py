@@ -121,15 +121,17 @@ class Columns(ABC):
     Args:
         names: of the columns, in their order; None where they have none.
         width: how many there are.
+        index: the places of those that are an index.
     """
 
-    def __init__(self, names: Sequence[str] | None, width: int) -> None:
+    def __init__(self, names: Sequence[str] | None, width: int, index: Collection[int] = ()) -> None:
         self.names = names
         self.width = width
+        self.index = index
 
     def has(self, wanted: Sequence[str]) -> bool:
         """Whether each of these columns is there, for a number in each row."""
-        return self.names is not None and len(wanted) > 0 and set(wanted) <= set(self.names)
+        return self.names is not None and len(wanted) > 0 and not Header(self.names).missing(wanted)
 
     def argument(self, name: str, claimed: Collection[str] = ()) -> Any:  # noqa: ANN401, ARG002  tables of numbers have none
         """The values of an argument that stands in the table under its own name, one a row; None where none does.
@@ -141,7 +143,13 @@ class Columns(ABC):
         return None
 
     def rows(
-        self, wanted: Sequence[str], loc: tuple[str, ...], besides: Collection[str] = (), *, named: bool = False
+        self,
+        wanted: Sequence[str],
+        loc: tuple[str, ...],
+        besides: Collection[str] = (),
+        *,
+        named: bool = False,
+        others: Collection[str] = (),
     ) -> Any:  # noqa: ANN401
         """The rows of an argument, as `service.api.native.arrays` reads them.
 
@@ -153,6 +161,7 @@ class Columns(ABC):
             loc: where the argument stands, for errors.
             besides: names of columns that belong to another argument.
             named: whether the names are the flow's own; else they are made up.
+            others: the names of what else the flow has columns for.
 
         Raises:
             WrongShape: some of the names are missing, or there are more or fewer columns than names.
@@ -166,13 +175,17 @@ class Columns(ABC):
             if repeated:
                 raise _error(InvalidArgument, loc, f"the column {repeated[0]!r} is there more than once")
             return self._taken([header.place(name) for name in wanted], loc)
-        if names is not None and not header.may_stand_in_order(wanted, named=named):
+        if names is not None and not header.may_stand_in_order(wanted, named=named, others=others):
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             shown = ", ".join(repr(name[:64]) for name in missing[:_SHOWN])
             apart = ", ".join(repr(name[:64]) for name in header.in_other_case(missing)[:_SHOWN])
             hint = f"; in {apart} upper and lower case differ" if apart else ""
+            if not apart and (found := header.alike(others)):
+                hint = f"; {', '.join(repr(name[:64]) for name in found[:_SHOWN])} are other columns of the flow"
             raise _error(WrongShape, loc, f"expected all of the flow's columns, and did not find {shown}{more}{hint}")
-        places = [at for at in range(self.width) if names is None or names[at] not in besides]
+        places = [
+            at for at in range(self.width) if at not in self.index and (names is None or names[at] not in besides)
+        ]
         if len(places) != len(wanted):
             raise _error(WrongShape, loc, f"expected {len(wanted)} columns, and found {len(places)}")
         return self._taken(places, loc)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from service.api.codecs.codec import Answer, Array, Columns, Form, TableArray, m
 from service.api.codecs.float32_tie import tied
 from service.errors import InvalidArgument, Reason
 from service.exchange import Body
-from service.tabular import NotCsv, parse_number, read_heading, read_lines, split_lines
+from service.tabular import NotCsv, explain_text, parse_number, read_table, split_lines, write_heading
 
 __all__ = ["Csv"]
 
@@ -50,10 +50,8 @@ class Csv:
 
     def start(self, answer: Answer, form: Form, lead: tuple[int, ...]) -> bytes:  # noqa: ARG002  no length stands before
         """The header and the first rows."""
-        header = io.StringIO()
         names = [column for array in table_arrays(answer, form) for column in array.columns]
-        csv.writer(header, lineterminator="\n").writerow(names)
-        return header.getvalue().encode() + self.more(answer, form)
+        return write_heading(names).encode() + self.more(answer, form)
 
     def more(self, answer: Answer, form: Form) -> bytes:
         """The next rows."""
@@ -96,17 +94,19 @@ class _Table(Columns):
         except UnicodeDecodeError as error:
             raise malformed(f"not CSV: byte {error.start} is not UTF-8") from error
         self._text = text
-        taken: list[str] = []
-        first = next(_lines_of(_noted(split_lines(text), taken)), None)
-        if first is None:
+        with _told():
+            table = read_table(split_lines(text))
+        if table is None:
             raise malformed("empty; a line of numbers a row is expected")
-        _, cells = first
-        names = read_heading(cells)
-        self._start = 0 if names is None else sum(map(len, taken))
-        super().__init__(names, len(cells))
+        self._delimiter = table.delimiter
+        self._before = table.before
+        super().__init__(table.names, table.width, table.index)
 
     def _taken(self, places: Sequence[int], loc: tuple[str, ...]) -> Any:  # noqa: ANN401
-        text = self._text[self._start :].replace("\r\n", "\n").strip("\n")
+        start = sum(map(len, islice(split_lines(self._text), self._before)))
+        text = self._text[start:].replace("\r\n", "\n").strip("\n")
+        if self._delimiter != "," and "," not in text:
+            text = text.replace(self._delimiter, ",")
         if not text.encode().translate(None, _PLAIN):
             rows = self._plain(text, places)
             if rows is not None:
@@ -131,10 +131,7 @@ class _Table(Columns):
     def _checked(self, places: Sequence[int], loc: tuple[str, ...]) -> list[list[float]]:
         """The numbers, cell by cell, so that an error can name the cell."""
         rows: list[list[float]] = []
-        lines = _lines_of(io.StringIO(self._text, newline=""))
-        if self.names is not None:
-            next(lines)
-        for number, cells in lines:
+        for number, cells in _lines_of(self._text):
             if len(cells) != self.width:
                 reason = f"line {number} has {len(cells)} columns, and the first line {self.width}"
                 raise malformed(f"ragged: {reason}", len(rows))
@@ -142,21 +139,27 @@ class _Table(Columns):
         return rows
 
 
-def _noted(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
-    """The same lines; each is noted when it is taken."""
-    for line in lines:
-        taken.append(line)
-        yield line
-
-
-def _lines_of(text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a body that hold something, as `read_lines` gives them.
+def _lines_of(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a body that hold a row.
 
     Raises:
         MalformedBody: while they are taken, where the body is not CSV.
     """
+    with _told():
+        table = read_table(split_lines(text))
+        if table is not None:
+            yield from table.rows
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell that a body is not CSV.
+
+    Raises:
+        MalformedBody: in the place of `NotCsv`.
+    """
     try:
-        yield from read_lines(text)
+        yield
     except NotCsv as error:
         raise malformed(f"not CSV: {error.reason} (line {error.line})") from error
 
@@ -170,6 +173,7 @@ def _number(cell: str, row: int, column: int, loc: tuple[str, ...]) -> float:
     try:
         return parse_number(cell)
     except ValueError:
-        reason = f"expected a number, and found {cell[:64]!r}"
+        hint = explain_text(cell[:64])
+        reason = f"expected a number, and found {cell[:64]!r}" + (f": {hint}" if hint else "")
         detail = f"{loc[-1]}, row {row}, column {column}: {reason}"
         raise InvalidArgument(detail, (Reason(loc, reason, row, column),)) from None

@@ -302,8 +302,9 @@ def take_rows(
     if both is not None:
         reason = f"the column {both!r} is one of the context, and is wanted here; give the context apart"
         raise InvalidArgument(f"{argument}: {reason}", (Reason(loc, reason),))
-    others = {*flow.conditions, *_generic_conditions(flow), *besides}
-    return Taken(table.rows(wanted, loc, others, named=named), False, context, place)
+    of_context = {*flow.conditions, *_generic_conditions(flow), *besides}
+    others = () if named else _other_names(flow, "x" if of_data else "z")
+    return Taken(table.rows(wanted, loc, of_context, named=named, others=others), False, context, place)
 
 
 def read_context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None:  # noqa: ANN401  as a codec gave it
@@ -331,7 +332,7 @@ def read_context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None: 
     values = None if columns else table.argument("context", own_columns(flow))
     if values is None:
         names = columns or flow.conditions or _numbered("context", width)
-        values = table.rows(names, loc, named=bool(flow.conditions))
+        values = table.rows(names, loc, named=bool(flow.conditions), others=_other_names(flow, "context"))
     return context_rows(values, width, loc, single=False)
 
 
@@ -350,6 +351,17 @@ def _generic_conditions(flow: ServedFlow) -> Sequence[str]:
     """The names of the context's columns that every flow knows, unless one of them is that of a column of x."""
     names = _numbered("context", flow.manifest.context_width)
     return () if set(names) & set(flow.features) else names
+
+
+def _other_names(flow: ServedFlow, kind: Literal["x", "z", "context"]) -> Sequence[str]:
+    """The names of the columns of everything but one kind: a table that has one of these holds that, and not the kind.
+
+    Args:
+        flow: whose.
+        kind: data, latents or context.
+    """
+    of = {"x": (*flow.features, *_numbered("x", flow.width)), "z": _numbered("z", flow.width)}
+    return [name for each, names in of.items() if each != kind for name in names]
 
 
 def _hints_at_context(flow: ServedFlow, table: Columns) -> bool:

@@ -11,14 +11,15 @@ from pushforward.cli.row_layout import RowBlock, RowLayout
 from pushforward.client.errors import InvalidInput
 from tests.pushforward.conftest import CONTEXT
 
-LAYOUT = make_context_layout(3, [feature.model_dump() for feature in CONTEXT])
-PLAIN = make_context_layout(2, [])
+ROWS = RowLayout.of((2,), ["p", "q"])
+LAYOUT = make_context_layout(ROWS, 3, [feature.model_dump() for feature in CONTEXT])
+PLAIN = make_context_layout(ROWS, 2, [])
 
 
 def test_a_context_without_names_has_made_up_ones():
     assert PLAIN.names == ("context0", "context1")
     assert not PLAIN.named
-    assert make_context_layout(0, []) is None
+    assert make_context_layout(ROWS, 0, []) is None
 
 
 def test_a_column_of_classes_counts_once():

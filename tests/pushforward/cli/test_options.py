@@ -9,12 +9,12 @@ from pushforward.cli.options import input_options
 
 @click.command()
 @input_options
-def command(delimiter: str) -> None:
+def command(delimiter: str | None) -> None:
     click.echo(f"<{delimiter}>")
 
 
 @pytest.mark.parametrize(
-    ("given", "shown"), [([], "<,>\n"), (["--delimiter", ";"], "<;>\n"), (["--delimiter", "\t"], "<\t>\n")]
+    ("given", "shown"), [([], "<None>\n"), (["--delimiter", ";"], "<;>\n"), (["--delimiter", "\t"], "<\t>\n")]
 )
 def test_a_delimiter(given, shown):
     assert CliRunner().invoke(command, given).output == shown

@@ -279,6 +279,30 @@ def test_a_cell_that_is_no_number(tmp_path, text):
         read(csv(tmp_path, f"a,b\n{text},1\n"), NAMED)
 
 
+@pytest.mark.parametrize(("text", "layout"), [("z1,z0\n1,2\n", UNNAMED), ("b,a\n1,2\n", NAMED.of_latents())])
+def test_a_header_of_other_columns_of_the_flow_is_no_header_of_any_names(tmp_path, text, layout):
+    with pytest.raises(InvalidInput, match=r"are other columns of the flow"):
+        read(csv(tmp_path, text), layout)
+    assert read(csv(tmp_path, "v,u\n1,2\n"), layout).values.tolist() == [[1, 2]]
+
+
+GENERIC = NAMED.of_context(["dose", "kind=red"], 2)
+
+
+def test_the_context_has_the_names_that_every_flow_knows(tmp_path):
+    path = csv(tmp_path, "context1,b,a,context0\n4,2,1,3\n")
+    block = read(path, NAMED, context_layout=GENERIC)
+    assert (block.values.tolist(), block.context.tolist()) == ([[1, 2]], [[3, 4]])
+    assert read(csv(tmp_path, "context1,context0\n4,3\n"), GENERIC).values.tolist() == [[3, 4]]
+    path = csv(tmp_path, "context1,b,a,context0,dose,kind=red\n0,2,1,0,3,4\n")
+    assert read(path, NAMED, context_layout=GENERIC).context.tolist() == [[3, 4]]
+    with pytest.raises(InvalidInput, match="no column 'dose', 'kind=red' for the context"):
+        read(csv(tmp_path, "context1,b,a\n4,2,1\n"), NAMED, context_layout=GENERIC)
+    named = RowLayout.of((2,), ["context0", "b"])
+    with pytest.raises(InvalidInput, match="no column 'dose'"):
+        read(csv(tmp_path, "context1,b,context0\n4,2,1\n"), named, context_layout=named.of_context(["dose"], 1))
+
+
 @pytest.mark.parametrize(("layout", "context_layout"), [(UNNAMED, None), (NAMED, RowLayout.of((2,), letter="context"))])
 def test_a_header_of_half_the_made_up_names_is_refused(tmp_path, layout, context_layout):
     text = "x0,v\n1,2\n" if context_layout is None else "a,b,context1,c\n1,2,3,4\n"

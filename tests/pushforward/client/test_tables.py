@@ -448,3 +448,36 @@ def test_without_pyarrow_a_stream_is_refused(connect, served, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InvalidInput, match="pyarrow is needed"):
         connect(served).log_prob(table, model="named")
+
+
+def test_columns_of_something_else_are_not_taken_in_their_order(connect, served):
+    client = connect(served)
+    for kind, model, labels in (
+        ("z", "named", ["a", "b"]),
+        ("z", "named", ["x1", "x0"]),
+        ("z", "plain", ["x1", "x0"]),
+        ("x", "plain", ["z1", "z0"]),
+        ("x", "plain", ["Z1", "v"]),
+    ):
+        call = {"z": client.decode, "x": client.log_prob}[kind]
+        with pytest.raises(InvalidInput, match=r"no column '[xz]0', '[xz]1'; it has .* are other columns of the flow"):
+            call(pd.DataFrame(AB, columns=labels), model=model)
+    client.decode(pd.DataFrame(AB, columns=["u", "v"]), model="named")
+    assert [body["z"] for body in served.bodies] == [AB.tolist()]
+
+
+def test_the_context_has_the_names_that_every_flow_knows(connect, served):
+    frame = pd.DataFrame({"context1": [7, 8], "b": [2, 4], "context0": [5, 6], "a": [1, 3]})
+    connect(served).log_prob(frame, model="given")
+    connect(served).log_prob(AB, context=frame[["context1", "context0"]], model="given")
+    for body in served.bodies:
+        assert (body["x"], body["context"]) == (AB.tolist(), [[5, 7], [6, 8]])
+
+
+@pytest.mark.parametrize("index", [[5, 3], pd.Index([5, 3], name="id"), pd.Index(["q", "r"])])
+def test_the_index_of_a_frame_is_no_column(connect, served, index):
+    frame = pd.DataFrame(AB, columns=["u", "v"], index=index)
+    table = pa.Table.from_pandas(frame)
+    for rows in (frame, table, Stream.of(table, "__arrow_c_stream__"), frame.reset_index(names="Unnamed: 0")):
+        connect(served).log_prob(rows, model="plain")
+    assert [body["x"] for body in served.bodies] == [AB.tolist()] * 4

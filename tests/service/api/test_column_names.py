@@ -7,6 +7,7 @@ import io
 import json
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -283,6 +284,51 @@ def test_names_of_arguments_are_any_names_to_a_flow_without_names(client, media)
     in_order = body(media, {"y": ROWS[:, 1], "x": ROWS[:, 0]})
     expected = client.post("/models/nameless/logprob", json={"x": ROWS.tolist()}).json()
     assert ask(client, "/models/nameless/logprob", media, in_order) == expected
+
+
+@TABLES
+@pytest.mark.parametrize(
+    ("name", "verb", "heading"),
+    [
+        ("x-y", "decode", "x,y"),
+        ("x-y", "decode", "y,w"),
+        ("x-y", "decode", "x0,x1"),
+        ("nameless", "decode", "x1,x0"),
+        ("nameless", "decode", "Z1,Z0"),
+        ("nameless", "logprob", "z1,z0"),
+        ("nameless", "encode", "z0,v"),
+        ("one", "sample", "p"),
+        ("one", "sample", "z0"),
+    ],
+)
+def test_columns_of_something_else_are_not_taken_in_their_order(client, name, verb, heading, media):
+    content = body(media, dict(zip(heading.split(","), ROWS.T, strict=False)))
+    refused(client, f"/models/{name}/{verb}", media, content, "expected all of the flow's columns, and did not find")
+
+
+@TABLES
+def test_latents_of_any_other_names_are_taken_in_their_order(client, media):
+    expected = client.post("/models/x-y/decode", json={"z": ROWS.tolist()}).json()
+    for heading in (("z0", "z1"), ("v", "u")):
+        content = body(media, dict(zip(heading[::-1] if heading[0] == "v" else heading, ROWS.T, strict=True)))
+        if heading[0] == "z0":
+            assert ask(client, "/models/x-y/decode", media, content) == expected
+    in_order = body(media, {"v": ROWS[:, 1], "u": ROWS[:, 0]})
+    assert ask(client, "/models/x-y/decode", media, in_order) == expected
+
+
+def test_the_index_of_a_frame_is_no_column(client):
+    expected = client.post("/models/nameless/logprob", json={"x": ROWS.tolist()}).json()
+    frame = pd.DataFrame(ROWS, columns=["u", "v"], index=[5, 3, 4])
+    for indexed in (frame, frame.rename_axis("id"), frame.set_axis(["p", "q", "r"])):
+        out, table = io.BytesIO(), pa.Table.from_pandas(indexed)
+        with pa.ipc.new_stream(out, table.schema) as writer:
+            writer.write_table(table)
+        assert ask(client, "/models/nameless/logprob", ARROW, out.getvalue()) == expected
+        if indexed.index.name is None:  # CSV does not tell a named index from a column
+            assert ask(client, "/models/nameless/logprob", CSV, indexed.to_csv().encode()) == expected
+    counted = pd.DataFrame(ROWS).to_csv(sep=";").encode()
+    assert ask(client, "/models/nameless/logprob", CSV, counted) == expected
 
 
 @TABLES

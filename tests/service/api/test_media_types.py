@@ -266,6 +266,7 @@ def test_errors_name_the_place(client, media, path, rows, query, status, code, l
         content = b"[1, 2]\n[NaN, 2]"
     else:
         others = ["any 0", "any 1", "any 2"] if len(rows[0]) == 3 and path == "/logprob" else ()
+        others = ["z0", "z1"] if path == "/decode" else others
         content = media.write(np.array(rows, np.float64), others)
     answer = client.post(path, params=query, content=content, headers={"content-type": media.name})
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text

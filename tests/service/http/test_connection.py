@@ -72,6 +72,11 @@ class Client:
         self.protocol.sweep(self.began + seconds)
         return self.transport.closed
 
+    def refused_after(self, seconds):
+        """Look at a connection that is to end so long after; a client that sends on has some time for the answer."""
+        before = self.after(seconds), self.transport.ended
+        return before == (False, True) and not self.after(30) and self.after(30.1)
+
 
 def connected(test):
     """Run a test on a connection; the loop's clock stands still."""
@@ -105,7 +110,7 @@ def test_a_header_that_drips_is_cut_off_whatever_comes_meanwhile():
         for byte in GET[:-1]:
             await connection.receive(bytes([byte]))
         assert not connection.after(10)
-        assert connection.after(10.1)
+        assert connection.refused_after(10.1)
         assert refusal(connection)["code"] == "slow_request"
         assert "header did not come in whole within 10 seconds" in refusal(connection)["detail"]
 
@@ -117,7 +122,7 @@ def test_a_body_that_drips_is_cut_off():
     async def run(connection):
         await connection.receive(POST + b"12")
         assert not connection.after(60)
-        assert connection.after(60.1)
+        assert connection.refused_after(60.1)
         assert "body did not come in whole within 60 seconds" in refusal(connection)["detail"]
 
     run()
@@ -161,7 +166,7 @@ def test_each_request_has_its_own_time():
         connection.began += 8
         await connection.receive(b"/1.1\r\n\r\nGET /")
         assert not connection.after(9)
-        assert connection.after(10.1)
+        assert connection.refused_after(10.1)
 
     run()
 
@@ -300,7 +305,7 @@ def test_a_body_that_the_application_does_not_read_is_not_slow():
         assert not connection.transport.reading
         assert not connection.after(60.1)
         connection.transport.resume_reading()
-        assert connection.after(60.1)
+        assert connection.refused_after(60.1)
 
     run(hangs)
 
@@ -527,3 +532,126 @@ def test_uvicorns_version_is_bound_to_those_that_were_tried():
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     (bound,) = (text for text in project["dependencies"] if text.startswith("uvicorn"))
     assert "<" in bound
+
+
+# --- the end of a connection whose client still sends
+
+
+async def refuses(scope, receive, send):
+    """An application that answers before it has read a byte of the body."""
+    await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"no"})
+
+
+LARGE = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1000000\r\n\r\n" + bytes(100_000)
+
+
+def test_what_a_client_still_sends_is_thrown_away_after_its_answer(monkeypatch):
+    monkeypatch.setattr("service.http.connection._LINGER_BYTES", 150_000)
+
+    @connected
+    async def run(connection):
+        await connection.receive(LARGE)
+        assert connection.transport.written.endswith(b"\r\n\r\nno")
+        assert (connection.transport.ended, connection.transport.closed) == (True, False)
+        assert connection.transport.reading
+        for _ in range(2):
+            await connection.receive(bytes(60_000))
+        assert not connection.transport.closed
+        await connection.receive(GET + bytes(60_000))
+        assert connection.transport.closed
+        assert connection.transport.written.count(b"HTTP/1.1") == 1
+
+    run(refuses)
+
+
+def test_whoever_sends_on_is_not_waited_for_for_ever():
+    @connected
+    async def run(connection):
+        await connection.receive(LARGE)
+        await connection.receive(bytes(10))
+        assert not connection.after(30)
+        connection.protocol.shutdown()
+        assert connection.after(30.1)
+
+    run(refuses)
+
+
+def test_the_end_of_the_server_ends_a_connection_that_lingers():
+    @connected
+    async def run(connection):
+        await connection.receive(LARGE)
+        connection.protocol.shutdown()
+        assert not connection.transport.closed
+        connection.protocol.expire()
+        assert connection.transport.closed
+
+    run(refuses)
+
+
+def test_a_connection_whose_request_has_come_whole_is_closed_at_once():
+    @connected
+    async def run(connection):
+        await connection.receive(POST.replace(b"Host", b"Connection: close\r\nHost") + b"1234")
+        assert (connection.transport.ended, connection.transport.closed) == (False, True)
+
+    run(refuses)
+
+
+def test_a_connection_that_goes_on_does_not_end():
+    @connected
+    async def run(connection):
+        await connection.receive(LARGE.replace(b"Connection: close\r\n", b""))
+        assert (connection.transport.ended, connection.transport.closed) == (False, False)
+        await connection.receive(bytes(900_000) + GET)
+        assert connection.transport.written.count(b"HTTP/1.1 404") == 2
+
+    run(refuses)
+
+
+def test_long_pieces_that_are_thrown_away_leave_the_others_their_turn():
+    @connected
+    async def run(connection):
+        await connection.receive(LARGE)
+        connection.protocol.data_received(bytes(1 << 16))
+        assert not connection.transport.reading
+        await turns_until(lambda: connection.transport.reading)
+
+    run(refuses)
+
+
+# --- HTTP/1.0
+
+
+def streams(fails):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/csv")]})
+        await send({"type": "http.response.body", "body": b"1,2\n", "more_body": True})
+        if not fails:
+            await send({"type": "http.response.body", "body": b"3,4\n"})
+
+    return app
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_answer_in_pieces_ends_with_an_old_clients_connection(fails):
+    @connected
+    async def run(connection):
+        await connection.receive(GET.replace(b"1.1\r\n", b"1.0\r\nConnection: keep-alive\r\n"))
+        head, _, body = connection.transport.written.partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head
+        assert b"connection: close" in head
+        assert body == (b"1,2\n" if fails else b"1,2\n3,4\n")
+        assert (connection.transport.closed, connection.transport.aborted) == (True, fails)
+
+    run(streams(fails))
+
+
+def test_an_answer_in_one_piece_is_an_old_clients_too():
+    @connected
+    async def run(connection):
+        await connection.receive(POST.replace(b"1.1\r\n", b"1.0\r\nExpect: 100-continue\r\n") + b"1234")
+        assert connection.transport.written.startswith(b"HTTP/1.1 200 ")  # and no 100
+        assert (connection.transport.closed, connection.transport.aborted) == (True, False)
+
+    run(reads)
