@@ -156,6 +156,12 @@ async def _framework_error(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         methods = _methods(request)
         detail = f"{request.method} is not possible here; {' and '.join(methods)} would be"
+        if "access-control-request-method" in request.headers:
+            detail += (
+                f". A browser asks whether a page of {request.headers.get('origin', 'another origin')[:100]} may call "
+                "this server, and it may not: the server has no CORS. Serve the page and the API from one origin, by a "
+                "proxy"
+            )
         refused = respond(problem_reply(MethodNotAllowed(detail)))
         refused.headers["Allow"] = ", ".join(methods)
         return refused
