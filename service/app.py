@@ -21,6 +21,7 @@ from service.api.grouping import GroupVerbs
 from service.api.helpers import Helpers
 from service.api.native.verbs import Verbs
 from service.api.operations import Operations
+from service.api.prefix import PrefixedApplication, add_pages, require_free
 from service.api.problems import problem, problem_reply
 from service.api.routes import SCHEMAS, add_routes
 from service.bundle.store import Repository
@@ -73,8 +74,9 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
         GroupVerbs(registry, settings.max_work),
     )
     count = AnswerCounter(metrics)
+    prefix = (settings.root_path or "").rstrip("/")
     shared = Shared(
-        direct=Direct(driver, RequestHeads(table, settings.max_body_bytes)),
+        direct=Direct(driver, RequestHeads(table, settings.max_body_bytes, prefix)),
         waits=Waits(
             header_seconds=settings.header_seconds,
             body_seconds=settings.body_seconds,
@@ -102,13 +104,23 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             helpers.close()
 
     app = FastAPI(
-        title="Pushforward", version=_version(), description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+        title="Pushforward",
+        version=_version(),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.operations = operations
     app.state.registry = registry
     app.state.metrics = metrics
     add_routes(app, table, operations, Door(driver, settings.max_body_bytes))
+    add_pages(app)
     app.add_middleware(CountedApplication, count=count)
+    if prefix:
+        require_free(app, prefix)
+        app.add_middleware(PrefixedApplication, prefix=prefix)
     app.add_exception_handler(PushforwardError, _project_error)
     app.add_exception_handler(HTTPException, _framework_error)
     app.add_exception_handler(Exception, _unforeseen_error)
@@ -144,11 +156,21 @@ async def _framework_error(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         methods = _methods(request)
         detail = f"{request.method} is not possible here; {' and '.join(methods)} would be"
+        if "access-control-request-method" in request.headers:
+            detail += (
+                f". A browser asks whether a page of {request.headers.get('origin', 'another origin')[:100]} may call "
+                "this server, and it may not: the server has no CORS. Serve the page and the API from one origin, by a "
+                "proxy"
+            )
         refused = respond(problem_reply(MethodNotAllowed(detail)))
         refused.headers["Allow"] = ", ".join(methods)
         return refused
     if error.status_code == 404:
-        return respond(problem_reply(RouteNotFound("there is no such route; GET /docs lists them")))
+        return respond(
+            problem_reply(
+                RouteNotFound(f"there is no such route; GET {request.scope.get('root_path', '')}/docs lists them")
+            )
+        )
     return respond(problem_reply(RequestError(str(error.detail))))
 
 

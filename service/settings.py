@@ -33,6 +33,13 @@ class Settings(BaseSettings):
     ] = None
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 for any that is free")] = 8000
+    root_path: Annotated[
+        str | None,
+        Field(
+            pattern=r"^/?$|^(/[A-Za-z0-9._~-]+)+/?$",
+            description="prefix of the paths behind a proxy, such as /flows, whether the proxy takes it off or not",
+        ),
+    ] = None
     workers: Annotated[
         int, Field(ge=1, le=256, description="processes that answer on one port, each with all flows loaded")
     ] = 1

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from models.data.grid import is_whole
 from models.data.labelled_rows import LabelledRows
 from models.data.readers import FloatArray, Source, to_numbers
 from models.data.selection import column_label, numbers_of, row_places
@@ -223,7 +224,7 @@ def _note(column: _Column, label: str) -> str:
     if column.category is not None:
         return ""
     found = np.unique(column.values)
-    if not 2 < len(found) <= _FEW or np.any(found != np.round(found)):
+    if not 2 < len(found) <= _FEW or not is_whole(found):
         return ""
     return (
         f"{label} holds {len(found)} whole numbers, and the flow takes them as a quantity. If they are classes, name "

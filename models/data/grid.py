@@ -8,7 +8,23 @@ import numpy as np
 
 from models.data.readers import FloatArray
 
-__all__ = ["grid_step", "is_on_grid"]
+__all__ = ["grid_step", "is_on_grid", "is_whole"]
+
+_FLOAT32_WHOLE = 2.0**24
+"""From here on every float32 is a whole number, and from 2^53 on every float64."""
+
+
+def is_whole(values: FloatArray) -> bool:
+    """Whether values are integers, and not floats that are so large that they have no digits after the point.
+
+    Example:
+        >>> is_whole(np.array([1.0, -3.0])), is_whole(np.array([1.5e30, 2e30])), is_whole(np.array([16777217.0]))
+        (True, False, True)
+    """
+    if not np.all(values == np.round(values)):
+        return False
+    large = np.abs(values).max(initial=0)
+    return bool(large < _FLOAT32_WHOLE or (large < 2**53 and np.any(values != values.astype(np.float32))))
 
 
 def is_on_grid(values: FloatArray, step: float) -> bool:

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from models.data.grid import is_whole
 from models.data.readers import FloatArray
 from service.errors import DataError, PushforwardError, Reason
 
@@ -143,7 +144,7 @@ class LabelledRows:
         for column in free:
             values, counts = np.unique(flat[:, column], return_counts=True)
             heavy = counts.max() / count
-            if np.all(values == np.round(values)):
+            if is_whole(values):
                 integers.append(int(column))
             elif len(values) <= _FEW_VALUES * count or heavy >= _HEAVY_VALUE:
                 spikes.append(int(column))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from models.data import builtin as datasets
 from models.data.context import Context, context_columns, read_context
-from models.data.grid import grid_step, is_on_grid
+from models.data.grid import grid_step, is_on_grid, is_whole
 from models.data.labelled_rows import LabelledRows
 from models.data.readers import FloatArray, Source, read_source
 from models.data.selection import (
@@ -224,7 +224,7 @@ def _bin_widths(
     steps = np.zeros(event)
     for column, name in enumerate(labelled.keys):
         values = labelled.flat[:, column]
-        whole = bool(np.all(values == np.round(values))) if stated is None else is_on_grid(values, stated)
+        whole = is_whole(values) if stated is None else is_on_grid(values, stated)
         if not (name in wanted if wanted else whole):
             continue
         if stated is None and values.min() == values.max():

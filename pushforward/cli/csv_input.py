@@ -59,7 +59,7 @@ def read_csv_blocks(
     except NotCsv as error:
         raise InvalidInput(f"{name}, line {error.line}: not CSV: {error.reason}") from error
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{name}, after line {line}: not UTF-8 text") from error
+        raise InvalidInput(f"{name}, after line {line}: not UTF-8 text; rows are read from CSV or .npy") from error
     finally:
         text.detach()
     if rows:

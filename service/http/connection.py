@@ -11,15 +11,13 @@ Where an answer ends a connection whose client still sends, the connection linge
 reads on for a while and throws away what comes. A socket that is closed with bytes unread resets the connection, and
 the client loses an answer that it has not read yet (RFC 9112, section 9.6).
 
-This module alone knows uvicorn's insides. `UVICORN_NAMES` lists what it uses of them.
+This module and `service.http.application` alone know uvicorn's insides. `UVICORN_NAMES` lists what they use of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,8 +25,7 @@ from typing import Any, Final
 
 import httptools
 import uvicorn
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.api.counting import OTHER, AnswerCounter
@@ -37,29 +34,13 @@ from service.api.problems import problem
 from service.errors import Draining, HeaderTooLarge, MalformedBody, PushforwardError, SlowRequest
 from service.exchange import Body, Reply
 from service.guard import Waits
+from service.http.application import ApplicationProtocol, ApplicationTransport
 from service.http.heads import KnownHead, RequestHeads, ResponseHeads
 
-__all__ = ["STATE", "UVICORN_NAMES", "Connection", "Direct", "Shared"]
+__all__ = ["STATE", "Connection", "Direct", "Shared"]
 
 STATE: Final = "connections"
 """The entry of the lifespan's state that holds what connections share."""
-
-UVICORN_NAMES: Final = {
-    "HttpToolsProtocol": ("_start_asgi_task", "cycle", "parser", "timeout_keep_alive_handler"),
-    "RequestResponseCycle": (
-        "chunked_encoding",
-        "disconnected",
-        "expected_content_length",
-        "message_event",
-        "response_complete",
-        "response_started",
-        "scope",
-        "transport",
-        "waiting_for_100_continue",
-    ),
-    "ServerState": ("connections", "default_headers"),
-}
-"""The names of uvicorn without a promise that this module uses, beside asyncio's and the parser's callbacks."""
 
 _LONG_PIECE: Final = 1 << 16
 """After so many bytes of a body at once the others have their turn: libuv would read 32 such pieces, up to 8 MB."""
@@ -147,98 +128,6 @@ class DirectRequest:
         self._body = b""
 
 
-class _ApplicationTransport(asyncio.Transport):
-    """The transport as the application's protocol sees it: the connection decides how it is closed.
-
-    Args:
-        connection: the connection.
-        transport: its own.
-    """
-
-    def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
-        super().__init__()
-        self._connection = connection
-        self._transport = transport
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write bytes of an answer, unless the connection has ended."""
-        if not self._connection.is_closing:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        """Close after what has been written."""
-        self._connection.close_after_answer()
-
-    def abort(self) -> None:
-        """Reset the connection, so that the client sees that something is missing: a plain close looks like the end."""
-        plug: socket.socket | None = self._transport.get_extra_info("socket")
-        if plug is not None and not self._transport.is_closing():
-            plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
-
-    def is_closing(self) -> bool:
-        """Whether nothing more can be written."""
-        return self._connection.is_closing
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401  as asyncio has it
-        """What the transport knows, such as the client's address."""
-        return self._transport.get_extra_info(name, default)
-
-    def pause_reading(self) -> None:
-        """Take no more for now."""
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Take more."""
-        self._transport.resume_reading()
-
-
-class _ApplicationProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which is given a parser's events."""
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Do nothing: `Connection.sweep` closes idle connections, also those whose last request was a direct one."""
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]  # Starlette's types of ASGI
-        """Run the application on a request."""
-        chosen = _until_close(cycle, app) if cycle.scope["http_version"] == "1.0" else app
-        super()._start_asgi_task(cycle, chosen)  # type: ignore[arg-type]
-
-
-def _until_close(cycle: RequestResponseCycle, app: ASGIApp) -> ASGIApp:
-    """An application whose answers an HTTP/1.0 client understands (RFC 9112, sections 6.1 and 6.3).
-
-    Such a client knows no chunks: an answer without a length ends where the connection does. One that breaks off ends
-    with a reset, for else it would look whole. The client also expects no 100.
-
-    Args:
-        cycle: of the request, which is the last of its connection.
-        app: the application.
-    """
-    cycle.waiting_for_100_continue = False
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        unbounded = False
-
-        async def send_plain(message: Message) -> None:
-            nonlocal unbounded
-            if message["type"] == "http.response.start":
-                unbounded = b"content-length" not in {name.lower() for name, _ in message.get("headers", ())}
-                if unbounded:
-                    cycle.chunked_encoding = False
-            elif unbounded:
-                cycle.expected_content_length = len(message.get("body", b""))
-            await send(message)
-
-        try:
-            await app(scope, receive, send_plain)
-        finally:
-            if unbounded and not cycle.response_complete:
-                cycle.transport.abort()
-
-    return answer
-
-
 class Connection(asyncio.Protocol):
     """One client's connection, as uvicorn's server makes it.
 
@@ -257,7 +146,7 @@ class Connection(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         shared: Shared = app_state.get(STATE) or Shared()
-        self._application = _ApplicationProtocol(config, server_state, app_state, _loop)
+        self._application = ApplicationProtocol(config, server_state, app_state, _loop)
         self._loop = _loop or asyncio.get_running_loop()
         self._server = server_state
         self._shared = shared
@@ -287,7 +176,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Keep the transport. The server knows this connection, and not the protocol within."""
         self._transport = transport
-        self._application.connection_made(_ApplicationTransport(self, transport))
+        within = ApplicationTransport(transport, self.close_after_answer, lambda: self.is_closing)
+        self._application.connection_made(within)
         self._server.connections.discard(self._application)
         self._server.connections.add(self)  # type: ignore[arg-type]  # it has what a server asks for
 

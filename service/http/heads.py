@@ -56,9 +56,11 @@ class RequestHeads:
     Args:
         table: the endpoints.
         max_body_bytes: the cap on a body.
+        prefix: of paths behind a proxy, such as ``/flows``; they may come without it.
     """
 
-    def __init__(self, table: Iterable[Endpoint], max_body_bytes: int) -> None:
+    def __init__(self, table: Iterable[Endpoint], max_body_bytes: int, prefix: str = "") -> None:
+        self._prefix = prefix.encode()
         self._endpoints = {(e.method.encode(), e.path.encode().removeprefix(b"/")): e for e in table}
         self._max_body_bytes = max_body_bytes
         self._lines: dict[bytes, Call] = {}
@@ -88,6 +90,8 @@ class RequestHeads:
         path, _, query = url.partition(b"?")
         if b"%" in path or b"#" in query:
             return None
+        if path.startswith(self._prefix + b"/"):
+            path = path[len(self._prefix) :]
         start, *named, last = path.split(b"/") if b"/" in path else (path, b"")
         endpoint = self._endpoints.get((method, last))
         if endpoint is None or start:

@@ -134,3 +134,14 @@ def test_flows_run_where_the_settings_say(repository, monkeypatch, device, expec
         settings_for(repository, device=device, device_memory_bytes=1 << 30, device_tf32=True, device_required=True)
     )
     assert [None if found is None else found.gpu.options for found in made] == [expected]
+
+
+def test_a_browsers_preflight_is_told_what_is_the_case(serving):
+    asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
+    answer = serving().request("OPTIONS", "/logprob", headers=asked)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert "access-control-allow-origin" not in answer.headers
+    for words in ("OPTIONS is not possible here", "a page of https://page.example may call", "no CORS", "one origin"):
+        assert words in answer.json()["detail"]
+    plain = serving().request("OPTIONS", "/logprob")
+    assert (plain.status_code, plain.json()["detail"]) == (405, "OPTIONS is not possible here; POST would be")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -92,7 +93,8 @@ class _Table(Columns):
         try:
             text = bytes(tied(body)).decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise malformed(f"not CSV: byte {error.start} is not UTF-8") from error
+            begins = " and begins as UTF-16 does" if body[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
+            raise malformed(f"not CSV: byte {error.start} is not UTF-8{begins}") from error
         self._text = text
         with _told():
             table = read_table(split_lines(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
 import math
@@ -158,6 +159,10 @@ def _value(text: Body, line: int | None = None) -> Any:  # noqa: ANN401
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
+        if text.startswith(codecs.BOM_UTF8):  # a parser may pass over it (RFC 8259, section 8.1)
+            return _value(text[len(codecs.BOM_UTF8) :], line)
+        if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in text[:4]:
+            raise malformed("not JSON in UTF-8: it begins as UTF-16 or UTF-32 does") from error
         return _with_what_json_lacks(text, error, line)
 
 

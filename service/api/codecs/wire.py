@@ -41,6 +41,11 @@ PICTURE: Final[Codec] = Png()
 CODECS: Final[Mapping[str, Codec]] = {_JSON.media_type: _JSON, **_STREAMS, PICTURE.media_type: PICTURE}
 """Media type -> codec; the first is written for whoever accepts anything."""
 
+_UTF8: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
+"""Charsets of which UTF-8 is one, or holds all texts."""
+
+_BINARY: Final = frozenset({Npy.media_type, Arrow.media_type})
+
 _FORM = "application/x-www-form-urlencoded"
 
 _LONG: Final = 1 << 16
@@ -75,10 +80,11 @@ def decode(exchange: Exchange, main: str) -> Arguments:
         main: the argument that a body is which holds one array.
 
     Raises:
-        UnsupportedMediaType: no codec reads it.
+        UnsupportedMediaType: no codec reads it, or it is a text in another charset than UTF-8.
         MalformedBody, InvalidArgument: from the codec.
     """
     named = _without_parameters(exchange.content_type or "")
+    _require_utf8(exchange)
     if holds_all(exchange):
         if exchange.query:
             name = exchange.query[0][0][:64]
@@ -113,6 +119,29 @@ def takes_long(content_type: str | None, size: int) -> bool:
 def is_json(content_type: str | None) -> bool:
     """Whether a body of this Content-Type is read as JSON whatever it holds: JSON's own, or none."""
     return _without_parameters(content_type or "") in ("", _JSON.media_type)
+
+
+def _require_utf8(exchange: Exchange) -> None:
+    """Refuse a text whose Content-Type names another charset, unless it is ASCII and so the same in nearly every one.
+
+    Raises:
+        UnsupportedMediaType: the charset is named.
+    """
+    content_type = exchange.content_type or ""
+    charset = _charset(content_type) if ";" in content_type else ""
+    if charset in _UTF8 or _without_parameters(content_type) in _BINARY:
+        return
+    if not exchange.body.isascii() or b"\0" in exchange.body:
+        detail = f"a body with charset {charset[:64]!r} cannot be read; send it in UTF-8, with charset=utf-8 or none"
+        raise UnsupportedMediaType(detail)
+
+
+@functools.lru_cache(maxsize=64)
+def _charset(content_type: str) -> str:
+    """The charset that a Content-Type names; empty where it names none (RFC 9110, section 8.3.2)."""
+    pairs = (part.strip().partition("=") for part in content_type.split(";")[1:])
+    found = (value.strip().strip('"').lower() for name, _, value in pairs if name.strip().lower() == "charset")
+    return next(found, "")
 
 
 @functools.lru_cache(maxsize=64)  # clients send the same few headers all the time

@@ -327,6 +327,15 @@ def test_integer_columns_are_warned_of_by_name(tmp_path):
     assert load(write_csv(tmp_path / "u.csv", rows(), "x,y,z")).notes == ()
 
 
+def test_large_floats_are_no_integers(tmp_path):
+    far, single, money, count = rows(200, 4).T
+    columns = np.column_stack([far * 1e30, (single * 1e9).astype("f4"), np.round(money * 1e10), np.round(count * 1e3)])
+    notes = load(write_csv(tmp_path / "t.csv", columns, "far,single,money,count")).notes
+    (note,) = (note for note in notes if "integers" in note)
+    assert note.startswith("each of the columns 'money', 'count' holds integers only")
+    assert load(tmp_path / "t.csv", columns=["far", "count"], dequantize=True).step.tolist() == [0, 1]
+
+
 def test_dequantizing_reads_the_step_off_each_column(tmp_path):
     path = write_csv(tmp_path / "t.csv", counts(), "x,children,weight,dose")
     table = load(path, dequantize=True)

@@ -23,7 +23,8 @@ from service.api.endpoints import Endpoint
 from service.api.helpers import Helpers
 from service.exchange import Reply
 from service.guard import Waits
-from service.http.connection import STATE, UVICORN_NAMES, Connection, Direct, DirectRequest, Shared
+from service.http.application import UVICORN_NAMES
+from service.http.connection import STATE, Connection, Direct, DirectRequest, Shared
 from service.http.heads import RequestHeads
 from service.plan import Outputs, Run
 from tests.server import Server
@@ -507,13 +508,14 @@ def test_no_other_name_of_uvicorn_is_used():
     """Every attribute of the protocol within, of a cycle and of the server's state is one of the list, or asyncio's."""
     root = Path(__file__).parents[3] / "service"
     users = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if "uvicorn" in _imported(path)}
-    assert users == {"http/connection.py", "process/server.py"}
+    assert users == {"http/application.py", "http/connection.py", "process/server.py"}
     own = {"_application": "HttpToolsProtocol", "application": "HttpToolsProtocol"}
     own |= {"cycle": "RequestResponseCycle", "_server": "ServerState"}
     public = {*dir(asyncio.Protocol), "shutdown", "pause_writing", "resume_writing"}
     public |= {name for name in dir(Connection) if name.startswith("on_")}
     used = set()
-    for node in ast.walk(ast.parse((root / "http/connection.py").read_text())):
+    trees = [ast.parse((root / f"http/{name}.py").read_text()) for name in ("application", "connection")]
+    for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Attribute):
             owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
             if owner in own and node.attr not in public:

@@ -89,3 +89,45 @@ def test_what_has_no_room_in_an_answer_goes_into_its_header():
 )
 def test_which_bodies_take_long(content_type, size, long):
     assert wire.takes_long(content_type, size) is long
+
+
+TEXT = '{"x": [1, "é"]}'
+
+
+@pytest.mark.parametrize("charset", ["utf-16", '"UTF-16LE"', "utf-32", "iso-8859-1", "windows-1252"])
+@pytest.mark.parametrize("content_type", ["application/json", "text/csv", "application/x-ndjson", FORM])
+def test_a_charset_that_is_not_read_is_named(content_type, charset):
+    name = charset.strip('"').lower()
+    for text in (TEXT, "1,2") if name.startswith("utf") else (TEXT,):
+        exchange = Exchange(content_type=f"{content_type}; Charset={charset}", body=text.encode(name))
+        with pytest.raises(UnsupportedMediaType, match=f"charset '{name}' cannot be read; send it in UTF-8"):
+            wire.decode(exchange, "x")
+
+
+@pytest.mark.parametrize("charset", ["utf-8", '"UTF-8"', "us-ascii", "iso-8859-1", "windows-1252", "no-such"])
+def test_a_body_of_ascii_is_the_same_text_in_every_charset(charset):
+    exchange = Exchange(content_type=f"application/json; q=1; charset={charset}", body=b'{"x": 1}')
+    assert wire.decode(exchange, "x") == ({"x": 1}, "body")
+
+
+def test_a_charset_does_not_matter_to_what_is_no_text():
+    body = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }".ljust(127) + b"\n\0\0\0\0"
+    assert "x" in wire.decode(Exchange(content_type="application/x-npy; charset=utf-16", body=body), "x").values
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-ndjson"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_body_that_is_not_utf_8_is_told_as_such(content_type, encoding):
+    with pytest.raises(MalformedBody, match=r"not JSON in UTF-8.*: it begins as UTF-16 or UTF-32 does"):
+        wire.decode(Exchange(content_type=content_type, body='{"x": [1]}'.encode(encoding)), "x")
+
+
+def test_a_csv_that_is_not_utf_8_is_told_as_such():
+    with pytest.raises(MalformedBody, match="not CSV: byte 0 is not UTF-8 and begins as UTF-16 does"):
+        wire.decode(Exchange(content_type="text/csv", body="1,2".encode("utf-16")), "x")
+
+
+def test_a_byte_order_mark_is_passed_over():
+    assert wire.decode(Exchange(body=b'\xef\xbb\xbf{"x": [1]}'), "x").values == {"x": [1]}
+    lines = wire.decode(Exchange(content_type="application/x-ndjson", body=b"\xef\xbb\xbf[1,2]\n[3,4]\n"), "x")
+    assert lines.values["x"].argument("x") == [[1, 2], [3, 4]]
