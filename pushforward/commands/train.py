@@ -26,7 +26,8 @@ __all__ = ["command", "conclude"]
 
 _HELP: Final = """Fit a flow to DATA and export it as a bundle.
 
-DATA is a CSV, .npy, .npz or Parquet file, or a built-in data set (two-moons, digits, wine).
+DATA is a CSV, .npy, .npz or Parquet file, or a built-in data set (two-moons, digits, wine). Before the fit each column
+is looked at for marks of missing values, heavy tails and more digits than float32 keeps, and what to do is told.
 
 \b
 pushforward train table.csv --out flows --name table
