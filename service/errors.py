@@ -41,8 +41,9 @@ prints every failure of the project in one way.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "BodyTooLarge",
@@ -117,6 +118,13 @@ class PushforwardError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.errors = errors[: self.MAX_REASONS]
+
+    def extended(self, more: str) -> Self:
+        """The same failure, with more words behind its detail."""
+        other = copy.copy(self)
+        other.detail = f"{self.detail}{more}"
+        other.args = (other.detail,)
+        return other
 
     def unsaid(self) -> tuple[Reason, ...]:
         """The faults that the detail does not mention, to print after it."""

@@ -123,7 +123,7 @@ def read_context(
     )
     labelled.check_finite()
     labelled.check_variation(None, constant="tells nothing of a row; leave it out of the context")
-    notes = tuple(note for note in map(_note, columns, labels) if note)
+    notes = (*(note for note in map(_note, columns, labels) if note), *labelled.faults())
     return Context(rows=rows, labels=tuple(labels), features=_features(source, columns, units), notes=notes)
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from models.data.column_faults import describe_faults
 from models.data.grid import is_whole
 from models.data.readers import FloatArray
 from service.errors import DataError, PushforwardError, Reason
@@ -25,7 +26,6 @@ MIN_ROWS: Final = 20
 _FEW_VALUES: Final = 0.1  # distinct values, as a fraction of rows, at or under which a column is close to discrete
 _HEAVY_VALUE: Final = 0.05  # a share of the rows, at or over which one value is a spike
 _DEPENDENT: Final = 1e-8  # least eigenvalue of the correlations, under which columns determine one another
-_COARSE: Final = 1e-4  # standard deviation over size, under which float32 keeps under three digits of the variation
 _SHOWN: Final = 8  # columns that a note names
 
 
@@ -160,12 +160,7 @@ class LabelledRows:
                 "the one that noise sets (--noise), so that log-likelihoods compare only between fits of equal noise"
             )
         deviation = flat.std(axis=0)
-        coarse = np.flatnonzero(deviation < _COARSE * np.abs(flat.mean(axis=0)))
-        if coarse.size:
-            notes.append(
-                f"{self._columns(coarse)} varies little beside its size, and float32 keeps 7 digits in all: take an "
-                "offset away first"
-            )
+        notes += self.faults()
         if step is None and np.all(deviation > 0) and 1 < flat.shape[1] <= 1024:
             eigenvalues, vectors = np.linalg.eigh(np.corrcoef(flat, rowvar=False))
             if eigenvalues[0] < _DEPENDENT:
@@ -175,6 +170,24 @@ class LabelledRows:
                     "of them"
                 )
         return tuple(notes)
+
+    def faults(self) -> tuple[str, ...]:
+        """What is the matter with single columns of a table: a sentence for each fault, of at most `_SHOWN` columns.
+
+        Pixels of an image are looked at by none of it.
+        """
+        if self.rows.ndim != 2:
+            return ()
+        found = [
+            describe_faults(self.flat[:, column], self.labels[column], self.keys[column], self.place)
+            for column in range(self.flat.shape[1])
+        ]
+        faulty = [said for said in found if said]
+        more = len(faulty) - _SHOWN
+        return (
+            *(sentence for said in faulty[:_SHOWN] for sentence in said),
+            *([f"{more} more columns have faults of these kinds"] if more > 0 else []),
+        )
 
     def _columns(self, columns: Sequence[int] | npt.NDArray[np.int64]) -> str:
         return ("column " if len(columns) == 1 else "each of the columns ") + self._names(columns)

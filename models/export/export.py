@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,24 +19,30 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.export.advice import PRECISION, advise
 from models.export.exported_graph import ExportedGraph
-from models.export.gate import BATCHES, check_flow, check_graphs, reference
+from models.export.gate import BATCHES, RowFails, check_flow, check_graphs, draw_latents, reference
 from models.export.graph import OPSET, export_graph
 from models.export.invariance import check_invariance
-from models.export.probes import make_probes, outside_support
+from models.export.probes import Probes, make_probes, outside_support
 from models.export.resolution import keep_resolvable
 from models.export.trace import export_trace, trace_steps
 from models.flows.bases import sample_base
 from models.flows.flow import Flow
+from service.bundle.bases import UniformBase
 from service.bundle.calibration import calibrate
-from service.bundle.manifest import ContextFeature, Feature, Manifest, Provenance, Quantization
-from service.bundle.parity import BATCH_MULTIPLE
+from service.bundle.manifest import ContextFeature, Feature, Manifest, Parity, Provenance, Quantization
+from service.bundle.parity import BATCH_MULTIPLE, TOLERANCE, golden_errors, traced_golden_errors
 from service.bundle.store import Golden, Repository
-from service.errors import DataError, Reason
+from service.errors import DataError, ParityFailed, Reason
 
-__all__ = ["export_flow", "golden_rows"]
+__all__ = ["export_flow", "golden_rows", "without_edges"]
 
 GOLDEN_ROWS: Final = 8
+_CANDIDATES: Final = 512
+"""Out of so many held-out rows golden ones are chosen, where the first choice has one that float32 cannot answer."""
+_MARGIN: Final = 0.5
+"""They are then to keep this share of a bound: on another processor the last digits differ."""
 _LIBRARIES: Final = ("pushforward", "torch", "zuko", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 Float32 = npt.NDArray[np.float32]
@@ -109,23 +116,15 @@ def export_flow(
     probes = make_probes(rows, given, flow.support)
     if far_rows == "resolvable":
         probes = keep_resolvable(flow, exact, probes)
-    check_flow(exact, probes)
-    graphs = {}
-    for direction in ("forward", "inverse"):
-        say(f"exporting {direction}.onnx")
-        graphs[direction] = export_graph(flow, direction)
-    say("comparing the graphs with the flow in float64")
-    forward, inverse = ExportedGraph(graphs["forward"], "forward"), ExportedGraph(graphs["inverse"], "inverse")
-    parity = check_graphs(exact, forward, inverse, probes)
-    check_invariance(forward, probes.x, probes.context)
-    latents = sample_base(flow.base, probes.x.shape[0], flow.width, torch.Generator().manual_seed(0)).numpy()
-    check_invariance(inverse, latents, probes.context)
-    parity = parity.model_copy(update={"batch_multiple": BATCH_MULTIPLE})
-    files = {f"{direction}.onnx": graph for direction, graph in graphs.items()}
-    if trace:
-        say("exporting trace.onnx")
-        files["trace.onnx"] = export_trace(flow, exact, probes)
-    log_prob = forward(rows, given, BATCHES[-1]).log_prob
+    try:
+        passed = _pass_gate(flow, exact, probes, trace=trace, say=say)
+    except RowFails as failed:
+        x, borrowed = _row_of(failed, exact, probes)
+        far = far_rows == "all" and not failed.drawn and failed.row >= probes.held_out.stop
+        advice = advise(failed, exact, x, borrowed, columns=[feature.name for feature in features], far=far)
+        raise ParityFailed(f"{failed.detail}. {advice}") from failed
+    log_prob = passed.forward(rows, given, BATCHES[-1]).log_prob
+    golden = golden_rows(exact, rows, given, log_prob, passed.keeps)
     manifest = Manifest(
         name=name,
         version=version or repository.next_version(name),
@@ -142,8 +141,8 @@ def export_flow(
         opset=OPSET,
         files={},
         trace=trace_steps(flow, names) if trace else [],
-        calibration=calibrate(log_prob, gaussian_mean),
-        parity=parity,
+        calibration=calibrate(without_edges(exact, rows, given, log_prob), gaussian_mean),
+        parity=passed.parity,
         provenance=Provenance(
             data=data,
             recipe=dict(recipe or {}),
@@ -152,27 +151,168 @@ def export_flow(
             created=(created or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
         ),
     )
-    golden = golden_rows(exact, rows, given, log_prob)
-    whole = {**files, "golden.npz": golden.to_npz()}
+    whole = {**passed.files, "golden.npz": golden.to_npz()}
     return repository.install_next(manifest, whole, pinned=version is not None)
 
 
-def golden_rows(exact: Flow, held_out: Float32, context: Float32 | None, log_prob: npt.NDArray[np.float64]) -> Golden:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Passed:
+    """Graphs that have passed the gate.
+
+    Args:
+        files: the files of the graphs, by name.
+        forward: x -> z.
+        inverse: z -> x.
+        trace: x -> the event after each step; None where there is none.
+        parity: the errors that were measured.
+    """
+
+    files: Mapping[str, bytes]
+    forward: ExportedGraph
+    inverse: ExportedGraph
+    trace: ExportedGraph | None
+    parity: Parity
+
+    def keeps(self, golden: Golden) -> npt.NDArray[np.float64]:
+        """How much of the server's bounds the graphs need for each golden row: ``[G]``, at most 1 where kept."""
+        batch = len(golden.x) + -len(golden.x) % BATCH_MULTIPLE
+        forward = self.forward(golden.x, golden.context, batch)
+        inverse = self.inverse(golden.z.astype(np.float32), golden.context, batch)
+        found = golden_errors(golden, forward, inverse)
+        if self.trace is not None:
+            found += traced_golden_errors(golden, self.trace(golden.x, golden.context, batch))
+        return np.asarray(np.max([each.errors / each.tolerance for each in found], axis=0), np.float64)
+
+
+def _pass_gate(flow: Flow, exact: Flow, probes: Probes, *, trace: bool, say: Callable[[str], None]) -> _Passed:
+    """Export the graphs of a flow, and hold them against it.
+
+    Args:
+        flow: folded, in float32 and evaluation mode.
+        exact: the same in float64.
+        probes: the rows to try.
+        trace: whether there is to be a trace.
+        say: called before each step.
+
+    Returns:
+        The graphs.
+
+    Raises:
+        ParityFailed: as `export_flow`.
+        ForbiddenGraph: as `export_flow`.
+    """
+    check_flow(exact, probes)
+    files = {}
+    directions: tuple[Literal["forward", "inverse"], ...] = ("forward", "inverse")
+    for direction in directions:
+        say(f"exporting {direction}.onnx")
+        files[f"{direction}.onnx"] = export_graph(flow, direction)
+    say("comparing the graphs with the flow in float64")
+    forward, inverse = (ExportedGraph(files[f"{direction}.onnx"], direction) for direction in directions)
+    parity = check_graphs(exact, forward, inverse, probes)
+    check_invariance(forward, probes.x, probes.context)
+    latents = sample_base(flow.base, probes.x.shape[0], flow.width, torch.Generator().manual_seed(0)).numpy()
+    check_invariance(inverse, latents, probes.context)
+    traced = None
+    if trace:
+        say("exporting trace.onnx")
+        files["trace.onnx"], traced = export_trace(flow, exact, probes)
+    parity = parity.model_copy(update={"batch_multiple": BATCH_MULTIPLE})
+    return _Passed(files=files, forward=forward, inverse=inverse, trace=traced, parity=parity)
+
+
+def _row_of(failed: RowFails, exact: Flow, probes: Probes) -> tuple[Float32, Float32 | None]:
+    """The row that the gate refused, ``[1, *event]``, and its context; for a draw from the base, what it generates."""
+    at = slice(failed.row, failed.row + 1)
+    context = None if probes.context is None else probes.context[at]
+    if not failed.drawn:
+        return probes.x[at], context
+    z = torch.from_numpy(draw_latents(exact, probes.x.shape[0])[at]).double()
+    with torch.no_grad():
+        x = exact.inverse(z, None if context is None else torch.from_numpy(context).double())[0]
+    return x.float().numpy(), context
+
+
+def without_edges(
+    exact: Flow, rows: Float32, context: Float32 | None, log_prob: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """log_prob of the held-out rows, without those at the edge of a uniform base's box.
+
+    Args:
+        exact: the flow in float64.
+        rows: the held-out rows.
+        context: theirs.
+        log_prob: what the graph gives for them, ``[M]``.
+
+    Raises:
+        DataError: a row has no density, in float64 either, or fewer than two are left.
+    """
+    lost = np.flatnonzero(~np.isfinite(log_prob))
+    if not lost.size:
+        return log_prob
+    x = torch.from_numpy(rows[lost]).double()
+    with torch.no_grad():
+        answers = exact.log_prob(x, None if context is None else torch.from_numpy(context[lost]).double()).numpy()
+    outside = lost[~np.isfinite(answers)]
+    if outside.size or not isinstance(exact.base, UniformBase) or len(log_prob) - len(lost) < 2:
+        bad = outside if outside.size else lost
+        raise DataError(
+            f"{len(bad)} of {len(log_prob)} held-out rows have no density under the flow: leave them out",
+            tuple(Reason(("held_out",), "its log_prob is not finite", int(row)) for row in bad),
+        )
+    return log_prob[np.isfinite(log_prob)]
+
+
+def golden_rows(
+    exact: Flow,
+    held_out: Float32,
+    context: Float32 | None,
+    log_prob: npt.NDArray[np.float64],
+    keeps: Callable[[Golden], npt.NDArray[np.float64]] | None = None,
+) -> Golden:
     """Choose golden rows, evenly over the quantiles of log_prob, and answer them in float64.
 
-    Where the support is bounded, one more row lies outside: its log_prob is -inf.
+    Where one of them is off by more than the server allows when it loads a bundle, all are chosen among those that are
+    not. Where the support is bounded, one more row lies outside: its log_prob is -inf.
 
     Args:
         exact: the flow in float64.
         held_out: float32 ``[M, *event]``.
         context: float32 ``[M, C]``, or None.
         log_prob: ``[M]``, to choose by.
+        keeps: golden rows -> how much of the server's bounds the graphs need for each; None for none.
 
     Returns:
         At most `GOLDEN_ROWS` rows, and one outside.
+
+    Raises:
+        ParityFailed: too few rows keep the bounds.
     """
-    count = min(GOLDEN_ROWS, held_out.shape[0])
-    chosen = np.argsort(log_prob, kind="stable")[np.linspace(0, held_out.shape[0] - 1, count).round().astype(int)]
+    order = np.argsort(log_prob, kind="stable")
+    count = min(GOLDEN_ROWS, len(order))
+    golden = _answered(exact, held_out, context, _spread(order, count))
+    if keeps is None or (keeps(golden) <= 1.0).all():
+        return golden
+    candidates = _spread(order, min(_CANDIDATES, len(order)))
+    needed = keeps(_answered(exact, held_out, context, candidates))[: len(candidates)]
+    good = candidates[needed <= _MARGIN]
+    if len(good) < count:
+        good = candidates[needed <= 1.0]
+    if len(good) < count:
+        raise ParityFailed(
+            f"float32 answers {len(good)} of {len(candidates)} held-out rows within {TOLERANCE:g} of float64, and a "
+            f"bundle needs {count} of them to be checked by: the flow is too steep for float32. Try {PRECISION}, a "
+            "filter that leaves far rows out, or more noise in the fit"
+        )
+    return _answered(exact, held_out, context, _spread(good, count))
+
+
+def _spread(order: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
+    return np.asarray(order[np.linspace(0, len(order) - 1, count).round().astype(int)], np.intp)
+
+
+def _answered(exact: Flow, held_out: Float32, context: Float32 | None, chosen: npt.NDArray[np.intp]) -> Golden:
+    """The chosen rows and their answers in float64, and one outside of a bounded support behind them."""
     x = held_out[chosen]
     if exact.support is not None:
         outside = x[:1].copy()

@@ -28,11 +28,13 @@ class Probes:
         x: float32 ``[P, *event]``: first the held-out rows, then the others.
         context: float32 ``[P, C]``, or None.
         labels: for each row that is not a held-out one, what it is, in words.
+        places: for each held-out one, its place among all held-out rows; empty where they are all of them, in order.
     """
 
     x: Float32
     context: Float32 | None
     labels: tuple[str, ...]
+    places: tuple[int, ...] = ()
 
     @property
     def held_out(self) -> slice:
@@ -42,7 +44,19 @@ class Probes:
     def describe(self, row: int) -> str:
         """Row `row` in words."""
         start = self.x.shape[0] - len(self.labels)
-        return f"held-out row {row} of the probes" if row < start else self.labels[row - start]
+        if row >= start:
+            return str(self.labels[row - start])
+        return f"held-out row {self.places[row] if self.places else row}"
+
+    def select(self, kept: npt.NDArray[np.bool_]) -> Probes:
+        """The probes without some of those that are not held out.
+
+        Args:
+            kept: ``[P]``, true for every held-out row.
+        """
+        labels = tuple(label for label, keep in zip(self.labels, kept[self.held_out.stop :], strict=True) if keep)
+        context = None if self.context is None else np.ascontiguousarray(self.context[kept])
+        return Probes(np.ascontiguousarray(self.x[kept]), context, labels, self.places)
 
 
 def make_probes(held_out: Float32, context: Float32 | None, support: Support | None, seed: int = 0) -> Probes:
@@ -86,7 +100,7 @@ def make_probes(held_out: Float32, context: Float32 | None, support: Support | N
         rows_of = np.concatenate((chosen, random.integers(0, held_out.shape[0], far.shape[0])))
         borrowed = np.ascontiguousarray(context[rows_of], np.float32)
     x = np.concatenate((held_out[chosen], far.reshape(-1, *event).astype(np.float32)))
-    return Probes(x=x, context=borrowed, labels=tuple(labels))
+    return Probes(x=x, context=borrowed, labels=tuple(labels), places=tuple(chosen.tolist()))
 
 
 def _edges(row: Float32, support: Support) -> tuple[Float32, list[str]]:

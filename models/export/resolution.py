@@ -8,7 +8,6 @@ moderate numbers, which no overflow excuses: such a row stays, for the gate to r
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,10 +44,7 @@ def keep_resolvable(flow: Flow, exact: Flow, probes: Probes) -> Probes:
     kept = good.numpy()
     kept[probes.held_out] = True
     kept |= _find_broken(exact, probes).numpy()
-    first = probes.held_out.stop
-    labels = tuple(label for label, keep in zip(probes.labels, kept[first:], strict=True) if keep)
-    context = None if probes.context is None else np.ascontiguousarray(probes.context[kept])
-    return Probes(np.ascontiguousarray(probes.x[kept]), context, labels)
+    return probes.select(kept)
 
 
 def _answer(flow: Flow, probes: Probes, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

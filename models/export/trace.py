@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from models.export.exported_graph import ExportedGraph
+from models.export.float32_errors import Float32Errors, answer_trace
 from models.export.gate import BATCHES, LATENT_TOLERANCE, compare
 from models.export.graph import export_graph
 from models.export.invariance import check_invariance
@@ -38,7 +39,7 @@ def trace_steps(flow: Flow, names: Sequence[str]) -> list[Step]:
     return [Step(name=name, shape=list(y.shape[1:])) for name, y in zip(names, values, strict=True)]
 
 
-def export_trace(flow: Flow, exact: Flow, probes: Probes) -> bytes:
+def export_trace(flow: Flow, exact: Flow, probes: Probes) -> tuple[bytes, ExportedGraph]:
     """Write trace.onnx, and hold it against the flow in float64.
 
     Args:
@@ -47,15 +48,16 @@ def export_trace(flow: Flow, exact: Flow, probes: Probes) -> bytes:
         probes: the rows to try.
 
     Returns:
-        The bytes of the file.
+        The bytes of the file, and the graph.
 
     Raises:
         ForbiddenGraph: as `models.export.graph.export_graph`.
         ParityFailed: as `check_trace`.
     """
     data = export_graph(flow, "trace")
-    check_trace(exact, ExportedGraph(data, "trace"), probes)
-    return data
+    graph = ExportedGraph(data, "trace")
+    check_trace(exact, graph, probes)
+    return data, graph
 
 
 def check_trace(exact: Flow, graph: ExportedGraph, probes: Probes) -> None:
@@ -81,13 +83,28 @@ def check_trace(exact: Flow, graph: ExportedGraph, probes: Probes) -> None:
     value = torch.stack([y.flatten(1) for y in values], dim=1).numpy()
     size = 1.0 + np.abs(value).max(axis=2, keepdims=True)
     unit = log_det_unit(log_prob, exact.width)
+    own = Float32Errors(exact, answer_trace, probes.x, probes.context)
     for batch in BATCHES:
         actual = graph(probes.x, probes.context, batch)
-        check = partial(compare, probes=probes, where=f"of trace.onnx in batches of {batch}")
-        check(actual.value, value, what="values", bound=LATENT_TOLERANCE, unit=size)
+        check = partial(compare, probes=probes, where=f"of trace.onnx in batches of {batch}", own=own)
+        check(actual.value, value, what="values", quantity="value", bound=LATENT_TOLERANCE, unit=size)
         found, each = actual.log_abs_det_jacobian, torch.stack(terms, dim=1).numpy()
-        check(found, each, what="log_abs_det_jacobians", bound=TOLERANCE, unit=unit[:, None])
-        check(found.sum(axis=1), ladj.numpy(), what="the sum of log_abs_det_jacobians", bound=TOLERANCE, unit=unit)
-        check(actual.log_prob, log_prob, what="log_prob", bound=TOLERANCE)
+        check(
+            found,
+            each,
+            what="log_abs_det_jacobians",
+            quantity="log_abs_det_jacobian",
+            bound=TOLERANCE,
+            unit=unit[:, None],
+        )
+        check(
+            found.sum(axis=1),
+            ladj.numpy(),
+            what="the sum of log_abs_det_jacobians",
+            quantity="sum",
+            bound=TOLERANCE,
+            unit=unit,
+        )
+        check(actual.log_prob, log_prob, what="log_prob", bound=TOLERANCE, edge=own.at_an_edge)
     tried = max(1, _TRIED_VALUES // value[0].size)
     check_invariance(graph, probes.x[:tried], None if probes.context is None else probes.context[:tried])

@@ -146,6 +146,22 @@ class Evaluation:
         """The flow's log_prob less the Gaussian's, row by row: their standard error is that of the difference."""
         return Score(self.flow.log_prob - self.gaussian.log_prob)
 
+    @property
+    def warning(self) -> str | None:
+        """What must be told loudly: that the flow is no better than the Gaussian; None where it is better.
+
+        It counts as better where the gain is over twice its standard error.
+        """
+        gain = self.gain
+        if gain.mean > 2 * gain.standard_error:
+            return None
+        what = "a linear Gaussian, given the context" if self.context_width else "a full-covariance Gaussian"
+        surely = "is no better than" if gain.mean <= 0 else "is not surely better than"
+        return (
+            f"The flow {surely} {what}: its gain is {gain.mean:+.3f} ± {gain.standard_error:.3f} nats a held-out row. "
+            "Use the Gaussian, or fit again: by another family, less noise, or more rows"
+        )
+
     def bits_per_dim(self, score: Score) -> float | None:
         """-(mean log p(x + u) + sum log step) / (D log 2): a bound on the bits that a discrete value needs.
 

@@ -32,7 +32,7 @@ class HeldOutFile:
         path: where it lies.
         words: what it holds, and which figure it gives.
         mean: that figure: the mean of the flow's log_prob over its rows, in nats.
-        command: what prints that mean, for a shell.
+        command: what prints that mean, for a shell; empty where there is no bundle.
     """
 
     path: Path
@@ -41,13 +41,13 @@ class HeldOutFile:
     command: str
 
 
-def list_held_out_files(evaluation: Evaluation, report: Path, bundle: Path) -> tuple[HeldOutFile, ...]:
+def list_held_out_files(evaluation: Evaluation, report: Path, bundle: Path | None) -> tuple[HeldOutFile, ...]:
     """The files of held-out rows in the report's folder, the one as the user has them first.
 
     Args:
         evaluation: what the rows gave.
         report: the report's folder.
-        bundle: the bundle's folder.
+        bundle: the bundle's folder; None where there is none.
 
     Returns:
         One file, or two where the data was dequantized.
@@ -65,7 +65,7 @@ def list_held_out_files(evaluation: Evaluation, report: Path, bundle: Path) -> t
             path=report / name,
             words=words,
             mean=score.mean,
-            command=_mean_command(report / name, context=context, bundle=bundle),
+            command="" if bundle is None else _mean_command(report / name, context=context, bundle=bundle),
         )
         for (name, words), score in found
     )

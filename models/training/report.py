@@ -44,7 +44,7 @@ class Findings:
 
     Args:
         name: what the flow is called.
-        version: its version.
+        version: its version; None for a fit that could not be exported.
         description: a sentence or two.
         data: what it was fitted to, in words.
         columns: the columns' names with their units; empty for images.
@@ -60,15 +60,16 @@ class Findings:
         seed: of the fit.
         recipe: the whole of it, plain values.
         notes: what the user should know.
-        bundle: the bundle's folder.
-        serve: the command that serves the flow.
+        bundle: the bundle's folder; None where there is none.
+        serve: the command that serves the flow; of one that could not be exported, that goes on with it.
         context: ``[M, C]`` the context of the held-out rows; None for a flow without.
         context_columns: its columns' names with their units.
         published: bits per dimension that others have published for this data, by name.
+        warnings: what the user must know.
     """
 
     name: str
-    version: int
+    version: int | None
     description: str
     data: str
     columns: Sequence[str]
@@ -84,11 +85,17 @@ class Findings:
     seed: int
     recipe: Mapping[str, Any]
     notes: Sequence[str]
-    bundle: Path
+    bundle: Path | None
     serve: str
     context: Tensor | None = None
     context_columns: Sequence[str] = ()
     published: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+    @property
+    def title(self) -> str:
+        """What the report is of."""
+        return self.name if self.version is None else f"{self.name}, version {self.version}"
 
 
 def write_report(findings: Findings, folder: Path) -> Path:
@@ -189,6 +196,7 @@ def _figures(findings: Findings) -> dict[str, Any]:
         },
         "recipe": dict(findings.recipe),
         "notes": list(findings.notes),
+        "warnings": list(findings.warnings),
     }
 
 
@@ -229,9 +237,10 @@ def _page(findings: Findings, drawn: Mapping[str, bytes], folder: Path) -> str:
     if skipped:
         facts["skipped steps"] = f"{skipped}, since their likelihood or gradient was not finite"
     text = {
-        "title": f"{findings.name}, version {findings.version}",
+        "title": findings.title,
         "name": findings.name,
-        "version": str(findings.version),
+        "version": "not exported" if findings.version is None else f"version {findings.version}",
+        "next": "Serve it" if findings.bundle is not None else "Go on with it",
         "description": findings.description,
         "data": findings.data,
         "samples_title": title,
@@ -241,11 +250,12 @@ def _page(findings: Findings, drawn: Mapping[str, bytes], folder: Path) -> str:
     }
     return template.substitute(
         {key: html.escape(value) for key, value in text.items()},
+        warnings="".join(f'<p class="warning">{html.escape(said)}.</p>' for said in findings.warnings),
         notes="".join(f'<p class="note">{html.escape(note)}.</p>' for note in findings.notes),
         table=_table(findings.evaluation, findings.published),
         files="".join(
             f"<p><code>{file.path.name}</code>: {html.escape(file.words)}, {file.mean:.3f} nats.</p>"
-            f"<pre>{html.escape(file.command)}</pre>"
+            + (f"<pre>{html.escape(file.command)}</pre>" if file.command else "")
             for file in list_held_out_files(findings.evaluation, folder, findings.bundle)
         ),
         histogram=images["log_prob"],

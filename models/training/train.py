@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,16 +23,14 @@ from models.recipe import Recipe
 from models.training.checkpoint import Checkpoint, EpochRecord, Origin
 from models.training.evaluate import Evaluation, evaluate
 from models.training.fit import FitResult, Perturbation, fit, reproducible
-from models.training.output_folders import check_writable, remove_empty
+from models.training.kept_fit import REPORT_FOLDER, KeptFit
+from models.training.places import WORK_FOLDER, Places, export_command
 from models.training.report import Findings, write_report
-from service.bundle.manifest import ContextFeature, Feature, Support
-from service.bundle.store import Repository, read_bundle
-from service.errors import BundleError, DataError, Reason
+from service.bundle.manifest import ContextFeature, Feature, Manifest, Support
+from service.bundle.store import MANIFEST_FILE, Repository, read_bundle
+from service.errors import BundleError, DataError, PushforwardError
 
-__all__ = ["TrainingResult", "serve_command", "train"]
-
-WORK_FOLDER = ".training"
-"""Where unfinished fits lie in a repository; no flow can be called so, and it is passed over."""
+__all__ = ["ExportOptions", "TrainingResult", "export_kept", "serve_command", "train"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +38,7 @@ class TrainingResult:
     """What a training left behind.
 
     Args:
+        recipe: what was fitted, with the name and the repository of the bundle.
         bundle: the bundle's folder.
         report: the report's folder.
         version: of the bundle.
@@ -46,9 +46,11 @@ class TrainingResult:
         history: an entry for each epoch.
         best_epoch: the epoch whose weights were kept.
         notes: what the user should know.
+        warnings: what the user must know: that the flow is no better than a Gaussian, or float32 too coarse for it.
         seconds: how long the fit took in this run.
     """
 
+    recipe: Recipe
     bundle: Path
     report: Path
     version: int
@@ -56,7 +58,21 @@ class TrainingResult:
     history: list[EpochRecord]
     best_epoch: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What decides how a fit is exported, beside its recipe.
+
+    Args:
+        version: None for one more than the newest.
+        far_rows: which rows far outside the data the gate tries; see `models.export.export.export_flow`.
+    """
+
+    version: int | None = None
+    far_rows: Literal["all", "resolvable"] = "all"
 
 
 def train(
@@ -89,11 +105,12 @@ def train(
     Raises:
         DataError: where the recipe, the data or the fit is not well, where `out`, `work` or `report` cannot be
             written into, where an unfinished fit is in the way, or where it began with another recipe or other data.
-        ParityFailed: where the exported graphs do not give the flow's answers; no bundle is written then, and the
-            checkpoint stays.
+        ParityFailed: where the exported graphs do not give the flow's answers. No bundle is written then. The report,
+            the checkpoint and the rows stay, for `export_kept`, as after any other failure behind the fit.
+        ForbiddenGraph: where the flow needs an operator that a bundle may not hold; the same stays.
     """
     tell = say or _ignore
-    places = _Places.of(recipe, work=work, report=report)
+    places = Places.of(recipe, work=work, report=report)
     places.check()
     with reproducible(recipe.fit.threads):
         table = load_data(recipe)
@@ -119,101 +136,150 @@ def train(
             observe=observe,
             seconds_between=seconds_between,
         )
-        outcome = _score(recipe, start, fitted, seconds=time.monotonic() - began)
-        bundle = None if resumed is None else _installed(places.repository, recipe, table, resumed.exporting)
+        seconds = time.monotonic() - began
+        return _finish(recipe, start, fitted, places, tell=tell, seconds=seconds, resumed=resumed)
+
+
+def export_kept(
+    folder: Path,
+    *,
+    changes: dict[str, Any] | None = None,
+    options: ExportOptions | None = None,
+    report: Path | None = None,
+    say: Callable[[str], None] | None = None,
+) -> TrainingResult:
+    """Export a fit that `train` has kept, since its export failed.
+
+    Args:
+        folder: the one that the failure names: of the checkpoint.
+        changes: what to change of the recipe, as `Recipe.override` has it: name, out, description.
+        options: how to export it.
+        report: the report's folder; None for ``<out>/<name>/report-<version>``.
+        say: called with each stage.
+
+    Returns:
+        What it left behind, as `train`.
+
+    Raises:
+        DataError: there is no such fit, or the version is there already.
+        ParityFailed: as `train`; the fit stays.
+        ForbiddenGraph: as `train`; the fit stays.
+    """
+    tell, options = say or _ignore, options or ExportOptions()
+    kept, checkpoint = KeptFit.load(folder), Checkpoint.load(folder)
+    if checkpoint is None:
+        raise DataError(
+            f"{folder} holds no fit: expected the folder that a training names when its export fails, "
+            f"OUT/{WORK_FOLDER}/NAME or that of --work"
+        )
+    if kept is None:
+        raise DataError(
+            f"{folder} holds a fit that was cut off after epoch {checkpoint.epoch}, before its export: give the "
+            "options of its training again, with --resume"
+        )
+    recipe = kept.recipe.override(changes or {})
+    default = Places.of(kept.recipe, work=None, report=None).work
+    places = Places.of(recipe, work=folder, report=report, own=folder.resolve() == default.resolve())
+    places.check()
+    if options.version is not None and options.version in places.repository.versions(places.name):
+        raise DataError(f"{places.name} has a version {options.version} already")
+    with reproducible(recipe.fit.threads):
+        Origin(recipe=kept.recipe.fitted_by(), data=kept.table.digest).check(checkpoint.origin)
+        start = _prepare(kept.recipe, kept.table)
+        fitted = fit(start.flow, start.parts, recipe.fit, seed=recipe.seed, perturbation=start.perturbation,
+                     resumed=checkpoint)  # fmt: skip
+        return _finish(recipe, start, fitted, places, tell=tell, seconds=0.0, resumed=checkpoint, options=options)
+
+
+def _finish(
+    recipe: Recipe,
+    start: _Start,
+    fitted: FitResult,
+    places: Places,
+    *,
+    tell: Callable[[str], None],
+    seconds: float,
+    resumed: Checkpoint | None,
+    options: ExportOptions | None = None,
+) -> TrainingResult:
+    """Score, export and report a fit; where that fails, keep it.
+
+    Args:
+        recipe: of the fit.
+        start: with the flow, now fitted.
+        fitted: how the fit went.
+        places: where all goes.
+        tell: called with each stage.
+        seconds: how long the fit took in this run.
+        resumed: the checkpoint that it went on from.
+        options: of the export.
+
+    Returns:
+        What is left behind.
+    """
+    outcome, bundle = None, None
+    try:
+        outcome = _score(recipe, start, fitted, seconds=seconds)
+        bundle = None if resumed is None else _installed(places.repository, recipe, start.table, resumed.exporting)
         if bundle is None:
-            bundle = _export(recipe, start, outcome, places, tell)
+            bundle = _export(recipe, start, outcome, places, tell, options or ExportOptions())
         else:
             tell(f"Version {bundle.name} holds this fit already: what is left is its report.")
         version = int(bundle.name)
-        folder = report or places.repository.root / places.name / f"report-{version}"
-        write_report(_findings(recipe, start, outcome, bundle), folder)
+        folder = places.report or places.repository.root / places.name / f"report-{version}"
+        findings = _findings(recipe, start, outcome, bundle)
+        write_report(findings, folder)
+    except Exception as error:  # whatever it is, what was fitted for hours is not to be lost by it
+        said = _keep(recipe, start, places, outcome=None if bundle is not None else outcome, error=error)
+        if isinstance(error, PushforwardError):
+            raise error.extended(said) from error
+        tell(said.strip())
+        raise
     places.clear(version)
     return TrainingResult(
+        recipe=recipe,
         bundle=bundle,
         report=folder,
         version=version,
         evaluation=outcome.evaluation,
         history=fitted.history,
         best_epoch=fitted.best_epoch,
-        notes=table.notes,
+        notes=start.table.notes,
+        warnings=tuple(findings.warnings),
         seconds=outcome.seconds,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """The folders that a training writes into.
+def _keep(recipe: Recipe, start: _Start, places: Places, *, outcome: _Outcome | None, error: Exception) -> str:
+    """Keep a fit whose export failed, and write its report.
 
     Args:
-        name: the flow's.
-        repository: where the bundle goes.
-        work: the folder for checkpoints.
-        own: whether `work` is the default folder, which goes when it is empty.
-        report: the report's folder, where it was asked for.
+        recipe: of the fit.
+        start: with the flow, now fitted, and the rows.
+        places: where the checkpoint is.
+        outcome: of the fit, for the report; None for no report.
+        error: what failed.
+
+    Returns:
+        What to tell behind the error: where all is, and the command that goes on.
     """
-
-    name: str
-    repository: Repository
-    work: Path
-    own: bool
-    report: Path | None
-
-    @classmethod
-    def of(cls, recipe: Recipe, *, work: Path | None, report: Path | None) -> _Places:
-        """The folders that a recipe and the options name.
-
-        Args:
-            recipe: with name and out.
-            work: the folder for checkpoints; None for the default one.
-            report: the report's folder; None for the default one.
-
-        Returns:
-            The folders; none is made.
-
-        Raises:
-            DataError: the recipe has no name or no repository.
-        """
-        missing = [key for key in ("name", "out") if getattr(recipe, key) is None]
-        if recipe.name is None or recipe.out is None:
-            raise DataError(
-                f"a flow needs {' and '.join(missing)}: what it is called, and the repository it goes into",
-                tuple(Reason(("recipe", key), f"give --{key}, or {key} in the recipe") for key in missing),
-            )
-        out = Path(recipe.out)
-        return cls(
-            name=recipe.name,
-            repository=Repository(out),
-            work=work or out / WORK_FOLDER / recipe.name,
-            own=work is None,
-            report=report,
-        )
-
-    def check(self) -> None:
-        """Try to write into each, before hours are spent.
-
-        Raises:
-            DataError: naming the option whose folder cannot be written into.
-        """
-        check_writable(self.repository.root / self.name, "out")
-        check_writable(self.work, "work")
-        if self.report is not None:
-            check_writable(self.report, "report")
-
-    def clear(self, version: int) -> None:
-        """Remove the checkpoint, and the default folder where that leaves it empty.
-
-        Raises:
-            DataError: a file cannot be removed; the bundle and its report are there all the same.
-        """
+    work = places.work
+    resume = "Give the options of the training again, with --resume, to go on from there."
+    try:
+        KeptFit(recipe.override({"out": str(places.repository.root.absolute())}), start.table).save(work)
+    except OSError as failed:
+        return f"\nThe fit is not lost: {work} has its checkpoint, but not the rows: {failed}. {resume}"
+    command = export_command(work)
+    said = f"\nThe fit is not lost: the checkpoint and the rows are in {work}."
+    if outcome is not None:
+        folder = places.report or work / REPORT_FOLDER
+        reason = error.detail if isinstance(error, PushforwardError) else str(error) or type(error).__name__
         try:
-            Checkpoint.remove(self.work)
-            for empty in (self.work, self.work.parent) if self.own else ():
-                remove_empty(empty)
-        except DataError as error:
-            raise DataError(
-                f"{self.name} is installed as version {version}, with its report; {error.detail}"
-            ) from error
+            write_report(_findings(recipe, start, outcome, None, failure=reason, next_command=command), folder)
+            said += f"\nReport: {folder / 'index.html'}, with the held-out rows beside it."
+        except OSError as failed:
+            said += f"\nThe report could not be written: {failed}."
+    return f"{said}\nNext:   {command}\n        goes on from there; its --help lists what can be changed."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -261,9 +327,15 @@ def _unfinished(work: Path, *, resume: bool, restart: bool) -> Checkpoint | None
     if resume and restart:
         raise DataError("resume goes on with an unfinished fit and restart throws it away: give one of them")
     if restart:
+        KeptFit.remove(work)
         Checkpoint.remove(work)
         return None
     found = Checkpoint.load(work)
+    if found is not None and not resume and KeptFit.load(work) is not None:
+        raise DataError(
+            f"a fit of this name is there whose export failed: {export_command(work)} goes on with it, and --restart "
+            "throws it away"
+        )
     if found is not None and not resume:
         raise DataError(
             f"an unfinished fit of this name is there, after epoch {found.epoch}: --resume goes on with it, and "
@@ -350,7 +422,14 @@ def _score(recipe: Recipe, start: _Start, fitted: FitResult, *, seconds: float) 
     return _Outcome(fitted=fitted, seconds=seconds, scored=scored, evaluation=evaluation)
 
 
-def _export(recipe: Recipe, start: _Start, outcome: _Outcome, places: _Places, tell: Callable[[str], None]) -> Path:
+def _export(
+    recipe: Recipe,
+    start: _Start,
+    outcome: _Outcome,
+    places: Places,
+    tell: Callable[[str], None],
+    options: ExportOptions,
+) -> Path:
     """Export the fitted flow as the next version, noted in the checkpoint before it begins.
 
     Args:
@@ -359,6 +438,7 @@ def _export(recipe: Recipe, start: _Start, outcome: _Outcome, places: _Places, t
         outcome: of the fit.
         places: where the bundle goes, and where the checkpoint lies.
         tell: called before each stage.
+        options: how.
 
     Returns:
         The bundle's folder.
@@ -381,6 +461,8 @@ def _export(recipe: Recipe, start: _Start, outcome: _Outcome, places: _Places, t
         recipe=recipe.published(),
         seed=recipe.seed,
         created=created,
+        version=options.version,
+        far_rows=options.far_rows,
         progress=tell,
     )
 
@@ -400,11 +482,24 @@ def _description(recipe: Recipe, table: Table) -> str:
     ).strip()
 
 
-def _findings(recipe: Recipe, start: _Start, outcome: _Outcome, bundle: Path) -> Findings:
+def _findings(
+    recipe: Recipe, start: _Start, outcome: _Outcome, bundle: Path | None, *, failure: str = "", next_command: str = ""
+) -> Findings:
+    """All that the report says.
+
+    Args:
+        recipe: of the fit.
+        start: with the flow, now fitted.
+        outcome: of the fit.
+        bundle: the bundle's folder; None where there is none.
+        failure: why there is none.
+        next_command: what goes on then.
+    """
     table, parts, fitted = start.table, start.parts, outcome.fitted
+    gate = f"There is no bundle of this fit: {failure}" if bundle is None else _manifest(bundle).parity.warning
     return Findings(
         name=recipe.name or "",
-        version=int(bundle.name),
+        version=None if bundle is None else int(bundle.name),
         description=_description(recipe, table),
         data=table.words,
         columns=_titles(table.features) or [f"column {name}" for name in table.names],
@@ -420,13 +515,18 @@ def _findings(recipe: Recipe, start: _Start, outcome: _Outcome, bundle: Path) ->
         seed=recipe.seed,
         recipe=recipe.published(),
         notes=table.notes,
+        warnings=tuple(said for said in (outcome.evaluation.warning, gate) if said is not None),
         bundle=bundle,
-        serve=serve_command(recipe),
+        serve=next_command or serve_command(recipe),
         published=recipe.data.published,
         context=parts.test_context,
         context_columns=_titles(table.context_features)
         or [label.removeprefix("context ") for label in table.context_labels],
     )
+
+
+def _manifest(bundle: Path) -> Manifest:
+    return Manifest.from_json((bundle / MANIFEST_FILE).read_bytes())
 
 
 def _titles(features: Sequence[Feature | ContextFeature]) -> list[str]:

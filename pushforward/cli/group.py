@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS: Final[dict[str, str]] = {
     "serve": "Serve a repository of flows over HTTP.",
     "train": "Fit a flow to a table or to images, and export it as a bundle.",
+    "export": "Export a fit whose export failed, by other options.",
     "import": "Make a bundle of a flow of zuko, nflows, normflows or FrEIA.",
     "check": "Verify a bundle and print its parity table.",
     "inspect": "Say what a bundle is.",

@@ -61,7 +61,7 @@ def command(
       pushforward import ./my_flows.py:make_flow --out repository --name wine --weights wine.safetensors
     """  # noqa: D301  \b keeps click from joining the lines
     from service.bundle.manifest import NAME_PATTERN, is_flow_name
-    from service.bundle.store import Repository
+    from service.bundle.store import Repository, read_bundle
 
     if not is_flow_name(name):
         raise InvalidInput(f"--name must match {NAME_PATTERN}, and is {name!r}")
@@ -95,6 +95,9 @@ def command(
         progress=None if quiet else click.echo,
     )
     if not quiet:
+        warning = read_bundle(folder).manifest.parity.warning
+        if warning is not None:
+            click.secho(f"WARNING: {warning}.", bold=True)
         for note in imported.notes:
             click.echo(f"Note:   {note}")
         click.echo(f"Rows:   {rows.origin}")

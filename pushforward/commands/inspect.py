@@ -100,12 +100,14 @@ def _format_facts(facts: dict[str, Any]) -> str:
             "Gaussian",
             "" if held_out["gaussian_nats"] is None else _format_gaussian(held_out, manifest["context_width"]),
         ),
+        ("WARNING", manifest["calibration"]["warning"]),
         ("graphs", f"ONNX opset {manifest['opset']}"),
         *(
             ("", f"{name}: {graph['nodes']} nodes, {facts['bytes'][name]:,} bytes")
             for name, graph in facts["graphs"].items()
         ),
         ("parity", f"log_prob {manifest['parity']['log_prob']:.1e}, round trip {manifest['parity']['round_trip']:.1e}"),
+        ("WARNING", manifest["parity"]["warning"]),
         ("golden rows", str(facts["golden_rows"])),
         ("directions", ", ".join(manifest["directions"])),
         ("size", f"{facts['bytes']['total']:,} bytes"),

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from models.training.checkpoint import EpochRecord
     from models.training.train import TrainingResult
 
-__all__ = ["command"]
+__all__ = ["command", "conclude"]
 
 
 _HELP: Final = """Fit a flow to DATA and export it as a bundle.
 
 DATA is a CSV, .npy, .npz, Parquet or Feather file, or a built-in data set (two-moons, digits, wine).
+Before the fit each column is looked at for marks of missing values, heavy tails and more digits than float32 keeps,
+and what to do is told.
 
 \b
 pushforward train table.csv --out flows --name table
@@ -126,7 +128,7 @@ def command(
             seconds_between=checkpoint_seconds,
         )
     if not quiet:
-        _conclude(recipe, result)
+        conclude(result)
 
 
 def _overrides(data: str | None, flow_options: tuple[str, ...], flags: dict[str, Any]) -> dict[str, Any]:
@@ -200,11 +202,12 @@ class _Progress:
             tqdm.write(line)
 
 
-def _conclude(recipe: Recipe, result: TrainingResult) -> None:
+def conclude(result: TrainingResult) -> None:
+    """Print what a training came to, and what to type next."""
     from models.training.held_out_files import list_held_out_files
     from models.training.train import serve_command
 
-    evaluation = result.evaluation
+    recipe, evaluation = result.recipe, result.evaluation
     lines = [("flow", evaluation.flow), ("Gaussian", evaluation.gaussian), ("gain", evaluation.gain)]
     click.echo(f"\nHeld-out log-likelihood of {recipe.name}, version {result.version}, in nats a row:")
     for name, score in lines:
@@ -218,6 +221,8 @@ def _conclude(recipe: Recipe, result: TrainingResult) -> None:
     if evaluation.centres is not None:
         score = evaluation.centres
         click.echo(f"  {'served':<9}{score.mean:>10.3f} ± {score.standard_error:.3f}   at the centres of the bins")
+    for said in result.warnings:
+        click.secho(f"WARNING: {said}.", bold=True)
     click.echo(f"Fitted in {result.seconds:.0f} s: {len(result.history)} epochs, the best of them {result.best_epoch}.")
     click.echo(f"Bundle: {result.bundle}")
     click.echo(f"Report: {result.report / 'index.html'}")

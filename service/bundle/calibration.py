@@ -28,15 +28,27 @@ def calibrate(log_prob: npt.NDArray[np.floating], gaussian_mean: float | None = 
         >>> calibrate(np.array([-1.0, -3.0, -2.1])).quantiles
         [-3.0, -2.1, -1.0]
     """
+    mean = float(log_prob.mean(dtype=np.float64))
     ordered = np.sort(log_prob.astype(np.float32))
     kept = _spread_indices(ordered.size, MAX_QUANTILES)
     return Calibration(
         rows=int(ordered.size),
-        mean=float(log_prob.mean(dtype=np.float64)),
+        mean=mean,
         standard_deviation=float(log_prob.std(ddof=1, dtype=np.float64)),
         quantiles=[float(str(value)) for value in ordered[kept]],
         ranks=None if len(kept) == ordered.size else kept.tolist(),
         gaussian_mean=gaussian_mean,
+        warning=None if gaussian_mean is None else _compare_with_gaussian(mean, gaussian_mean),
+    )
+
+
+def _compare_with_gaussian(mean: float, gaussian: float) -> str | None:
+    """A warning where a flow is no better than the Gaussian beside it."""
+    if mean > gaussian:
+        return None
+    return (
+        f"the flow is no better than a Gaussian: {mean:.3f} nats a held-out row, and the Gaussian {gaussian:.3f}. Use "
+        "the Gaussian, or fit again by other options"
     )
 
 

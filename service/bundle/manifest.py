@@ -135,6 +135,7 @@ class Calibration(ManifestPart):
             and in format 1.
         gaussian_mean: mean log_prob of the same rows under a full-covariance Gaussian fitted to the training
             rows, whose mean is a linear function of the context where there is one: the least a flow should beat.
+        warning: what whoever uses the flow must know of this: that it is no better than that Gaussian; else null.
     """
 
     rows: Annotated[int, Field(ge=2)]
@@ -143,6 +144,7 @@ class Calibration(ManifestPart):
     quantiles: Annotated[list[FiniteFloat], Field(min_length=2, max_length=MAX_QUANTILES)]
     ranks: list[Annotated[int, Field(ge=0)]] | None = None
     gaussian_mean: FiniteFloat | None = None
+    warning: str | None = None
 
     @property
     def standard_error(self) -> float:
@@ -174,6 +176,15 @@ class Parity(ManifestPart):
         round_trip: max of abs(g(f(x)) - x) / (1 + abs(x)) over held-out rows.
         batch_multiple: the number of rows such that in batches of its multiples each row gave the same bits at every
             position; null where that was not tried.
+        rows: how many held-out rows were tried; null where that was not kept.
+        rows_beyond: of these, how many have a log_prob that is off by more than `tolerance`, where torch's own float32
+            is off by at least half as much.
+        log_prob_beyond: the greatest error of log_prob over `rows_beyond`; null where there are none.
+        rows_left_out: of those tried, how many lie so near an edge of a uniform base's box that float32 cannot tell on
+            which side.
+        torch_log_prob: the greatest error of log_prob by torch in float32 over `rows_beyond`, the rounding of the rows
+            included; null where there are none.
+        warning: what whoever uses the flow must know of this; null where every row tried is within the tolerance.
     """
 
     tolerance: Annotated[FiniteFloat, Field(gt=0)]
@@ -184,6 +195,12 @@ class Parity(ManifestPart):
     x: FiniteFloat
     round_trip: FiniteFloat
     batch_multiple: Annotated[int, Field(ge=1)] | None = None
+    rows: Annotated[int, Field(ge=0)] | None = None
+    rows_beyond: Annotated[int, Field(ge=0)] = 0
+    log_prob_beyond: FiniteFloat | None = None
+    rows_left_out: Annotated[int, Field(ge=0)] = 0
+    torch_log_prob: FiniteFloat | None = None
+    warning: str | None = None
 
 
 class Recalibration(ManifestPart):

@@ -37,6 +37,7 @@ from service.errors import (
 )
 
 __all__ = [
+    "MANIFEST_FILE",
     "Bundle",
     "Golden",
     "Repository",

@@ -16,11 +16,11 @@ import pytest
 from scipy import stats
 
 from models.export.exported_graph import ExportedGraph, GraphOutputs
-from models.export.gate import BATCHES, ROUND_TRIP_TOLERANCE
+from models.export.gate import BATCHES
 from models.export.probes import outside_support
 from models.zoo.build import NAMES, ZOO
 from service.bundle.bases import NormalBase
-from service.bundle.parity import TOLERANCE, relative_error
+from service.bundle.parity import ROUND_TRIP_TOLERANCE, TOLERANCE, relative_error
 from service.bundle.store import Bundle, Repository, read_bundle
 from service.engine.verbs.scores import HeldOut
 

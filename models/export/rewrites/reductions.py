@@ -130,13 +130,15 @@ def _rebuild(graph: ir.Graph, node: ir.Node, terms: _Sum) -> None:
 
 
 def _width(node: ir.Node) -> int | None:
-    """The number of columns that a ReduceSum adds up; None for any other node, or another axis."""
+    """The number of columns that a ReduceSum of floats adds up; None for any other node, or another axis."""
     if node.op_type != "ReduceSum" or node.attributes.get_int("keepdims", 1) != 0 or len(node.inputs) != 2:
         return None
     source, axes = node.inputs
     known = constant_value(axes)
     if source is None or source.shape is None or source.shape.rank() != 2 or known is None:
         return None
+    if source.dtype is not None and not source.dtype.is_floating_point():
+        return None  # a count: no product takes integers
     return column_count(source) if known.tolist() in ([1], [-1]) else None
 
 

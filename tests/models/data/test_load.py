@@ -483,3 +483,23 @@ def test_what_cannot_be_held_out(tmp_path, keys, changes, words):
     two_parts(tmp_path / "t.npz", **changes)
     with pytest.raises(DataError, match=words):
         load(tmp_path / "t.npz", key=keys[0], test_key=keys[1])
+
+
+def test_the_faults_of_columns_are_told_by_name_and_line_of_the_columns_that_are_fitted(tmp_path):
+    x = rows(200)
+    x[5:9, 1], x[7, 2] = -999999.0, 5e4
+    path = write_csv(tmp_path / "t.csv", x)
+    mark, tail = load(path).notes
+    assert mark.startswith("column 'b' is -999999 in 4 of 200 rows (2.0%; the first is row 5 (line 7))")
+    assert tail.startswith("column 'c' has a heavy tail: it is 50000 in row 7 (line 9), ")
+    assert load(path, drop=["b", "c"]).notes == ()
+    assert load(path, where=["b!=-999999"]).notes == ()
+    given = load(path, context=["b"], drop=["c"]).notes
+    assert [note[:28] for note in given] == ["context column 'b' is -999999"[:28]]
+
+
+def test_many_faulty_columns_are_told_in_few_words(tmp_path):
+    np.save(tmp_path / "t.npy", 1e6 + rows(100, 12))
+    notes = load(tmp_path / "t.npy").notes
+    assert len(notes) == 9
+    assert notes[-1] == "4 more columns have faults of these kinds"

@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 
 from models.architectures import build_flow
-from models.export.export import export_flow, golden_rows
+from models.export.advice import advise
+from models.export.export import export_flow, golden_rows, without_edges
 from models.export.exported_graph import ExportedGraph
-from models.export.gate import reference
+from models.export.gate import RowFails, reference
 from models.flows.flow import Bijection, Flow
 from models.flows.linear import LULinear, Scaling
 from models.flows.preprocess import quantized_support
-from service.bundle.bases import NormalBase
+from service.bundle.bases import NormalBase, UniformBase
 from service.bundle.manifest import Feature, Manifest, Quantization, Support
-from service.bundle.store import Bundle, Repository, read_bundle
+from service.bundle.store import Bundle, Golden, Repository, read_bundle
 from service.errors import DataError, ParityFailed
 from tests.laws.table import randomize
+from tests.models.export.steep import Thirds
 
 IMAGES = torch.randint(0, 17, (40, 2, 2, 1), generator=torch.Generator().manual_seed(0)).float()
 QUANTIZATION = Quantization(low=0.0, high=16.0, reading="an integer is the centre of its bin")
@@ -252,3 +255,90 @@ def test_a_copy_is_folded_and_a_search_for_the_inverse_is_said(tmp_path: Path) -
     path = export_flow(flow, repository=Repository(tmp_path), name="mixed", held_out=torch.randn(20, 2), data="none")
     assert read_bundle(path).manifest.inverse == "numeric"
     assert flow.bijections[0] is matrix
+
+
+def keeping(share: float, most: float = 0.4) -> Any:
+    """Stands in for the graphs: rows whose log_prob is in the upper `share` need `most` of a bound."""
+
+    def needed(golden: Golden) -> npt.NDArray[np.float64]:
+        rank = np.searchsorted(np.sort(LOG_PROB), golden.log_prob) / len(LOG_PROB)
+        return np.where(np.isneginf(golden.log_prob) | (rank >= 1 - share), most, 3.0)
+
+    return needed
+
+
+LOG_PROB = np.array([])
+
+
+@pytest.fixture
+def judged(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> tuple[Flow, npt.NDArray[np.float64]]:
+    exact = reference(flow)
+    log_prob = exact.log_prob(IMAGES.double()).numpy()
+    monkeypatch.setattr("tests.models.export.test_export.LOG_PROB", log_prob)
+    return exact, log_prob
+
+
+@pytest.mark.parametrize("most", [0.4, 0.9])
+def test_golden_rows_are_among_those_that_the_server_will_pass(judged: Any, most: float) -> None:
+    exact, log_prob = judged
+    golden = golden_rows(exact, IMAGES.numpy(), None, log_prob, keeping(0.5, most))
+    assert golden.x.shape[0] == 9
+    assert golden.log_prob[0] == np.sort(log_prob)[20]
+    assert golden.log_prob[7] == log_prob.max()
+    assert len(np.unique(golden.log_prob[:8])) == 8
+    assert np.isneginf(golden.log_prob[8])
+
+
+def test_golden_rows_that_all_pass_are_those_that_are_chosen_without_a_look(judged: Any) -> None:
+    exact, log_prob = judged
+    found = golden_rows(exact, IMAGES.numpy(), None, log_prob, keeping(1.0, 1.0))
+    assert np.array_equal(found.x, golden_rows(exact, IMAGES.numpy(), None, log_prob).x)
+
+
+def test_too_few_rows_that_would_pass_are_refused_with_a_way_out(judged: Any) -> None:
+    exact, log_prob = judged
+    message = (
+        "float32 answers 6 of 40 held-out rows within 0.0001 of float64, and a bundle needs 8 .*--precision float64"
+    )
+    with pytest.raises(ParityFailed, match=message):
+        golden_rows(exact, IMAGES.numpy(), None, log_prob, keeping(0.15))
+
+
+def test_a_row_that_is_refused_is_told_with_its_worst_column_and_what_to_try(tmp_path: Path) -> None:
+    """The rows' second column alone is what float32 loses."""
+    rows = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+
+    class Wavy(Bijection):
+        def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            scale = torch.sin(3e6 * x[:, 1])
+            return torch.stack((x[:, 0] * scale.exp(), x[:, 1]), dim=1), scale
+
+        inverse = forward
+
+    exact = reference(Flow((2,), [Wavy()], NormalBase()))
+    failed = RowFails("log_prob is off", row=4, drawn=False, own=True)
+    told = advise(failed, exact, rows[4:5].numpy(), None, columns=["height", "price"], far=False)
+    value = float(rows[4, 1])
+    assert f"Of column 'price' it loses most: {value:.9g} is known to {np.spacing(np.float32(abs(value))):.2g}" in told
+    for words in ("a filter", "a transform", "--precision float64"):
+        assert words in told
+    assert "--far-rows" not in told
+    assert "--far-rows resolvable" in advise(failed, exact, rows[4:5].numpy(), None, columns=[], far=True)
+    fault = RowFails("log_prob is off", row=4, drawn=False, own=False)
+    told = advise(fault, exact, rows[4:5].numpy(), None, columns=["height", "price"], far=False)
+    assert "not one of the data" in told
+    assert "float64, which" not in told
+
+
+def test_held_out_rows_without_a_density_are_named(tmp_path: Path) -> None:
+    flow = Flow((2,), [Thirds()], UniformBase(low=-1.0, high=1.0))
+    rows = np.array([[0.5, 0.5], [3.0, 0.1], [0.2, 2.0]], np.float32)
+    exact = reference(flow)
+    log_prob = flow.log_prob(torch.from_numpy(rows)).double().numpy()
+    assert np.array_equal(without_edges(exact, rows, None, log_prob), log_prob)
+    log_prob[1] = -np.inf  # as another processor may round it; in float64 it has a density of its own
+    with pytest.raises(DataError, match="1 of 3 held-out rows have no density") as raised:
+        without_edges(exact, rows, None, log_prob)
+    assert [reason.row for reason in raised.value.errors] == [1]
+    rows[1, 0] = np.nextafter(np.float32(3), np.float32(0))
+    assert without_edges(exact, rows, None, log_prob).tolist() == log_prob[[0, 2]].tolist()

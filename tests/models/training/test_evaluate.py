@@ -13,7 +13,7 @@ from scipy.stats import multivariate_normal
 
 from models.flows.flow import Flow
 from models.flows.preprocess import Standardize
-from models.training.evaluate import Gaussian, Score, evaluate
+from models.training.evaluate import Evaluation, Gaussian, Score, evaluate
 from service.bundle.bases import NormalBase
 from service.errors import DataError
 
@@ -157,3 +157,19 @@ def test_a_row_without_a_finite_log_prob_is_named():
     held_out[7, 1] = torch.inf
     with pytest.raises(DataError, match="gives 1 of 30 held-out rows no finite log_prob: the first is held-out row 7"):
         evaluate(standard_flow(train), train, held_out)
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [(-0.5, "is no better than"), (0.0, "is no better than"), (0.1, "is not surely better"), (2.0, None)],
+)
+def test_a_flow_that_is_no_better_than_the_gaussian_is_told(gain: float, words: str | None) -> None:
+    gaussian = np.random.default_rng(0).normal(size=100)
+    spread = np.where(np.arange(100) % 2 == 0, 1.0, -1.0)
+    found = Evaluation(width=2, flow=Score(gaussian + gain + spread), gaussian=Score(gaussian))
+    assert (found.warning is None) == (words is None)
+    if words is not None:
+        assert words in (found.warning or "")
+        assert f"{gain:+.3f} ± 0.101" in (found.warning or "")
+    given = Evaluation(width=2, flow=Score(gaussian - 1), gaussian=Score(gaussian), context_width=1)
+    assert "a linear Gaussian, given the context" in (given.warning or "")

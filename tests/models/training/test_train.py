@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +15,11 @@ import torch
 import models.training.train
 from models.recipe import Recipe
 from models.training.checkpoint import CHECKPOINT_FILE, Checkpoint, EpochRecord
-from models.training.train import train
-from service.errors import DataError, ParityFailed
+from models.training.train import ExportOptions, export_kept, train
+from service.bundle.manifest import Provenance
+from service.errors import DataError, ForbiddenGraph, ParityFailed
 from tests.models.unwritable import readable_folder, unwritable
+from tests.service import bundles
 
 
 @pytest.fixture
@@ -39,8 +43,9 @@ class Exported(list):
 
     def __call__(self, flow, *, repository, name, **rest):
         self.append({"flow": {k: v.clone() for k, v in flow.state_dict().items()}, "name": name, **rest})
-        folder = repository.root / name / str(repository.next_version(name))
+        folder = repository.root / name / str(rest["version"] or repository.next_version(name))
         folder.mkdir(parents=True)
+        (folder / "flow.json").write_bytes(bundles.affine().manifest.to_json())
         return folder
 
 
@@ -208,18 +213,174 @@ def test_a_fit_is_not_resumed_with_another_recipe_or_other_data(recipe, exported
         train(recipe.override(change), resume=True)
 
 
-def test_a_failed_export_keeps_the_fit(recipe, exported, monkeypatch, tmp_path):
-    def refuse(*_, **__):
-        raise ParityFailed("the graphs differ")
+@pytest.fixture
+def refuse(monkeypatch) -> Callable[[Exception], None]:
+    """Let the export end in an error; None lets it through again."""
+    true = models.training.train.export_flow
 
-    monkeypatch.setattr(models.training.train, "export_flow", refuse)
+    def switch(error: Exception | None) -> None:
+        def fail(*_, **__):
+            raise error
+
+        monkeypatch.setattr(models.training.train, "export_flow", true if error is None else fail)
+
+    return switch
+
+
+FAILURES = [
+    ParityFailed("the graphs differ"),
+    ForbiddenGraph("no such operator"),
+    RuntimeError("a library's own fault"),
+]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=["parity", "operator", "any other"])
+def test_nothing_that_was_fitted_is_lost_where_the_export_fails(recipe, exported, refuse, tmp_path, error):
+    refuse(error)
+    said: list[str] = []
+    with pytest.raises(type(error)) as raised:
+        train(recipe, say=said.append)
+    run = tmp_path / "flows" / ".training" / "rows"
+    told = said[-1] if isinstance(error, RuntimeError) else str(raised.value)
+    assert f"the checkpoint and the rows are in {run}" in told
+    assert f"pushforward export {run}" in told
+    assert f"Report: {run}/kept-report/index.html" in told
+    assert isinstance(error, RuntimeError) or told.startswith(error.detail)
+    assert Checkpoint.load(run).finished
+    report = json.loads((run / "kept-report" / "report.json").read_text())
+    assert report["version"] is None
+    assert any(str(error) in warning for warning in report["warnings"])
+    page = (run / "kept-report" / "index.html").read_text()
+    assert f"pushforward export {run}" in page
+    assert str(error) in html.unescape(page)
+    assert len(np.load(run / "kept-report" / "held_out.npy")) == 20
+    assert not (tmp_path / "flows" / "rows").exists()
+
+
+def test_what_was_kept_is_exported_by_other_options_without_its_data(recipe, exported, refuse, tmp_path):
+    train(recipe.override({"out": str(tmp_path / "whole")}))
+    refuse(ParityFailed("the graphs differ"))
     with pytest.raises(ParityFailed):
         train(recipe)
-    assert Checkpoint.load(tmp_path / "flows" / ".training" / "rows").finished
-    monkeypatch.setattr(models.training.train, "export_flow", exported)
-    seen: list[EpochRecord] = []
-    assert len(train(recipe, resume=True, observe=seen.append).history) == 4
-    assert seen == []  # nothing was left to fit
+    refuse(None)
+    (tmp_path / "rows.npz").unlink()
+    run, said = tmp_path / "flows" / ".training" / "rows", []
+    result = export_kept(
+        run,
+        changes={"name": "other", "out": str(tmp_path / "elsewhere"), "description": "Words."},
+        options=ExportOptions(version=7, far_rows="resolvable"),
+        say=said.append,
+    )
+    assert weights_equal(exported[0]["flow"], exported[1]["flow"])
+    assert torch.equal(exported[0]["held_out"], exported[1]["held_out"])
+    told = exported[1]
+    assert (told["name"], told["version"], told["far_rows"]) == ("other", 7, "resolvable")
+    assert (told["description"], told["gaussian_mean"]) == ("Words.", exported[0]["gaussian_mean"])
+    assert (result.bundle, result.version) == (tmp_path / "elsewhere" / "other" / "7", 7)
+    assert result.report == tmp_path / "elsewhere" / "other" / "report-7"
+    assert json.loads((result.report / "report.json").read_text())["version"] == 7
+    assert result.recipe.name == "other"
+    assert len(result.history) == 4
+    assert list((tmp_path / "flows").iterdir()) == []
+
+
+def test_what_was_kept_stays_until_an_export_succeeds_or_it_is_thrown_away(recipe, exported, refuse, tmp_path):
+    run = tmp_path / "flows" / ".training" / "rows"
+    refuse(ParityFailed("the graphs differ"))
+    for again in (lambda: train(recipe), lambda: export_kept(run), lambda: export_kept(run)):
+        with pytest.raises(ParityFailed, match=re.escape(f"pushforward export {run}")):
+            again()
+    with pytest.raises(
+        DataError, match=f"whose export failed: pushforward export {run} goes on with it, and --restart"
+    ):
+        train(recipe)
+    refuse(None)
+    assert len(train(recipe, resume=True).history) == 4
+    assert list((tmp_path / "flows").iterdir()) == [tmp_path / "flows" / "rows"]
+    refuse(ParityFailed("the graphs differ"))
+    with pytest.raises(ParityFailed):
+        train(recipe, restart=True)
+    refuse(None)
+    train(recipe, restart=True)
+    assert not run.exists()
+
+
+def test_a_folder_of_ones_own_keeps_the_fit_and_what_is_the_users(recipe, exported, refuse, tmp_path):
+    work, report = tmp_path / "work", tmp_path / "report"
+    work.mkdir()
+    (work / "thesis.txt").write_text("mine")
+    refuse(ParityFailed("the graphs differ"))
+    with pytest.raises(ParityFailed, match=f"Report: {report}/index.html"):
+        train(recipe, work=work, report=report)
+    assert (report / "held_out.npy").is_file()
+    refuse(None)
+    assert export_kept(work).version == 1
+    assert [path.name for path in work.iterdir()] == ["thesis.txt"]
+
+
+def test_a_fit_that_cannot_be_scored_is_kept_too(recipe, exported, monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise DataError("no finite log_prob")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models.training.train, "evaluate", fail)
+        with pytest.raises(DataError, match=r"no finite log_prob\n(.*\n)*.*pushforward export"):
+            train(recipe)
+    assert export_kept(tmp_path / "flows" / ".training" / "rows").version == 1
+
+
+def test_a_report_that_cannot_be_written_leaves_the_bundle_and_the_fit(recipe, monkeypatch, tmp_path):
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(models.training.train, "export_flow", installing)
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(models.training.train, "write_report", fail)
+        with pytest.raises(OSError, match="full"):
+            train(recipe, say=said.append)
+    assert "pushforward export" in said[-1]
+    result = export_kept(tmp_path / "flows" / ".training" / "rows", say=said.append)
+    assert "Version 1 holds this fit already: what is left is its report." in said
+    assert (result.report / "index.html").is_file()
+
+
+def installing(flow, *, repository, name, created, recipe, data, **_):
+    """Stands in for the export, and installs a bundle of another flow under this one's name and origin."""
+    parts = bundles.affine()
+    origin = Provenance(data=data, recipe=recipe, created=created.isoformat(timespec="seconds"))
+    changes = {"name": name, "version": repository.next_version(name), "provenance": origin}
+    return repository.install(parts.manifest.model_copy(update=changes), parts.files)
+
+
+@pytest.mark.parametrize("kept", ["nothing", "unfinished", "damaged"])
+def test_a_folder_that_holds_no_such_fit(recipe, exported, refuse, tmp_path, kept):
+    run = tmp_path / "flows" / ".training" / "rows"
+    words = {
+        "nothing": "holds no fit",
+        "unfinished": "was cut off after epoch 1.*--resume",
+        "damaged": "cannot be read",
+    }
+    if kept == "unfinished":
+        with pytest.raises(Cut):
+            train(recipe, observe=cut_after(1), seconds_between=0.0)
+    if kept == "damaged":
+        refuse(ParityFailed("the graphs differ"))
+        with pytest.raises(ParityFailed):
+            train(recipe)
+        (run / "kept-rows.npz").write_bytes(b"PK but no more")
+    with pytest.raises(DataError, match=words[kept]):
+        export_kept(run)
+
+
+def test_a_version_that_is_there_is_told_before_the_export(recipe, exported, refuse, tmp_path):
+    train(recipe)
+    refuse(ParityFailed("the graphs differ"))
+    with pytest.raises(ParityFailed):
+        train(recipe)
+    (tmp_path / "flows" / "rows" / "1" / "flow.json").write_bytes(bundles.affine().manifest.to_json())
+    with pytest.raises(DataError, match="rows has a version 1 already"):
+        export_kept(tmp_path / "flows" / ".training" / "rows", options=ExportOptions(version=1))
 
 
 def test_folders_of_ones_own(recipe, exported, tmp_path):

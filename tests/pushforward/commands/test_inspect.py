@@ -46,6 +46,16 @@ def test_a_table(described):
         assert words in text
 
 
+def test_what_a_user_must_know_is_said_loudly(described):
+    parts = bundles.affine()
+    assert "WARNING" not in described(parts)
+    calibration = parts.manifest.calibration.model_copy(update={"warning": "no better than a Gaussian"})
+    parity = parts.manifest.parity.model_copy(update={"warning": "3 of 9 rows are off"})
+    changes = {"version": 2, "calibration": calibration, "parity": parity}
+    text = described(dataclasses.replace(parts, manifest=parts.manifest.model_copy(update=changes)))
+    assert re.findall(r"^WARNING +(.*)$", text, flags=re.MULTILINE) == [calibration.warning, parity.warning]
+
+
 def test_a_numeric_inverse_is_said(described):
     assert re.search(r"inverse +closed form\n", described(bundles.affine()))
     parts = bundles.affine(version=2)

@@ -82,3 +82,13 @@ def test_interpolated_quantiles_of_format_1_have_no_ranks():
     shown = thin(old, 3)
     assert shown.quantiles == [0.0, 2.0, 4.0]
     assert shown.ranks is None
+
+
+@pytest.mark.parametrize(("gaussian", "told"), [(None, False), (-3.0, False), (-2.0, True), (-1.5, True)])
+def test_a_flow_that_is_no_better_than_the_gaussian_says_so(gaussian: float | None, told: bool) -> None:
+    found = calibrate(np.array([-1.0, -3.0]), gaussian)
+    assert (found.warning is not None) == told
+    if told:
+        assert (
+            f"no better than a Gaussian: -2.000 nats a held-out row, and the Gaussian {gaussian:.3f}" in found.warning
+        )

@@ -48,6 +48,12 @@ def model(text: str, outputs: str) -> ir.Model:
         ("y = ReduceSum<keepdims: int = 0>(x, rows)", "float[13] y", ["ReduceSum"]),
         ("b = ReduceSum<keepdims: int = 1>(x, axis) y = Div(x, b)", "float[N, 13] y", ["ReduceSum", "Div"]),
         ("y = ReduceMax<keepdims: int = 0>(x, axis)", "float[N] y", ["ReduceMax"]),
+        # a count: no product takes integers
+        (
+            "k = Cast<to: int = 7>(x) s = ReduceSum<keepdims: int = 0>(k, axis) y = Cast<to: int = 1>(s)",
+            "float[N] y",
+            ["Cast", "ReduceSum", "Cast"],
+        ),
         (TWO_SUMS + "y = Mul(a, b)", "float[N] y", ["Exp", "MatMul", "Squeeze", "MatMul", "Squeeze", "Mul"]),
         (
             TWO_SUMS + "c = Exp(a) y = Add(c, b)",

@@ -1,0 +1,102 @@
+"""The kept fit: a fit whose export failed, on disk beside its checkpoint, to be exported by other options.
+
+It holds the recipe and the rows, so that nothing else is needed: the file of the rows may have changed meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import typing
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from models.data.load import Table
+from models.recipe import Recipe
+from service.errors import DataError
+
+__all__ = ["REPORT_FOLDER", "KeptFit"]
+
+_FACTS_FILE: Final = "kept-fit.json"
+_ROWS_FILE: Final = "kept-rows.npz"
+REPORT_FOLDER: Final = "kept-report"
+_FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptFit:
+    """What an export needs beside the checkpoint.
+
+    Args:
+        recipe: of the fit.
+        table: the rows that it was fitted to, all of them.
+    """
+
+    recipe: Recipe
+    table: Table
+
+    def save(self, folder: Path) -> None:
+        """Write it into `folder`, the rows first: without the other file nothing is there.
+
+        Raises:
+            OSError: the folder cannot be written into.
+        """
+        values = {field.name: getattr(self.table, field.name) for field in fields(Table)}
+        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        hints = typing.get_type_hints(Table)
+        facts: dict[str, Any] = {
+            name: None if value is None else json.loads(TypeAdapter(hints[name]).dump_json(value))
+            for name, value in values.items()
+            if name not in arrays
+        }
+        recipe = self.recipe.model_dump(mode="json", exclude_unset=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / _ROWS_FILE).open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        content = {"format": _FORMAT, "recipe": recipe, "table": facts}
+        (folder / _FACTS_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> KeptFit | None:
+        """Read the one in `folder`; None where there is none.
+
+        Raises:
+            DataError: the files are not those of this version, or cannot be read.
+        """
+        path = folder / _FACTS_FILE
+        if not path.is_file():
+            return None
+        hints = typing.get_type_hints(Table)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.get("format") != _FORMAT:
+                raise DataError(f"{path} is not of this version")
+            with np.load(folder / _ROWS_FILE, allow_pickle=False) as stored:
+                arrays: dict[str, Any] = dict(stored)
+            values: dict[str, Any] = {
+                name: None if value is None else TypeAdapter(hints[name]).validate_json(json.dumps(value))
+                for name, value in content["table"].items()
+            }
+            return cls(recipe=Recipe.parse(content["recipe"], _FACTS_FILE), table=Table(**values, **arrays))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, ValidationError) as error:
+            raise DataError(f"the fit that was kept in {folder} cannot be read: {error}") from error
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Remove what was kept in `folder`, its report too, and nothing else: the folder may be the user's.
+
+        Raises:
+            DataError: where a file of it cannot be removed.
+        """
+        try:
+            for name in (_FACTS_FILE, _ROWS_FILE):
+                (folder / name).unlink(missing_ok=True)
+            if (folder / REPORT_FOLDER).is_dir():
+                shutil.rmtree(folder / REPORT_FOLDER)
+        except OSError as error:
+            raise DataError(f"the fit that was kept in {folder} cannot be removed: {error.strerror}") from error
