@@ -31,7 +31,7 @@ from models.recipe import DataRecipe, Recipe
 from service.bundle.manifest import ContextFeature, Feature, Quantization
 from service.errors import DataError
 
-__all__ = ["Table", "load_data"]
+__all__ = ["Table", "load_data", "read_builtin"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +108,7 @@ def load_data(recipe: Recipe) -> Table:
     if options.source in datasets.BUILTIN:
         dataset = datasets.load(options.source)
         given, features = dataset.quantization, dataset.features
-        source, words = _of_builtin(options.source, dataset), dataset.data
+        source, words = read_builtin(options.source), dataset.data
     else:
         source = read_source(Path(options.source), key=options.key, header=options.header, test_key=options.test_key)
         words = source.file + (f", array {options.key}" if options.key else "")
@@ -170,7 +170,13 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _of_builtin(name: str, dataset: datasets.Dataset) -> Source:
+def read_builtin(name: str) -> Source:
+    """A built-in data set as if it were a file.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    dataset = datasets.load(name)
     rows, features = dataset.rows, dataset.features
     if rows.ndim > 2:
         return Source(name, array=rows, beside=dataset.beside)

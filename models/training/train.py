@@ -15,12 +15,15 @@ from torch import Tensor
 from models.architectures import build_flow
 from models.data.load import Table, load_data
 from models.data.split import Split, derived_seed, split
+from models.evaluation.evaluate import Diagnosis, HeldOutRows, diagnose
+from models.evaluation.likelihood import Evaluation
+from models.evaluation.verdict import Verdict
 from models.export.export import export_flow
 from models.flows.flow import Flow
 from models.flows.preprocess import quantized_support
 from models.recipe import Recipe
 from models.training.checkpoint import Checkpoint, EpochRecord, Origin
-from models.training.evaluate import Evaluation, evaluate
+from models.training.evaluate import TorchDensity, evaluate, gather_rows
 from models.training.fit import FitResult, Perturbation, fit, reproducible
 from models.training.output_folders import check_writable, remove_empty
 from models.training.report import Findings, write_report
@@ -43,6 +46,7 @@ class TrainingResult:
         report: the report's folder.
         version: of the bundle.
         evaluation: on held-out rows.
+        verdict: on the flow, in words.
         history: an entry for each epoch.
         best_epoch: the epoch whose weights were kept.
         notes: what the user should know.
@@ -53,6 +57,7 @@ class TrainingResult:
     report: Path
     version: int
     evaluation: Evaluation
+    verdict: Verdict
     history: list[EpochRecord]
     best_epoch: int
     notes: tuple[str, ...]
@@ -127,13 +132,16 @@ def train(
             tell(f"Version {bundle.name} holds this fit already: what is left is its report.")
         version = int(bundle.name)
         folder = report or places.repository.root / places.name / f"report-{version}"
-        write_report(_findings(recipe, start, outcome, bundle), folder)
+        tell("Testing samples, densities and latents on held-out rows.")
+        findings = _findings(recipe, start, outcome, bundle)
+        write_report(findings, folder)
     places.clear(version)
     return TrainingResult(
         bundle=bundle,
         report=folder,
         version=version,
         evaluation=outcome.evaluation,
+        verdict=findings.verdict,
         history=fitted.history,
         best_epoch=fitted.best_epoch,
         notes=table.notes,
@@ -243,16 +251,22 @@ class _Outcome:
         fitted: how it went.
         seconds: how long it took in this run.
         scored: the held-out rows, dequantized once.
+        rows: the same, with all that they are evaluated by.
         evaluation: on those rows.
     """
 
     fitted: FitResult
     seconds: float
     scored: Tensor
+    rows: HeldOutRows
     evaluation: Evaluation
 
 
 def _ignore(_: str) -> None:
+    pass
+
+
+def _pass_over(_: int) -> None:
     pass
 
 
@@ -338,8 +352,7 @@ def _score(recipe: Recipe, start: _Start, fitted: FitResult, *, seconds: float) 
     """
     parts = start.parts
     scored = start.perturbation.dequantized(parts.test, _generator(recipe.seed, "held out"))
-    evaluation = evaluate(
-        start.flow,
+    rows = gather_rows(
         start.seen,
         scored,
         step=start.perturbation.step,
@@ -347,7 +360,25 @@ def _score(recipe: Recipe, start: _Start, fitted: FitResult, *, seconds: float) 
         train_context=parts.train_context,
         context=parts.test_context,
     )
-    return _Outcome(fitted=fitted, seconds=seconds, scored=scored, evaluation=evaluation)
+    evaluation = evaluate(start.flow, rows, derived_seed(recipe.seed, "mixture"))
+    return _Outcome(fitted=fitted, seconds=seconds, scored=scored, rows=rows, evaluation=evaluation)
+
+
+def _diagnose(recipe: Recipe, start: _Start, outcome: _Outcome) -> Diagnosis:
+    """Test the fitted flow's samples, densities and latents against the held-out rows.
+
+    Args:
+        recipe: for its seed.
+        start: with the flow, now fitted.
+        outcome: of the fit.
+    """
+    return diagnose(
+        TorchDensity(start.flow),
+        outcome.rows,
+        outcome.evaluation.flow.log_prob,
+        derived_seed(recipe.seed, "diagnosis"),
+        _pass_over,
+    )
 
 
 def _export(recipe: Recipe, start: _Start, outcome: _Outcome, places: _Places, tell: Callable[[str], None]) -> Path:
@@ -412,6 +443,7 @@ def _findings(recipe: Recipe, start: _Start, outcome: _Outcome, bundle: Path) ->
         held_out=parts.test,
         scored=outcome.scored,
         evaluation=outcome.evaluation,
+        diagnosis=_diagnose(recipe, start, outcome),
         history=fitted.history,
         best_epoch=fitted.best_epoch,
         stopped=fitted.stopped,
