@@ -76,7 +76,11 @@ def _holds(name: str, column: Any, sign: str, value: str) -> npt.NDArray[np.bool
 
 
 def chosen_columns(
-    source: Source, options: DataRecipe, spent: set[str], context: Sequence[str] = ()
+    source: Source,
+    options: DataRecipe,
+    spent: set[str],
+    context: Sequence[str] = (),
+    kept_apart: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """The columns to fit, in the file's order, or in the order in which they were asked for.
 
@@ -85,6 +89,7 @@ def chosen_columns(
         options: `columns` or `drop`.
         spent: columns that a condition made constant; they are left out unless they are asked for.
         context: columns that the flow is conditioned on; they are never fitted.
+        kept_apart: columns that a split goes by; they are never fitted.
 
     Returns:
         Their names as the file has them.
@@ -99,8 +104,13 @@ def chosen_columns(
         both = [name for name in asked if name in context]
         if both:
             raise DataError(f"{source.file}: {column_label(source, both[0])} is one of the context, and so not fitted")
+        parted = [name for name in asked if name in kept_apart]
+        if parted:
+            raise DataError(
+                f"{source.file}: {column_label(source, parted[0])} says how rows are split, and is not fitted"
+            )
         return tuple(asked)
-    dropped = {find_column(source, name) for name in options.drop} | spent | set(context)
+    dropped = {find_column(source, name) for name in options.drop} | spent | set(context) | set(kept_apart)
     names = tuple(name for name in source.columns if name not in dropped)
     if not names:
         raise DataError(f"{source.file}: no column is left to fit")

@@ -77,6 +77,7 @@ class Findings:
         context: ``[M, C]`` the context of the held-out rows; None for a flow without.
         context_columns: its columns' names with their units.
         published: bits per dimension that others have published for this data, by name.
+        split: how rows were parted, in words.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Findings:
     context: Tensor | None = None
     context_columns: Sequence[str] = ()
     published: Mapping[str, float] = field(default_factory=dict)
+    split: str = "at random"
 
     @property
     def names(self) -> list[str]:
@@ -202,6 +204,7 @@ def _figures(findings: Findings) -> dict[str, Any]:
         "version": findings.version,
         "data": findings.data,
         "rows": {"train": train, "validation": validation, "held_out": test},
+        "split": findings.split,
         "width": findings.evaluation.width,
         "context": list(findings.context_columns),
         **collect_figures(
@@ -250,7 +253,7 @@ def _page(findings: Findings, figures: Mapping[str, Any], drawn: Mapping[str, by
             below.append(f'<p class="faint">The map is the mean density over the contexts of {many} held-out rows.</p>')
     train, validation, test = findings.rows
     facts = {
-        "rows": f"{train} to train on, {validation} to stop by, {test} held out",
+        "rows": f"{train} to train on, {validation} to stop by, {test} held out, split {findings.split}",
         "epochs": f"{len(findings.history)}: {findings.stopped}; the weights of epoch {findings.best_epoch} were kept",
         "time": f"{findings.seconds:.1f} s",
         "parameters": f"{sum(p.numel() for p in findings.flow.parameters())}",

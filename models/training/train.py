@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.architectures import build_flow
 from models.data.load import Table, load_data
-from models.data.split import Split, derived_seed, split
+from models.data.split import Split, derived_seed, describe_split, split
 from models.evaluation.evaluate import Diagnosis, HeldOutRows, diagnose
 from models.evaluation.likelihood import Evaluation
 from models.evaluation.verdict import Verdict
@@ -110,7 +110,8 @@ def train(
             _check_resumed(resumed, origin, tell)
         start = _prepare(recipe, table)
         if resumed is None or not resumed.finished:
-            tell(f"Fitting {recipe.flow.architecture} to {len(start.parts.train)} rows.")
+            parted = describe_split(table, recipe.data)
+            tell(f"Fitting {recipe.flow.architecture} to {len(start.parts.train)} rows, split {parted}.")
         began = time.monotonic()
         fitted = fit(
             start.flow,
@@ -455,6 +456,7 @@ def _findings(recipe: Recipe, start: _Start, outcome: _Outcome, bundle: Path) ->
         bundle=bundle,
         serve=serve_command(recipe),
         published=recipe.data.published,
+        split=describe_split(table, recipe.data),
         context=parts.test_context,
         context_columns=_titles(table.context_features)
         or [label.removeprefix("context ") for label in table.context_labels],

@@ -71,7 +71,7 @@ def test_the_page_holds_the_figures(tmp_path):
         assert f"{score.mean:.3f} ± {score.standard_error:.3f}" in page
         assert f"{score.mean / 3:.4f}" in page
     assert "bits per dimension" not in page
-    assert "150 to train on, 50 to stop by, 100 held out" in page
+    assert "150 to train on, 50 to stop by, 100 held out, split at random" in page
     assert "pushforward serve flows" in page
     assert "Full-covariance Gaussian" in page
 
