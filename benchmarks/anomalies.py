@@ -24,8 +24,8 @@ from sklearn.neighbors import NearestNeighbors
 from tqdm import tqdm
 
 from benchmarks.serving import pushforward as served
+from models.evaluation.likelihood import Gaussian
 from models.recipe import Recipe
-from models.training.evaluate import Gaussian
 from models.training.train import train
 from pushforward import Client
 

@@ -77,6 +77,21 @@ class DataRecipe(_Section):
     high: FiniteFloat | None = Field(None, description="the greatest value there can be")
     validation: Fraction = Field(0.1, description="the fraction of rows that early stopping watches")
     test: Fraction = Field(0.1, description="the fraction of rows held out for the report; of no use beside test_key")
+    split: Literal["random", "blocks"] = Field(
+        "random",
+        description="how rows are parted into training, validation and held-out rows: at random, or by blocks, "
+        "stretches of the file that stay together, as a series or a film needs it",
+    )
+    group: str | None = Field(
+        None,
+        description="the rows that have the same value in this column stay together in the split, by name or by number "
+        "from 0; it is not fitted",
+    )
+    split_key: str | None = Field(
+        None,
+        description="the hash of this column's value says which part a row belongs to, whatever other rows there are "
+        "and whatever the seed, by name or by number from 0; it is not fitted",
+    )
     published: Annotated[dict[str, FiniteFloat], Flag(None)] = Field(
         {}, description="bits per dimension that others have published for this data, by name, to stand in the report"
     )
@@ -91,6 +106,10 @@ class DataRecipe(_Section):
             raise ValueError("published bits per dimension are those of whole numbers: give dequantize too")
         if self.validation + self.test > 0.9:
             raise ValueError(f"validation and test leave under a tenth to train on: {self.validation} + {self.test}")
+        ways = [key for key in ("group", "split_key") if getattr(self, key) is not None]
+        ways += ["split"] * (self.split != "random")
+        if len(ways) > 1:
+            raise ValueError(f"{' and '.join(ways)} each say how rows are split: give one of them")
         if self.columns and self.drop:
             raise ValueError("columns says which columns to fit and drop which not to: give one of them")
         for key in ("columns", "drop"):

@@ -105,11 +105,21 @@ ALLOWED = {
     "models.export": {"models.export.rewrites", "models.flows", "service.bundle", "service.errors", "service.onnx"},
     "models.export.rewrites": {"models.flows"},
     "models.importing": {"models.export", "models.flows", "service.bundle", "service.errors", "service.onnx"},
-    "models.training": {"models", "models.data", "models.export", "models.flows", "service.bundle", "service.errors"},
+    "models.evaluation": {"models.data", "service.bundle", "service.errors"},
+    "models.training": {
+        "models",
+        "models.data",
+        "models.evaluation",
+        "models.export",
+        "models.flows",
+        "service.bundle",
+        "service.errors",
+    },
     "models.recipes": set(),
     "models.zoo": {
         "models",
         "models.data",
+        "models.evaluation",
         "models.export",
         "models.flows",
         "models.training",
@@ -119,6 +129,7 @@ ALLOWED = {
     "pushforward": {"pushforward.cli", "pushforward.client"},
     "pushforward.client": {"service.errors", "service.tabular"},
     "pushforward.cli": {
+        "models.data",
         "pushforward.client",
         "service.bundle",
         "service.drawing",
@@ -131,6 +142,7 @@ ALLOWED = {
     },
     "pushforward.commands": {
         "models",
+        "models.evaluation",
         "models.importing",
         "models.training",
         "pushforward.cli",

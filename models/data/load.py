@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from models.data import builtin as datasets
 from models.data.context import Context, context_columns, read_context
 from models.data.grid import grid_step, is_on_grid, is_whole
 from models.data.labelled_rows import LabelledRows
+from models.data.membership import Membership, note_of_order, read_membership
 from models.data.readers import FloatArray, Source, read_source
 from models.data.selection import (
     chosen_columns,
@@ -31,7 +32,7 @@ from models.recipe import DataRecipe, Recipe
 from service.bundle.manifest import ContextFeature, Feature, Quantization
 from service.errors import DataError
 
-__all__ = ["Table", "load_data"]
+__all__ = ["Table", "load_data", "read_builtin"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +52,7 @@ class Table:
         context_features: its columns as the manifest names them; empty where the data does not name them.
         context_labels: what to call each of its columns in a sentence.
         held_out: how many of the rows, the last ones, are to be held out; 0 where that is left to chance.
+        membership: the groups or the keys that the split goes by.
     """
 
     rows: FloatArray
@@ -65,6 +67,7 @@ class Table:
     context_features: tuple[ContextFeature, ...] = ()
     context_labels: tuple[str, ...] = ()
     held_out: int = 0
+    membership: Membership = field(default_factory=Membership)
 
     @property
     def digest(self) -> str:
@@ -75,6 +78,8 @@ class Table:
         state.update(b"" if self.step is None else np.ascontiguousarray(self.step).tobytes())
         if self.context is not None:
             state.update(repr(self.context.shape).encode() + np.ascontiguousarray(self.context).tobytes())
+        for part in (self.membership.groups, self.membership.shares):
+            state.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
         return state.hexdigest()
 
     @property
@@ -108,14 +113,15 @@ def load_data(recipe: Recipe) -> Table:
     if options.source in datasets.BUILTIN:
         dataset = datasets.load(options.source)
         given, features = dataset.quantization, dataset.features
-        source, words = _of_builtin(options.source, dataset), dataset.data
+        source, words = read_builtin(options.source), dataset.data
     else:
         source = read_source(Path(options.source), key=options.key, header=options.header, test_key=options.test_key)
         words = source.file + (f", array {options.key}" if options.key else "")
     kept, spent = kept_rows(source, options.where)
     given_by = context_columns(source, options.context)
+    membership = read_membership(source, options, kept)
     if source.array is None:
-        names = chosen_columns(source, options, spent, given_by)
+        names = chosen_columns(source, options, spent, given_by, membership.columns)
         hint = "; leave a column of text out with --drop, or give --header where the first line names the columns"
         rows = numbers_of(source, {name: source.columns[name] for name in names}, kept, hint)
     else:
@@ -155,11 +161,13 @@ def load_data(recipe: Recipe) -> Table:
             *_index_notes(source, (*names, *given_by)),
             *labelled.notes(step),
             *(context.notes if context else ()),
+            *_order_notes(rows, options),
         ),
         context=context.rows if context else None,
         context_features=context.features if context else (),
         context_labels=context.labels if context else (),
         held_out=held_out,
+        membership=membership,
     )
 
 
@@ -168,6 +176,14 @@ def _index_notes(source: Source, used: Sequence[str]) -> tuple[str, ...]:
     left = [repr(name) for name in source.index if name not in used]
     verb = "was" if len(left) == 1 else "were"
     return (f"{', '.join(left)} {verb} taken for an index of the rows, and not fitted",) if left else ()
+
+
+def _order_notes(rows: FloatArray, options: DataRecipe) -> tuple[str, ...]:
+    """A note where a random split flatters."""
+    if options.split != "random" or options.group is not None or options.split_key is not None:
+        return ()
+    note = note_of_order(rows)
+    return () if note is None else (note,)
 
 
 def _check_names(file: str, features: Sequence[Feature], context: Context | None) -> None:
@@ -182,7 +198,13 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _of_builtin(name: str, dataset: datasets.Dataset) -> Source:
+def read_builtin(name: str) -> Source:
+    """A built-in data set as if it were a file.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    dataset = datasets.load(name)
     rows, features = dataset.rows, dataset.features
     if rows.ndim > 2:
         return Source(name, array=rows, beside=dataset.beside)

@@ -76,7 +76,11 @@ def _holds(name: str, column: Any, sign: str, value: str) -> npt.NDArray[np.bool
 
 
 def chosen_columns(
-    source: Source, options: DataRecipe, spent: set[str], context: Sequence[str] = ()
+    source: Source,
+    options: DataRecipe,
+    spent: set[str],
+    context: Sequence[str] = (),
+    kept_apart: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """The columns to fit, in the file's order, or in the order in which they were asked for.
 
@@ -85,6 +89,7 @@ def chosen_columns(
         options: `columns` or `drop`.
         spent: columns that a condition made constant; they are left out unless they are asked for.
         context: columns that the flow is conditioned on; they are never fitted.
+        kept_apart: columns that a split goes by; they are never fitted.
 
     Returns:
         Their names as the file has them.
@@ -93,7 +98,7 @@ def chosen_columns(
         DataError: for a column that is not there, is asked for twice, is one of the context or has no name, or where
             none is left.
     """
-    names = _chosen(source, options, spent, context)
+    names = _chosen(source, options, spent, context, kept_apart)
     nameless = next((name for name in names if name in source.nameless), None)
     if nameless is not None:
         number = list(source.columns).index(nameless)
@@ -104,7 +109,9 @@ def chosen_columns(
     return names
 
 
-def _chosen(source: Source, options: DataRecipe, spent: set[str], context: Sequence[str]) -> tuple[str, ...]:
+def _chosen(
+    source: Source, options: DataRecipe, spent: set[str], context: Sequence[str], kept_apart: Sequence[str]
+) -> tuple[str, ...]:
     asked = [find_column(source, name) for name in options.columns]
     if asked:
         if len(set(asked)) < len(asked):
@@ -112,8 +119,14 @@ def _chosen(source: Source, options: DataRecipe, spent: set[str], context: Seque
         both = [name for name in asked if name in context]
         if both:
             raise DataError(f"{source.file}: {column_label(source, both[0])} is one of the context, and so not fitted")
+        parted = [name for name in asked if name in kept_apart]
+        if parted:
+            raise DataError(
+                f"{source.file}: {column_label(source, parted[0])} says how rows are split, and is not fitted"
+            )
         return tuple(asked)
-    dropped = {find_column(source, name) for name in options.drop} | spent | set(context) | set(source.index)
+    dropped = {find_column(source, name) for name in options.drop}
+    dropped |= spent | set(context) | set(source.index) | set(kept_apart)
     names = tuple(name for name in source.columns if name not in dropped)
     if not names:
         raise DataError(f"{source.file}: no column is left to fit")

@@ -1,205 +1,87 @@
-"""The evaluation of a fitted flow: its log-likelihood on held-out rows, beside a full-covariance Gaussian's."""
+"""The evaluation of a fitted flow in torch: what `models.evaluation` asks of it."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import torch
-from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from models.data.readers import FloatArray
+from models.evaluation.density import Draws
+from models.evaluation.evaluate import HeldOutRows, measure_likelihood
+from models.evaluation.likelihood import Evaluation
+from models.flows.bases import sample_base
 from models.flows.flow import Flow
 from models.training.fit import log_prob
-from service.errors import DataError
+from service.bundle.bases import Base
 
-__all__ = ["Evaluation", "Gaussian", "Score", "evaluate"]
+__all__ = ["TorchDensity", "evaluate", "gather_rows"]
 
-_RIDGE = 1e-6  # of each column's variance, added where columns depend on one another
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Score:
-    """A density's log-likelihood over rows.
-
-    Args:
-        log_prob: ``[N]`` float64, in nats.
-    """
-
-    log_prob: FloatArray
-
-    @property
-    def mean(self) -> float:
-        """The mean, in nats."""
-        return float(self.log_prob.mean())
-
-    @property
-    def standard_error(self) -> float:
-        """The standard error of the mean, in nats: the standard deviation (divisor N - 1) over sqrt(N)."""
-        return float(self.log_prob.std(ddof=1)) / math.sqrt(len(self.log_prob))
+_AT_ONCE: Final = 1 << 18  # values of x
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Gaussian:
-    """N(mean, covariance): the least that a flow should beat.
-
-    log p(x) = -|L^-1 (x - mean)|^2 / 2 - sum log L_ii - D log(2 pi) / 2, with covariance = L L^T. Given a context c,
-    the mean is that of a linear regression of x on c, and the covariance that of what it leaves over.
+class TorchDensity:
+    """A flow in torch, as its evaluation sees it.
 
     Args:
-        mean: ``[D]``.
-        factor: ``[D, D]`` the lower Cholesky factor L of the covariance.
-        ridged: whether the covariance had no such factor, and a millionth of each variance was added.
-        slope: ``[C, D]``: the mean given c is ``mean + c @ slope``; None without a context.
+        flow: fitted.
     """
 
-    mean: FloatArray
-    factor: FloatArray
-    ridged: bool = False
-    slope: FloatArray | None = None
-
-    @classmethod
-    def fit(cls, rows: FloatArray, context: FloatArray | None = None) -> Gaussian:
-        """The Gaussian of greatest likelihood (divisor N) for rows ``[N, D]``, given their context ``[N, C]``."""
-        if context is not None:
-            return cls._regression(rows, context)
-        mean = rows.mean(axis=0)
-        covariance = np.atleast_2d(np.cov(rows, rowvar=False, bias=True))
-        scale = np.sqrt(np.diag(covariance))
-        return cls(mean, *_factor(covariance, scale))
-
-    @classmethod
-    def _regression(cls, rows: FloatArray, context: FloatArray) -> Gaussian:
-        centre, spread = context.mean(axis=0), context.std(axis=0)
-        scaled = (context - centre) / spread
-        mean = rows.mean(axis=0)
-        slope = np.linalg.lstsq(scaled, rows - mean, rcond=None)[0]  # of least norm: classes sum to one
-        left = rows - mean - scaled @ slope
-        covariance = np.atleast_2d(np.cov(left, rowvar=False, bias=True))
-        # Where the context determines a column nothing is left over, and a density would have no bound.
-        floor = math.sqrt(_RIDGE) * rows.std(axis=0)
-        scale = np.sqrt(np.diag(covariance))
-        determined = scale < floor
-        covariance[np.diag_indices_from(covariance)] += np.where(determined, floor * floor, 0.0)
-        factor, ridged = _factor(covariance, np.sqrt(np.diag(covariance)))
-        slope = slope / spread[:, None]
-        return cls(mean - centre @ slope, factor, ridged or bool(determined.any()), slope)
-
-    def log_prob(self, rows: FloatArray, context: FloatArray | None = None) -> FloatArray:
-        """Log p(x) ``[N]`` in nats of rows ``[N, D]``, given their context ``[N, C]``."""
-        mean = self.mean if self.slope is None or context is None else self.mean + context @ self.slope
-        white = solve_triangular(self.factor, (rows - mean).T, lower=True)
-        volume = np.log(np.diag(self.factor)).sum() + 0.5 * len(self.mean) * math.log(2 * math.pi)
-        return np.asarray(-0.5 * (white * white).sum(axis=0) - volume, np.float64)
-
-
-def _factor(covariance: FloatArray, scale: FloatArray) -> tuple[FloatArray, bool]:
-    """The lower Cholesky factor of a covariance whose standard deviations are `scale`, and whether it was ridged."""
-    correlation = covariance / np.outer(scale, scale)
-    ridged = bool(np.linalg.eigvalsh(correlation)[0] < _RIDGE)
-    if ridged:
-        correlation = correlation + _RIDGE * np.eye(len(scale))
-    return scale[:, None] * np.linalg.cholesky(correlation), ridged
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Evaluation:
-    """A flow and a Gaussian on the same held-out rows, in the same units.
-
-    Args:
-        width: the number of values in a row, D.
-        flow: the flow on held-out rows; dequantized ones are spread over their bins once, by a fixed seed.
-        gaussian: a full-covariance Gaussian, fitted to the training rows, on the same rows; given their context where
-            there is one.
-        gaussian_ridged: whether its covariance was singular, and had to be widened a little.
-        log_bins: the sum of log(step) over a row's columns, where all of them are dequantized; else None.
-        centres: the flow on held-out rows as the user has them, each at the centre of its bins, where any column is
-            dequantized; else None. This is what HTTP answers for such rows.
-        centres_gaussian: the Gaussian on the same.
-        context_width: the number of columns of context that both were given, C; 0 for none.
-    """
-
-    width: int
-    flow: Score
-    gaussian: Score
-    gaussian_ridged: bool = False
-    log_bins: float | None = None
-    centres: Score | None = None
-    centres_gaussian: Score | None = None
-    context_width: int = 0
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
 
     @property
-    def served(self) -> Score:
-        """The flow on held-out rows as a user sends them."""
-        return self.centres or self.flow
+    def base(self) -> Base:
+        """The distribution of z."""
+        return self._flow.base
 
-    @property
-    def served_gaussian(self) -> Score:
-        """The Gaussian on held-out rows as a user sends them."""
-        return self.centres_gaussian or self.gaussian
+    def log_prob(self, rows: FloatArray, context: FloatArray | None) -> FloatArray:
+        """Log p(x) ``[N]`` of rows ``[N, D]``, given their context ``[N, C]``."""
+        scores = log_prob(self._flow, self._events(rows), _single(context))
+        return np.asarray(scores.to(torch.float64).numpy(), np.float64)
 
-    @property
-    def gain(self) -> Score:
-        """The flow's log_prob less the Gaussian's, row by row: their standard error is that of the difference."""
-        return Score(self.flow.log_prob - self.gaussian.log_prob)
+    def latents(self, rows: FloatArray, context: FloatArray | None) -> FloatArray:
+        """Z ``[N, D]`` of rows ``[N, D]``."""
+        given = _single(context)
+        with torch.no_grad():
+            parts = [
+                self._flow(x, None if given is None else given[at : at + len(x)])[0]
+                for at, x in self._batches(self._events(rows))
+            ]
+        return _flat(torch.cat(parts))
 
-    @property
-    def warning(self) -> str | None:
-        """What must be told loudly: that the flow is no better than the Gaussian; None where it is better.
-
-        It counts as better where the gain is over twice its standard error.
-        """
-        gain = self.gain
-        if gain.mean > 2 * gain.standard_error:
-            return None
-        what = "a linear Gaussian, given the context" if self.context_width else "a full-covariance Gaussian"
-        surely = "is no better than" if gain.mean <= 0 else "is not surely better than"
-        return (
-            f"The flow {surely} {what}: its gain is {gain.mean:+.3f} ± {gain.standard_error:.3f} nats a held-out row. "
-            "Use the Gaussian, or fit again: by another family, less noise, or more rows"
+    def sample(self, count: int, context: FloatArray | None, seed: int) -> Draws:
+        """Draw `count` rows, or as many for each context ``[K, C]``; one that has no float32 is not finite."""
+        contexts = 1 if context is None else len(context)
+        generator = torch.Generator().manual_seed(seed)
+        latents = sample_base(self._flow.base, contexts * count, self._flow.width, generator)
+        each = _single(context)
+        each = None if each is None else each.repeat_interleave(count, dim=0)
+        rows, scores = [], []
+        with torch.no_grad():
+            for at, z in self._batches(latents):
+                given = None if each is None else each[at : at + len(z)]
+                x, ladj = self._flow.inverse(z, given)
+                rows.append(x.flatten(1))
+                scores.append(self._flow.base_log_prob(z) - ladj)
+        shape = (contexts, count)
+        return Draws(
+            np.asarray(torch.cat(rows).to(torch.float64).numpy(), np.float64).reshape(*shape, self._flow.width),
+            np.asarray(torch.cat(scores).to(torch.float64).numpy(), np.float64).reshape(shape),
         )
 
-    def bits_per_dim(self, score: Score) -> float | None:
-        """-(mean log p(x + u) + sum log step) / (D log 2): a bound on the bits that a discrete value needs.
+    def _events(self, rows: FloatArray) -> Tensor:
+        return torch.from_numpy(rows).to(torch.float32).reshape(len(rows), *self._flow.event_shape)
 
-        None where not every column is dequantized: bits of a density have no meaning.
-
-        References:
-            Theis et al., 2016, https://arxiv.org/abs/1511.01844, section 3.1.
-        """
-        return None if self.log_bins is None else -(score.mean + self.log_bins) / (self.width * math.log(2))
-
-    def bits_error(self, score: Score) -> float | None:
-        """The standard error of `bits_per_dim`; None where that is."""
-        return None if self.log_bins is None else score.standard_error / (self.width * math.log(2))
-
-    def summary(self) -> dict[str, Any]:
-        """The figures as plain JSON values."""
-        rows = {"held_out": (self.flow, self.gaussian)}
-        if self.centres is not None and self.centres_gaussian is not None:
-            rows["held_out_at_bin_centres"] = (self.centres, self.centres_gaussian)
-        figures: dict[str, Any] = {
-            name: {"flow": self._figures(f), "gaussian": self._figures(g)} for name, (f, g) in rows.items()
-        }
-        figures["held_out"]["gain"] = {"mean": self.gain.mean, "standard_error": self.gain.standard_error}
-        return figures
-
-    def _figures(self, score: Score) -> dict[str, Any]:
-        bits = {"bits_per_dim": self.bits_per_dim(score), "bits_per_dim_standard_error": self.bits_error(score)}
-        return {
-            "rows": len(score.log_prob),
-            "mean": score.mean,
-            "standard_error": score.standard_error,
-            "mean_per_dimension": score.mean / self.width,
-            **({} if score in (self.centres, self.centres_gaussian) else bits),
-        }
+    def _batches(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+        at_once = max(1, _AT_ONCE // self._flow.width)
+        return ((at, rows[at : at + at_once]) for at in range(0, len(rows), at_once))
 
 
-def evaluate(
-    flow: Flow,
+def gather_rows(
     train: Tensor,
     held_out: Tensor,
     *,
@@ -207,11 +89,10 @@ def evaluate(
     centres: Tensor | None = None,
     train_context: Tensor | None = None,
     context: Tensor | None = None,
-) -> Evaluation:
-    """Score a flow, and a Gaussian fitted to the same training rows, on held-out rows.
+) -> HeldOutRows:
+    """The rows of a fit, flat, for `models.evaluation`.
 
     Args:
-        flow: fitted.
         train: ``[N, *event]`` the training rows as the fit saw them: dequantized, where they are.
         held_out: ``[M, *event]``, M at least 2: dequantized once, where they are.
         step: ``[*event]`` the bins' widths, 0 where a column is not dequantized; None where none is.
@@ -220,37 +101,38 @@ def evaluate(
         context: ``[M, C]`` the context of the held-out rows.
 
     Returns:
-        Both scores, at the centres of the bins too where anything is dequantized.
+        The rows.
+    """
+    return HeldOutRows(
+        rows=_flat(held_out),
+        context=None if context is None else _flat(context),
+        centres=None if centres is None else _flat(centres),
+        step=None if step is None else _flat(step[None])[0],
+        train=_flat(train),
+        train_context=None if train_context is None else _flat(train_context),
+    )
+
+
+def evaluate(flow: Flow, rows: HeldOutRows, seed: int = 0) -> Evaluation:
+    """Score a flow on held-out rows, beside a Gaussian and a mixture fitted to the same training rows.
+
+    Args:
+        flow: fitted.
+        rows: from `gather_rows`.
+        seed: of the mixture.
+
+    Returns:
+        The scores, at the centres of the bins too where anything is dequantized.
 
     Raises:
-        DataError: where a held-out row has no finite log_prob; each such row is named.
+        DataError: where a row has no finite log_prob.
     """
-    flat = [_flat(rows) for rows in (train, held_out)]
-    given = None if context is None else _flat(context)
-    gaussian = Gaussian.fit(flat[0], None if train_context is None else _flat(train_context))
-    log_bins = float(step.to(torch.float64).log().sum()) if step is not None and bool((step > 0).all()) else None
-    return Evaluation(
-        width=flow.width,
-        flow=_score(flow, held_out, context),
-        gaussian=Score(gaussian.log_prob(flat[1], given)),
-        gaussian_ridged=gaussian.ridged,
-        log_bins=log_bins,
-        centres=None if centres is None else _score(flow, centres, context),
-        centres_gaussian=None if centres is None else Score(gaussian.log_prob(_flat(centres), given)),
-        context_width=flow.context_width,
-    )
+    return measure_likelihood(TorchDensity(flow), rows, seed)
 
 
 def _flat(rows: Tensor) -> FloatArray:
     return np.asarray(rows.to(torch.float64).flatten(1).numpy(), np.float64)
 
 
-def _score(flow: Flow, rows: Tensor, context: Tensor | None) -> Score:
-    scores = log_prob(flow, rows, context).to(torch.float64).numpy()
-    bad = np.flatnonzero(~np.isfinite(scores))
-    if bad.size:
-        raise DataError(
-            f"the fitted flow gives {bad.size} of {len(scores)} held-out rows no finite log_prob: the first is "
-            f"held-out row {bad[0]}, {rows[int(bad[0])].flatten().tolist()[:8]}"
-        )
-    return Score(scores)
+def _single(context: FloatArray | None) -> Tensor | None:
+    return None if context is None else torch.from_numpy(context).to(torch.float32)

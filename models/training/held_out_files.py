@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from models.training.evaluate import Evaluation
+    from models.evaluation.likelihood import Evaluation
 
 __all__ = ["AS_GIVEN", "AS_SCORED", "CONTEXT", "HeldOutFile", "list_held_out_files"]
 

@@ -5,15 +5,12 @@ It knows nothing of how a flow was fitted or exported: `Findings` holds all that
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any, Final
 
 import numpy as np
@@ -22,11 +19,25 @@ from torch import Tensor
 
 from models.data.readers import FloatArray
 from models.data.split import derived_seed
+from models.evaluation import pictures
+from models.evaluation.evaluate import Diagnosis
+from models.evaluation.figures import collect_figures
+from models.evaluation.likelihood import Evaluation
+from models.evaluation.page import (
+    diagnosis_sections,
+    draw_diagnosis,
+    explain,
+    fill_template,
+    likelihood_table,
+    name_columns,
+    to_images,
+    verdict_box,
+    write_pictures,
+)
+from models.evaluation.verdict import Verdict, judge
 from models.flows.bases import sample_base
 from models.flows.flow import Flow
-from models.training import pictures
 from models.training.checkpoint import EpochRecord
-from models.training.evaluate import Evaluation, Score
 from models.training.fit import log_prob
 from models.training.held_out_files import AS_GIVEN, AS_SCORED, CONTEXT, list_held_out_files
 
@@ -52,6 +63,7 @@ class Findings:
         held_out: ``[M, *event]`` the held-out rows as the user has them, in the user's units.
         scored: ``[M, *event]`` the same as they were scored: dequantized once, where they are.
         evaluation: what they gave.
+        diagnosis: what the tests of samples, densities and latents found.
         history: an entry for each epoch.
         best_epoch: the epoch whose weights were kept.
         stopped: why the fit ended.
@@ -66,6 +78,7 @@ class Findings:
         context_columns: its columns' names with their units.
         published: bits per dimension that others have published for this data, by name.
         warnings: what the user must know.
+        split: how rows were parted, in words.
     """
 
     name: str
@@ -77,6 +90,7 @@ class Findings:
     held_out: Tensor
     scored: Tensor
     evaluation: Evaluation
+    diagnosis: Diagnosis
     history: Sequence[EpochRecord]
     best_epoch: int
     stopped: str
@@ -91,11 +105,22 @@ class Findings:
     context_columns: Sequence[str] = ()
     published: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    split: str = "at random"
 
     @property
     def title(self) -> str:
         """What the report is of."""
         return self.name if self.version is None else f"{self.name}, version {self.version}"
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the values of a row."""
+        return name_columns(self.columns, self.flow.event_shape)
+
+    @property
+    def verdict(self) -> Verdict:
+        """On the flow, in words."""
+        return judge(self.evaluation, self.diagnosis, self.names)
 
 
 def write_report(findings: Findings, folder: Path) -> Path:
@@ -110,17 +135,17 @@ def write_report(findings: Findings, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = draw(findings)
-    for name, picture in drawn.items():
-        (folder / f"{name}.png").write_bytes(picture)
+    write_pictures(drawn, folder)
     np.save(folder / AS_GIVEN, findings.held_out.numpy())
     if findings.evaluation.centres is not None:
         np.save(folder / AS_SCORED, findings.scored.numpy())
     if findings.context is not None:
         np.save(folder / CONTEXT, findings.context.numpy())
-    text = json.dumps(_figures(findings), indent=1, ensure_ascii=False, allow_nan=False)
+    figures = _figures(findings)
+    text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     page = folder / "index.html"
-    page.write_text(_page(findings, drawn, folder), encoding="utf-8")
+    page.write_text(_page(findings, figures, drawn, folder), encoding="utf-8")
     return page
 
 
@@ -128,8 +153,13 @@ def draw(findings: Findings) -> dict[str, bytes]:
     """The report's pictures: name -> PNG."""
     evaluation = findings.evaluation
     drawn = {
-        "loss": pictures.loss_curves(findings.history, findings.best_epoch),
+        "loss": pictures.loss_curves(
+            [record.train for record in findings.history],
+            [record.validation for record in findings.history],
+            findings.best_epoch,
+        ),
         "log_prob": pictures.log_prob_histogram(evaluation.flow.log_prob, evaluation.gaussian.log_prob),
+        **draw_diagnosis(findings.diagnosis, findings.names),
     }
     data = findings.scored[:_SHOWN_ROWS].to(torch.float64).numpy()
     context = None if findings.context is None else findings.context[:_SHOWN_ROWS]
@@ -141,7 +171,7 @@ def draw(findings: Findings) -> dict[str, bytes]:
         images = findings.held_out[:_SHOWN_IMAGES].to(torch.float64).numpy()
         return drawn | {"samples": pictures.image_grid(images, samples[:_SHOWN_IMAGES], low, high)}
     data, samples = data.reshape(len(data), -1), samples.reshape(len(samples), -1)
-    names = findings.columns or [f"column {i}" for i in range(data.shape[1])]
+    names = findings.names
     shown = min(data.shape[1], pictures.MAX_PAIRED)
     drawn["samples"] = pictures.pair_plot(data[:, :shown], samples[:, :shown], names[:shown])
     if data.shape[1] == 2:
@@ -181,9 +211,16 @@ def _figures(findings: Findings) -> dict[str, Any]:
         "version": findings.version,
         "data": findings.data,
         "rows": {"train": train, "validation": validation, "held_out": test},
+        "split": findings.split,
         "width": findings.evaluation.width,
         "context": list(findings.context_columns),
-        **findings.evaluation.summary(),
+        **collect_figures(
+            findings.evaluation,
+            findings.diagnosis,
+            findings.verdict,
+            findings.names,
+            findings.held_out.to(torch.float64).flatten(1).numpy(),
+        ),
         **({"published_bits_per_dim": dict(findings.published)} if findings.published else {}),
         "fit": {
             "epochs": len(findings.history),
@@ -205,9 +242,8 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
-def _page(findings: Findings, drawn: Mapping[str, bytes], folder: Path) -> str:
-    images = {name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in drawn.items()}
-    template = Template(resources.files("models.training").joinpath("report.html").read_text(encoding="utf-8"))
+def _page(findings: Findings, figures: Mapping[str, Any], drawn: Mapping[str, bytes], folder: Path) -> str:
+    images = to_images(drawn)
     width = len(findings.columns) or findings.evaluation.width
     if len(findings.flow.event_shape) == 3:
         title = "Samples"
@@ -225,7 +261,7 @@ def _page(findings: Findings, drawn: Mapping[str, bytes], folder: Path) -> str:
             below.append(f'<p class="faint">The map is the mean density over the contexts of {many} held-out rows.</p>')
     train, validation, test = findings.rows
     facts = {
-        "rows": f"{train} to train on, {validation} to stop by, {test} held out",
+        "rows": f"{train} to train on, {validation} to stop by, {test} held out, split {findings.split}",
         "epochs": f"{len(findings.history)}: {findings.stopped}; the weights of epoch {findings.best_epoch} were kept",
         "time": f"{findings.seconds:.1f} s",
         "parameters": f"{sum(p.numel() for p in findings.flow.parameters())}",
@@ -246,72 +282,22 @@ def _page(findings: Findings, drawn: Mapping[str, bytes], folder: Path) -> str:
         "samples_title": title,
         "serve": findings.serve,
         "recipe": json.dumps(findings.recipe, indent=2, ensure_ascii=False),
-        "explanation": _explanation(findings.evaluation),
+        "explanation": explain(findings.evaluation),
     }
-    return template.substitute(
-        {key: html.escape(value) for key, value in text.items()},
-        warnings="".join(f'<p class="warning">{html.escape(said)}.</p>' for said in findings.warnings),
-        notes="".join(f'<p class="note">{html.escape(note)}.</p>' for note in findings.notes),
-        table=_table(findings.evaluation, findings.published),
-        files="".join(
+    markup = {
+        "verdict": verdict_box(findings.verdict),
+        "warnings": "".join(f'<p class="warning">{html.escape(said)}.</p>' for said in findings.warnings),
+        "notes": "".join(f'<p class="note">{html.escape(note)}.</p>' for note in findings.notes),
+        "table": likelihood_table(findings.evaluation, findings.published),
+        "files": "".join(
             f"<p><code>{file.path.name}</code>: {html.escape(file.words)}, {file.mean:.3f} nats.</p>"
             + (f"<pre>{html.escape(file.command)}</pre>" if file.command else "")
             for file in list_held_out_files(findings.evaluation, folder, findings.bundle)
         ),
-        histogram=images["log_prob"],
-        loss=images["loss"],
-        samples="\n".join(below),
-        facts="".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items()),
-    )
-
-
-def _explanation(evaluation: Evaluation) -> str:
-    said = (
-        f"Means over {len(evaluation.flow.log_prob)} held-out rows, in nats and in the units of the data, with the "
-        "standard error of the mean. "
-    )
-    if evaluation.context_width:
-        said += (
-            "The flow and the Gaussian are given each row's context: the Gaussian's mean is a linear regression of the "
-            "columns on the context, and it has the full covariance of what that leaves over of the training rows."
-        )
-    else:
-        said += "The Gaussian has the mean and the full covariance of the training rows."
-    if evaluation.centres is not None:
-        said += (
-            " Values on a grid were spread over their bins once, by a fixed seed, and so scored. At the centres of the "
-            "bins are the same rows as they stand in the data, which is how the server answers them."
-        )
-    if evaluation.gaussian_ridged:
-        said += " Columns determine one another, so a millionth of each variance was added to the covariance."
-    return said
-
-
-def _table(evaluation: Evaluation, published: Mapping[str, float]) -> str:
-    gaussian = "Linear Gaussian, given the context" if evaluation.context_width else "Full-covariance Gaussian"
-    lines: list[tuple[str, str, Score, bool]] = [
-        ("flow", "The flow", evaluation.flow, True),
-        ("", gaussian, evaluation.gaussian, True),
-        ("", "Gain over the Gaussian", evaluation.gain, False),
-    ]
-    if evaluation.centres is not None and evaluation.centres_gaussian is not None:
-        lines += [
-            ("", "The flow, at the centres of the bins", evaluation.centres, False),
-            ("", "Gaussian, at the centres of the bins", evaluation.centres_gaussian, False),
-        ]
-    head = "<tr><th></th><th>log-likelihood, nats</th><th>per dimension, nats</th>"
-    head += ("<th>bits per dimension</th>" if evaluation.log_bins is not None else "") + "</tr>"
-    rows = "".join(_line(*line, evaluation) for line in lines)
-    rows += "".join(
-        f'<tr class=""><td>Published: {html.escape(name)}</td><td></td><td></td><td>{bits:g}</td></tr>'
-        for name, bits in published.items()
-    )
-    return f"<table>{head}{rows}</table>"
-
-
-def _line(kind: str, label: str, score: Score, has_bits: bool, evaluation: Evaluation) -> str:
-    cells = [label, f"{score.mean:.3f} ± {score.standard_error:.3f}", f"{score.mean / evaluation.width:.4f}"]
-    bits, error = evaluation.bits_per_dim(score), evaluation.bits_error(score)
-    if bits is not None and error is not None:
-        cells.append(f"{bits:.4f} ± {error:.4f}" if has_bits else "")
-    return f'<tr class="{kind}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        "histogram": images["log_prob"],
+        "loss": images["loss"],
+        "samples": "\n".join(below),
+        "diagnosis": diagnosis_sections(figures, images),
+        "facts": "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items()),
+    }
+    return fill_template("models.training", "report.html", text, markup)

@@ -15,13 +15,16 @@ from torch import Tensor
 
 from models.architectures import build_flow
 from models.data.load import Table, load_data
-from models.data.split import Split, derived_seed, split
+from models.data.split import Split, derived_seed, describe_split, split
+from models.evaluation.evaluate import Diagnosis, HeldOutRows, diagnose
+from models.evaluation.likelihood import Evaluation
+from models.evaluation.verdict import Verdict
 from models.export.export import export_flow
 from models.flows.flow import Flow
 from models.flows.preprocess import quantized_support
 from models.recipe import Recipe
 from models.training.checkpoint import Checkpoint, EpochRecord, Origin
-from models.training.evaluate import Evaluation, evaluate
+from models.training.evaluate import TorchDensity, evaluate, gather_rows
 from models.training.fit import FitResult, Perturbation, fit, reproducible
 from models.training.kept_fit import REPORT_FOLDER, KeptFit
 from models.training.places import WORK_FOLDER, Places, export_command
@@ -43,6 +46,7 @@ class TrainingResult:
         report: the report's folder.
         version: of the bundle.
         evaluation: on held-out rows.
+        verdict: on the flow, in words.
         history: an entry for each epoch.
         best_epoch: the epoch whose weights were kept.
         notes: what the user should know.
@@ -55,6 +59,7 @@ class TrainingResult:
     report: Path
     version: int
     evaluation: Evaluation
+    verdict: Verdict
     history: list[EpochRecord]
     best_epoch: int
     notes: tuple[str, ...]
@@ -122,7 +127,8 @@ def train(
             _check_resumed(resumed, origin, tell)
         start = _prepare(recipe, table)
         if resumed is None or not resumed.finished:
-            tell(f"Fitting {recipe.flow.architecture} to {len(start.parts.train)} rows.")
+            parted = describe_split(table, recipe.data)
+            tell(f"Fitting {recipe.flow.architecture} to {len(start.parts.train)} rows, split {parted}.")
         began = time.monotonic()
         fitted = fit(
             start.flow,
@@ -227,6 +233,7 @@ def _finish(
             tell(f"Version {bundle.name} holds this fit already: what is left is its report.")
         version = int(bundle.name)
         folder = places.report or places.repository.root / places.name / f"report-{version}"
+        tell("Testing samples, densities and latents on held-out rows.")
         findings = _findings(recipe, start, outcome, bundle)
         write_report(findings, folder)
     except Exception as error:  # whatever it is, what was fitted for hours is not to be lost by it
@@ -242,6 +249,7 @@ def _finish(
         report=folder,
         version=version,
         evaluation=outcome.evaluation,
+        verdict=findings.verdict,
         history=fitted.history,
         best_epoch=fitted.best_epoch,
         notes=start.table.notes,
@@ -309,16 +317,22 @@ class _Outcome:
         fitted: how it went.
         seconds: how long it took in this run.
         scored: the held-out rows, dequantized once.
+        rows: the same, with all that they are evaluated by.
         evaluation: on those rows.
     """
 
     fitted: FitResult
     seconds: float
     scored: Tensor
+    rows: HeldOutRows
     evaluation: Evaluation
 
 
 def _ignore(_: str) -> None:
+    pass
+
+
+def _pass_over(_: int) -> None:
     pass
 
 
@@ -410,8 +424,7 @@ def _score(recipe: Recipe, start: _Start, fitted: FitResult, *, seconds: float) 
     """
     parts = start.parts
     scored = start.perturbation.dequantized(parts.test, _generator(recipe.seed, "held out"))
-    evaluation = evaluate(
-        start.flow,
+    rows = gather_rows(
         start.seen,
         scored,
         step=start.perturbation.step,
@@ -419,7 +432,25 @@ def _score(recipe: Recipe, start: _Start, fitted: FitResult, *, seconds: float) 
         train_context=parts.train_context,
         context=parts.test_context,
     )
-    return _Outcome(fitted=fitted, seconds=seconds, scored=scored, evaluation=evaluation)
+    evaluation = evaluate(start.flow, rows, derived_seed(recipe.seed, "mixture"))
+    return _Outcome(fitted=fitted, seconds=seconds, scored=scored, rows=rows, evaluation=evaluation)
+
+
+def _diagnose(recipe: Recipe, start: _Start, outcome: _Outcome) -> Diagnosis:
+    """Test the fitted flow's samples, densities and latents against the held-out rows.
+
+    Args:
+        recipe: for its seed.
+        start: with the flow, now fitted.
+        outcome: of the fit.
+    """
+    return diagnose(
+        TorchDensity(start.flow),
+        outcome.rows,
+        outcome.evaluation.flow.log_prob,
+        derived_seed(recipe.seed, "diagnosis"),
+        _pass_over,
+    )
 
 
 def _export(
@@ -507,6 +538,7 @@ def _findings(
         held_out=parts.test,
         scored=outcome.scored,
         evaluation=outcome.evaluation,
+        diagnosis=_diagnose(recipe, start, outcome),
         history=fitted.history,
         best_epoch=fitted.best_epoch,
         stopped=fitted.stopped,
@@ -519,6 +551,7 @@ def _findings(
         bundle=bundle,
         serve=next_command or serve_command(recipe),
         published=recipe.data.published,
+        split=describe_split(table, recipe.data),
         context=parts.test_context,
         context_columns=_titles(table.context_features)
         or [label.removeprefix("context ") for label in table.context_labels],

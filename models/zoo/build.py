@@ -13,11 +13,11 @@ import torch
 from tqdm import tqdm
 
 from models.data.builtin import load
+from models.evaluation.likelihood import Gaussian
 from models.export.export import export_flow
 from models.flows.analytic import ANALYTIC
 from models.flows.bases import sample_base
 from models.recipe import Recipe
-from models.training.evaluate import Gaussian
 from models.training.train import train
 from models.zoo.directions import CLASSES, with_directions
 from service.bundle.manifest import Manifest

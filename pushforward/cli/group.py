@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "import": "Make a bundle of a flow of zuko, nflows, normflows or FrEIA.",
     "check": "Verify a bundle and print its parity table.",
     "inspect": "Say what a bundle is.",
+    "evaluate": "Say how good a bundle's flow is on held-out rows.",
     "calibrate": "Measure a bundle's scale of log-densities anew, as a new version.",
     "direction": "Add a direction of latent space to a bundle, from labelled rows.",
     "logprob": "Log-densities of rows, from a server or straight from a bundle.",

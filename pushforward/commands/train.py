@@ -209,6 +209,8 @@ def conclude(result: TrainingResult) -> None:
 
     recipe, evaluation = result.recipe, result.evaluation
     lines = [("flow", evaluation.flow), ("Gaussian", evaluation.gaussian), ("gain", evaluation.gain)]
+    if evaluation.mixture is not None:
+        lines.insert(2, ("mixture", evaluation.mixture))
     click.echo(f"\nHeld-out log-likelihood of {recipe.name}, version {result.version}, in nats a row:")
     for name, score in lines:
         bits = None if name == "gain" else evaluation.bits_per_dim(score)
@@ -223,6 +225,9 @@ def conclude(result: TrainingResult) -> None:
         click.echo(f"  {'served':<9}{score.mean:>10.3f} ± {score.standard_error:.3f}   at the centres of the bins")
     for said in result.warnings:
         click.secho(f"WARNING: {said}.", bold=True)
+    click.echo(f"Verdict: {result.verdict.grade}")
+    for sentence in result.verdict.sentences:
+        click.echo(f"- {sentence}")
     click.echo(f"Fitted in {result.seconds:.0f} s: {len(result.history)} epochs, the best of them {result.best_epoch}.")
     click.echo(f"Bundle: {result.bundle}")
     click.echo(f"Report: {result.report / 'index.html'}")

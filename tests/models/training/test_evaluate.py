@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
+from models.evaluation.likelihood import Evaluation, Gaussian, Score
 from models.flows.flow import Flow
 from models.flows.preprocess import Standardize
-from models.training.evaluate import Evaluation, Gaussian, Score, evaluate
+from models.training.evaluate import evaluate, gather_rows
 from service.bundle.bases import NormalBase
 from service.errors import DataError
 
@@ -21,6 +22,10 @@ from service.errors import DataError
 def rows(count: int = 500, width: int = 3, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, width, generator=generator) * torch.tensor([1.0, 10.0, 0.1])[:width] + 5.0
+
+
+def scored(flow: Flow, train: torch.Tensor, held_out: torch.Tensor, **given) -> Evaluation:
+    return evaluate(flow, gather_rows(train, held_out, **given))
 
 
 def standard_flow(train: torch.Tensor) -> Flow:
@@ -99,7 +104,7 @@ def test_both_are_given_the_context_of_each_row():
 
     one = c[:, :1]
     flow = Flow((2,), [Shift(torch.zeros(2), torch.ones(2))], NormalBase(), None, 1, scaling)
-    evaluation = evaluate(
+    evaluation = scored(
         flow, x[100:], x[:100], step=torch.ones(2), centres=x[:100], train_context=one[100:], context=one[:100]
     )
     expected = flow.log_prob(x[:100], one[:100]).double().numpy()
@@ -120,31 +125,33 @@ def test_a_score_has_the_standard_error_of_its_mean():
 
 def test_both_densities_score_the_same_rows():
     train, held_out = rows(), rows(300, seed=1)
-    evaluation = evaluate(standard_flow(train), train, held_out)
+    evaluation = scored(standard_flow(train), train, held_out)
     assert evaluation.flow.mean == pytest.approx(evaluation.gaussian.mean, abs=0.02)  # the columns are independent
     assert evaluation.gain.mean == pytest.approx(evaluation.flow.mean - evaluation.gaussian.mean)
     assert evaluation.gain.standard_error < evaluation.flow.standard_error
     assert evaluation.served is evaluation.flow
     assert evaluation.bits_per_dim(evaluation.flow) is None
     figures = evaluation.summary()
-    assert set(figures) == {"held_out"}
+    assert set(figures) == {"held_out", "training"}
+    assert set(figures["held_out"]) == {"flow", "gaussian", "mixture", "gain"}
+    assert figures["training"]["flow"]["rows"] == 500
     assert figures["held_out"]["flow"]["mean_per_dimension"] == pytest.approx(evaluation.flow.mean / 3)
 
 
 def test_bits_per_dimension_of_uniform_bytes_are_eight():
     # a density of 1/256 in each of three columns, with bins of width 1
-    evaluation = evaluate(standard_flow(rows()), rows(), rows(seed=1), step=torch.ones(3))
+    evaluation = scored(standard_flow(rows()), rows(), rows(seed=1), step=torch.ones(3))
     assert evaluation.bits_per_dim(Score(np.full(5, -3 * math.log(256)))) == pytest.approx(8.0)
-    halves = evaluate(standard_flow(rows()), rows(), rows(seed=1), step=torch.full((3,), 0.5))
+    halves = scored(standard_flow(rows()), rows(), rows(seed=1), step=torch.full((3,), 0.5))
     assert halves.bits_per_dim(Score(np.full(5, -3 * math.log(256)))) == pytest.approx(9.0)
-    mixed = evaluate(standard_flow(rows()), rows(), rows(seed=1), step=torch.tensor([1.0, 0.0, 1.0]))
+    mixed = scored(standard_flow(rows()), rows(), rows(seed=1), step=torch.tensor([1.0, 0.0, 1.0]))
     assert mixed.bits_per_dim(mixed.flow) is None
 
 
 def test_centres_are_scored_beside_what_was_spread():
     train, centres = rows(), rows(300, seed=1)
     spread = centres + 0.01
-    evaluation = evaluate(standard_flow(train), train, spread, step=torch.ones(3), centres=centres)
+    evaluation = scored(standard_flow(train), train, spread, step=torch.ones(3), centres=centres)
     assert evaluation.served is evaluation.centres
     assert evaluation.centres.mean != evaluation.flow.mean
     figures = evaluation.summary()
@@ -156,7 +163,7 @@ def test_a_row_without_a_finite_log_prob_is_named():
     train, held_out = rows(), rows(30, seed=1)
     held_out[7, 1] = torch.inf
     with pytest.raises(DataError, match="gives 1 of 30 held-out rows no finite log_prob: the first is held-out row 7"):
-        evaluate(standard_flow(train), train, held_out)
+        scored(standard_flow(train), train, held_out)
 
 
 @pytest.mark.parametrize(

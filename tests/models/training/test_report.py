@@ -7,6 +7,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import matplotlib.image
@@ -15,11 +16,13 @@ import pytest
 import torch
 
 from models.architectures import build_flow
+from models.evaluation import pictures
+from models.evaluation.evaluate import HeldOutRows, diagnose
+from models.evaluation.likelihood import Evaluation
 from models.flows.flow import Flow
 from models.flows.preprocess import Flatten, Standardize
-from models.training import pictures
 from models.training.checkpoint import EpochRecord
-from models.training.evaluate import evaluate
+from models.training.evaluate import TorchDensity, evaluate, gather_rows
 from models.training.report import Findings, draw, write_report
 from service.bundle.bases import NormalBase
 
@@ -27,22 +30,33 @@ HISTORY = [EpochRecord(i, -3.0 + 0.1 * i, -3.2 + 0.1 * i, -3.2 + 0.1 * i, 1e-3) 
 
 
 def findings(*event: int, integers: bool = False, **changes) -> Findings:
+    return replace(usual_findings(*event, integers=integers), **changes)
+
+
+@cache
+def usual_findings(*event: int, integers: bool) -> Findings:
     x = torch.randn(300, *event, generator=torch.Generator().manual_seed(0)) * 3 + 5
     step = torch.ones(event) if integers else None
     held_out = x[:100].round() if integers else x[:100]
     scored = held_out + 0.1 if integers else held_out
     chain = [Standardize.of(x.flatten(1))]
     flow = Flow(event, [Flatten(event), *chain] if len(event) > 1 else chain, NormalBase())
-    evaluation = evaluate(flow, x[100:], scored, step=step, centres=held_out if integers else None)
+    rows = gather_rows(x[100:], scored, step=step, centres=held_out if integers else None)
+    evaluation = evaluate(flow, rows)
     columns = [f"column <{i}>" for i in range(event[0])] if len(event) == 1 else []
     values = {
         "name": "rows", "version": 2, "description": "Drawn & <made up>.", "data": "300 rows", "columns": columns,
         "flow": flow, "held_out": held_out, "scored": scored, "evaluation": evaluation, "history": HISTORY,
+        "diagnosis": diagnosed(flow, rows, evaluation),
         "best_epoch": 5, "stopped": "all 5 epochs were done", "seconds": 1.25, "rows": (150, 50, 100), "seed": 4,
         "recipe": {"fit": {"epochs": 5}}, "notes": ["column <1> repeats values"], "serve": "pushforward serve flows",
         "bundle": Path("my flows/rows/2"),
     }  # fmt: skip
-    return Findings(**{**values, **changes})
+    return Findings(**values)
+
+
+def diagnosed(flow: Flow, rows: HeldOutRows, evaluation: Evaluation):
+    return diagnose(TorchDensity(flow), rows, evaluation.flow.log_prob, 0, lambda _: None)
 
 
 def pixels(png: bytes, tmp_path) -> np.ndarray:
@@ -57,7 +71,7 @@ def test_the_page_holds_the_figures(tmp_path):
         assert f"{score.mean:.3f} ± {score.standard_error:.3f}" in page
         assert f"{score.mean / 3:.4f}" in page
     assert "bits per dimension" not in page
-    assert "150 to train on, 50 to stop by, 100 held out" in page
+    assert "150 to train on, 50 to stop by, 100 held out, split at random" in page
     assert "pushforward serve flows" in page
     assert "Full-covariance Gaussian" in page
 
@@ -116,11 +130,11 @@ def test_the_page_names_each_file_of_rows_its_figure_and_the_command_that_gives_
 @pytest.mark.parametrize(
     ("event", "names"),
     [
-        ((1,), {"loss", "log_prob", "samples"}),
-        ((2,), {"loss", "log_prob", "samples", "density"}),
-        ((3,), {"loss", "log_prob", "samples"}),
-        ((4, 4, 1), {"loss", "log_prob", "samples"}),
-        ((3, 5, 3), {"loss", "log_prob", "samples"}),
+        ((1,), {"loss", "log_prob", "quantiles", "samples"}),
+        ((2,), {"loss", "log_prob", "quantiles", "samples", "density"}),
+        ((3,), {"loss", "log_prob", "quantiles", "samples"}),
+        ((4, 4, 1), {"loss", "log_prob", "quantiles", "samples"}),
+        ((3, 5, 3), {"loss", "log_prob", "quantiles", "samples"}),
     ],
 )
 def test_every_picture_shows_something(tmp_path, event, names):
@@ -152,6 +166,7 @@ def test_an_epoch_that_was_not_finite_does_not_break_the_report(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["fit"]["history"][0]["train"] is None
 
 
+@cache
 def conditional_findings(width: int = 3) -> Findings:
     """x = c + noise in the first column, where the flow is told c."""
     generator = torch.Generator().manual_seed(0)
@@ -166,9 +181,11 @@ def conditional_findings(width: int = 3) -> Findings:
             return z + context @ shift, torch.zeros(len(z))
 
     flow.__class__ = Shifted
-    evaluation = evaluate(flow, x[100:], x[:100], train_context=c[100:], context=c[:100])
+    rows = gather_rows(x[100:], x[:100], train_context=c[100:], context=c[:100])
+    evaluation = evaluate(flow, rows)
     return findings(
-        width, flow=flow, held_out=x[:100], scored=x[:100], evaluation=evaluation, context=c[:100],
+        width, flow=flow, held_out=x[:100], scored=x[:100], evaluation=evaluation,
+        diagnosis=diagnosed(flow, rows, evaluation), context=c[:100],
         context_columns=["age, years"],
     )  # fmt: skip
 

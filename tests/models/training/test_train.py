@@ -105,6 +105,23 @@ def test_the_export_is_told_what_it_needs(recipe, exported, tmp_path):
     assert np.array_equal(np.load(result.report / "held_out.npy"), told["held_out"].numpy())
 
 
+def test_groups_stay_together_and_recipe_and_report_say_so(recipe, exported, tmp_path):
+    with np.load(tmp_path / "rows.npz") as arrays:
+        x = arrays["X"]
+    np.savez(tmp_path / "groups.npz", X=x, visit=np.arange(200) // 4)
+    grouped = recipe.override({"data": {"source": str(tmp_path / "groups.npz"), "group": "visit"}})
+    result = train(grouped)
+    (told,) = exported
+    assert told["recipe"]["data"]["group"] == "visit"
+    held_out = {tuple(row) for row in told["held_out"].tolist()}
+    places = [at for at, row in enumerate(x.astype(np.float32).tolist()) if tuple(row) in held_out]
+    assert len(places) == len(held_out) == 20
+    assert all(at in places for place in places for at in range(place // 4 * 4, place // 4 * 4 + 4))
+    report = json.loads((result.report / "report.json").read_text())
+    assert report["split"] == "by the 50 groups of 'visit'"
+    assert "split by the 50 groups of &#x27;visit&#x27;" in (result.report / "index.html").read_text()
+
+
 def test_standardization_is_of_training_rows_only(recipe, exported):
     train(recipe.override({"fit": {"epochs": 1}, "data": {"test": 0.3}}))
     table = models.training.train.load_data(recipe)

@@ -47,8 +47,11 @@ def test_a_table_becomes_a_bundle_and_a_report(tmp_path, run):
     assert figures["held_out"]["flow"]["mean"] == pytest.approx(manifest.calibration.mean, abs=1e-4)
     assert figures["held_out"]["gaussian"]["mean"] == manifest.calibration.gaussian_mean
     assert manifest.calibration.rows == 12
+    assert figures["split"] == "at random"
     for words in (
         "Gaussian",
+        f"Verdict: {figures['verdict']['grade']}",
+        *figures["verdict"]["sentences"],
         f"Bundle: {out}/people/1",
         "index.html",
         f"pushforward serve --repository {out} --default-flow people",

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from models.training import pictures
-from models.training.checkpoint import EpochRecord
+from models.evaluation import pictures
 
 
 @pytest.fixture
@@ -20,12 +19,13 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return figures
 
 
-def history(*validation: float) -> list[EpochRecord]:
-    return [EpochRecord(i + 1, value - 1.0, value, max(validation), 1e-3) for i, value in enumerate(validation)]
+def history(*validation: float) -> tuple[list[float], list[float]]:
+    """Training and validation likelihoods of epochs."""
+    return [value - 1.0 for value in validation], list(validation)
 
 
 def test_the_curves_have_room_around_all_but_the_first_epochs(drawn):
-    pictures.loss_curves(history(-1000.0, *np.linspace(0.0, 10.0, 100)), best_epoch=101)
+    pictures.loss_curves(*history(-1000.0, *np.linspace(0.0, 10.0, 100)), best_epoch=101)
     (axes,) = drawn[0].axes
     low, high = axes.get_ylim()
     assert -6.0 < low < -2.0  # the twentieth part of the values is below -0.5 or so
@@ -33,15 +33,15 @@ def test_the_curves_have_room_around_all_but_the_first_epochs(drawn):
 
 
 def test_the_best_epoch_is_marked(drawn):
-    pictures.loss_curves(history(1.0, 3.0, 2.0), best_epoch=2)
+    pictures.loss_curves(*history(1.0, 3.0, 2.0), best_epoch=2)
     lines = drawn[0].axes[0].lines
     assert lines[2].get_xdata() == [2, 2]
     assert (lines[3].get_xdata(), lines[3].get_ydata()) == ([2], [3.0])
 
 
 def test_an_epoch_without_a_number_and_a_single_one_leave_the_limits_alone(drawn):
-    pictures.loss_curves(history(-math.inf, 1.0), best_epoch=2)
-    pictures.loss_curves(history(-math.inf, -math.inf), best_epoch=0)
+    pictures.loss_curves(*history(-math.inf, 1.0), best_epoch=2)
+    pictures.loss_curves(*history(-math.inf, -math.inf), best_epoch=0)
     assert [len(figure.axes[0].lines) for figure in drawn] == [4, 2]
     assert [line.get_label() for line in drawn[1].axes[0].lines] == ["training rows, as stepped on", "validation rows"]
 

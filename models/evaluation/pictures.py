@@ -1,4 +1,7 @@
-"""The pictures of a report, as PNG bytes. They are handed arrays, and drawn without pyplot and its global state."""
+"""The pictures of a report, as PNG bytes. They are handed arrays, and drawn without pyplot and its global state.
+
+Must not import torch.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,21 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.stats import binom
 
 from models.data.readers import FloatArray
-from models.training.checkpoint import EpochRecord
+from models.evaluation.uniformity import Coverage
 
-__all__ = ["MAX_PAIRED", "density", "image_grid", "log_prob_histogram", "loss_curves", "pair_plot"]
+__all__ = [
+    "MAX_PAIRED",
+    "density",
+    "image_grid",
+    "log_prob_histogram",
+    "loss_curves",
+    "pair_plot",
+    "quantile_plot",
+    "rank_plot",
+]
 
 MAX_PAIRED: Final = 8
 """A pair plot shows so many columns at most."""
@@ -26,15 +39,14 @@ _DATA, _FLOW, _GAUSSIAN, _INK, _FAINT = "#35618f", "#d1603d", "#7a8391", "#2b2f3
 _DPI: Final = 140
 
 
-def loss_curves(history: Sequence[EpochRecord], best_epoch: int) -> bytes:
-    """Mean log-likelihood of training and validation rows over the epochs, in nats."""
+def loss_curves(train: Sequence[float], validation: Sequence[float], best_epoch: int) -> bytes:
+    """Mean log-likelihood of training and validation rows over the epochs, in nats; 0 is no best epoch."""
     figure, axes = _figure(7.6, 3.4)
-    epochs = [record.epoch for record in history]
-    train, validation = ([getattr(r, name) for r in history] for name in ("train", "validation"))
+    epochs = range(1, len(train) + 1)
     axes.plot(epochs, train, color=_GAUSSIAN, linewidth=1.2, label="training rows, as stepped on")
     axes.plot(epochs, validation, color=_FLOW, linewidth=1.6, label="validation rows")
     if best_epoch:
-        best = history[best_epoch - 1].validation
+        best = validation[best_epoch - 1]
         kept = f"kept: epoch {best_epoch}, validation {best:.3f}"
         axes.axvline(best_epoch, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), label=kept)
         axes.plot([best_epoch], [best], "o", color=_FLOW, markersize=5, markeredgecolor="white")
@@ -129,6 +141,66 @@ def pair_plot(data: FloatArray, samples: FloatArray, names: Sequence[str]) -> by
         fontsize=9,
     )
     return _png(figure)
+
+
+def quantile_plot(quantiles: FloatArray, coverage: Sequence[Coverage]) -> bytes:
+    """The quantiles of log_prob among the flow's own samples, and the coverage of regions of greatest density.
+
+    Args:
+        quantiles: ``[N]``, uniform if rows were drawn from the flow.
+        coverage: of the regions, whose levels have a mark.
+    """
+    figure = Figure(figsize=(7.6, 3.2), layout="constrained")
+    bars, curve = figure.subplots(1, 2, width_ratios=(1.45, 1))
+    for axes in (bars, curve):
+        _plain(axes)
+    _uniform_bars(bars, quantiles)
+    bars.set_xlabel("quantile of log_prob among samples of the flow", fontsize=9)
+    bars.set_ylabel("rows", fontsize=9)
+    levels = np.linspace(0, 1, 201)
+    covered = (quantiles[None, :] >= 1 - levels[:, None]).mean(axis=1)
+    error = 2.576 * np.sqrt(levels * (1 - levels) / len(quantiles))
+    curve.fill_between(levels, levels - error, levels + error, color=_FAINT, linewidth=0, label="99% of exact flows")
+    curve.plot(levels, covered, color=_FLOW, linewidth=1.6)
+    curve.plot([each.level for each in coverage], [each.covered for each in coverage], "o", color=_FLOW, markersize=4)
+    curve.set_xlabel("probability of the region", fontsize=9)
+    curve.set_ylabel("rows inside it", fontsize=9)
+    curve.legend(frameon=False, fontsize=8, loc="upper left")
+    return _png(figure)
+
+
+def rank_plot(quantiles: FloatArray, names: Sequence[str]) -> bytes:
+    """The ranks of each value among samples at its row's context.
+
+    Args:
+        quantiles: ``[N, K]``, K at most `MAX_PAIRED`, uniform if rows were drawn from the flow.
+        names: of the columns.
+    """
+    count = quantiles.shape[1]
+    across = min(count, 4)
+    down = math.ceil(count / across)
+    figure = Figure(figsize=(max(3.8, 1.9 * across), 1.7 * down + 0.2), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False).flatten()
+    for at, axes in enumerate(grid):
+        if at >= count:
+            axes.set_axis_off()
+            continue
+        _plain(axes)
+        _uniform_bars(axes, quantiles[:, at])
+        axes.set_yticks([])
+        axes.set_title(_short(names[at]), fontsize=8, color=_INK, pad=3)
+        axes.tick_params(labelsize=6)
+    return _png(figure)
+
+
+def _uniform_bars(axes: Axes, quantiles: FloatArray) -> None:
+    """A histogram of quantiles, with the band that 99 of 100 bars lie in where they are uniform."""
+    bars = int(np.clip(len(quantiles) // 20, 5, 25))
+    low, high = binom.interval(0.99, len(quantiles), 1 / bars)
+    axes.axhspan(low, high, color=_FAINT, linewidth=0)
+    axes.axhline(len(quantiles) / bars, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.hist(quantiles, bins=np.linspace(0, 1, bars + 1).tolist(), color=_FLOW, alpha=0.6)
+    axes.set_xlim(0, 1)
 
 
 def density(
