@@ -18,6 +18,7 @@ __all__ = ["PRECISION", "advise"]
 PRECISION: Final = "--precision float64, which computes in double"
 """What is offered wherever float32 is the cause."""
 
+_SHOWN: Final = 8
 _WIDEST: Final = 512
 """Columns are tried one by one up to that many."""
 
@@ -38,14 +39,15 @@ def advise(
     Returns:
         A few sentences.
     """
+    row = _describe_row(x, columns)
     more = ", or --far-rows resolvable, which leaves out far rows that float32 cannot answer" if far else ""
     if not failed.own:
         return (
-            "Torch's own float32 is within the bound there, or float64 itself is wrong: the fault is the flow's or its "
-            f"export's, and not one of the data. Try another family, or other options of it{more}"
+            f"{row}Torch's own float32 is within the bound there, or float64 itself is wrong: the fault is the flow's "
+            f"or its export's, and not one of the data. Try another family, or other options of it{more}"
         )
     found = _most_sensitive(exact, x, context)
-    said = "The flow is steep there, and float32 is the cause"
+    said = f"{row}The flow is steep there, and float32 is the cause"
     if found is not None:
         column, change = found
         value = x.reshape(-1)[column]
@@ -58,6 +60,13 @@ def advise(
         f"{said}. Try a filter that leaves such rows out, a transform of the column (a logarithm, an offset taken "
         f"away, another unit), more noise in the fit{more}, or {PRECISION}"
     )
+
+
+def _describe_row(x: Float32, columns: Sequence[str]) -> str:
+    """The values of a row by the names of its columns, as far as they are few; "" where they have no names."""
+    values = [f"{name} = {value:.9g}" for name, value in zip(columns, x.reshape(-1).tolist(), strict=False)]
+    more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    return f"The row is {', '.join(values[:_SHOWN])}{more}. " if values else ""
 
 
 def _most_sensitive(exact: Flow, x: Float32, context: Float32 | None) -> tuple[int, float] | None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from service import errors
 from service.errors import PushforwardError, Reason
 
@@ -37,3 +39,12 @@ def test_a_reason_that_the_sentence_holds_is_said_already():
     error = errors.InvalidArgument("x: it is empty", reasons)
     assert error.unsaid() == reasons[1:]
     assert str(reasons[1]) == "body.z.2: it is missing"
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_an_error_can_be_told_with_more_words(cls):
+    error = cls("the graphs differ", (Reason(("golden",), "error 1"),))
+    longer = error.extended(". Next: try again")
+    assert type(longer) is cls
+    assert (longer.detail, str(longer), longer.errors) == (*["the graphs differ. Next: try again"] * 2, error.errors)
+    assert error.detail == "the graphs differ"

@@ -320,8 +320,9 @@ def test_a_row_that_is_refused_is_told_with_its_worst_column_and_what_to_try(tmp
     told = advise(failed, exact, rows[4:5].numpy(), None, columns=["height", "price"], far=False)
     value = float(rows[4, 1])
     assert f"Of column 'price' it loses most: {value:.9g} is known to {np.spacing(np.float32(abs(value))):.2g}" in told
-    for words in ("a filter", "a transform", "--precision float64"):
+    for words in (f"The row is height = {float(rows[4, 0]):.9g}, price = {value:.9g}. ", "a filter", "a transform"):
         assert words in told
+    assert "--precision float64" in told
     assert "--far-rows" not in told
     assert "--far-rows resolvable" in advise(failed, exact, rows[4:5].numpy(), None, columns=[], far=True)
     fault = RowFails("log_prob is off", row=4, drawn=False, own=False)

@@ -116,6 +116,15 @@ def test_a_flow_that_is_none_is_refused_before_any_graph(fault: str, message: st
         gate(make_flow(fault))
 
 
+def test_a_wrong_log_determinant_is_told_with_the_row_that_was_differentiated() -> None:
+    flow = make_flow("sign of both")
+    exact, probes = reference(flow), probes_of(flow)
+    with pytest.raises(RowFails, match="against the Jacobian by differentiation") as raised:
+        check_flow(exact, probes)
+    assert raised.value.row in np.random.default_rng(0).choice(50, 4, replace=False)
+    assert f"for held-out row {raised.value.row};" in raised.value.detail
+
+
 @pytest.mark.parametrize("fault", ["sign", "nan", "neighbours", "infinite"])
 def test_a_graph_that_is_another_flow_is_refused(fault: str) -> None:
     with pytest.raises(ParityFailed):
@@ -223,9 +232,7 @@ def test_a_sound_flow_has_nothing_to_be_told() -> None:
         lambda o, _: GraphOutputs(o.value, o.log_abs_det_jacobian, o.log_prob + 0.05),
         lambda o, _: GraphOutputs(o.value, o.log_abs_det_jacobian, np.roll(o.log_prob, 1)),
         lambda o, size: GraphOutputs(o.value, o.log_abs_det_jacobian, o.log_prob + 0.1 * (size == 1000)),
-        lambda o, _: GraphOutputs(
-            o.value, o.log_abs_det_jacobian, np.where(np.abs(o.value).max(1) > 20, np.nan, o.log_prob)
-        ),
+        lambda o, _: GraphOutputs(o.value, o.log_abs_det_jacobian, np.where(o.value[:, 0] > 1, np.nan, o.log_prob)),
     ],
     ids=[
         "log-determinant's sign",
@@ -234,23 +241,13 @@ def test_a_sound_flow_has_nothing_to_be_told() -> None:
         "a constant",
         "rows moved",
         "one batch",
-        "nan far out",
+        "nan",
     ],
 )
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_a_wrong_graph_of_a_steep_flow_is_caught(direction: str, wrong: Any) -> None:
-    if direction == "inverse":
-
-        def changed(o: GraphOutputs, size: int) -> GraphOutputs:
-            return wrong(GraphOutputs(o.value * 1.0, o.log_abs_det_jacobian, o.log_prob), size)
-
-        far = wrong(GraphOutputs(np.full((2, 2), 30.0), np.ones(2), np.array([0.0, 1.0])), 7)
-        if np.isnan(far.log_prob).any():
-            pytest.skip("draws from the base do not lie far out")
-    else:
-        changed = wrong
     with pytest.raises(RowFails):
-        gate(steep(), graph_of=steep(factor=3.0), **{direction: changed})
+        gate(steep(), graph_of=steep(factor=3.0), **{direction: wrong})
 
 
 def test_a_steep_place_excuses_nothing_elsewhere() -> None:
