@@ -32,6 +32,10 @@ class Bijection(nn.Module, ABC):
 
     numeric_inverse: bool = False
     """Whether `inverse` searches for its answer, by a fixed number of steps, rather than having a formula."""
+    domain: Support | None = None
+    """The box that every column of x must lie in; None where `forward` takes all of space."""
+    image: Support | None = None
+    """The box that every column of y lies in; None where that is all of space, or no such box."""
 
     @property
     def name(self) -> str:

@@ -22,6 +22,7 @@ class Inverted(Bijection):
         super().__init__()
         self.bijection = bijection
         self.numeric_inverse = bijection.numeric_inverse
+        self.domain, self.image = bijection.image, bijection.domain
 
     @property
     def name(self) -> str:

@@ -16,6 +16,7 @@ from models.flows.conditional import Autoregressive, ConditionalTransform, Coupl
 from models.flows.flow import Bijection
 from models.importing.splines import Knots, linear, quadratic, rational_quadratic
 from models.importing.steps import per_row
+from models.importing.support import box_of
 
 __all__ = [
     "ColumnFunction",
@@ -152,6 +153,8 @@ class CumulativeDensity(Bijection):
         }[kind]
         self.layer, self.names = layer, names
         self.spline = read_spline(layer, kind, getattr(layer, names[0]).shape[-1])
+        if self.spline.tails is None:
+            self.domain = self.image = box_of(float(self.spline.knots.low), float(self.spline.knots.high), closed=True)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """X ``[N, D]`` -> y."""

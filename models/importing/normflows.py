@@ -34,6 +34,7 @@ from models.importing.neural_splines import (
     size_scale,
 )
 from models.importing.steps import Affine, ConditionalAffine, LibraryLayer, Permutation, linear_step, per_row
+from models.importing.support import box_of
 from service.bundle.bases import Base, NormalBase
 
 __all__ = ["adapt"]
@@ -164,7 +165,11 @@ def steps_of(flow: Any) -> list[Bijection]:  # noqa: ANN401  a flow of normflows
         return [_autoregressive(flow.mprqat)]
     if isinstance(flow, AnyAutoregressive):
         return invert_chain([_autoregressive(flow)])
-    return [LibraryLayer(flow, "inverse", "forward")]
+    step = LibraryLayer(flow, "inverse", "forward")
+    if isinstance(flow, nf.transforms.Logit):
+        margin = flow.alpha / (1 - 2 * flow.alpha)
+        step.domain = box_of(-margin, 1 + margin)
+    return [step]
 
 
 def _coupling(layer: PiecewiseRationalQuadraticCoupling) -> Coupling:

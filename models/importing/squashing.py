@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.flows.flow import Bijection
 from models.importing.steps import per_row
+from models.importing.support import box_of
 
 __all__ = ["LogTanh", "Sigmoid", "Tanh"]
 
@@ -31,6 +32,7 @@ class Tanh(Bijection):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
+        self.image = box_of(-1.0, 1.0)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """X ``[N, D]`` -> y."""
@@ -57,6 +59,7 @@ class Sigmoid(Bijection):
     def __init__(self, layer: Any) -> None:  # noqa: ANN401
         super().__init__()
         self.eps = float(layer.eps)
+        self.image = box_of(0.0, 1.0, closed=True)  # its inverse takes the ends too
         # a temperature that is not learned is no buffer in nflows, and would keep its precision
         self.register_buffer("fixed", torch.as_tensor(layer.temperature).detach().clone())
 

@@ -23,6 +23,7 @@ from models.importing.descriptions import one_line
 from models.importing.estimators import adapt_estimator, check_whole, held_flows, posterior_hint
 from models.importing.steps import per_row
 from models.importing.summary import summarize
+from models.importing.support import find_support
 from service.errors import DataError
 
 __all__ = ["ImportedFlow", "knows_shape", "library_precision", "recognize", "take"]
@@ -36,6 +37,7 @@ _ADAPTERS: Final = {
 """The root package of a class -> the module that adapts it; `models.importing.torch_module` takes the rest."""
 
 _TRIED_ROWS: Final = 3
+_TRIED_CONTEXTS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +118,11 @@ def take(source: object, *, event_shape: Sequence[int] | None = None, context_wi
         found = find_context_width(adapted, exact, shape, context_width)
         width = found.columns
         chain = _whole_chain(adapted, shape, width, images=images)
-        flow = Flow(shape, chain, adapted.base, None, width, adapted.embedding if width else None)
+        given = torch.randn(_TRIED_CONTEXTS, width, generator=torch.Generator().manual_seed(0)) if width else None
+        if given is not None and adapted.embedding is not None:
+            given = adapted.embedding(given)[0]
+        support, notes = find_support(chain, adapted.base, shape, given)
+        flow = Flow(shape, chain, adapted.base, support, width, adapted.embedding if width else None)
         flow = flow.double().eval().requires_grad_(requires_grad=False)
         if adapted.estimator:
             check_whole(adapted, flow)
@@ -126,7 +132,7 @@ def take(source: object, *, event_shape: Sequence[int] | None = None, context_wi
         adapted.library,
         adapted.log_prob,
         adapted.generate,
-        (*adapted.notes, *found.notes),
+        (*adapted.notes, *found.notes, *notes),
         summary,
     )
 

@@ -9,7 +9,9 @@ from models.flows.flow import Bijection, Flow
 from models.importing import bases
 from models.importing.adapted import AdaptedFlow, Unsupported
 from models.importing.steps import LibraryLayer, per_row
+from models.importing.support import box_of, support_of_constraint
 from service.bundle.bases import Base, NormalBase
+from service.bundle.manifest import Support
 
 __all__ = ["adapt"]
 
@@ -34,6 +36,7 @@ def adapt(source: nn.Module) -> AdaptedFlow:
             "forward(x, context) and inverse(z, context), each returning a tensor and its log-determinant"
         )
     step = LibraryLayer(source)
+    step.domain = _stated_support(source)
     own, own_log_prob = getattr(source, "base", None), getattr(source, "log_prob", None)
     base: Base = NormalBase()
     extra: list[Bijection] = []
@@ -66,6 +69,25 @@ def adapt(source: nn.Module) -> AdaptedFlow:
     return AdaptedFlow(
         "torch", [step], base, None, log_prob, generate, base_steps=extra, channels_first=False, notes=notes, part=False
     )
+
+
+def _stated_support(source: nn.Module) -> Support | None:
+    """The box that a module says its rows lie in: by a pair of numbers, or a constraint of torch's distributions.
+
+    Raises:
+        Unsupported: its `support` is no pair of numbers.
+    """
+    stated = getattr(source, "support", None)
+    if not isinstance(stated, (tuple, list)):
+        return support_of_constraint(stated)
+    try:
+        low, high = (None if end is None else float(end) for end in stated)
+    except (TypeError, ValueError) as error:
+        raise Unsupported(
+            f"the support of {type(source).__name__} must be a pair of numbers that all columns lie between, such as "
+            f"(0.0, 1.0), None for an end that there is not; and it is {stated!r:.80}"
+        ) from error
+    return None if low is None and high is None else box_of(low, high)
 
 
 def _ours(flow: Flow) -> AdaptedFlow:

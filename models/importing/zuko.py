@@ -18,6 +18,7 @@ from zuko.lazy import (
     LazyInverse,
     LazyTransform,
     UnconditionalDistribution,
+    UnconditionalTransform,
 )
 from zuko.transforms import AdditiveTransform, MonotonicAffineTransform, MonotonicRQSTransform
 
@@ -26,8 +27,12 @@ from models.flows.inverted import invert_chain
 from models.flows.zuko_steps import from_zuko
 from models.importing import bases
 from models.importing.adapted import AdaptedFlow, Unsupported, unsupported_layer
+from models.importing.support import box_of, support_of_constraint
 
 __all__ = ["adapt"]
+
+_CIRCLE: Final = box_of(-3.1415925, 3.1415925)
+"""Where circular splines are no bijection any more: the float32 next to pi inside."""
 
 _FORMULAS: Final = (MonotonicAffineTransform, AdditiveTransform, MonotonicRQSTransform, CircularRQSTransform)
 
@@ -80,15 +85,24 @@ def _steps(transform: LazyTransform) -> list[Bijection]:
             "Fit another family, such as NSF, to the same data",
         )
     steps = from_zuko(transform)
+    if isinstance(transform, UnconditionalTransform):
+        known = transform()
+        steps[0].domain, steps[0].image = map(support_of_constraint, (known.domain, known.codomain))
+    elif _univariate(transform) is CircularRQSTransform:
+        steps[0].domain = _CIRCLE
     return steps if _has_formula(transform) else [_SearchedInverse(step) for step in steps]
 
 
 def _has_formula(transform: LazyTransform) -> bool:
     """Whether zuko undoes a transform by a formula; its polynomials and monotone networks it undoes by bisection."""
-    univariate = getattr(transform, "univariate", None)
-    if isinstance(univariate, partial):
-        univariate = univariate.func
+    univariate = _univariate(transform)
     return univariate is None or univariate in _FORMULAS
+
+
+def _univariate(transform: LazyTransform) -> object:
+    """What makes the transform of one column, where it is made of a network's parameters; else None."""
+    univariate = getattr(transform, "univariate", None)
+    return univariate.func if isinstance(univariate, partial) else univariate
 
 
 class _SearchedInverse(Bijection):
@@ -105,6 +119,7 @@ class _SearchedInverse(Bijection):
     def __init__(self, step: Bijection) -> None:
         super().__init__()
         self.step = step
+        self.domain, self.image = step.domain, step.image
 
     @property
     def name(self) -> str:
