@@ -251,6 +251,13 @@ def test_serving_loads_neither_torch_nor_models(module: str):
     assert loaded.stdout.split() == []
 
 
+def test_evaluating_a_bundle_loads_no_torch():
+    modules = "models.evaluation.evaluate, models.evaluation.page, models.data.flow_rows, pushforward.commands.evaluate"
+    script = f"import sys, {modules}; print('torch' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert loaded.stdout.strip() == "False"
+
+
 def test_a_supervisor_loads_nothing_that_serves():
     script = (
         "import sys, service.process.supervisor; print(*{'uvicorn', 'fastapi', 'onnxruntime'} & sys.modules.keys())"

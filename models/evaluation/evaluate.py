@@ -233,7 +233,7 @@ def _cross_fit(
 
 
 def stages() -> int:
-    """How many times `diagnose` calls `progress`."""
+    """How many stages `diagnose` has."""
     return FOLDS + 4
 
 
@@ -247,7 +247,7 @@ def diagnose(
         held_out: the rows; all lie inside the support.
         log_prob: ``[N]`` the flow's, of these rows.
         seed: of samples, folds and trees.
-        progress: called with 1 after each stage, `stages` times in all.
+        progress: called with the number of stages done since, `stages` in all.
 
     Returns:
         What was found.

@@ -105,14 +105,14 @@ def compare_samples(
     seed: int,
     progress: Callable[[int], object],
 ) -> TwoSample:
-    """Tell samples from held-out rows, in `FOLDS` folds.
+    """Tell samples from held-out rows, in `FOLDS` folds, or as many as there are rows.
 
     Args:
-        rows: ``[N, D]``.
+        rows: ``[N, D]``, N at least 2.
         samples: ``[N, D]``; the i-th drawn at the context of the i-th row.
         context: ``[N, C]`` of both; None for none.
         seed: of the folds and of the trees.
-        progress: called with 1 after each fold, `FOLDS` times.
+        progress: called with the number of folds done since, `FOLDS` in all.
 
     Returns:
         What was found.
@@ -132,16 +132,17 @@ def _compare(
     judge = _Judge.of(rows, samples, context, seed)
     areas = []
     telling: tuple[tuple[int, float], ...] = ()
-    for fold in range(FOLDS):
+    for fold in range(judge.count):
         areas.append(judge.area(fold))
         progress(1)
+    progress(FOLDS - judge.count)
     auroc = float(np.mean(areas))
     if auroc - 0.5 > _ERRORS * judge.standard_error and rows.shape[1] <= _WIDTH:
         telling = judge.telling_columns(fold=0)
     rounded = None
     if atoms:
         judge = _Judge.of(rows, _rounded(rows, samples, [atom.column for atom in atoms]), context, seed)
-        rounded = float(np.mean([judge.area(fold) for fold in range(FOLDS)]))
+        rounded = float(np.mean([judge.area(fold) for fold in range(judge.count)]))
     return TwoSample(
         auroc=auroc,
         standard_error=judge.standard_error,
@@ -226,7 +227,7 @@ class _Judge:
         else:
             _, sizes, axes = np.linalg.svd(scaled, full_matrices=False)
         kept = sizes > 1e-6 * sizes[0]
-        folds = np.random.default_rng(seed).permutation(np.arange(len(rows)) % FOLDS)
+        folds = np.random.default_rng(seed).permutation(np.arange(len(rows)) % min(FOLDS, len(rows)))
         return cls(
             points=points,
             context=None if context is None else np.concatenate([context, context]),
@@ -238,8 +239,13 @@ class _Judge:
     @property
     def standard_error(self) -> float:
         """Of the mean area over folds, for equal distributions: that of Mann and Whitney's statistic."""
-        counts = [int(np.sum(self.folds == fold)) // 2 for fold in range(FOLDS)]
-        return math.sqrt(sum((2 * n + 1) / (12 * n * n) for n in counts)) / FOLDS
+        counts = [int(np.sum(self.folds == fold)) // 2 for fold in range(self.count)]
+        return math.sqrt(sum((2 * n + 1) / (12 * n * n) for n in counts)) / self.count
+
+    @property
+    def count(self) -> int:
+        """The number of folds: `FOLDS`, or as many as there are rows."""
+        return int(self.folds.max()) + 1
 
     def area(self, fold: int) -> float:
         """The AUROC on the rows and samples of a fold, of a classifier that was fitted to the others."""

@@ -45,7 +45,7 @@ def judge(
     diagnosis: Diagnosis,
     columns: Sequence[str],
     *,
-    outside: int = 0,
+    outside: Sequence[str] = (),
     same_rows: bool = False,
     shift: tuple[float, float] | None = None,
 ) -> Verdict:
@@ -55,7 +55,7 @@ def judge(
         evaluation: the likelihoods.
         diagnosis: the tests.
         columns: the names of the columns of x; of pixels, their places.
-        outside: how many other rows lay outside the support.
+        outside: where the rows are whose log_prob is -inf; the figures leave them out.
         same_rows: whether the rows may be those that the flow was fitted to.
         shift: the mean log_prob of the rows that the bundle was calibrated by, and the p-value of the test that
             log_prob is distributed alike here; None where these are the same rows.
@@ -65,10 +65,7 @@ def judge(
     """
     found: list[tuple[Grade, str]] = []
     if outside:
-        found.append(
-            ("poor", (f"{outside} rows lie outside the flow's support, where its density is zero: their log_prob "
-                     "is -inf, and so is the mean over all rows. The other figures leave them out"))
-        )  # fmt: skip
+        found.append(("poor", _zero_density(outside)))
     found += _against_simple(evaluation)
     found += _overfit(evaluation)
     found += _densities(diagnosis)
@@ -88,6 +85,14 @@ def judge(
     order: tuple[Grade, ...] = ("poor", "fair", "good")
     found.sort(key=lambda each: order.index(each[0]))
     return Verdict(found[0][0], tuple(sentence for _, sentence in found))
+
+
+def _zero_density(outside: Sequence[str]) -> str:
+    several = f"{len(outside)} rows have" if len(outside) > 1 else "1 row has"
+    return (
+        f"{several} log_prob -inf, the first of them {outside[0]}: outside the flow's support, or so far out that "
+        "float32 holds no number for it. The mean over all rows is -inf; the other figures leave them out"
+    )
 
 
 def _against_simple(evaluation: Evaluation) -> list[tuple[Grade, str]]:

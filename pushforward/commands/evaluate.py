@@ -16,7 +16,7 @@ from pushforward.cli.next_version import RowOptions
 from pushforward.cli.progress import show_progress
 from pushforward.cli.row_layout import rows_of_block
 from pushforward.client.errors import InvalidInput
-from service.errors import DataError
+from service.errors import DataError, PushforwardError
 from service.plan import run_now
 
 if TYPE_CHECKING:
@@ -37,7 +37,14 @@ BELOW: Final = 3
 
 _SHOWN_ROWS: Final = 2000
 _SHOWN_IMAGES: Final = 36
+_PLACES: Final = 100  # of rows outside the support
 _LINES: Final = 5  # of worst rows and columns on the terminal
+
+
+def _require_finite(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:  # noqa: ARG001  click's signature
+    if value is not None and not np.isfinite(value):
+        raise click.BadParameter("must be a finite number")
+    return value
 
 
 @click.command()
@@ -53,7 +60,11 @@ _LINES: Final = 5  # of worst rows and columns on the terminal
     "scored on them too. Else both are fitted to DATA, by folds.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Samples, folds and noise follow from it."
+    "--seed",
+    type=click.IntRange(min=0, max=2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Samples, folds and noise follow from it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON (docs/evaluation.md).")
 @click.option(
@@ -65,6 +76,7 @@ _LINES: Final = 5  # of worst rows and columns on the terminal
 @click.option(
     "--fail-below",
     type=float,
+    callback=_require_finite,
     metavar="NATS",
     help="End with exit status 3 if the flow's mean log_prob over DATA is below NATS.",
 )
@@ -164,6 +176,26 @@ class _BundleDensity:
     def log_prob(self, rows: Float64Array, context: Float64Array | None) -> Float64Array:
         return self._run(rows, context, value=False)[1]
 
+    def score(self, given: EvaluationRows) -> Float64Array:
+        """Log p(x) ``[N]`` of the rows of a file.
+
+        Raises:
+            InvalidInput: a row is so far out that its answer has no float32; its place in the file is named.
+        """
+        at_once = rows_of_block(self._flow.width)
+        rows, context = _flat(given.rows), _double(given.context)
+        scores = []
+        for start in range(0, len(rows), at_once):
+            block = slice(start, start + at_once)
+            try:
+                scores.append(self.log_prob(rows[block], None if context is None else context[block]))
+            except PushforwardError as error:
+                row = next((fault.row for fault in error.errors if fault.row is not None), None)
+                if row is None:
+                    raise
+                raise InvalidInput(f"{given.name}, {given.place(start + row)}: {error.errors[0].reason}") from error
+        return np.concatenate(scores)
+
     def latents(self, rows: Float64Array, context: Float64Array | None) -> Float64Array:
         return self._run(rows, context, value=True)[0]
 
@@ -208,7 +240,7 @@ class _Found:
         diagnosis: the tests.
         verdict: on both.
         shift: the test of log_prob against that of the rows that the bundle was calibrated by.
-        outside: how many rows lay outside the support.
+        outside: where the rows are that have log_prob -inf.
         columns: the names of the values of a row.
     """
 
@@ -220,7 +252,7 @@ class _Found:
     diagnosis: Diagnosis
     verdict: Verdict
     shift: tuple[float, float]
-    outside: int
+    outside: list[str]
     columns: list[str]
 
     def figures(self, data: str, seed: int) -> dict[str, Any]:
@@ -233,8 +265,8 @@ class _Found:
             "name": self.manifest.name,
             "version": self.manifest.version,
             "data": data,
-            "rows": len(self.given.rows) + self.outside,
-            "outside_support": self.outside,
+            "rows": len(self.given.rows) + len(self.outside),
+            "outside_support": {"rows": len(self.outside), "places": self.outside[:_PLACES]},
             "width": self.evaluation.width,
             "context_width": self.evaluation.context_width,
             "seed": seed,
@@ -312,20 +344,17 @@ def _evaluate(
     )
 
 
-def _inside(density: _BundleDensity, given: EvaluationRows) -> tuple[EvaluationRows, int]:
-    """The rows inside the support, and how many are outside it."""
-    from pushforward.cli.row_layout import RowBlock, locate_errors
-
-    with locate_errors(given.name, RowBlock(given.rows, 0)):
-        scores = density.log_prob(_flat(given.rows), _double(given.context))
+def _inside(density: _BundleDensity, given: EvaluationRows) -> tuple[EvaluationRows, list[str]]:
+    """The rows inside the support, and where those are that are outside it."""
+    scores = density.score(given)
     kept = np.flatnonzero(np.isfinite(scores))
-    outside = len(scores) - len(kept)
+    outside = [given.place(int(row)) for row in np.flatnonzero(~np.isfinite(scores))]
     if len(kept) < 2:
         raise InvalidInput(
             f"{given.name}: {len(kept)} of {len(scores)} rows lie inside the flow's support; 2 are needed"
         )
     if not outside:
-        return given, 0
+        return given, []
     context = None if given.context is None else given.context[kept]
     return EvaluationRows(given.name, given.rows[kept], context, lambda row: given.place(int(kept[row]))), outside
 

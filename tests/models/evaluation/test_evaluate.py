@@ -109,6 +109,13 @@ def test_the_same_seed_gives_the_same_figures_and_every_number_is_finite():
     assert np.isfinite(numbers(figures(3))).all()
 
 
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_a_few_held_out_rows_of_a_fit_are_enough(count):
+    evaluation, diagnosis = found(NormalDensity(), HeldOutRows(rows(count), train=rows(60, 2)))
+    assert len(diagnosis.worst) == count
+    assert judge(evaluation, diagnosis, ["a", "b"]).sentences
+
+
 def test_progress_is_told_as_often_as_it_says():
     for held_out in (HeldOutRows(rows(100)), HeldOutRows(*rows_given_context(100))):
         done: list[int] = []
@@ -136,9 +143,9 @@ def test_the_verdict_is_that_of_the_gravest_finding_and_begins_with_it():
     evaluation, diagnosis = found(NormalDensity(), HeldOutRows(rows(500), train=rows(500, 2)))
     usual = judge(evaluation, diagnosis, ["a", "b"])
     assert usual.grade == "fair"  # no better than a Gaussian, since it is one
-    outside = judge(evaluation, diagnosis, ["a", "b"], outside=3)
+    outside = judge(evaluation, diagnosis, ["a", "b"], outside=["row 4", "row 7", "row 9"])
     assert outside.grade == "poor"
-    assert outside.sentences[0].startswith("3 rows lie outside the flow's support")
+    assert outside.sentences[0].startswith("3 rows have log_prob -inf, the first of them row 4")
     same = judge(evaluation, diagnosis, ["a", "b"], same_rows=True)
     assert any("has the name of the file that the flow was fitted to" in sentence for sentence in same.sentences)
     shifted = judge(evaluation, diagnosis, ["a", "b"], shift=(-1.5, 1e-9))

@@ -12,12 +12,15 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 
+from pushforward.cli.evaluation_rows import EvaluationRows
 from pushforward.cli.group import cli
 from pushforward.client.errors import InvalidInput
+from pushforward.commands.evaluate import _BundleDensity
 from service.bundle.manifest import ContextFeature
 from service.bundle.store import read_bundle
 from service.engine.registry import load_flow
-from service.errors import DataError, PushforwardError
+from service.engine.verbs.flow import ServedFlow
+from service.errors import DataError, NotFinite, PushforwardError, Reason
 from service.plan import run_now
 from tests.service import bundles
 
@@ -73,7 +76,7 @@ def test_the_figures_are_the_flows_own(usual, own, samples):
     log_prob = run_now(flow.log_prob(samples)).log_prob.astype(np.float64)
     assert usual["held_out"]["flow"]["mean"] == pytest.approx(log_prob.mean(), rel=1e-6)
     assert usual["held_out"]["flow"]["standard_error"] == pytest.approx(log_prob.std(ddof=1) / 200**0.5)
-    assert (usual["rows"], usual["outside_support"], usual["fitted_to"]) == (200, 0, "other folds")
+    assert (usual["rows"], usual["outside_support"]["rows"], usual["fitted_to"]) == (200, 0, "other folds")
     worst = usual["worst_rows"][0]
     assert worst["row"] == int(log_prob.argmin())
     assert worst["values"] == {f"column {i}": float(v) for i, v in enumerate(samples[worst["row"]])}
@@ -159,6 +162,28 @@ def test_what_is_wrong_with_a_file_is_said_by_row_and_column(own, samples, tmp_p
         evaluate(bundle, tmp_path / "none.parquet")
 
 
+def test_a_row_without_an_answer_is_named_by_its_place(own, samples, monkeypatch):
+    monkeypatch.setattr("pushforward.commands.evaluate.rows_of_block", lambda width: 16)
+    flow = load_flow(read_bundle(own.path("affine")))
+
+    def answer(x, context, returns):
+        if np.array_equal(x[8], samples[40]):
+            raise NotFinite("too far", (Reason(("x", 8), "the answer has no float32", row=8),))
+        return (yield from ServedFlow.log_prob(flow, x, context, returns))
+
+    monkeypatch.setattr(flow, "log_prob", answer)
+    given = EvaluationRows("rows.csv", samples, None, lambda row: f"line {row + 2}")
+    with pytest.raises(InvalidInput, match=r"rows\.csv, line 42: the answer has no float32"):
+        _BundleDensity(flow).score(given)
+
+
+@pytest.mark.parametrize("bound", ["nan", "inf", "low"])
+def test_a_bound_is_a_finite_number(own, bound):
+    result = CliRunner().invoke(cli, ["evaluate", str(own.path("affine")), "rows.csv", f"--fail-below={bound}"])
+    assert result.exit_code == 2
+    assert "--fail-below" in result.stderr
+
+
 def test_training_rows_are_what_the_gaussian_is_fitted_to(own, samples, tmp_path):
     np.save(tmp_path / "rows.npy", samples[:25])
     np.save(tmp_path / "train.npy", samples[25:])
@@ -179,7 +204,9 @@ def test_rows_outside_the_support_are_counted_and_left_out(own, tmp_path):
     assert inside.all()
     np.save(tmp_path / "rows.npy", rows)
     found = evaluate(own.path("square"), tmp_path / "rows.npy")
-    assert (found["rows"], found["outside_support"], found["held_out"]["flow"]["rows"]) == (60, 1, 59)
+    assert (found["rows"], found["held_out"]["flow"]["rows"]) == (60, 59)
+    assert found["outside_support"] == {"rows": 1, "places": ["row 5"]}
+    assert "1 row has log_prob -inf, the first of them row 5" in found["verdict"]["sentences"][0]
     assert found["verdict"]["grade"] == "poor"
     assert all(np.isfinite(row["log_prob"]) for row in found["worst_rows"])
     call = ["evaluate", str(own.path("square")), str(tmp_path / "rows.npy"), "--fail-below=-1e30"]
