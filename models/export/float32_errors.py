@@ -79,8 +79,8 @@ class Float32Errors:
     Args:
         exact: f.
         answer: the direction.
-        rows: float32 ``[N, ...]``.
-        context: float32 ``[N, C]``, or None.
+        rows: float32 ``[N, ...]``. Rows in float64 have no error of float32: nothing is excused for them.
+        context: ``[N, C]`` of the same precision, or None.
         seed: of the random signs.
     """
 
@@ -104,6 +104,8 @@ class Float32Errors:
         Returns:
             ``[M]``. What torch cannot answer in float32 at all counts as no error: it excuses nothing.
         """
+        if self._rows.dtype != np.float32:
+            return np.zeros(len(rows))
         self._look_at(rows)
         return np.array([self._error(quantity, int(row), np.asarray(unit, np.float64)) for row in rows], np.float64)
 
@@ -116,7 +118,7 @@ class Float32Errors:
         Returns:
             ``[M]``; false for a row outside the support, whose density is zero wherever its latent lies.
         """
-        if not isinstance(self._exact.base, UniformBase):
+        if not isinstance(self._exact.base, UniformBase) or self._rows.dtype != np.float32:
             return np.zeros(len(rows), np.bool_)
         self._look_at(rows)
         inside = self._exact.in_support(torch.from_numpy(self._rows[np.asarray(rows, np.intp)]).double())

@@ -190,7 +190,6 @@ def export_kept(
     if options.version is not None and options.version in places.repository.versions(places.name):
         raise DataError(f"{places.name} has a version {options.version} already")
     with reproducible(recipe.fit.threads):
-        Origin(recipe=kept.recipe.fitted_by(), data=kept.table.digest).check(checkpoint.origin)
         start = _prepare(kept.recipe, kept.table)
         fitted = fit(start.flow, start.parts, recipe.fit, seed=recipe.seed, perturbation=start.perturbation,
                      resumed=checkpoint)  # fmt: skip

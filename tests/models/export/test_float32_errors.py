@@ -102,3 +102,10 @@ def test_a_row_outside_the_support_is_at_no_edge_of_the_box():
     support = Support(low=-3.0, high=3.0, low_closed=True)
     flow = Flow((2,), [Thirds()], UniformBase(low=-1.0, high=1.0), support)
     assert errors_of(flow, rows).at_an_edge([0, 1]).tolist() == [False, True]
+
+
+def test_rows_in_float64_are_excused_nothing():
+    flow = Flow((2,), [Steep(3e4)], NormalBase())
+    assert errors_of(flow, ROWS.astype(np.float64))("log_prob", range(40)).tolist() == [0.0] * 40
+    box = Flow((2,), [Thirds()], UniformBase(low=-1.0, high=1.0))
+    assert not errors_of(box, np.array([[3.0, 0.0]])).at_an_edge([0]).any()

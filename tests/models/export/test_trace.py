@@ -33,7 +33,7 @@ def flow() -> Flow:
 @pytest.fixture(scope="module")
 def exported(flow: Flow) -> ExportedGraph:
     probes = make_probes(ROWS.numpy(), normal(40, 2, seed=3).float().numpy(), flow.support)
-    return ExportedGraph(export_trace(flow, reference(flow), probes), "trace")
+    return export_trace(flow, reference(flow), probes)[1]
 
 
 def test_the_steps_have_names_and_shapes(flow: Flow) -> None:
@@ -83,7 +83,7 @@ def test_a_trace_of_another_flow_is_refused(chain: list[Bijection], quantity: st
     rows = normal(20, 2).float()
     right = Flow([2], [Shift(0.0), Shift(0.0), Shift(0.0)], NormalBase())
     probes = make_probes(rows.numpy(), None, None)
-    graph = ExportedGraph(export_trace(right, reference(right), probes), "trace")
+    _, graph = export_trace(right, reference(right), probes)
     with pytest.raises(ParityFailed, match=quantity):
         check_trace(reference(Flow([2], chain, NormalBase())), graph, probes)
 
