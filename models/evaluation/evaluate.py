@@ -268,7 +268,11 @@ def diagnose(
     progress(1 if context is not None else 2)
     finite = np.isfinite(samples).all(axis=1)
     samples, compared = samples[finite], compared[finite]
-    quantiles = Uniformity.of(sample_quantiles(log_prob[ranked], drawn.log_prob, seeds[3]))
+    if context is None:
+        scores = drawn.log_prob[0]
+        quantiles = Uniformity.among(log_prob, scores[~np.isnan(scores)], seeds[3])
+    else:
+        quantiles = Uniformity.of(sample_quantiles(log_prob[ranked], drawn.log_prob, seeds[3]))
     latents = base_quantiles(density.base, density.latents(rows, context))
     progress(1)
     two_sample = compare_samples(

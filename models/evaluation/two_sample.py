@@ -238,9 +238,15 @@ class _Judge:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean area over folds, for equal distributions: that of Mann and Whitney's statistic."""
+        """Of the mean area over folds, for equal distributions.
+
+        Each area has the variance of Mann and Whitney's statistic, (2n + 1) / 12n^2. The mean over K folds has 1/K +
+        1/(K - 1) of it, since the classifiers of two folds were fitted to the same rows (Nadeau and Bengio, 2003,
+        https://doi.org/10.1023/A:1024068626366, equation 7).
+        """
         counts = [int(np.sum(self.folds == fold)) // 2 for fold in range(self.count)]
-        return math.sqrt(sum((2 * n + 1) / (12 * n * n) for n in counts)) / self.count
+        each = sum((2 * n + 1) / (12 * n * n) for n in counts) / self.count
+        return math.sqrt(each * (1 / self.count + 1 / (self.count - 1)))
 
     @property
     def count(self) -> int:

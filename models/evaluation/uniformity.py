@@ -24,7 +24,7 @@ from typing import Final
 
 import numpy as np
 from scipy.special import ndtr, stdtr
-from scipy.stats import kstest
+from scipy.stats import ks_2samp, kstest
 
 from models.data.readers import FloatArray
 from service.bundle.bases import Base, DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase
@@ -53,6 +53,19 @@ class Uniformity:
     def of(cls, quantiles: FloatArray) -> Uniformity:
         """Test quantiles ``[N]``."""
         found = kstest(quantiles, "uniform", method="auto" if len(quantiles) <= 100 else "asymp")
+        return cls(quantiles, float(found.statistic), float(found.pvalue))
+
+    @classmethod
+    def among(cls, values: FloatArray, samples: FloatArray, seed: int) -> Uniformity:
+        """Test the quantiles of values among samples that all of them share, which have an error of their own.
+
+        Args:
+            values: ``[N]``.
+            samples: ``[L]``.
+            seed: of the places between neighbours.
+        """
+        found = ks_2samp(values, samples, method="asymp")
+        quantiles = sample_quantiles(values, samples[None], seed)
         return cls(quantiles, float(found.statistic), float(found.pvalue))
 
 

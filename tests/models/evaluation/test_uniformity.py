@@ -51,6 +51,14 @@ def test_a_rank_among_shared_samples_is_that_among_its_own():
     assert shared[2] > 4 / 5
 
 
+def test_shared_samples_have_an_error_of_their_own():
+    few = [np.random.default_rng(seed).normal(size=(2, 400)) for seed in range(60)]
+    tests = [Uniformity.among(values, samples, 0) for values, samples in few]
+    assert np.mean([test.p_value < 0.05 for test in tests]) < 0.15
+    alone = [Uniformity.of(sample_quantiles(values, samples[None], 0)) for values, samples in few]
+    assert np.mean([test.p_value < 0.05 for test in alone]) > 0.15
+
+
 def test_coverage_counts_the_rows_of_high_density():
     found = {each.level: each.covered for each in measure_coverage(np.array([0.6, 0.7, 0.06, 0.9]))}
     assert found[0.5] == 0.75  # those at or above the median of the density
