@@ -22,7 +22,7 @@ from models.export.exported_graph import ExportedGraph
 from models.export.gate import BATCHES, check_flow, check_graphs, reference
 from models.export.graph import OPSET, export_graph
 from models.export.invariance import check_invariance
-from models.export.probes import make_probes, outside_support
+from models.export.probes import OUTSIDE, make_probes, outside_support
 from models.export.resolution import keep_resolvable
 from models.export.trace import export_trace, trace_steps
 from models.flows.bases import sample_base
@@ -106,7 +106,7 @@ def export_flow(
     names = flow.steps
     flow = copy.deepcopy(flow).cpu().float().eval().requires_grad_(requires_grad=False).freeze_base().fold()
     exact = reference(flow)
-    probes = make_probes(rows, given, flow.support)
+    probes = make_probes(rows, given, flow.support, edges=far_rows == "all")
     if far_rows == "resolvable":
         probes = keep_resolvable(flow, exact, probes)
     check_flow(exact, probes)
@@ -152,21 +152,28 @@ def export_flow(
             created=(created or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
         ),
     )
-    golden = golden_rows(exact, rows, given, log_prob)
+    with_outside = flow.support is not None and (far_rows == "all" or OUTSIDE in probes.labels)
+    golden = golden_rows(exact, rows, given, log_prob, outside=with_outside)
     whole = {**files, "golden.npz": golden.to_npz()}
     return repository.install_next(manifest, whole, pinned=version is not None)
 
 
-def golden_rows(exact: Flow, held_out: Float32, context: Float32 | None, log_prob: npt.NDArray[np.float64]) -> Golden:
+def golden_rows(
+    exact: Flow,
+    held_out: Float32,
+    context: Float32 | None,
+    log_prob: npt.NDArray[np.float64],
+    *,
+    outside: bool = False,
+) -> Golden:
     """Choose golden rows, evenly over the quantiles of log_prob, and answer them in float64.
-
-    Where the support is bounded, one more row lies outside: its log_prob is -inf.
 
     Args:
         exact: the flow in float64.
         held_out: float32 ``[M, *event]``.
         context: float32 ``[M, C]``, or None.
         log_prob: ``[M]``, to choose by.
+        outside: whether one more row is to lie outside the support, which has ends: its log_prob is -inf.
 
     Returns:
         At most `GOLDEN_ROWS` rows, and one outside.
@@ -174,10 +181,10 @@ def golden_rows(exact: Flow, held_out: Float32, context: Float32 | None, log_pro
     count = min(GOLDEN_ROWS, held_out.shape[0])
     chosen = np.argsort(log_prob, kind="stable")[np.linspace(0, held_out.shape[0] - 1, count).round().astype(int)]
     x = held_out[chosen]
-    if exact.support is not None:
-        outside = x[:1].copy()
-        outside.reshape(-1)[0] = outside_support(exact.support)
-        x, chosen = np.concatenate((x, outside)), np.append(chosen, chosen[0])
+    if outside and exact.support is not None:
+        beyond = x[:1].copy()
+        beyond.reshape(-1)[0] = outside_support(exact.support)
+        x, chosen = np.concatenate((x, beyond)), np.append(chosen, chosen[0])
     given = None if context is None else context[chosen]
     rows = torch.from_numpy(x.astype(np.float64))
     with torch.no_grad():
