@@ -24,7 +24,7 @@ from models.export.exported_graph import ExportedGraph
 from models.export.gate import BATCHES, RowFails, check_flow, check_graphs, draw_latents, reference
 from models.export.graph import OPSET, export_graph
 from models.export.invariance import check_invariance
-from models.export.probes import Probes, make_probes, outside_support
+from models.export.probes import OUTSIDE, Probes, make_probes, outside_support
 from models.export.resolution import keep_resolvable
 from models.export.trace import export_trace, trace_steps
 from models.flows.bases import sample_base
@@ -113,7 +113,7 @@ def export_flow(
     names = flow.steps
     flow = copy.deepcopy(flow).cpu().float().eval().requires_grad_(requires_grad=False).freeze_base().fold()
     exact = reference(flow)
-    probes = make_probes(rows, given, flow.support)
+    probes = make_probes(rows, given, flow.support, edges=far_rows == "all")
     if far_rows == "resolvable":
         probes = keep_resolvable(flow, exact, probes)
     try:
@@ -124,7 +124,8 @@ def export_flow(
         advice = advise(failed, exact, x, borrowed, columns=[feature.name for feature in features], far=far)
         raise ParityFailed(f"{failed.detail}. {advice}") from failed
     log_prob = passed.forward(rows, given, BATCHES[-1]).log_prob
-    golden = golden_rows(exact, rows, given, log_prob, passed.keeps)
+    with_outside = flow.support is not None and (far_rows == "all" or OUTSIDE in probes.labels)
+    golden = golden_rows(exact, rows, given, log_prob, passed.keeps, outside=with_outside)
     manifest = Manifest(
         name=name,
         version=version or repository.next_version(name),
@@ -269,11 +270,13 @@ def golden_rows(
     context: Float32 | None,
     log_prob: npt.NDArray[np.float64],
     keeps: Callable[[Golden], npt.NDArray[np.float64]] | None = None,
+    *,
+    outside: bool = False,
 ) -> Golden:
     """Choose golden rows, evenly over the quantiles of log_prob, and answer them in float64.
 
     Where one of them is off by more than the server allows when it loads a bundle, all are chosen among those that are
-    not. Where the support is bounded, one more row lies outside: its log_prob is -inf.
+    not.
 
     Args:
         exact: the flow in float64.
@@ -281,6 +284,7 @@ def golden_rows(
         context: float32 ``[M, C]``, or None.
         log_prob: ``[M]``, to choose by.
         keeps: golden rows -> how much of the server's bounds the graphs need for each; None for none.
+        outside: whether one more row is to lie outside the support, which has ends: its log_prob is -inf.
 
     Returns:
         At most `GOLDEN_ROWS` rows, and one outside.
@@ -290,11 +294,15 @@ def golden_rows(
     """
     order = np.argsort(log_prob, kind="stable")
     count = min(GOLDEN_ROWS, len(order))
-    golden = _answered(exact, held_out, context, _spread(order, count))
+
+    def answered(chosen: npt.NDArray[np.intp]) -> Golden:
+        return _answered(exact, held_out, context, chosen, outside=outside)
+
+    golden = answered(_spread(order, count))
     if keeps is None or (keeps(golden) <= 1.0).all():
         return golden
     candidates = _spread(order, min(_CANDIDATES, len(order)))
-    needed = keeps(_answered(exact, held_out, context, candidates))[: len(candidates)]
+    needed = keeps(answered(candidates))[: len(candidates)]
     good = candidates[needed <= _MARGIN]
     if len(good) < count:
         good = candidates[needed <= 1.0]
@@ -304,20 +312,22 @@ def golden_rows(
             f"bundle needs {count} of them to be checked by: the flow is too steep for float32. Try {PRECISION}, a "
             "filter that leaves far rows out, or more noise in the fit"
         )
-    return _answered(exact, held_out, context, _spread(good, count))
+    return answered(_spread(good, count))
 
 
 def _spread(order: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
     return np.asarray(order[np.linspace(0, len(order) - 1, count).round().astype(int)], np.intp)
 
 
-def _answered(exact: Flow, held_out: Float32, context: Float32 | None, chosen: npt.NDArray[np.intp]) -> Golden:
-    """The chosen rows and their answers in float64, and one outside of a bounded support behind them."""
+def _answered(
+    exact: Flow, held_out: Float32, context: Float32 | None, chosen: npt.NDArray[np.intp], *, outside: bool
+) -> Golden:
+    """The chosen rows and their answers in float64, and one outside of a bounded support behind them if asked for."""
     x = held_out[chosen]
-    if exact.support is not None:
-        outside = x[:1].copy()
-        outside.reshape(-1)[0] = outside_support(exact.support)
-        x, chosen = np.concatenate((x, outside)), np.append(chosen, chosen[0])
+    if outside and exact.support is not None:
+        beyond = x[:1].copy()
+        beyond.reshape(-1)[0] = outside_support(exact.support)
+        x, chosen = np.concatenate((x, beyond)), np.append(chosen, chosen[0])
     given = None if context is None else context[chosen]
     rows = torch.from_numpy(x.astype(np.float64))
     with torch.no_grad():

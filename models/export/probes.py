@@ -10,11 +10,13 @@ import numpy.typing as npt
 
 from service.bundle.manifest import Support
 
-__all__ = ["FAR", "Probes", "make_probes", "outside_support"]
+__all__ = ["FAR", "OUTSIDE", "Probes", "make_probes", "outside_support"]
 
 FAR: Final = (3.0, 10.0, 30.0)
 """How far outside the data probes lie, in standard deviations of each column."""
 MAX_HELD_OUT: Final = 512
+OUTSIDE: Final = "a row outside the support"
+_INSET: Final = 1e-3  # of the greatest standard deviation: how far from the ends far rows are kept without edges
 _DIRECTIONS, _COLUMNS = 8, 8  # probes for each distance: directions of random signs, and single columns
 
 Float32 = npt.NDArray[np.float32]
@@ -59,7 +61,9 @@ class Probes:
         return Probes(np.ascontiguousarray(self.x[kept]), context, labels, self.places)
 
 
-def make_probes(held_out: Float32, context: Float32 | None, support: Support | None, seed: int = 0) -> Probes:
+def make_probes(
+    held_out: Float32, context: Float32 | None, support: Support | None, seed: int = 0, *, edges: bool = True
+) -> Probes:
     """Choose probes: at most `MAX_HELD_OUT` held-out rows, and mean + k * standard deviation for each k of `FAR`.
 
     Args:
@@ -68,6 +72,8 @@ def make_probes(held_out: Float32, context: Float32 | None, support: Support | N
         support: where it bounds the data, far rows are clipped into it, and rows on its ends, next to them and
             outside are added.
         seed: of the directions.
+        edges: whether there are rows on the ends of the support and next to them. There float32 may take the latent of
+            a flow that was not made for it out of its base's box.
 
     Returns:
         The held-out rows first, and the others with a label each.
@@ -92,8 +98,13 @@ def make_probes(held_out: Float32, context: Float32 | None, support: Support | N
             labels.append(f"a row {distance:g} standard deviations from the mean")
     far = np.stack(rows).astype(np.float32)
     if support is not None:
-        far = np.clip(far, support.low, support.high)
+        inset = 0.0 if edges else _INSET * float(deviation.max())
+        low, high = support.low, support.high
+        far = np.clip(far, None if low is None else low + inset, None if high is None else high - inset)
         edge, edge_labels = _edges(far[0], support)
+        if not edges:
+            beyond = [at for at, label in enumerate(edge_labels) if label == OUTSIDE]
+            edge, edge_labels = edge[beyond], [OUTSIDE] * len(beyond)
         far, labels = np.concatenate((far, edge)), labels + edge_labels
     borrowed = None
     if context is not None:
@@ -115,7 +126,7 @@ def _edges(row: Float32, support: Support) -> tuple[Float32, list[str]]:
             (at, "a row on an end of the support"),
             (np.nextafter(at, np.float32(-outwards)), "a row next to an end of the support"),
             (np.nextafter(at, np.float32(outwards)), "a row just outside the support"),
-            (np.float32(beyond), "a row outside the support"),
+            (np.float32(beyond), OUTSIDE),
         ):
             for columns in (slice(None), slice(0, 1)):
                 changed = row.copy()

@@ -8,6 +8,8 @@ moderate numbers, which no overflow excuses: such a row stays, for the gate to r
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,9 @@ def keep_resolvable(flow: Flow, exact: Flow, probes: Probes) -> Probes:
     good = torch.ones(len(probes.x), dtype=torch.bool)
     for found, expected in zip(*answers, strict=True):
         error = (found.double() - expected).abs() / (1 + expected.abs())
-        good &= (torch.isfinite(expected) & (error <= _MARGIN * TOLERANCE)).reshape(len(probes.x), -1).all(dim=1)
+        close = torch.isfinite(expected) & (error <= _MARGIN * TOLERANCE)
+        outside = (expected == -math.inf) & (found == -math.inf)  # log_prob, outside the support
+        good &= (close | outside).reshape(len(probes.x), -1).all(dim=1)
     kept = good.numpy()
     kept[probes.held_out] = True
     kept |= _find_broken(exact, probes).numpy()

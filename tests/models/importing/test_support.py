@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import normflows as nf
+import numpy as np
 import pytest
 import torch
 import zuko
@@ -14,12 +15,16 @@ from zuko.lazy import Flow, LazyInverse, UnconditionalDistribution, Unconditiona
 
 from models.flows.inverted import Inverted
 from models.importing.adapted import Unsupported
+from models.importing.load import draw_rows, export_imported
 from models.importing.squashing import Sigmoid, Tanh
 from models.importing.steps import Affine, Permutation
 from models.importing.support import box_of, find_support, support_of_constraint
 from models.importing.take import take
 from models.importing.torch_module import adapt
 from service.bundle.bases import NormalBase, UniformBase
+from service.bundle.store import Repository, read_bundle
+from service.engine.registry import load_flow
+from service.plan import run_now
 
 LOGIT = Inverted(Sigmoid(transforms.Sigmoid()))
 ZERO = torch.zeros(2, dtype=torch.float64)
@@ -167,3 +172,19 @@ def test_a_row_outside_has_no_density(make, box):
         rows = inside.clone()
         rows[0, 1] = outside
         assert flow.log_prob(rows).tolist() == [-math.inf]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["nflows", "zuko", "zuko, positive"])
+def test_a_bundle_answers_so(tmp_path, library):
+    make, box = FLOWS[library]
+    torch.manual_seed(0)
+    imported = take(make())
+    path = export_imported(
+        imported, draw_rows(imported, 100), repository=Repository(tmp_path), name="bounded", source=""
+    )
+    bundle = read_bundle(path)
+    assert (bundle.manifest.support.low, bundle.manifest.support.high) == box
+    served = load_flow(bundle)
+    assert np.isfinite(run_now(served.log_prob(bundle.golden.x[:8], None)).log_prob).all()
+    assert run_now(served.log_prob(np.float32([[-0.5, 0.5]]), None)).log_prob.tolist() == [-math.inf]
