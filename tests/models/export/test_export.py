@@ -281,7 +281,7 @@ def judged(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> tuple[Flow, npt.NDArr
 @pytest.mark.parametrize("most", [0.4, 0.9])
 def test_golden_rows_are_among_those_that_the_server_will_pass(judged: Any, most: float) -> None:
     exact, log_prob = judged
-    golden = golden_rows(exact, IMAGES.numpy(), None, log_prob, keeping(0.5, most))
+    golden = golden_rows(exact, IMAGES.numpy(), None, log_prob, keeping(0.5, most), outside=True)
     assert golden.x.shape[0] == 9
     assert golden.log_prob[0] == np.sort(log_prob)[20]
     assert golden.log_prob[7] == log_prob.max()
