@@ -22,7 +22,7 @@ from service.plan import Float32, Outputs, Plan, Run
 __all__ = ["ROUND_TRIP_TOLERANCE", "ParityRow", "check_golden", "check_trace", "measure_parity", "probe"]
 
 ROUND_TRIP_TOLERANCE: Final = 1e-3
-"""The bound on |g(z) - x| / (1 + |x|). z comes from float64 and g runs in float32, so that both roundings count."""
+"""The bound on |g(z) - x| / (1 + |x|). z comes from float64 and g may run in float32, so that both roundings count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def measure_parity(bundle: Bundle, batches: tuple[int, ...] = (1, 7, 1000)) -> l
         count = len(bundle.golden.x)
         tiled = _select(bundle.golden, np.arange(-(-max(batch, count) // batch) * batch) % count)
         forward_outputs = _run_in_batches(forward, tiled.x, tiled.context, batch)
-        inverse_outputs = _run_in_batches(inverse, tiled.z.astype(np.float32), tiled.context, batch)
+        inverse_outputs = _run_in_batches(inverse, tiled.latents(), tiled.context, batch)
         rows += _compare(tiled, forward_outputs, inverse_outputs, batch)
         if traced is not None:
             rows += _compare_trace(tiled, _run_in_batches(traced, tiled.x, tiled.context, batch), batch)
@@ -115,7 +115,7 @@ def check_trace(bundle: Bundle) -> None:
 
 def _check(flow: ServedFlow, golden: Golden, *, bounded: bool) -> Plan[None]:
     forward = yield Run(flow.forward, golden.x, golden.context, bounded=bounded)
-    inverse = yield Run(flow.inverse, golden.z.astype(np.float32), golden.context, bounded=bounded)
+    inverse = yield Run(flow.inverse, golden.latents(), golden.context, bounded=bounded)
     inside = np.isfinite(golden.log_prob)
     if flow.round_trips is not None and inside.any():
         flow.round_trips.observe("forward", greatest_difference(inverse.value[inside], golden.x[inside]))

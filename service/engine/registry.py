@@ -89,11 +89,11 @@ def load_flow(
     golden = bundle.golden
     try:
         forward_timings = _warm_up(forward, limits, golden.x, golden.context)
-        inverse_timings = _warm_up(inverse, limits, golden.z.astype(np.float32), golden.context)
+        inverse_timings = _warm_up(inverse, limits, golden.latents(), golden.context)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         _log.exception("%s version %d fails on its golden rows", name, version)
         raise BundleError("the flow could not be run on its golden rows") from error
-    held_out = HeldOut(bundle.manifest.calibration)
+    held_out = HeldOut(bundle.manifest.calibration, bundle.manifest.dtype)
     forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
     inverse_metrics = metrics.lane(name, version, "inverse", held_out=held_out)
     lanes = (

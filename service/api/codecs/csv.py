@@ -11,7 +11,6 @@ import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Array, Columns, Form, TableArray, malformed, table_arrays
-from service.api.codecs.float32_tie import tied
 from service.errors import InvalidArgument, Reason
 from service.exchange import Body
 from service.tabular import NotCsv, parse_number, read_heading, read_lines, split_lines
@@ -92,7 +91,7 @@ class _Table(Columns):
 
     def __init__(self, body: Body) -> None:
         try:
-            text = bytes(tied(body)).decode("utf-8-sig")
+            text = bytes(body).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise malformed(f"not CSV: byte {error.start} is not UTF-8") from error
         self._text = text

@@ -12,7 +12,6 @@ import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Form, malformed
-from service.api.codecs.float32_tie import tied
 from service.errors import InvalidArgument, Reason
 from service.exchange import Body
 from service.plan import Float32
@@ -24,7 +23,7 @@ __all__ = ["Json", "json_lines", "json_value", "numbers"]
 
 
 class Json:
-    """A float32 goes out as its shortest exact text, and comes back bit for bit.
+    """A number goes out as the shortest exact text of its precision, and comes back bit for bit.
 
     JSON has neither NaN nor infinity. A density of zero, log_prob = -inf, goes out as null; then, and only then,
     `in_support` says of each row whether its density is above zero.
@@ -138,7 +137,7 @@ def json_value(text: Body) -> Any:  # noqa: ANN401
     Raises:
         MalformedBody: it is not JSON.
     """
-    return _value(tied(text))
+    return _value(text)
 
 
 def json_lines(body: Body) -> list[Any]:
@@ -150,7 +149,7 @@ def json_lines(body: Body) -> list[Any]:
     Raises:
         MalformedBody: a line is not JSON; it is named.
     """
-    lines: list[Body] = [*tied(body).split(b"\n")]
+    lines: list[Body] = [*body.split(b"\n")]
     return [_value(line, number) for number, line in enumerate(lines, 1) if line and not line.isspace()]
 
 

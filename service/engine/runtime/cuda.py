@@ -124,9 +124,9 @@ class _FixedBatch:
         self.size = size
         self._session = session
         self._binding = session.io_binding()
-        self._host = [np.zeros((size, *shape), np.float32) for shape in signature.inputs.values()]
-        self._inputs = [gpu.buffer(array.shape) for array in self._host]
-        self._outputs = [gpu.buffer((size, *shape)) for shape in signature.outputs.values()]
+        self._host = [np.zeros((size, *shape), signature.dtype) for shape in signature.inputs.values()]
+        self._inputs = [gpu.buffer(array.shape, signature.dtype) for array in self._host]
+        self._outputs = [gpu.buffer((size, *shape), signature.dtype) for shape in signature.outputs.values()]
         for name, buffer in zip(signature.inputs, self._inputs, strict=True):
             self._binding.bind_ortvalue_input(name, buffer)
         for name, buffer in zip(signature.outputs, self._outputs, strict=True):

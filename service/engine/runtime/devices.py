@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import numpy as np
 import onnxruntime as ort
 
+from service.bundle.precision import FloatType
 from service.errors import EngineFailed
 from service.onnx.session import CPU_PROVIDER, session_options
 from service.plan import Float32
@@ -85,8 +85,8 @@ class Gpu(Protocol):
         """A session of a graph, like `onnxruntime.InferenceSession`."""
         ...
 
-    def buffer(self, shape: Sequence[int]) -> Buffer:
-        """Memory for float32 of that shape."""
+    def buffer(self, shape: Sequence[int], dtype: FloatType) -> Buffer:
+        """Memory for numbers of that shape and precision."""
         ...
 
 
@@ -113,7 +113,7 @@ class OrtGpu:
         providers = [self.options.provider(capture=capture), CPU_PROVIDER]
         return ort.InferenceSession(data, session_options(), providers=providers, enable_fallback=0)
 
-    def buffer(self, shape: Sequence[int]) -> Buffer:
-        """Memory of the device for float32 of that shape."""
-        made: Buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32, "cuda", self.options.index)
+    def buffer(self, shape: Sequence[int], dtype: FloatType) -> Buffer:
+        """Memory of the device for numbers of that shape and precision."""
+        made: Buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, "cuda", self.options.index)
         return made

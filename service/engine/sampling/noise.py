@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.bases import Base
+from service.bundle.precision import DTYPES, FloatType
 from service.engine.sampling.exact import to_uniform
 from service.engine.sampling.latents import Truncation, transform_uniform, words_per_row
 from service.engine.sampling.philox import BLOCK_WORDS, philox_first_words, philox_rows, philox_words
@@ -58,8 +59,9 @@ class BaseNoise:
         truncation: the greatest size of a normal number, in standard deviations before the temperature; None for no
             bound, and for a base without normal numbers.
         method: independent rows, or Sobol's (`service.engine.sampling.sobol`) shifted by the seed.
-        contexts: float32 ``[K, C]``; the `count` rows of each follow each other. None for no context.
+        contexts: ``[K, C]``, in the flow's precision; the `count` rows of each follow each other. None for no context.
         context_noise: whether each context's rows come from a stream of its own, or all from the stream of no context.
+        dtype: of the flow's precision.
 
     Example:
         >>> from service.bundle.bases import NormalBase
@@ -78,6 +80,7 @@ class BaseNoise:
     method: Method = "random"
     contexts: Float32 | None = None
     context_noise: ContextNoise = "independent"
+    dtype: FloatType = DTYPES["float32"]
 
     def __len__(self) -> int:
         return self.count * (1 if self.contexts is None else len(self.contexts))
@@ -108,7 +111,7 @@ class BaseNoise:
             scale = np.repeat([noise.temperature for noise, _, _ in parts], lengths)[:, None]
         if any(noise.truncation is not None for noise, _, _ in parts):
             truncation = Truncation.of([noise.truncation for noise, _, _ in parts], lengths)
-        return transform_uniform(first.base, first.width, values, scale=scale, truncation=truncation)
+        return transform_uniform(first.base, first.width, values, scale=scale, truncation=truncation, dtype=first.dtype)
 
     def words(self, start: int, stop: int) -> Iterator[Words]:
         """The random words ``[., W]`` of the rows start to stop, in one piece or more."""
@@ -146,6 +149,7 @@ class FirstRows:
         base: the distribution of z.
         width: D.
         seeds: uint64 ``[N]``.
+        dtype: of the flow's precision.
 
     Example:
         >>> from service.bundle.bases import NormalBase
@@ -154,17 +158,18 @@ class FirstRows:
         True
     """
 
-    def __init__(self, base: Base, width: int, seeds: Words) -> None:
+    def __init__(self, base: Base, width: int, seeds: Words, dtype: FloatType = DTYPES["float32"]) -> None:
         self._base = base
         self._width = width
         self._seeds = seeds
+        self._dtype = dtype
 
     def __len__(self) -> int:
         return len(self._seeds)
 
     def __getitem__(self, index: slice, /) -> Float32:
         words = philox_first_words(self._seeds[index], words_per_row(self._base, self._width))
-        return transform_uniform(self._base, self._width, to_uniform(words))
+        return transform_uniform(self._base, self._width, to_uniform(words), dtype=self._dtype)
 
 
 class BufferedNoise:

@@ -30,7 +30,9 @@ def check_outputs(
     value, ladj, log_prob = outputs.arrays
     if value.size:
         check_finite(value.reshape(len(value), -1), argument, error, period, each)
-    check_finite(np.where(np.isneginf(log_prob), np.float32(0), log_prob)[:, None], argument, error, period, each)
+    check_finite(
+        np.where(np.isneginf(log_prob), log_prob.dtype.type(0), log_prob)[:, None], argument, error, period, each
+    )
     check_finite(ladj.reshape(len(ladj), -1), argument, error, period, each)
 
 
@@ -56,7 +58,7 @@ def check_finite(
         rows = np.unique(rows % period)
     if each > 1:
         rows = np.unique(rows // each)
-    reason = "the flow's answer for this row is beyond the range of float32"
+    reason = f"the flow's answer for this row is beyond the range of {values.dtype}"
     raise error(
         f"row {rows[0]}: {reason}",
         tuple(Reason((argument,), reason, int(row)) for row in rows[: PushforwardError.MAX_REASONS]),

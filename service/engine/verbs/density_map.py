@@ -52,7 +52,8 @@ class DensityMap(NamedTuple):
 class _Lattice:
     """The middles of the cells, row by row: computed slice by slice."""
 
-    def __init__(self, low: Float64, high: Float64, side: int) -> None:
+    def __init__(self, low: Float64, high: Float64, side: int, dtype: npt.DTypeLike) -> None:
+        self._dtype = dtype
         self._low = low
         self._step = (high - low) / side
         self._side = side
@@ -63,7 +64,7 @@ class _Lattice:
     def __getitem__(self, index: slice, /) -> Float32:
         at = np.arange(index.start, index.stop)
         places = np.stack([at // self._side**axis % self._side for axis in range(len(self._low))], axis=1)
-        points: Float32 = (self._low + (places + 0.5) * self._step).astype(np.float32)
+        points: Float32 = (self._low + (places + 0.5) * self._step).astype(self._dtype)
         return points
 
 
@@ -86,12 +87,12 @@ def density_map(flow: ServedFlow, x: Float32, context: Float32 | None = None) ->
         EngineFailed: the same without a context.
     """
     flow.require_context(None if context is None else context[None])
-    noise = BaseNoise(flow.manifest.base, flow.width, seed=0, offset=0, count=SAMPLED_ROWS)
+    noise = BaseNoise(flow.manifest.base, flow.width, seed=0, offset=0, count=SAMPLED_ROWS, dtype=flow.dtype)
     sampled = yield Run(flow.inverse, noise, _repeated(context, SAMPLED_ROWS), counted=False)
     check_outputs(sampled, *(("x", EngineFailed) if context is None else ("context", NotFinite)))
     low, high = _box(x, sampled.value)
     side = SIDES[flow.width]
-    lattice = _Lattice(low, high, side)
+    lattice = _Lattice(low, high, side, x.dtype)
     outputs = yield Run(flow.forward, lattice, _repeated(context, len(lattice)), value=False, counted=False)
     log_prob = np.where(np.isnan(outputs.log_prob), -math.inf, outputs.log_prob)
     return DensityMap(low, high, log_prob.reshape((side,) * flow.width))
@@ -104,7 +105,7 @@ def _box(x: Float32, sampled: Float32) -> tuple[Float64, Float64]:
     high = np.maximum(ends[1], x.max(axis=0))
     scale = np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
     margin = np.maximum((high - low) * _MARGIN, _LEAST_MARGIN * scale)
-    largest = float(np.finfo(np.float32).max)
+    largest = float(np.finfo(x.dtype).max)
     return np.maximum(low - margin, -largest), np.minimum(high + margin, largest)
 
 

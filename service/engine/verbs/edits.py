@@ -23,7 +23,6 @@ __all__ = ["Between", "Direction", "Edited", "edit", "named_direction"]
 
 Float64 = npt.NDArray[np.float64]
 
-_LARGEST: Final = float(np.finfo(np.float32).max)
 _LISTED: Final = 20
 _COMPARED: Final = 256
 
@@ -69,7 +68,9 @@ class _MovedLatents:
 
     def __getitem__(self, index: slice, /) -> Float32:
         strength, row = np.divmod(np.arange(index.start, index.stop), len(self._latents))
-        moved: Float32 = (self._latents[row] + self._strengths[strength, None] * self._direction).astype(np.float32)
+        moved: Float32 = (self._latents[row] + self._strengths[strength, None] * self._direction).astype(
+            self._latents.dtype
+        )
         return moved
 
 
@@ -146,8 +147,8 @@ def edit(
     scale = np.asarray(strengths, np.float64)
     with np.errstate(over="ignore"):
         furthest = np.abs(z).max() + np.abs(scale).max() * np.abs(along).max()
-    if not furthest < _LARGEST:
-        reason = "a row would be moved beyond the range of float32"
+    if not furthest < np.finfo(z.dtype).max:
+        reason = f"a row would be moved beyond the range of {z.dtype}"
         raise NotFinite(f"strength: {reason}", (Reason(("strength",), reason),))
     moved = _MovedLatents(z, along, scale)
     given = flow.context_for(context, len(x))

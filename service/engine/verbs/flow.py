@@ -4,8 +4,9 @@ f: x -> z is the forward direction, g = f^-1 the inverse. Every density is the f
 
     log p(x) = log p_Z(f(x)) + log|det df/dx|,
 
-in nats, in the units of x. Inputs are finite float32 of the right shape (`service.api.codecs.wire` sees to it for
-HTTP); what a verb gives back holds no NaN and, but for log_prob = -inf where the density is zero, no infinity.
+in nats, in the units of x. Inputs are finite numbers of the flow's precision, float32 or float64, in the right shape
+(`service.api.native.arrays` sees to it for HTTP). What a verb gives back is of the same precision. It holds no NaN and,
+but for log_prob = -inf where the density is zero, no infinity.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Densities(NamedTuple):
     """The answer of `ServedFlow.log_prob`.
 
     Args:
-        log_prob: float32 ``[N]``, in nats; -inf where the density is zero.
-        extras: what was asked for beside it, float32 ``[N]`` each, z ``[N, D]``.
+        log_prob: ``[N]``, in nats; -inf where the density is zero.
+        extras: what was asked for beside it, ``[N]`` each, z ``[N, D]``.
         anomaly: bool ``[N]``, where an alarm rate was given.
     """
 
@@ -54,7 +55,7 @@ class Densities(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """The answer of `ServedFlow.sample`: x float32 ``[n, *event]`` and log_prob ``[n]``; with K contexts, K of each.
+    """The answer of `ServedFlow.sample`: x ``[n, *event]`` and log_prob ``[n]``; with K contexts, K of each.
 
     round_trip_error is None where it was not asked for; in latent space, as `log_prob`.
     """
@@ -65,7 +66,7 @@ class Samples(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """z float32 ``[N, D]``, log|det df/dx| ``[N]`` and log_prob ``[N]``, in nats.
+    """z ``[N, D]``, log|det df/dx| ``[N]`` and log_prob ``[N]``, in nats.
 
     round_trip_error ``[N]``, the greatest abs(g(z) - x) over the coordinates, is None where it was not asked for.
     """
@@ -77,7 +78,7 @@ class Encoded(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """x float32 ``[N, *event]``, log|det dg/dz| ``[N]`` and log_prob ``[N]`` at x, in nats.
+    """x ``[N, *event]``, log|det dg/dz| ``[N]`` and log_prob ``[N]`` at x, in nats.
 
     round_trip_error ``[N]``, the greatest abs(f(x) - z) over the coordinates, is None where it was not asked for.
     """
@@ -133,7 +134,9 @@ class ServedFlow:
         self.execution = execution
         self.round_trips = round_trips
         self.tracer = tracer
-        self.held_out = HeldOut(manifest.calibration)
+        self.held_out = HeldOut(manifest.calibration, manifest.dtype)
+        self.dtype = manifest.dtype
+        """The dtype of rows, context and answers: float32 or float64."""
         self.event_shape = tuple(manifest.event_shape)
         """The shape of one row of x."""
         self.width = manifest.latent_width
@@ -166,7 +169,7 @@ class ServedFlow:
 
         Raises:
             WrongShape: the context is missing, superfluous or of another number of rows.
-            NotFinite: a row is so far out that the answer has no float32.
+            NotFinite: a row is so far out that the answer is beyond the range of its precision.
         """
         each = self.context_for(context, len(x))
         returned = "round_trip_error" in returns
@@ -213,7 +216,7 @@ class ServedFlow:
             InvalidArgument: a temperature other than 1 or a truncation for a uniform base or a Student-t; for
                 sobol, more numbers a row or rows of a seed than there are.
             WrongShape: the context is missing or superfluous.
-            NotFinite: a row has no float32, at a temperature above 1 or under the context that is given.
+            NotFinite: a row is beyond the range of its precision, at a temperature above 1 or under the context given.
             EngineFailed: any other row that was drawn has none.
         """
         self.check_noise(offset + n, temperature, truncation, method)
@@ -231,6 +234,7 @@ class ServedFlow:
             method=method,
             contexts=each,
             context_noise=noise,
+            dtype=self.dtype,
         ).buffered()
         repeated = None if each is None else _EachRepeated(each, n)
         outputs = yield Run(self.inverse, latents, repeated)
@@ -293,7 +297,7 @@ class ServedFlow:
             x: ``[N, *event]``.
             z: ``[N, D]``.
             context: of each row; None for a flow without.
-            argument: at fault where a row does not come back to a float32.
+            argument: at fault where a row does not come back to a finite number.
             error: to raise then.
         """
         back = Run(self.forward, x, context)

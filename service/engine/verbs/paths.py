@@ -129,7 +129,7 @@ class Path:
         walked = start[:, None] * self._points[first] + end[:, None] * self._points[first + 1]
         if self._frame is not None:
             walked = walked * self._frame[1] + self._frame[0]
-        walk: Float32 = walked.astype(np.float32)
+        walk: Float32 = walked.astype(self._exact.dtype)
         walk[joint] = self._exact[np.where(s == 1.0, first + 1, first)[joint]]
         return walk[:count]
 
@@ -215,7 +215,7 @@ def context_at(contexts: Float32, t: Float64, count: int) -> Float32:
     first = np.minimum(place.astype(np.intp), max(len(contexts) - 2, 0))
     part = (place - first)[:, None]
     following = np.minimum(first + 1, len(contexts) - 1)
-    context: Float32 = ((1.0 - part) * contexts[first] + part * contexts[following]).astype(np.float32)
+    context: Float32 = ((1.0 - part) * contexts[first] + part * contexts[following]).astype(contexts.dtype)
     return context
 
 

@@ -90,7 +90,7 @@ def trace(flow: ServedFlow, x: Float32, context: Float32 | None = None) -> Plan[
         )
     outputs = yield Run(flow.tracer, x, flow.context_for(context, len(x)))
     check_outputs(outputs, "x", NotFinite)
-    steps = [TraceStep("x", x, np.zeros(len(x), np.float32))]
+    steps = [TraceStep("x", x, np.zeros(len(x), x.dtype))]
     for at, step in enumerate(flow.manifest.trace):
         value = np.ascontiguousarray(outputs.value[:, at]).reshape(len(x), *step.shape)
         steps.append(TraceStep(step.name, value, np.ascontiguousarray(outputs.log_abs_det_jacobian[:, at])))
