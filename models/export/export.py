@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.export.exported_graph import ExportedGraph
+from models.export.exported_graph import ExportedGraph, GraphFails
 from models.export.gate import BATCHES, check_flow, check_graphs, reference
 from models.export.graph import OPSET, export_graph
 from models.export.invariance import check_invariance
@@ -30,15 +31,16 @@ from models.flows.flow import Flow
 from service.bundle.calibration import calibrate
 from service.bundle.manifest import ContextFeature, Feature, Manifest, Provenance, Quantization
 from service.bundle.parity import BATCH_MULTIPLE
+from service.bundle.precision import DTYPES, FloatType, Precision
 from service.bundle.store import Golden, Repository
-from service.errors import DataError, Reason
+from service.errors import DataError, ParityFailed, Reason
 
 __all__ = ["export_flow", "golden_rows"]
 
 GOLDEN_ROWS: Final = 8
 _LIBRARIES: Final = ("pushforward", "torch", "zuko", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 def export_flow(
@@ -65,8 +67,8 @@ def export_flow(
     """Export a flow, hold the graphs against it in float64, and install the bundle.
 
     Args:
-        flow: a trained flow; a copy of it is exported, in float32 and evaluation mode, a learnt base as the manifest
-            states it.
+        flow: a trained flow; a copy of it is exported, in its precision and in evaluation mode, a learnt base as the
+            manifest states it.
         repository: where the bundle goes.
         name: what the flow is called there.
         held_out: ``[M, *event]``, M >= 2, rows that were not fitted to, in the units of the user; integers of
@@ -85,7 +87,7 @@ def export_flow(
         created: the moment of export; None for now.
         trace: whether the bundle holds trace.onnx, which shows the event after each step; it holds the weights again.
         far_rows: which rows far outside the data the gate tries: "resolvable" leaves out those that torch itself
-            cannot answer in float32, as there are in flows whose scales have no bound.
+            cannot answer in the flow's precision, as there are in flows whose scales have no bound.
         progress: called with a few words before each step that takes seconds.
 
     Returns:
@@ -98,13 +100,16 @@ def export_flow(
             the support; or where `version` is there already.
     """
     say = progress or (lambda _: None)
-    rows = _as_float32(held_out, flow.event_shape, name="held_out", rows=None)
-    given = None if context is None else _as_float32(context, (flow.context_width,), name="context", rows=rows.shape[0])
+    dtype = DTYPES[flow.precision]
+    rows = _as_floats(held_out, flow.event_shape, name="held_out", rows=None, dtype=dtype)
+    given = None
+    if context is not None:
+        given = _as_floats(context, (flow.context_width,), name="context", rows=rows.shape[0], dtype=dtype)
     if (given is None) != (flow.context_width == 0):
         raise DataError(f"the flow takes {flow.context_width} columns of context; held_out came with another number")
     _check_inside(flow, rows)
     names = flow.steps
-    flow = copy.deepcopy(flow).cpu().float().eval().requires_grad_(requires_grad=False).freeze_base().fold()
+    flow = copy.deepcopy(flow).cpu().to(flow.dtype).eval().requires_grad_(requires_grad=False).freeze_base().fold()
     exact = reference(flow)
     probes = make_probes(rows, given, flow.support)
     if far_rows == "resolvable":
@@ -113,18 +118,21 @@ def export_flow(
     graphs = {}
     for direction in ("forward", "inverse"):
         say(f"exporting {direction}.onnx")
-        graphs[direction] = export_graph(flow, direction)
+        graphs[direction] = export_graph(flow, direction, flow.dtype)
     say("comparing the graphs with the flow in float64")
     forward, inverse = ExportedGraph(graphs["forward"], "forward"), ExportedGraph(graphs["inverse"], "inverse")
-    parity = check_graphs(exact, forward, inverse, probes)
+    with _offer_float64(flow.precision):
+        parity = check_graphs(exact, forward, inverse, probes)
     check_invariance(forward, probes.x, probes.context)
-    latents = sample_base(flow.base, probes.x.shape[0], flow.width, torch.Generator().manual_seed(0)).numpy()
+    generator = torch.Generator().manual_seed(0)
+    latents = sample_base(flow.base, probes.x.shape[0], flow.width, generator, flow.dtype).numpy()
     check_invariance(inverse, latents, probes.context)
     parity = parity.model_copy(update={"batch_multiple": BATCH_MULTIPLE})
     files = {f"{direction}.onnx": graph for direction, graph in graphs.items()}
     if trace:
         say("exporting trace.onnx")
-        files["trace.onnx"] = export_trace(flow, exact, probes)
+        with _offer_float64(flow.precision):
+            files["trace.onnx"] = export_trace(flow, exact, probes)
     log_prob = forward(rows, given, BATCHES[-1]).log_prob
     manifest = Manifest(
         name=name,
@@ -140,9 +148,10 @@ def export_flow(
         quantization=quantization,
         inverse="numeric" if flow.numeric_inverse else "closed form",
         opset=OPSET,
+        precision=flow.precision,
         files={},
         trace=trace_steps(flow, names) if trace else [],
-        calibration=calibrate(log_prob, gaussian_mean),
+        calibration=calibrate(log_prob.astype(dtype), gaussian_mean),
         parity=parity,
         provenance=Provenance(
             data=data,
@@ -157,15 +166,15 @@ def export_flow(
     return repository.install_next(manifest, whole, pinned=version is not None)
 
 
-def golden_rows(exact: Flow, held_out: Float32, context: Float32 | None, log_prob: npt.NDArray[np.float64]) -> Golden:
+def golden_rows(exact: Flow, held_out: Floats, context: Floats | None, log_prob: npt.NDArray[np.float64]) -> Golden:
     """Choose golden rows, evenly over the quantiles of log_prob, and answer them in float64.
 
     Where the support is bounded, one more row lies outside: its log_prob is -inf.
 
     Args:
         exact: the flow in float64.
-        held_out: float32 ``[M, *event]``.
-        context: float32 ``[M, C]``, or None.
+        held_out: ``[M, *event]``.
+        context: ``[M, C]``, or None.
         log_prob: ``[M]``, to choose by.
 
     Returns:
@@ -192,22 +201,45 @@ def golden_rows(exact: Flow, held_out: Float32, context: Float32 | None, log_pro
     )
 
 
-def _as_float32(values: Tensor | npt.ArrayLike, shape: tuple[int, ...], *, name: str, rows: int | None) -> Float32:
+@contextmanager
+def _offer_float64(precision: Precision) -> Iterator[None]:
+    """Say, where graphs of float32 are not the flow, that those of float64 may be.
+
+    Args:
+        precision: of the graphs.
+
+    Raises:
+        ParityFailed: in the place of one from the comparison, with that advice.
+    """
+    try:
+        yield
+    except GraphFails:
+        raise
+    except ParityFailed as error:
+        if precision == "float64":
+            raise
+        advice = "float32 may not resolve this flow: --precision float64 exports it in double precision"
+        raise ParityFailed(f"{error.detail}. {advice}", error.errors) from error
+
+
+def _as_floats(
+    values: Tensor | npt.ArrayLike, shape: tuple[int, ...], *, name: str, rows: int | None, dtype: FloatType
+) -> Floats:
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     if array.shape[1:] != shape or array.shape[0] < 2 or array.shape[0] != (rows or array.shape[0]):
         expected = f"[{rows or 'at least 2'}, {', '.join(map(str, shape))}]"
         raise DataError(f"{name} must have shape {expected}, and has {list(array.shape)}")
     with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(array, np.float32)
+        array = np.ascontiguousarray(array, dtype)
     flat = array.reshape(array.shape[0], -1)
     bad = np.argwhere(~np.isfinite(flat))
     if bad.size:
-        where = tuple(Reason((name,), "expected a finite float32", int(row), int(column)) for row, column in bad[:20])
+        where = tuple(Reason((name,), f"expected a finite {dtype}", int(row), int(column)) for row, column in bad[:20])
         raise DataError(f"{name} holds numbers that are not finite", where)
     return array
 
 
-def _check_inside(flow: Flow, rows: Float32) -> None:
+def _check_inside(flow: Flow, rows: Floats) -> None:
     inside = flow.in_support(torch.from_numpy(rows))
     if inside is not None and not inside.all():
         outside = torch.nonzero(~inside).flatten().tolist()

@@ -38,7 +38,7 @@ _EXACT: Final = 1e-6
 """What float64 must reach against itself: the inverse of the inverse, and the Jacobian by differentiation."""
 _JACOBIAN_ROWS, _JACOBIAN_WIDTH = 4, 1024  # the determinant of a wider Jacobian costs minutes
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Float64 = npt.NDArray[np.float64]
 
 
@@ -125,7 +125,7 @@ def check_graphs(exact: Flow, forward: ExportedGraph, inverse: ExportedGraph, pr
                 worst[name] = max(worst[name], error)
     held_out = probes.held_out
     context = None if probes.context is None else probes.context[held_out]
-    latent = forward(probes.x[held_out], context, BATCHES[-1]).value.astype(np.float32)
+    latent = forward(probes.x[held_out], context, BATCHES[-1]).value.astype(probes.x.dtype)
     back = inverse(latent, context, BATCHES[-1])
     round_trip = compare(
         back.value,
@@ -153,11 +153,11 @@ def _forward(exact: Flow, x: Tensor, context: Tensor | None) -> tuple[Float64, F
     return z.numpy(), ladj.numpy(), log_prob.numpy()
 
 
-def _latents(exact: Flow, rows: int, seed: int) -> Float32:
+def _latents(exact: Flow, rows: int, seed: int) -> Floats:
     """Draws from the base; some of them stretched, as `temperature` does, and beyond a uniform base's box."""
-    draws = sample_base(exact.base, rows, exact.width, torch.Generator().manual_seed(seed))
+    draws = sample_base(exact.base, rows, exact.width, torch.Generator().manual_seed(seed), exact.dtype)
     draws[: rows // 8] *= 1.5
-    return draws.numpy().astype(np.float32)
+    return draws.numpy()
 
 
 def _check_jacobian(
@@ -228,9 +228,9 @@ def compare(
     )
 
 
-def _exactly(rows: Float32) -> Tensor:
+def _exactly(rows: Floats) -> Tensor:
     return torch.from_numpy(rows.astype(np.float64))
 
 
-def _tensor(context: Float32 | None) -> Tensor | None:
+def _tensor(context: Floats | None) -> Tensor | None:
     return None if context is None else _exactly(context)

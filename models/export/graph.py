@@ -25,6 +25,7 @@ from models.export.rewrites.loops import build_loops
 from models.export.rewrites.lowering import lower
 from models.export.rewrites.reductions import merge_column_sums
 from models.export.rewrites.simplify import simplify
+from models.export.scalars import EXACT_SCALARS
 from models.flows.flow import Flow
 from service.bundle.operators import check_graph
 from service.errors import ForbiddenGraph
@@ -122,6 +123,7 @@ def export_graph(flow: Flow, direction: Direction, dtype: torch.dtype = torch.fl
                 output_names=list(names.outputs),
                 opset_version=OPSET,
                 external_data=False,
+                custom_translation_table=EXACT_SCALARS if dtype == torch.float64 else None,
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
