@@ -17,7 +17,7 @@ __all__ = ["Split", "derived_seed", "split"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Three parts of a table, float32, in the user's units.
+    """Three parts of a table, in the precision of the fit and in the user's units.
 
     Args:
         train: ``[N, *event]`` what weights and statistics are fitted to.
@@ -46,13 +46,14 @@ def derived_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7])
 
 
-def split(table: Table, options: DataRecipe, seed: int) -> Split:
+def split(table: Table, options: DataRecipe, seed: int, dtype: torch.dtype = torch.float32) -> Split:
     """Cut a table into training, validation and held-out rows, at random by seed, or as the table says.
 
     Args:
         table: the rows.
         options: `validation` and `test` are the fractions.
         seed: the same seed, the same cut.
+        dtype: of the fit's precision.
 
     Returns:
         The three parts, and their context.
@@ -66,11 +67,11 @@ def split(table: Table, options: DataRecipe, seed: int) -> Split:
     if table.held_out:
         count, test = len(table.rows), table.held_out
         order = torch.cat((torch.arange(count - test, count), order))
-    rows = torch.from_numpy(table.rows).to(torch.float32)[order]
+    rows = torch.from_numpy(table.rows).to(dtype)[order]
     parts = slice(test + validation, None), slice(test, test + validation), slice(0, test)
     if table.context is None:
         return Split(*(rows[part] for part in parts))
-    context = torch.from_numpy(table.context).to(torch.float32)[order]
+    context = torch.from_numpy(table.context).to(dtype)[order]
     same = torch.nonzero(context[parts[0]].amax(dim=0) == context[parts[0]].amin(dim=0)).flatten().tolist()
     if same:
         raise DataError(
