@@ -14,8 +14,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pushforward.client.arrays import Float32Array
+from pushforward.client.arrays import FloatArray
 from pushforward.client.errors import InvalidInput
+from service.bundle.precision import DTYPES, FloatType, Precision
 from service.errors import PushforwardError
 from service.tabular import is_number, parse_number
 
@@ -70,25 +71,39 @@ class RowLayout:
         names: one name for each of its values, in order.
         named: whether the names are the flow's own, so that a heading must hold them. Names that are not are made up:
             a heading that holds none of them is passed over.
+        precision: that the values are read in.
         classes: of values that are 0 or 1 by the class in a column: the value's name -> that column, and the class.
     """
 
     event_shape: tuple[int, ...]
     names: tuple[str, ...]
     named: bool
+    precision: Precision = "float32"
     classes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, event_shape: Sequence[int], features: Sequence[str] = (), letter: str = "x") -> RowLayout:
+    def of(
+        cls,
+        event_shape: Sequence[int],
+        features: Sequence[str] = (),
+        letter: str = "x",
+        precision: Precision = "float32",
+    ) -> RowLayout:
         """The layout of a flow's rows.
 
         Args:
             event_shape: of one row.
             features: the names of its values; empty where they have none.
             letter: what values without a name are called by: x0, x1 and so on.
+            precision: of the flow.
         """
         made_up = tuple(f"{letter}{i}" for i in range(math.prod(event_shape)))
-        return cls(tuple(event_shape), tuple(features) or made_up, bool(features))
+        return cls(tuple(event_shape), tuple(features) or made_up, bool(features), precision)
+
+    @property
+    def dtype(self) -> FloatType:
+        """The dtype that the values are read in."""
+        return DTYPES[self.precision]
 
     @property
     def width(self) -> int:
@@ -117,16 +132,16 @@ class RowBlock:
     """Some consecutive rows of an input.
 
     Args:
-        values: float32 ``[n, *event]``, finite.
+        values: ``[n, *event]``, finite, in the flow's precision.
         first: the number of the first row in the input, counted from 0.
         lines: the line of each row, counted from 1; None for a file without lines.
-        context: float32 ``[n, C]``, finite, where the input holds it too; else None.
+        context: ``[n, C]``, finite, where the input holds it too; else None.
     """
 
-    values: Float32Array
+    values: FloatArray
     first: int
     lines: Sequence[int] | None = None
-    context: Float32Array | None = None
+    context: FloatArray | None = None
 
     def where(self, row: int) -> str:
         """The place of a row of this block in the input, for an error."""
@@ -139,7 +154,7 @@ def rows_of_block(width: int) -> int:
 
 
 def make_block(
-    numbers: Float32Array,
+    numbers: FloatArray,
     given: npt.NDArray[Any],
     *,
     first: int,
@@ -149,10 +164,10 @@ def make_block(
     context_layout: RowLayout | None = None,
     columns: Sequence[int] | None = None,
 ) -> RowBlock:
-    """Make a block of rows whose values are finite float32.
+    """Make a block of rows whose values are finite.
 
     Args:
-        numbers: float32 ``[n, D]``, or ``[n, D + C]`` where the rows' context follows them.
+        numbers: in the flow's precision ``[n, D]``, or ``[n, D + C]`` where the rows' context follows them.
         given: the same as they were read.
         first: the number of the first row in the input.
         lines: the line of each row; None for a file without lines.
@@ -162,7 +177,8 @@ def make_block(
         columns: the place of each value of a row in the input; None where they stand in order.
 
     Raises:
-        InvalidInput: the first value that is NaN, infinite or beyond float32 is named by line (or row) and column.
+        InvalidInput: the first value that is NaN, infinite or beyond the flow's precision is named by line (or row) and
+            column.
     """
     width = layout.width
     values = np.ascontiguousarray(numbers[:, :width]).reshape(-1, *layout.event_shape)
@@ -175,7 +191,7 @@ def make_block(
     column = value if columns is None else columns[value]
     value_name = (*layout.names, *(() if context_layout is None else context_layout.names))[value]
     number = given[row, value]
-    fault = "beyond the range of float32" if np.isfinite(number) else "not finite"
+    fault = f"beyond the range of {layout.dtype}" if np.isfinite(number) else "not finite"
     raise InvalidInput(f"{name}, {block.where(row)}, column {column + 1} ({value_name}): {number} is {fault}")
 
 

@@ -68,7 +68,7 @@ def command(
     with open_source(SourceOptions(**where)) as source:
         one = read_context(context, source.context_layout)
         layout = source.layout
-        given = layout if space == "x" else RowLayout.of((layout.width,), letter="z")
+        given = layout if space == "x" else RowLayout.of((layout.width,), letter="z", precision=layout.precision)
         if picture is not None:
             with open_rows(points, given, delimiter) as rows:
                 block = rows.read_whole()
