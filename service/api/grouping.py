@@ -31,7 +31,7 @@ from service.engine.sampling.noise import FirstRows
 from service.engine.verbs.flow import ServedFlow
 from service.errors import DeadlineExceeded, Draining, MalformedBody, PushforwardError, QueueFull
 from service.exchange import Exchange, Reply
-from service.plan import Float32, Outputs, Plan, Run
+from service.plan import Floats, Outputs, Plan, Run
 
 __all__ = ["GroupVerb", "GroupVerbs", "Replies"]
 
@@ -105,7 +105,7 @@ class GroupVerbs:
         return flow if plain and flow.width <= self._max_work else None
 
 
-def _rows(bodies: Sequence[bytes], width: int, dtype: FloatType) -> tuple[Float32, list[int]]:
+def _rows(bodies: Sequence[bytes], width: int, dtype: FloatType) -> tuple[Floats, list[int]]:
     """The rows of all bodies that are plain, ``[N, width]``, and which bodies these are."""
     found: list[list[Any]] = []
     asked: list[int] = []

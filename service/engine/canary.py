@@ -17,7 +17,7 @@ from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.round_trips import greatest_difference
 from service.errors import BundleError, ParityFailed, Reason
-from service.plan import Float32, Outputs, Plan, Run
+from service.plan import Floats, Outputs, Plan, Run
 
 __all__ = ["ROUND_TRIP_TOLERANCE", "ParityRow", "check_golden", "check_trace", "measure_parity", "probe"]
 
@@ -175,7 +175,7 @@ def _select(golden: Golden, rows: npt.NDArray[np.intp]) -> Golden:
     )
 
 
-def _run_in_batches(graph: CpuGraph, rows: Float32, context: Float32 | None, batch: int) -> Outputs:
+def _run_in_batches(graph: CpuGraph, rows: Floats, context: Floats | None, batch: int) -> Outputs:
     runs = [
         graph(rows[at : at + batch], None if context is None else context[at : at + batch])
         for at in range(0, len(rows), batch)

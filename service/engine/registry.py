@@ -26,7 +26,7 @@ from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
 from service.engine.verbs.traces import Tracer
 from service.errors import BundleError, FlowNotFound, NotReady, PushforwardError, VersionNotFound
-from service.plan import Float32, run_now
+from service.plan import Floats, run_now
 
 __all__ = ["Entry", "Registry", "State", "load_flow"]
 
@@ -112,7 +112,7 @@ def load_flow(
     return flow
 
 
-def _warm_up(graph: CpuGraph | DeviceGraph, limits: Limits, rows: Float32, context: Float32 | None) -> list[Timing]:
+def _warm_up(graph: CpuGraph | DeviceGraph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
     """Warm a graph up with copies of the golden rows, and time its batches.
 
     Args:

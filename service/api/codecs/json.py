@@ -14,7 +14,7 @@ import orjson
 from service.api.codecs.codec import Answer, Form, malformed
 from service.errors import InvalidArgument, Reason
 from service.exchange import Body
-from service.plan import Float32
+from service.plan import Floats
 
 if TYPE_CHECKING:
     from service.api.codecs.large_json import LargeJson
@@ -102,7 +102,7 @@ class Json:
         pieces.append(b"]")
 
 
-def _holds_zero(log_prob: Float32) -> bool:
+def _holds_zero(log_prob: Floats) -> bool:
     """Whether some density is zero. For a few rows a list is searched sooner than an array."""
     if log_prob.ndim == 1 and len(log_prob) <= _FEW:
         return -math.inf in log_prob.tolist()
@@ -114,7 +114,7 @@ _FEW: Final = 16
 _KINDS: Final = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
 
-def numbers(values: Float32) -> list[bytes]:
+def numbers(values: Floats) -> list[bytes]:
     """The text of each item of ``[N]``, or of each row of ``[N, D]`` with commas between its numbers; N at least 1.
 
     Args:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from service.api.native.rounding import ROUNDED_TWICE, round_numbers
 from service.bundle.precision import DTYPES, FloatType
 from service.errors import InvalidArgument, MalformedBody, NotFinite, PushforwardError, Reason, WrongShape
-from service.plan import Float32
+from service.plan import Floats
 
 __all__ = ["NUMBERS", "context_rows", "event_rows", "plain_rows", "walks_of"]
 
@@ -46,7 +46,7 @@ def event_rows(
     *,
     single: bool = True,
     dtype: FloatType = DTYPES["float32"],
-) -> Float32:
+) -> Floats:
     """Read rows of events.
 
     Args:
@@ -85,7 +85,7 @@ def plain_rows(
     value: Any,  # noqa: ANN401  what JSON holds
     event: tuple[int, ...],
     dtype: FloatType = DTYPES["float32"],
-) -> Float32 | None:
+) -> Floats | None:
     """A few rows of a table that are as they should be, read at the least cost; None for anything else.
 
     Args:
@@ -107,7 +107,7 @@ def plain_rows(
         return None
     if dtype.char == "f" and any(each in packed for each in ROUNDED_TWICE):
         return None
-    rows: Float32 = np.frombuffer(packed, dtype).reshape(len(value), width)
+    rows: Floats = np.frombuffer(packed, dtype).reshape(len(value), width)
     return rows
 
 
@@ -161,7 +161,7 @@ def context_rows(
     *,
     single: bool = True,
     dtype: FloatType = DTYPES["float32"],
-) -> Float32:
+) -> Floats:
     """Read conditioning rows.
 
     Args:
@@ -289,7 +289,7 @@ def _subject(inside: str) -> str:
     return f"its item {inside}" if inside else "row"
 
 
-def _finite(numbers: npt.NDArray[np.floating], width: int, loc: Loc, dtype: FloatType) -> Float32:
+def _finite(numbers: npt.NDArray[np.floating], width: int, loc: Loc, dtype: FloatType) -> Floats:
     values = round_numbers(numbers, dtype)
     finite = np.isfinite(values)
     if finite.all():

@@ -20,7 +20,7 @@ from service.engine.verbs.flow import ServedFlow
 from service.errors import InvalidArgument, PushforwardError, Reason, VersionNotFound
 from service.exchange import Exchange
 from service.guard import check_work
-from service.plan import Float32
+from service.plan import Floats
 from service.tabular import Header
 
 __all__ = ["Backend", "Taken", "own_columns", "path_version", "read_context"]
@@ -138,7 +138,7 @@ class Backend:
         steps: tuple[str, int] = ("steps", 1),
         space: Literal["x", "z"] | None = None,
         besides: Sequence[str] = (),
-    ) -> tuple[Float32, Float32 | None]:
+    ) -> tuple[Floats, Floats | None]:
         """The rows of the main argument and their context, within the work budget.
 
         Args:
@@ -173,7 +173,7 @@ class Backend:
         *,
         steps: int,
         space: Literal["x", "z"],
-    ) -> tuple[Float32, Float32 | None]:
+    ) -> tuple[Floats, Floats | None]:
         """The points of one walk or several, and their context, within the work budget.
 
         Args:
@@ -207,7 +207,7 @@ class Backend:
         loc: tuple[str, ...],
         steps: int,
         blamed: tuple[str, ...],
-    ) -> tuple[Float32, Float32 | None]:
+    ) -> tuple[Floats, Floats | None]:
         if isinstance(taken.rows, np.ndarray):  # as large as it may become, before it does
             check_work(taken.rows.size // flow.width, flow.width, steps, self.max_work, blamed)
         shape = flow.event_shape if of_data else (flow.width,)
@@ -307,7 +307,7 @@ def take_rows(
     return Taken(table.rows(wanted, loc, others, named=named), False, context, place)
 
 
-def read_context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None:  # noqa: ANN401  as a codec gave it
+def read_context(flow: ServedFlow, value: Any, place: Place) -> Floats | None:  # noqa: ANN401  as a codec gave it
     """The context of a call.
 
     Args:

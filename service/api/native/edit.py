@@ -24,7 +24,7 @@ from service.engine.verbs.flow import ServedFlow
 from service.errors import Reason, WrongShape
 from service.exchange import Exchange, Reply
 from service.pictures.options import Extent
-from service.plan import Float32, Plan
+from service.plan import Floats, Plan
 from service.tabular import parse_number
 
 __all__ = ["edit"]
@@ -95,7 +95,7 @@ def _one_row(
     shape: Sequence[int],
     loc: tuple[str, ...],
     dtype: FloatType,
-) -> Float32:
+) -> Floats:
     rows = event_rows(value, shape, loc, dtype=dtype)
     if len(rows) > 1:
         reason = f"expected one row, and found {len(rows)}"

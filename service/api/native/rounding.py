@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.precision import FloatType
-from service.plan import Float32
+from service.plan import Floats
 
 __all__ = ["ROUNDED_TWICE", "round_numbers"]
 
@@ -23,7 +23,7 @@ ROUNDED_TWICE: Final = tuple(np.float32(sign * _TIE).tobytes() for sign in (1, -
 """The bytes of the float32 that come out for `_TIE` and its negative: what holds them may be meant otherwise."""
 
 
-def round_numbers(numbers: npt.NDArray[np.floating[Any]], dtype: FloatType) -> Float32:
+def round_numbers(numbers: npt.NDArray[np.floating[Any]], dtype: FloatType) -> Floats:
     """Numbers in the precision of a flow, each the nearest; one beyond its range is infinite.
 
     Args:
@@ -38,7 +38,7 @@ def round_numbers(numbers: npt.NDArray[np.floating[Any]], dtype: FloatType) -> F
         '0x15ae43fd'
     """
     with np.errstate(over="ignore"):
-        rounded: Float32 = numbers.astype(dtype, copy=False)
+        rounded: Floats = numbers.astype(dtype, copy=False)
     if rounded.dtype.itemsize < numbers.dtype.itemsize:
         tie = np.abs(numbers) == _TIE
         if tie.any():

@@ -15,7 +15,7 @@ import onnxruntime as ort
 from service.bundle.precision import FloatType
 from service.errors import EngineFailed
 from service.onnx.session import CPU_PROVIDER, session_options
-from service.plan import Float32
+from service.plan import Floats
 
 __all__ = ["CUDA_PROVIDER", "Buffer", "CudaOptions", "Gpu", "OrtGpu"]
 
@@ -67,11 +67,11 @@ class CudaOptions:
 class Buffer(Protocol):
     """Memory at a fixed place of the device."""
 
-    def update_inplace(self, data: Float32) -> None:
+    def update_inplace(self, data: Floats) -> None:
         """Copy an array of its shape into it."""
         ...
 
-    def numpy(self) -> Float32:
+    def numpy(self) -> Floats:
         """Its content; may be the very memory, where that is the host's."""
         ...
 

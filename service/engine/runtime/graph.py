@@ -24,7 +24,7 @@ from service.engine.runtime.execution import Execution
 from service.errors import BundleError, EngineFailed
 from service.onnx.session import CPU_PROVIDER, open_on_cpu
 from service.onnx.signature import Direction, Signature
-from service.plan import Float32, Outputs
+from service.plan import Floats, Outputs
 
 __all__ = ["CpuGraph", "Device", "DeviceGraph", "open_graphs"]
 
@@ -61,7 +61,7 @@ class CpuGraph:
         self._outputs = list(self._signature.outputs)
         self._per_thread = threading.local()
 
-    def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
+    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
         """Run one batch.
 
         Args:
@@ -105,7 +105,7 @@ class _SmallestBatch:
             place = self._all[start:end].ctypes.data
             self._binding.bind_output(name, "cpu", 0, signature.dtype.type, shape, place)
 
-    def __call__(self, inputs: list[Float32], count: int) -> Outputs:
+    def __call__(self, inputs: list[Floats], count: int) -> Outputs:
         """Run at most `BATCH_MULTIPLE` rows.
 
         Args:
@@ -166,7 +166,7 @@ class DeviceGraph:
         self.sizes = self._graph.sizes
         self.invariant = self._graph.invariant
 
-    def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
+    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
         """Run one batch, as `CpuGraph` does."""
         outputs = self._thread(lambda: self._graph(rows, context))
         return outputs._replace(finite=all(_is_finite(array) for array in outputs.arrays))
@@ -212,7 +212,7 @@ def open_graphs(
     return CpuGraph(bundle, "forward"), CpuGraph(bundle, "inverse"), Execution(CPU_PROVIDER, invariant, fallback)
 
 
-def _pad(rows: Float32, dtype: FloatType) -> Float32:
+def _pad(rows: Floats, dtype: FloatType) -> Floats:
     """Repeat the last row up to a multiple of `BATCH_MULTIPLE`: a copy of a row cannot fail where the row does not."""
     count = len(rows)
     missing = -count % BATCH_MULTIPLE
@@ -224,6 +224,6 @@ def _pad(rows: Float32, dtype: FloatType) -> Float32:
     return padded
 
 
-def _is_finite(array: Float32) -> bool:
+def _is_finite(array: Floats) -> bool:
     """Whether every number is finite. For a few numbers, `all` of an array takes five times as long."""
     return 0 not in np.isfinite(array).tobytes()

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from service.bundle.bases import Base, DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
 from service.bundle.precision import DTYPES, FloatType
 from service.engine.sampling.exact import inverse_normal_cdf, log
-from service.plan import Float32
+from service.plan import Floats
 
 __all__ = ["Truncation", "transform_uniform", "words_per_row"]
 
@@ -76,7 +76,7 @@ def transform_uniform(
     scale: Float64 | None = None,
     truncation: Truncation | None = None,
     dtype: FloatType = DTYPES["float32"],
-) -> Float32:
+) -> Floats:
     """Transform uniform numbers to rows of z.
 
     A normal number is Phi^-1(u), a mixture takes one more u for its component, and a uniform number is low + (high -
@@ -151,10 +151,10 @@ def _student_t(values: Float64, freedom: int) -> Float64:
     return ratio
 
 
-def _uniforms_between(low: float, high: float, values: Float64, dtype: FloatType) -> Float32:
+def _uniforms_between(low: float, high: float, values: Float64, dtype: FloatType) -> Floats:
     """Numbers between low and high, both ends left out."""
     rows = (low + (high - low) * values).astype(dtype)
     # Rounding must not move a value onto an end, where the density may be zero.
     first, last = dtype.type(low), dtype.type(high)
-    inside: Float32 = np.clip(rows, np.nextafter(first, last), np.nextafter(last, first))
+    inside: Floats = np.clip(rows, np.nextafter(first, last), np.nextafter(last, first))
     return inside

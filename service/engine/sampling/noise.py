@@ -22,7 +22,7 @@ from service.engine.sampling.latents import Truncation, transform_uniform, words
 from service.engine.sampling.philox import BLOCK_WORDS, philox_first_words, philox_rows, philox_words
 from service.engine.sampling.sobol import sobol_words
 from service.engine.sampling.stream_keys import NO_CONTEXT, stream_keys
-from service.plan import Float32, Rows
+from service.plan import Floats, Rows
 
 __all__ = ["MAX_SEED", "BaseNoise", "BufferedNoise", "ContextNoise", "FirstRows", "Method"]
 
@@ -78,7 +78,7 @@ class BaseNoise:
     temperature: float = 1.0
     truncation: float | None = None
     method: Method = "random"
-    contexts: Float32 | None = None
+    contexts: Floats | None = None
     context_noise: ContextNoise = "independent"
     dtype: FloatType = DTYPES["float32"]
 
@@ -90,11 +90,11 @@ class BaseNoise:
         buffers = len(self) * self.width > _BUFFERED_VALUES and self.width <= _BUFFERED_WIDTH
         return BufferedNoise(self) if buffers else self
 
-    def __getitem__(self, index: slice, /) -> Float32:
+    def __getitem__(self, index: slice, /) -> Floats:
         return self.computed([(self, index.start, index.stop)])
 
     @staticmethod
-    def computed(parts: Sequence[tuple[BaseNoise, int, int]]) -> Float32:
+    def computed(parts: Sequence[tuple[BaseNoise, int, int]]) -> Floats:
         """The rows of several noises of one flow, one after the other.
 
         The words are generated for each noise, and transformed for all at once, as no value depends on another.
@@ -167,7 +167,7 @@ class FirstRows:
     def __len__(self) -> int:
         return len(self._seeds)
 
-    def __getitem__(self, index: slice, /) -> Float32:
+    def __getitem__(self, index: slice, /) -> Floats:
         words = philox_first_words(self._seeds[index], words_per_row(self._base, self._width))
         return transform_uniform(self._base, self._width, to_uniform(words), dtype=self._dtype)
 
@@ -184,13 +184,13 @@ class BufferedNoise:
     def __init__(self, noise: BaseNoise) -> None:
         self._noise = noise
         self._rows = max(1, _BUFFERED_VALUES // noise.width)
-        self._blocks: dict[int, Float32] = {}
+        self._blocks: dict[int, Floats] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._noise)
 
-    def __getitem__(self, index: slice, /) -> Float32:
+    def __getitem__(self, index: slice, /) -> Floats:
         numbers = range(index.start // self._rows, (index.stop - 1) // self._rows + 1)
         starts = [number * self._rows for number in numbers]
         pieces = [
@@ -199,7 +199,7 @@ class BufferedNoise:
         ]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def _block(self, number: int) -> Float32:
+    def _block(self, number: int) -> Floats:
         found = self._blocks.get(number)
         if found is not None:
             return found

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from service.plan import Float32
+from service.plan import Floats
 
 __all__ = ["NO_CONTEXT", "stream_keys"]
 
@@ -25,7 +25,7 @@ NO_CONTEXT: Final = 0
 _KEY_BYTES: Final = 16
 
 
-def stream_keys(contexts: Float32) -> list[int]:
+def stream_keys(contexts: Floats) -> list[int]:
     """The key of each context's stream.
 
     Args:

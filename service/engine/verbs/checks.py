@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from service.errors import OutOfSupport, PushforwardError, Reason
-from service.plan import Float32, Outputs
+from service.plan import Floats, Outputs
 
 __all__ = ["check_finite", "check_inside", "check_outputs"]
 
@@ -37,7 +37,7 @@ def check_outputs(
 
 
 def check_finite(
-    values: Float32, argument: str, error: type[PushforwardError], period: int | None = None, each: int = 1
+    values: Floats, argument: str, error: type[PushforwardError], period: int | None = None, each: int = 1
 ) -> None:
     """Let no NaN and no infinity pass.
 
@@ -65,7 +65,7 @@ def check_finite(
     )
 
 
-def check_inside(log_prob: Float32, argument: str) -> None:
+def check_inside(log_prob: Floats, argument: str) -> None:
     """Let no row ``[N]`` pass where the density is zero; each such row is named, up to a number.
 
     Raises:

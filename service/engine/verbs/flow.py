@@ -29,7 +29,7 @@ from service.engine.verbs.checks import check_outputs
 from service.engine.verbs.round_trips import RoundTripCounts, round_trip_error
 from service.engine.verbs.scores import HeldOut, bits_per_dim
 from service.errors import EngineFailed, InvalidArgument, NotFinite, PushforwardError, Reason, WrongShape
-from service.plan import Float32, Lane, Outputs, Plan, Rows, Run
+from service.plan import Floats, Lane, Outputs, Plan, Rows, Run
 
 __all__ = ["RETURNS", "Decoded", "Densities", "Encoded", "Return", "Samples", "ServedFlow"]
 
@@ -49,8 +49,8 @@ class Densities(NamedTuple):
         anomaly: bool ``[N]``, where an alarm rate was given.
     """
 
-    log_prob: Float32
-    extras: Mapping[Return, Float32] = MappingProxyType({})
+    log_prob: Floats
+    extras: Mapping[Return, Floats] = MappingProxyType({})
     anomaly: npt.NDArray[np.bool_] | None = None
 
 
@@ -60,9 +60,9 @@ class Samples(NamedTuple):
     round_trip_error is None where it was not asked for; in latent space, as `log_prob`.
     """
 
-    x: Float32
-    log_prob: Float32
-    round_trip_error: Float32 | None = None
+    x: Floats
+    log_prob: Floats
+    round_trip_error: Floats | None = None
 
 
 class Encoded(NamedTuple):
@@ -71,10 +71,10 @@ class Encoded(NamedTuple):
     round_trip_error ``[N]``, the greatest abs(g(z) - x) over the coordinates, is None where it was not asked for.
     """
 
-    z: Float32
-    log_abs_det_jacobian: Float32
-    log_prob: Float32
-    round_trip_error: Float32 | None = None
+    z: Floats
+    log_abs_det_jacobian: Floats
+    log_prob: Floats
+    round_trip_error: Floats | None = None
 
 
 class Decoded(NamedTuple):
@@ -83,24 +83,24 @@ class Decoded(NamedTuple):
     round_trip_error ``[N]``, the greatest abs(f(x) - z) over the coordinates, is None where it was not asked for.
     """
 
-    x: Float32
-    log_abs_det_jacobian: Float32
-    log_prob: Float32
-    round_trip_error: Float32 | None = None
+    x: Floats
+    log_abs_det_jacobian: Floats
+    log_prob: Floats
+    round_trip_error: Floats | None = None
 
 
 class _EachRepeated:
     """Each row `times` over, one row after the other, without a copy of the whole: the context of n samples each."""
 
-    def __init__(self, rows: Float32, times: int) -> None:
+    def __init__(self, rows: Floats, times: int) -> None:
         self._rows = rows
         self._times = times
 
     def __len__(self) -> int:
         return len(self._rows) * self._times
 
-    def __getitem__(self, index: slice, /) -> Float32:
-        rows: Float32 = self._rows[np.arange(index.start, index.stop) // self._times]
+    def __getitem__(self, index: slice, /) -> Floats:
+        rows: Floats = self._rows[np.arange(index.start, index.stop) // self._times]
         return rows
 
 
@@ -151,8 +151,8 @@ class ServedFlow:
 
     def log_prob(
         self,
-        x: Float32,
-        context: Float32 | None = None,
+        x: Floats,
+        context: Floats | None = None,
         returns: Collection[Return] = (),
         alarm_rate: float | None = None,
     ) -> Plan[Densities]:
@@ -190,7 +190,7 @@ class ServedFlow:
         seed: int,
         offset: int = 0,
         temperature: float = 1.0,
-        context: Float32 | None = None,
+        context: Floats | None = None,
         truncation: float | None = None,
         method: Method = "random",
         *,
@@ -249,7 +249,7 @@ class ServedFlow:
             error = found.reshape(lead)
         return Samples(outputs.value.reshape(*lead, *self.event_shape), outputs.log_prob.reshape(lead), error)
 
-    def encode(self, x: Float32, context: Float32 | None = None, *, round_trip: bool = False) -> Plan[Encoded]:
+    def encode(self, x: Floats, context: Floats | None = None, *, round_trip: bool = False) -> Plan[Encoded]:
         """Normalize, z = f(x), with log|det df/dx| and log_prob.
 
         Args:
@@ -266,7 +266,7 @@ class ServedFlow:
         error = (yield from self._data_round_trip(outputs.value, x, each)) if round_trip else None
         return Encoded(*outputs.arrays, error)
 
-    def decode(self, z: Float32, context: Float32 | None = None, *, round_trip: bool = False) -> Plan[Decoded]:
+    def decode(self, z: Floats, context: Floats | None = None, *, round_trip: bool = False) -> Plan[Decoded]:
         """Generate, x = g(z), with log|det dg/dz| and the log_prob at x.
 
         Args:
@@ -283,14 +283,14 @@ class ServedFlow:
         error = (yield from self._latent_round_trip(outputs.value, z, each, "z", NotFinite)) if round_trip else None
         return Decoded(*outputs.arrays, error)
 
-    def _data_round_trip(self, z: Float32, x: Float32, context: Rows | None) -> Plan[Float32]:
+    def _data_round_trip(self, z: Floats, x: Floats, context: Rows | None) -> Plan[Floats]:
         """The error of each row: abs(g(z) - x), where z = f(x)."""
         back = Run(self.inverse, z, context)
         return round_trip_error(back, x, "forward", self.round_trips, argument="x", error=NotFinite)
 
     def _latent_round_trip(
-        self, x: Float32, z: Rows, context: Rows | None, argument: str, error: type[PushforwardError]
-    ) -> Plan[Float32]:
+        self, x: Floats, z: Rows, context: Rows | None, argument: str, error: type[PushforwardError]
+    ) -> Plan[Floats]:
         """The error of each row: abs(f(x) - z), where x = g(z).
 
         Args:
@@ -303,7 +303,7 @@ class ServedFlow:
         back = Run(self.forward, x, context)
         return round_trip_error(back, z, "inverse", self.round_trips, argument=argument, error=error)
 
-    def _extra(self, name: Return, outputs: Outputs) -> Float32:
+    def _extra(self, name: Return, outputs: Outputs) -> Floats:
         """The array of this name beside log_prob; round_trip_error, which takes a run, is not among them."""
         z, ladj, log_prob = outputs.arrays
         if name == "z":
@@ -319,7 +319,7 @@ class ServedFlow:
         quantization = self.manifest.quantization
         return bits_per_dim(log_prob, self.width, quantization.step if quantization else 1.0)
 
-    def context_for(self, context: Float32 | None, count: int) -> Rows | None:
+    def context_for(self, context: Floats | None, count: int) -> Rows | None:
         """The context of each row.
 
         Args:
@@ -368,7 +368,7 @@ class ServedFlow:
             detail = f"sobol has 2^52 rows, numbered from 0, and these end at {end}"
             raise InvalidArgument(detail, (Reason(("offset",), detail),))
 
-    def require_context(self, context: Float32 | None) -> None:
+    def require_context(self, context: Floats | None) -> None:
         """Hold the width of a context ``[N, C]`` against the flow's.
 
         Raises:
