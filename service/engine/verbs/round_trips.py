@@ -1,7 +1,7 @@
 """Round-trip errors: the greatest abs(g(f(x)) - x), or abs(f(g(z)) - z), over the coordinates of a row.
 
-A flow's two graphs are each other's inverse up to their precision. Where the Jacobian is large, or a numeric inverse did not
-converge, they are less so, and the error says by how much. Each error costs a run of the other direction.
+A flow's two graphs are each other's inverse up to their precision. Where the Jacobian is large, or a numeric inverse
+did not converge, they are less so, and the error says by how much. Each error costs a run of the other direction.
 """
 
 from __future__ import annotations
