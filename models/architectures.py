@@ -22,8 +22,10 @@ from models.flows.flow import Bijection, Flow
 from models.flows.images.architectures import glow, image_real_nvp, image_spline
 from models.flows.mixed import neural_spline_mixed
 from models.flows.options import check, one_of
-from models.flows.preprocess import Flatten, Logit, Standardize, Whiten, to_float32
+from models.flows.precision import TORCH_DTYPES, round_number
+from models.flows.preprocess import Flatten, Logit, Standardize, Whiten
 from service.bundle.manifest import Support
+from service.bundle.precision import Precision
 from service.errors import DataError, Reason
 
 __all__ = ["ARCHITECTURES", "IMAGES", "build_flow", "default_options"]
@@ -60,6 +62,7 @@ def build_flow(
     context: Tensor | None = None,
     support: Support | None = None,
     seed: int = 0,
+    precision: Precision = "float32",
 ) -> Flow:
     """Compose a flow that is ready to be fitted: preprocessing, architecture, base.
 
@@ -71,10 +74,11 @@ def build_flow(
         context: ``[N, C]``, the context of those rows, or None; it is standardized inside the flow.
         support: a box with two finite ends puts a logit in front, and rows outside have density zero; None for
             all of space.
-        seed: of the initial weights. torch's global generator is left as it was.
+        seed: of the initial weights, which are the same in both precisions. torch's global generator is left as it was.
+        precision: of the flow: what it is fitted in, and what its graphs will compute in.
 
     Returns:
-        A float32 flow on the CPU, whose `state_dict` holds all that a checkpoint needs.
+        A flow of that precision on the CPU, whose `state_dict` holds all that a checkpoint needs.
 
     Raises:
         DataError: for an unknown architecture or option (the nearest name is given), an option of another type or
@@ -102,22 +106,22 @@ def build_flow(
         )
     event_shape = rows.shape[1:]
     image = architecture in IMAGES
-    support, chain = _preprocessing(rows, support, whiten=whiten, channels=event_shape[-1] if image else None)
-    scaling = None if context is None else Standardize.of(context)
+    dtype = TORCH_DTYPES[precision]
+    channels = event_shape[-1] if image else None
+    support, chain = _preprocessing(rows, support, whiten=whiten, channels=channels, precision=precision)
+    scaling = None if context is None else Standardize.of(context, dtype)
     context_width = 0 if context is None else context.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         chain += constructor(tuple(event_shape) if image else math.prod(event_shape), context_width, **arguments)
         last, base = ending.build(math.prod(event_shape))
-    flow = Flow(event_shape, chain + last, base, support, context_width, scaling).to(torch.float32).eval()
-    flow.initialize(
-        rows[:_INITIAL_ROWS].to(torch.float32), None if context is None else context[:_INITIAL_ROWS].to(torch.float32)
-    )
+    flow = Flow(event_shape, chain + last, base, support, context_width, scaling, precision).to(dtype).eval()
+    flow.initialize(rows[:_INITIAL_ROWS].to(dtype), None if context is None else context[:_INITIAL_ROWS].to(dtype))
     return flow.train()
 
 
 def _preprocessing(
-    rows: Tensor, support: Support | None, *, whiten: bool, channels: int | None
+    rows: Tensor, support: Support | None, *, whiten: bool, channels: int | None, precision: Precision
 ) -> tuple[Support | None, list[Bijection]]:
     chain: list[Bijection] = []
     values = rows.detach().to(torch.float64)
@@ -127,9 +131,10 @@ def _preprocessing(
     if support is not None and (support.low is not None or support.high is not None):
         if support.low is None or support.high is None:
             raise DataError("a support is bounded on both sides or on none; a half-line is not provided for")
-        # the graph's float32 and its float64 reference must mean the same two numbers, and a logit both exclude
-        support = Support(low=to_float32(support.low), high=to_float32(support.high))
-        logit = Logit(support.low or 0.0, support.high or 0.0)
+        # a graph and its float64 reference must mean the same two numbers, and a logit both exclude
+        low, high = (round_number(end, precision) for end in (support.low, support.high))
+        support = Support(low=low, high=high)
+        logit = Logit(low, high, precision)
         outside = ~((values > logit.low) & (values < logit.high))
         if outside.any():
             row, column = torch.nonzero(outside)[0].tolist()
@@ -140,10 +145,13 @@ def _preprocessing(
             )
         chain.append(logit)
         values = logit(values)[0]
-    standardize = Standardize.of(values) if channels is None else Standardize.of_channels(values, channels)
+    dtype = TORCH_DTYPES[precision]
+    standardize = (
+        Standardize.of(values, dtype) if channels is None else Standardize.of_channels(values, channels, dtype)
+    )
     chain.append(standardize)
     if whiten:
-        chain.append(Whiten.of(standardize(values)[0]))
+        chain.append(Whiten.of(standardize(values)[0], dtype))
     return support, chain
 
 

@@ -20,7 +20,7 @@ from service.pictures.charts import DensityGrid
 from service.pictures.events import EventDescription
 from service.pictures.options import Extent, PictureOptions, check_picture
 from service.pictures.rendering import PlottedRows, PlottedWalks
-from service.plan import Float32, Plan
+from service.plan import Floats, Plan
 
 __all__ = [
     "Drawing",
@@ -46,11 +46,11 @@ class Drawing(NamedTuple):
     """
 
     plotted: PlottedRows | PlottedWalks
-    context: Float32 | None = None
+    context: Floats | None = None
     mapped: Collection[int] = ()
 
 
-def rows_drawing(x: Float32, log_prob: Float32) -> Drawing:
+def rows_drawing(x: Floats, log_prob: Floats) -> Drawing:
     """The drawing of rows by themselves.
 
     Args:
@@ -60,7 +60,7 @@ def rows_drawing(x: Float32, log_prob: Float32) -> Drawing:
     return Drawing(PlottedRows(x, log_prob))
 
 
-def density_drawing(x: Float32, log_prob: Float32, context: Float32 | None) -> Drawing:
+def density_drawing(x: Floats, log_prob: Floats, context: Floats | None) -> Drawing:
     """The drawing of rows in the density around them: a map for two columns, a curve for one.
 
     Args:
@@ -71,7 +71,7 @@ def density_drawing(x: Float32, log_prob: Float32, context: Float32 | None) -> D
     return Drawing(PlottedRows(x, log_prob), context, mapped=(1, 2))
 
 
-def walks_drawing(found: Interpolation, steps: int, context: Float32 | None) -> Drawing:
+def walks_drawing(found: Interpolation, steps: int, context: Floats | None) -> Drawing:
     """The drawing of walks from point to point.
 
     Args:
@@ -83,7 +83,7 @@ def walks_drawing(found: Interpolation, steps: int, context: Float32 | None) -> 
     return Drawing(PlottedWalks(x, log_prob, along=found.t, along_name="t", segment=steps), context, mapped=(2,))
 
 
-def edit_drawing(found: Edited, strengths: Sequence[float], context: Float32 | None) -> Drawing:
+def edit_drawing(found: Edited, strengths: Sequence[float], context: Floats | None) -> Drawing:
     """The drawing of rows moved along a direction: a walk for each row, from strength to strength.
 
     Args:

@@ -162,7 +162,7 @@ class WrongShape(RequestError):
 
 
 class NotFinite(RequestError):
-    """A number is NaN or infinite, or does not fit into float32."""
+    """A number is NaN or infinite, or beyond the range of the flow's precision."""
 
     code: ClassVar[str] = "not_finite"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ __all__ = [
     "Computed",
     "Done",
     "Finished",
-    "Float32",
+    "Floats",
     "Lane",
     "Outputs",
     "Plan",
@@ -30,7 +30,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Float32 = npt.NDArray[np.float32]
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+"""Rows, contexts or answers in the precision of their flow: float32 or float64."""
 
 
 class Rows(Protocol):
@@ -44,8 +45,8 @@ class Rows(Protocol):
         """The number of rows."""
         ...
 
-    def __getitem__(self, index: slice, /) -> Float32:
-        """The rows of a slice with both ends given and no step, float32."""
+    def __getitem__(self, index: slice, /) -> Floats:
+        """The rows of a slice with both ends given and no step."""
         ...
 
 
@@ -53,7 +54,7 @@ class Computed(Rows, Protocol):
     """Rows that are computed, and for many short slices of many such objects more cheaply in one go."""
 
     @staticmethod
-    def computed(parts: Sequence[tuple[Any, int, int]]) -> Float32:
+    def computed(parts: Sequence[tuple[Any, int, int]]) -> Floats:
         """The rows start to stop of each object of this type, one after the other: bit for bit those of its slices."""
         ...
 
@@ -62,20 +63,20 @@ class Outputs(NamedTuple):
     """What a run of a flow gives, row for row.
 
     Args:
-        value: z ``[N, D]`` from the forward direction, x ``[N, *event]`` from the inverse; float32.
-        log_abs_det_jacobian: of that direction, float32 ``[N]``, in nats.
-        log_prob: the density at x, in either direction, float32 ``[N]``, in nats.
+        value: z ``[N, D]`` from the forward direction, x ``[N, *event]`` from the inverse.
+        log_abs_det_jacobian: of that direction, ``[N]``, in nats.
+        log_prob: the density at x, in either direction, ``[N]``, in nats.
         finite: whether every number in them is known to be finite. Found once a batch, it spares each of the
             requests in it a look at every array.
     """
 
-    value: Float32
-    log_abs_det_jacobian: Float32
-    log_prob: Float32
+    value: Floats
+    log_abs_det_jacobian: Floats
+    log_prob: Floats
     finite: bool = False
 
     @property
-    def arrays(self) -> tuple[Float32, Float32, Float32]:
+    def arrays(self) -> tuple[Floats, Floats, Floats]:
         """The three arrays."""
         return self.value, self.log_abs_det_jacobian, self.log_prob
 

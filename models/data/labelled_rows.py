@@ -16,6 +16,7 @@ import numpy.typing as npt
 from models.data.column_faults import describe_faults
 from models.data.grid import is_whole
 from models.data.readers import FloatArray
+from service.bundle.precision import DTYPES, Precision
 from service.errors import DataError, PushforwardError, Reason
 
 __all__ = ["MIN_ROWS", "LabelledRows"]
@@ -39,6 +40,7 @@ class LabelledRows:
         labels: a column -> what to call it in a sentence, for each value of a row, flattened.
         keys: the same as short names, for `Reason.loc`.
         place: a row's position here -> where it is in the file, in words.
+        precision: of the fit.
     """
 
     file: str
@@ -46,6 +48,7 @@ class LabelledRows:
     labels: Sequence[str]
     keys: Sequence[str]
     place: Callable[[int], str]
+    precision: Precision = "float32"
 
     @property
     def flat(self) -> FloatArray:
@@ -53,7 +56,7 @@ class LabelledRows:
         return self.rows.reshape(len(self.rows), math.prod(self.rows.shape[1:]))  # -1 is not known where N is 0
 
     def check(self) -> None:
-        """Refuse rows that are too few, not finite, or too large for float32.
+        """Refuse rows that are too few, not finite, or too large for the precision of the fit.
 
         Raises:
             DataError: naming rows and columns.
@@ -70,18 +73,18 @@ class LabelledRows:
             )
 
     def check_finite(self) -> None:
-        """Refuse values that are not finite, or too large for float32.
+        """Refuse values that are not finite, or too large for the precision of the fit.
 
         Raises:
             DataError: naming rows and columns.
         """
         with np.errstate(over="ignore"):
-            bad = ~np.isfinite(self.flat.astype(np.float32))
+            bad = ~np.isfinite(self.flat.astype(DTYPES[self.precision]))
         if bad.any():
-            raise self._error(bad, "expected a finite number within float32's range")
+            raise self._error(bad, f"expected a finite number within {self.precision}'s range")
 
     def check_variation(self, step: FloatArray | None, constant: str = "has no density; drop it") -> None:
-        """Refuse columns that are constant, as float32 too; one that is dequantized varies within its bin.
+        """Refuse columns that are constant, in the fit's precision too; one that is dequantized varies within its bin.
 
         Args:
             step: ``[*event]`` the bins' widths, 0 where a column is not dequantized; None where none is.
@@ -90,7 +93,7 @@ class LabelledRows:
         Raises:
             DataError: naming the columns.
         """
-        single = self.flat.astype(np.float32)
+        single = self.flat.astype(DTYPES[self.precision])
         spread = np.ptp(single, axis=0)
         same = (spread == 0) if step is None else (spread == 0) & (step.reshape(-1) == 0)
         reasons = []
@@ -99,7 +102,8 @@ class LabelledRows:
             what = (
                 f"is constant: it is {first:g} in every row, so it {constant}"
                 if exact == 0
-                else f"is constant in float32: it varies by {exact:g} around {first:.9g}; take an offset away first"
+                else f"is constant in float32: it varies by {exact:g} around {first:.9g}; take an "
+                "offset away first, or give --precision float64"
             )
             reasons.append(self._reason(None, int(column), what))
         if reasons:

@@ -30,6 +30,7 @@ from models.data.selection import (
 )
 from models.recipe import DataRecipe, Recipe
 from service.bundle.manifest import ContextFeature, Feature, Quantization
+from service.bundle.precision import Precision
 from service.errors import DataError
 
 __all__ = ["Table", "load_data", "read_builtin"]
@@ -128,7 +129,7 @@ def load_data(recipe: Recipe) -> Table:
         if options.columns or options.drop or options.units:
             raise DataError(f"{source.file}: these are images; there are no columns to name")
         names, rows = (), source.array if kept is None else source.array[kept]
-    labelled = _label_rows(source, names, rows, kept)
+    labelled = _label_rows(source, names, rows, kept, recipe.fit.precision)
     labelled.check()
     step = _bin_widths(labelled, source, options, given)
     labelled.check_variation(step)
@@ -213,7 +214,11 @@ def read_builtin(name: str) -> Source:
 
 
 def _label_rows(
-    source: Source, names: Sequence[str], rows: FloatArray, kept: npt.NDArray[np.bool_] | None
+    source: Source,
+    names: Sequence[str],
+    rows: FloatArray,
+    kept: npt.NDArray[np.bool_] | None,
+    precision: Precision,
 ) -> LabelledRows:
     if names:
         labels, keys = [column_label(source, name) for name in names], list(names)
@@ -221,7 +226,9 @@ def _label_rows(
         places = list(np.ndindex(rows.shape[1:]))
         keys = [", ".join(map(str, place)) for place in places]
         labels = [f"pixel [{key}]" for key in keys]
-    return LabelledRows(file=source.file, rows=rows, labels=labels, keys=keys, place=row_places(source, kept))
+    return LabelledRows(
+        file=source.file, rows=rows, labels=labels, keys=keys, place=row_places(source, kept), precision=precision
+    )
 
 
 def _bin_widths(

@@ -22,7 +22,7 @@ _BLOCKS: Final = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Three parts of a table, float32, in the user's units.
+    """Three parts of a table, in the precision of the fit and in the user's units.
 
     Args:
         train: ``[N, *event]`` what weights and statistics are fitted to.
@@ -51,7 +51,7 @@ def derived_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7])
 
 
-def split(table: Table, options: DataRecipe, seed: int) -> Split:
+def split(table: Table, options: DataRecipe, seed: int, dtype: torch.dtype = torch.float32) -> Split:
     """Cut a table into training, validation and held-out rows: at random by seed, or as the table or the options say.
 
     By blocks, the table is cut into stretches of rows that follow one another, and by group into its groups: these are
@@ -62,6 +62,7 @@ def split(table: Table, options: DataRecipe, seed: int) -> Split:
         table: the rows.
         options: `validation` and `test` are the fractions; `split`, `group` and `split_key` say how.
         seed: the same seed, the same cut.
+        dtype: of the fit's precision.
 
     Returns:
         The three parts, and their context.
@@ -71,10 +72,10 @@ def split(table: Table, options: DataRecipe, seed: int) -> Split:
             groups or keys leave a part without rows; or where a group of rows to hold out is among the others too.
     """
     places = _places(table, options, seed)
-    rows = torch.from_numpy(table.rows).to(torch.float32)
+    rows = torch.from_numpy(table.rows).to(dtype)
     if table.context is None:
         return Split(*(rows[part] for part in places))
-    context = torch.from_numpy(table.context).to(torch.float32)
+    context = torch.from_numpy(table.context).to(dtype)
     fitted = context[places[0]]
     same = torch.nonzero(fitted.amax(dim=0) == fitted.amin(dim=0)).flatten().tolist()
     if same:

@@ -33,6 +33,7 @@ from service.bundle.bases import UniformBase
 from service.bundle.calibration import calibrate
 from service.bundle.manifest import ContextFeature, Feature, Manifest, Parity, Provenance, Quantization
 from service.bundle.parity import BATCH_MULTIPLE, TOLERANCE, golden_errors, traced_golden_errors
+from service.bundle.precision import DTYPES, FloatType
 from service.bundle.store import Golden, Repository
 from service.errors import DataError, ParityFailed, Reason
 
@@ -45,7 +46,7 @@ _MARGIN: Final = 0.5
 """They are then to keep this share of a bound: on another processor the last digits differ."""
 _LIBRARIES: Final = ("pushforward", "torch", "zuko", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 def export_flow(
@@ -72,8 +73,8 @@ def export_flow(
     """Export a flow, hold the graphs against it in float64, and install the bundle.
 
     Args:
-        flow: a trained flow; a copy of it is exported, in float32 and evaluation mode, a learnt base as the manifest
-            states it.
+        flow: a trained flow; a copy of it is exported, in its precision and in evaluation mode, a learnt base as the
+            manifest states it.
         repository: where the bundle goes.
         name: what the flow is called there.
         held_out: ``[M, *event]``, M >= 2, rows that were not fitted to, in the units of the user; integers of
@@ -92,7 +93,7 @@ def export_flow(
         created: the moment of export; None for now.
         trace: whether the bundle holds trace.onnx, which shows the event after each step; it holds the weights again.
         far_rows: which rows far outside the data the gate tries: "resolvable" leaves out those that torch itself
-            cannot answer in float32, as there are in flows whose scales have no bound.
+            cannot answer in the flow's precision, as there are in flows whose scales have no bound.
         progress: called with a few words before each step that takes seconds.
 
     Returns:
@@ -105,13 +106,16 @@ def export_flow(
             the support; or where `version` is there already.
     """
     say = progress or (lambda _: None)
-    rows = _as_float32(held_out, flow.event_shape, name="held_out", rows=None)
-    given = None if context is None else _as_float32(context, (flow.context_width,), name="context", rows=rows.shape[0])
+    dtype = DTYPES[flow.precision]
+    rows = _as_floats(held_out, flow.event_shape, name="held_out", rows=None, dtype=dtype)
+    given = None
+    if context is not None:
+        given = _as_floats(context, (flow.context_width,), name="context", rows=rows.shape[0], dtype=dtype)
     if (given is None) != (flow.context_width == 0):
         raise DataError(f"the flow takes {flow.context_width} columns of context; held_out came with another number")
     _check_inside(flow, rows)
     names = flow.steps
-    flow = copy.deepcopy(flow).cpu().float().eval().requires_grad_(requires_grad=False).freeze_base().fold()
+    flow = copy.deepcopy(flow).cpu().to(flow.dtype).eval().requires_grad_(requires_grad=False).freeze_base().fold()
     exact = reference(flow)
     probes = make_probes(rows, given, flow.support, edges=far_rows == "all")
     if far_rows == "resolvable":
@@ -140,9 +144,10 @@ def export_flow(
         quantization=quantization,
         inverse="numeric" if flow.numeric_inverse else "closed form",
         opset=OPSET,
+        precision=flow.precision,
         files={},
         trace=trace_steps(flow, names) if trace else [],
-        calibration=calibrate(without_edges(exact, rows, given, log_prob), gaussian_mean),
+        calibration=calibrate(without_edges(exact, rows, given, log_prob).astype(dtype), gaussian_mean),
         parity=passed.parity,
         provenance=Provenance(
             data=data,
@@ -178,7 +183,7 @@ class _Passed:
         """How much of the server's bounds the graphs need for each golden row: ``[G]``, at most 1 where kept."""
         batch = len(golden.x) + -len(golden.x) % BATCH_MULTIPLE
         forward = self.forward(golden.x, golden.context, batch)
-        inverse = self.inverse(golden.z.astype(np.float32), golden.context, batch)
+        inverse = self.inverse(golden.z.astype(golden.x.dtype), golden.context, batch)
         found = golden_errors(golden, forward, inverse)
         if self.trace is not None:
             found += traced_golden_errors(golden, self.trace(golden.x, golden.context, batch))
@@ -207,12 +212,13 @@ def _pass_gate(flow: Flow, exact: Flow, probes: Probes, *, trace: bool, say: Cal
     directions: tuple[Literal["forward", "inverse"], ...] = ("forward", "inverse")
     for direction in directions:
         say(f"exporting {direction}.onnx")
-        files[f"{direction}.onnx"] = export_graph(flow, direction)
+        files[f"{direction}.onnx"] = export_graph(flow, direction, flow.dtype)
     say("comparing the graphs with the flow in float64")
     forward, inverse = (ExportedGraph(files[f"{direction}.onnx"], direction) for direction in directions)
     parity = check_graphs(exact, forward, inverse, probes)
     check_invariance(forward, probes.x, probes.context)
-    latents = sample_base(flow.base, probes.x.shape[0], flow.width, torch.Generator().manual_seed(0)).numpy()
+    generator = torch.Generator().manual_seed(0)
+    latents = sample_base(flow.base, probes.x.shape[0], flow.width, generator, flow.dtype).numpy()
     check_invariance(inverse, latents, probes.context)
     traced = None
     if trace:
@@ -222,7 +228,7 @@ def _pass_gate(flow: Flow, exact: Flow, probes: Probes, *, trace: bool, say: Cal
     return _Passed(files=files, forward=forward, inverse=inverse, trace=traced, parity=parity)
 
 
-def _row_of(failed: RowFails, exact: Flow, probes: Probes) -> tuple[Float32, Float32 | None]:
+def _row_of(failed: RowFails, exact: Flow, probes: Probes) -> tuple[Floats, Floats | None]:
     """The row that the gate refused, ``[1, *event]``, and its context; for a draw from the base, what it generates."""
     at = slice(failed.row, failed.row + 1)
     context = None if probes.context is None else probes.context[at]
@@ -235,7 +241,7 @@ def _row_of(failed: RowFails, exact: Flow, probes: Probes) -> tuple[Float32, Flo
 
 
 def without_edges(
-    exact: Flow, rows: Float32, context: Float32 | None, log_prob: npt.NDArray[np.float64]
+    exact: Flow, rows: Floats, context: Floats | None, log_prob: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """log_prob of the held-out rows, without those at the edge of a uniform base's box.
 
@@ -266,8 +272,8 @@ def without_edges(
 
 def golden_rows(
     exact: Flow,
-    held_out: Float32,
-    context: Float32 | None,
+    held_out: Floats,
+    context: Floats | None,
     log_prob: npt.NDArray[np.float64],
     keeps: Callable[[Golden], npt.NDArray[np.float64]] | None = None,
     *,
@@ -280,8 +286,8 @@ def golden_rows(
 
     Args:
         exact: the flow in float64.
-        held_out: float32 ``[M, *event]``.
-        context: float32 ``[M, C]``, or None.
+        held_out: ``[M, *event]``.
+        context: ``[M, C]``, or None.
         log_prob: ``[M]``, to choose by.
         keeps: golden rows -> how much of the server's bounds the graphs need for each; None for none.
         outside: whether one more row is to lie outside the support, which has ends: its log_prob is -inf.
@@ -320,7 +326,7 @@ def _spread(order: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
 
 
 def _answered(
-    exact: Flow, held_out: Float32, context: Float32 | None, chosen: npt.NDArray[np.intp], *, outside: bool
+    exact: Flow, held_out: Floats, context: Floats | None, chosen: npt.NDArray[np.intp], *, outside: bool
 ) -> Golden:
     """The chosen rows and their answers in float64, and one outside of a bounded support behind them if asked for."""
     x = held_out[chosen]
@@ -342,22 +348,24 @@ def _answered(
     )
 
 
-def _as_float32(values: Tensor | npt.ArrayLike, shape: tuple[int, ...], *, name: str, rows: int | None) -> Float32:
+def _as_floats(
+    values: Tensor | npt.ArrayLike, shape: tuple[int, ...], *, name: str, rows: int | None, dtype: FloatType
+) -> Floats:
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     if array.shape[1:] != shape or array.shape[0] < 2 or array.shape[0] != (rows or array.shape[0]):
         expected = f"[{rows or 'at least 2'}, {', '.join(map(str, shape))}]"
         raise DataError(f"{name} must have shape {expected}, and has {list(array.shape)}")
     with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(array, np.float32)
+        array = np.ascontiguousarray(array, dtype)
     flat = array.reshape(array.shape[0], -1)
     bad = np.argwhere(~np.isfinite(flat))
     if bad.size:
-        where = tuple(Reason((name,), "expected a finite float32", int(row), int(column)) for row, column in bad[:20])
+        where = tuple(Reason((name,), f"expected a finite {dtype}", int(row), int(column)) for row, column in bad[:20])
         raise DataError(f"{name} holds numbers that are not finite", where)
     return array
 
 
-def _check_inside(flow: Flow, rows: Float32) -> None:
+def _check_inside(flow: Flow, rows: Floats) -> None:
     inside = flow.in_support(torch.from_numpy(rows))
     if inside is not None and not inside.all():
         outside = torch.nonzero(~inside).flatten().tolist()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ _NUMBERS: Final = frozenset({"log_abs_det_jacobian", "log_prob"})
 
 _TRIED_BATCHES: Final = 8
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Float64 = npt.NDArray[np.float64]
 
 
@@ -72,12 +72,12 @@ class ExportedGraph:
                 f"ONNX Runtime cannot load {direction}.onnx: {_node(error)}{_first_line(error)}"
             ) from error
 
-    def __call__(self, rows: Float32, context: Float32 | None, batch: int) -> GraphOutputs:
+    def __call__(self, rows: Floats, context: Floats | None, batch: int) -> GraphOutputs:
         """Run all rows in batches of one size; the last one is filled up with rows from the start.
 
         Args:
-            rows: float32 ``[N, *event]`` or ``[N, D]``.
-            context: float32 ``[N, C]``, or None for a flow without.
+            rows: ``[N, *event]`` or ``[N, D]``, in the graph's precision.
+            context: ``[N, C]``, or None for a flow without.
             batch: rows in a batch.
 
         Returns:
@@ -93,11 +93,11 @@ class ExportedGraph:
         columns = (np.concatenate(p)[: rows.shape[0]] for p in zip(*parts, strict=True))
         return GraphOutputs(*(column.astype(np.float64) for column in columns))
 
-    def _run(self, rows: Float32, context: Float32 | None, batch: int) -> list[Float32]:
-        feed: Mapping[str, Float32] = {self._names.rows: rows} | ({} if context is None else {CONTEXT: context})
+    def _run(self, rows: Floats, context: Floats | None, batch: int) -> list[Floats]:
+        feed: Mapping[str, Floats] = {self._names.rows: rows} | ({} if context is None else {CONTEXT: context})
         names = self._names.outputs
         try:
-            outputs: list[Float32] = self._session.run(names, feed)
+            outputs: list[Floats] = self._session.run(names, feed)
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             frozen = (
                 "A frozen batch size is the usual cause: take it by x.shape[0], which an export follows, and not by "
@@ -115,7 +115,7 @@ class ExportedGraph:
                 )
         return outputs
 
-    def _runs_elsewhere(self, feed: Mapping[str, Float32]) -> bool:
+    def _runs_elsewhere(self, feed: Mapping[str, Floats]) -> bool:
         """Whether the graph runs on another number of the same rows: then it has frozen that number."""
         for batch in range(1, _TRIED_BATCHES + 1):
             try:

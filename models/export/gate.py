@@ -59,7 +59,7 @@ _EXACT: Final = 1e-6
 """What float64 must reach against itself: the inverse of the inverse, and the Jacobian by differentiation."""
 _JACOBIAN_ROWS, _JACOBIAN_WIDTH = 4, 1024  # the determinant of a wider Jacobian costs minutes
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Float64 = npt.NDArray[np.float64]
 
 
@@ -178,7 +178,7 @@ def check_graphs(exact: Flow, forward: ExportedGraph, inverse: ExportedGraph, pr
             if graph is forward:
                 off = np.maximum(off, row_errors(actual.log_prob, answers.log_prob)[held_out])
     context = None if probes.context is None else probes.context[held_out]
-    latent = forward(probes.x[held_out], context, BATCHES[-1]).value.astype(np.float32)
+    latent = forward(probes.x[held_out], context, BATCHES[-1]).value.astype(probes.x.dtype)
     back = inverse(latent, context, BATCHES[-1])
     round_trip = compare(
         back.value,
@@ -242,11 +242,11 @@ def _forward(exact: Flow, x: Tensor, context: Tensor | None) -> tuple[Float64, F
     return z.numpy(), ladj.numpy(), log_prob.numpy()
 
 
-def draw_latents(exact: Flow, rows: int, seed: int = 0) -> Float32:
+def draw_latents(exact: Flow, rows: int, seed: int = 0) -> Floats:
     """Draws from the base ``[rows, D]``; some of them stretched, as `temperature` does, and beyond a box."""
-    draws = sample_base(exact.base, rows, exact.width, torch.Generator().manual_seed(seed))
+    draws = sample_base(exact.base, rows, exact.width, torch.Generator().manual_seed(seed), exact.dtype)
     draws[: rows // 8] *= 1.5
-    return draws.numpy().astype(np.float32)
+    return draws.numpy()
 
 
 def _check_jacobian(
@@ -339,9 +339,9 @@ def compare(
     return float(errors.max(initial=0.0))
 
 
-def _exactly(rows: Float32) -> Tensor:
+def _exactly(rows: Floats) -> Tensor:
     return torch.from_numpy(rows.astype(np.float64))
 
 
-def _tensor(context: Float32 | None) -> Tensor | None:
+def _tensor(context: Floats | None) -> Tensor | None:
     return None if context is None else _exactly(context)

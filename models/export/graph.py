@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Final
+from typing import Any, Final
 
 import onnx_ir as ir
 import torch
@@ -19,9 +19,13 @@ from onnx_ir.passes.common import CommonSubexpressionEliminationPass, Deduplicat
 from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
+from models.export.layers import replace_layers
+from models.export.operators import layer_of_operator, refuse_operators
 from models.export.rewrites.loops import build_loops
+from models.export.rewrites.lowering import lower
 from models.export.rewrites.reductions import merge_column_sums
 from models.export.rewrites.simplify import simplify
+from models.export.scalars import EXACT_SCALARS
 from models.flows.flow import Flow
 from service.bundle.operators import check_graph
 from service.errors import ForbiddenGraph
@@ -85,46 +89,51 @@ class _Trace(_OneDirection):
 _MODULES: Final[dict[Direction, type[_OneDirection]]] = {"forward": _Forward, "inverse": _Inverse, "trace": _Trace}
 
 
-def export_graph(flow: Flow, direction: Direction) -> bytes:
+def export_graph(flow: Flow, direction: Direction, dtype: torch.dtype = torch.float32) -> bytes:
     """Write one direction of a flow as an ONNX file.
 
     Args:
-        flow: in float32, on the CPU, in evaluation mode.
+        flow: on the CPU, in evaluation mode.
         direction: "forward": x -> z; "inverse": z -> x; "trace": x -> the event after each step.
+        dtype: of the flow, float32 or float64.
 
     Returns:
         The bytes of the file, with the inputs and outputs of `service.onnx.signature.TENSORS` and N dynamic. The same
         weights give the same bytes.
 
     Raises:
-        ForbiddenGraph: where the flow needs an operator outside the allow-list, or cannot be traced at all: it
-            looks at the values of its rows, or fixes their number.
+        ForbiddenGraph: where the flow needs an operator outside the allow-list, or one without a kernel of its
+            precision, with the layer that needs it; or where it cannot be traced at all: it looks at the values of its
+            rows, or fixes their number.
     """
     names = TENSORS[direction]
-    event = torch.zeros(_EXAMPLE_ROWS, *(flow.event_shape if direction != "inverse" else (flow.width,)))
+    event = torch.zeros(_EXAMPLE_ROWS, *(flow.event_shape if direction != "inverse" else (flow.width,)), dtype=dtype)
     inputs = {names.rows: event}
     if flow.context_width:
-        inputs[CONTEXT] = torch.zeros(_EXAMPLE_ROWS, flow.context_width)
-    rows = torch.export.Dim("N", min=1)
-    module = _MODULES[direction](flow).eval()
-    with _quiet():
+        inputs[CONTEXT] = torch.zeros(_EXAMPLE_ROWS, flow.context_width, dtype=dtype)
+    module = _MODULES[direction](replace_layers(flow)).eval()
+    with _quiet(), _default_dtype(dtype):
         try:
             program = torch.onnx.export(
                 module,
                 tuple(inputs.values()),
                 dynamo=True,
-                dynamic_shapes={name: {0: rows} for name in inputs},
+                dynamic_shapes=_open_rows(inputs),
                 input_names=list(inputs),
                 output_names=list(names.outputs),
                 opset_version=OPSET,
                 external_data=False,
+                custom_translation_table=EXACT_SCALARS if dtype == torch.float64 else None,
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
             cause = _root(error)
+            told = str(cause).strip().splitlines()[0] if str(cause).strip() else "nothing more"
+            if told.startswith("No ONNX function"):
+                traced = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=_open_rows(inputs))
+                told = told.partition(". ")[0] + layer_of_operator(traced, cause)
             raise ForbiddenGraph(
-                f"{direction}.onnx cannot be written, torch's exporter says: {type(cause).__name__}: "
-                f"{str(cause).strip().splitlines()[0] if str(cause).strip() else 'nothing more'}"
+                f"{direction}.onnx cannot be written, torch's exporter says: {type(cause).__name__}: {told}"
             ) from error
         if program is None:
             raise RuntimeError("torch.onnx.export gave no program")
@@ -136,6 +145,8 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
             should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,  # by default it is kept
         )
     simplify(model)
+    lower(model)
+    refuse_operators(model, f"{direction}.onnx", dtype)
     merge_column_sums(model)
     build_loops(model)
     DeduplicateInitializersPass()(model)
@@ -145,6 +156,23 @@ def export_graph(flow: Flow, direction: Direction) -> bytes:
     data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     check_graph(data, f"{direction}.onnx")
     return data
+
+
+def _open_rows(inputs: Mapping[str, Tensor]) -> dict[str, dict[int, Any]]:
+    """The shapes of the inputs of a direction: one number of rows, which is open."""
+    rows = torch.export.Dim("N", min=1)
+    return {name: {0: rows} for name in inputs}
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Let tensors that a flow makes while it runs be of its precision, where it says none."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _root(error: BaseException) -> BaseException:

@@ -6,7 +6,7 @@ another way through a processor's vector units, and may have other bits.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +20,16 @@ __all__ = ["check_invariance"]
 _BATCHES: Final = (1, 3, 16, 255)  # in units of BATCH_MULTIPLE rows
 _SHIFTS: Final = (0, 1, 2, 3, 7)
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 
 
-def check_invariance(graph: ExportedGraph, rows: Float32, context: Float32 | None = None) -> None:
+def check_invariance(graph: ExportedGraph, rows: Floats, context: Floats | None = None) -> None:
     """Run the same rows in batches of several sizes, moved on by several places, and compare bit for bit.
 
     Args:
         graph: one direction.
-        rows: float32 ``[M, ...]``.
-        context: float32 ``[M, C]``, or None.
+        rows: ``[M, ...]``, in the graph's precision.
+        context: ``[M, C]``, or None.
 
     Raises:
         ParityFailed: naming the output, the row and both values.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ OUTSIDE: Final = "a row outside the support"
 _INSET: Final = 1e-3  # of the greatest standard deviation: how far from the ends far rows are kept without edges
 _DIRECTIONS, _COLUMNS = 8, 8  # probes for each distance: directions of random signs, and single columns
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,14 +27,14 @@ class Probes:
     """Rows for the gate.
 
     Args:
-        x: float32 ``[P, *event]``: first the held-out rows, then the others.
-        context: float32 ``[P, C]``, or None.
+        x: ``[P, *event]``: first the held-out rows, then the others.
+        context: ``[P, C]``, or None.
         labels: for each row that is not a held-out one, what it is, in words.
         places: for each held-out one, its place among all held-out rows; empty where they are all of them, in order.
     """
 
-    x: Float32
-    context: Float32 | None
+    x: Floats
+    context: Floats | None
     labels: tuple[str, ...]
     places: tuple[int, ...] = ()
 
@@ -62,13 +62,13 @@ class Probes:
 
 
 def make_probes(
-    held_out: Float32, context: Float32 | None, support: Support | None, seed: int = 0, *, edges: bool = True
+    held_out: Floats, context: Floats | None, support: Support | None, seed: int = 0, *, edges: bool = True
 ) -> Probes:
     """Choose probes: at most `MAX_HELD_OUT` held-out rows, and mean + k * standard deviation for each k of `FAR`.
 
     Args:
-        held_out: float32 ``[M, *event]``, all inside the support.
-        context: float32 ``[M, C]``, or None. The other rows borrow the context of held-out ones.
+        held_out: ``[M, *event]``, all inside the support.
+        context: ``[M, C]``, or None. The other rows borrow the context of held-out ones.
         support: where it bounds the data, far rows are clipped into it, and rows on its ends, next to them and
             outside are added.
         seed: of the directions.
@@ -96,7 +96,7 @@ def make_probes(
         for sign in signs:
             rows.append(mean + distance * deviation * sign)
             labels.append(f"a row {distance:g} standard deviations from the mean")
-    far = np.stack(rows).astype(np.float32)
+    far = np.stack(rows).astype(held_out.dtype)
     if support is not None:
         inset = 0.0 if edges else _INSET * float(deviation.max())
         low, high = support.low, support.high
@@ -109,24 +109,24 @@ def make_probes(
     borrowed = None
     if context is not None:
         rows_of = np.concatenate((chosen, random.integers(0, held_out.shape[0], far.shape[0])))
-        borrowed = np.ascontiguousarray(context[rows_of], np.float32)
-    x = np.concatenate((held_out[chosen], far.reshape(-1, *event).astype(np.float32)))
+        borrowed = np.ascontiguousarray(context[rows_of])
+    x = np.concatenate((held_out[chosen], far.reshape(-1, *event).astype(held_out.dtype)))
     return Probes(x=x, context=borrowed, labels=tuple(labels), places=tuple(chosen.tolist()))
 
 
-def _edges(row: Float32, support: Support) -> tuple[Float32, list[str]]:
-    """Rows at each end of the support, one float32 inside of it, and beyond it; `row` gives the other columns."""
+def _edges(row: Floats, support: Support) -> tuple[Floats, list[str]]:
+    """Rows at each end of the support, one number inside of it, and beyond it; `row` gives the other columns."""
     rows, labels = [], []
     for end, outwards in ((support.low, -np.inf), (support.high, np.inf)):
         if end is None:
             continue
-        beyond = outside_support(support)
-        at = np.float32(end)
+        beyond, kind = outside_support(support), row.dtype.type
+        at = kind(end)
         for value, label in (
             (at, "a row on an end of the support"),
-            (np.nextafter(at, np.float32(-outwards)), "a row next to an end of the support"),
-            (np.nextafter(at, np.float32(outwards)), "a row just outside the support"),
-            (np.float32(beyond), OUTSIDE),
+            (np.nextafter(at, kind(-outwards)), "a row next to an end of the support"),
+            (np.nextafter(at, kind(outwards)), "a row just outside the support"),
+            (kind(beyond), OUTSIDE),
         ):
             for columns in (slice(None), slice(0, 1)):
                 changed = row.copy()

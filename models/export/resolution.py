@@ -1,4 +1,4 @@
-"""The resolution of float32: which rows far outside the data an imported flow can be held to.
+"""The resolution of a precision: which rows far outside the data an imported flow can be held to.
 
 A flow of this project is finite however far out, for its conditioners see no further than the data. One of another
 library may take the exponential of a network without bounds: 30 standard deviations out it overflows, in torch as in
@@ -20,25 +20,25 @@ from service.bundle.parity import TOLERANCE
 __all__ = ["keep_resolvable"]
 
 _MARGIN = 0.1
-"""A row counts as answered where torch's error in float32 is below this share of the gate's bound."""
+"""A row counts as answered where torch's error in the flow's precision is below this share of the gate's bound."""
 _LARGE = 1e3
 """From here on a step's exponential may overflow even in float64, and NaN be what becomes of infinity."""
 
 
 def keep_resolvable(flow: Flow, exact: Flow, probes: Probes) -> Probes:
-    """The probes without the far rows that torch itself, in float32, answers wrong.
+    """The probes without the far rows that torch itself, in the flow's precision, answers wrong.
 
     Held-out rows all stay, and those for which some step makes NaN of what is no large number.
 
     Args:
-        flow: in float32.
+        flow: in its precision.
         exact: the same in float64.
         probes: the rows.
 
     Returns:
         Probes with as many or fewer rows.
     """
-    answers = [_answer(flow, probes, torch.float32), _answer(exact, probes, torch.float64)]
+    answers = [_answer(flow, probes, flow.dtype), _answer(exact, probes, torch.float64)]
     good = torch.ones(len(probes.x), dtype=torch.bool)
     for found, expected in zip(*answers, strict=True):
         error = (found.double() - expected).abs() / (1 + expected.abs())

@@ -32,8 +32,8 @@ def trace_steps(flow: Flow, names: Sequence[str]) -> list[Step]:
         flow: as it is exported, which is folded.
         names: its `steps` as they were before.
     """
-    x = torch.zeros(1, *flow.event_shape, dtype=next((p.dtype for p in flow.parameters()), torch.get_default_dtype()))
-    context = torch.zeros(1, flow.context_width, dtype=x.dtype) if flow.context_width else None
+    x = torch.zeros(1, *flow.event_shape, dtype=flow.dtype)
+    context = torch.zeros(1, flow.context_width, dtype=flow.dtype) if flow.context_width else None
     with torch.no_grad():
         values, _ = flow.trace(x, context)
     return [Step(name=name, shape=list(y.shape[1:])) for name, y in zip(names, values, strict=True)]
@@ -43,7 +43,7 @@ def export_trace(flow: Flow, exact: Flow, probes: Probes) -> tuple[bytes, Export
     """Write trace.onnx, and hold it against the flow in float64.
 
     Args:
-        flow: in float32, on the CPU, in evaluation mode.
+        flow: in its precision, on the CPU, in evaluation mode.
         exact: the same in float64, from `models.export.gate.reference`.
         probes: the rows to try.
 
@@ -54,7 +54,7 @@ def export_trace(flow: Flow, exact: Flow, probes: Probes) -> tuple[bytes, Export
         ForbiddenGraph: as `models.export.graph.export_graph`.
         ParityFailed: as `check_trace`.
     """
-    data = export_graph(flow, "trace")
+    data = export_graph(flow, "trace", flow.dtype)
     graph = ExportedGraph(data, "trace")
     check_trace(exact, graph, probes)
     return data, graph

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from service.bundle.bases import Base, DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
+from service.bundle.precision import DTYPES, Precision
 
 __all__ = ["LearntBase", "base_log_prob", "in_float32", "sample_base"]
 
@@ -79,12 +80,12 @@ def in_float32(base: Base) -> Base:
     """The base with the float32 nearest to each number of a column: what a float32 graph and its reference agree on."""
     match base:
         case DiagonalNormalBase(frame=(mean, deviation)):
-            return DiagonalNormalBase(mean=_float32(mean), standard_deviation=_float32(deviation))
+            return DiagonalNormalBase(mean=_rounded(mean), standard_deviation=_rounded(deviation))
         case MixtureBase(frames=(means, deviations), weights=weights):
             return MixtureBase(
-                weights=_float32(np.array(weights)),
-                means=[_float32(row) for row in means],
-                standard_deviations=[_float32(row) for row in deviations],
+                weights=_rounded(np.array(weights)),
+                means=[_rounded(row) for row in means],
+                standard_deviations=[_rounded(row) for row in deviations],
             )
         case _:
             return base
@@ -100,7 +101,7 @@ class LearntBase(nn.Module):
         deviations: ``[K, D]``, above zero. The components start with equal weights.
 
     Example:
-        >>> LearntBase(torch.zeros(1, 2), torch.ones(1, 2)).stated
+        >>> LearntBase(torch.zeros(1, 2), torch.ones(1, 2)).stated("float32")
         DiagonalNormalBase(family='diagonal_normal', mean=[0.0, 0.0], standard_deviation=[1.0, 1.0])
     """
 
@@ -110,20 +111,21 @@ class LearntBase(nn.Module):
         self.log_deviations = nn.Parameter(deviations.detach().log())
         self.logits = nn.Parameter(torch.zeros(means.shape[0])) if means.shape[0] > 1 else None
 
-    @property
-    def stated(self) -> DiagonalNormalBase | MixtureBase:
-        """The distribution as a manifest writes it, its numbers as they are now, in float32."""
-        least, greatest = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+    def stated(self, precision: Precision = "float32") -> DiagonalNormalBase | MixtureBase:
+        """The distribution as a manifest writes it, its numbers as they are now, rounded to a precision."""
+        limits = np.finfo(DTYPES[precision])
+        least, greatest = float(limits.tiny), float(limits.max)
         means = self.means.detach().double()
         deviations = self.log_deviations.detach().double().exp().clamp(least, greatest)
         if self.logits is None:
             return DiagonalNormalBase(
-                mean=_float32(means[0].numpy()), standard_deviation=_float32(deviations[0].numpy())
+                mean=_rounded(means[0].numpy(), precision),
+                standard_deviation=_rounded(deviations[0].numpy(), precision),
             )
         return MixtureBase(
-            weights=_float32(self.logits.detach().double().softmax(dim=0).clamp(min=least).numpy()),
-            means=[_float32(row) for row in means.numpy()],
-            standard_deviations=[_float32(row) for row in deviations.numpy()],
+            weights=_rounded(self.logits.detach().double().softmax(dim=0).clamp(min=least).numpy(), precision),
+            means=[_rounded(row, precision) for row in means.numpy()],
+            standard_deviations=[_rounded(row, precision) for row in deviations.numpy()],
         )
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -165,5 +167,7 @@ def _student_t(z: Tensor, freedom: int) -> Tensor:
     return -(freedom + 1.0) * tails.sum(dim=1) + z.shape[1] * constant
 
 
-def _float32(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> list[float]:
-    return [float(value) for value in values.astype(np.float32)]
+def _rounded(
+    values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], precision: Precision = "float32"
+) -> list[float]:
+    return [float(value) for value in values.astype(DTYPES[precision])]

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from models.flows.bases import LearntBase, base_log_prob, in_float32
+from models.flows.precision import TORCH_DTYPES, next_number
 from service.bundle.bases import Base, UniformBase
 from service.bundle.manifest import Support
+from service.bundle.precision import Precision
 
 __all__ = ["Bijection", "Flow"]
 
@@ -96,13 +98,15 @@ class Flow(nn.Module):
     Args:
         event_shape: the shape of one row of x.
         bijections: the chain, from data to latent. The last one gives ``[N, D]``.
-        base: the distribution of z, as the manifest writes it, its columns' numbers rounded to float32; or one whose
-            numbers are fitted with the weights.
+        base: the distribution of z, as the manifest writes it, its columns' numbers rounded to the flow's precision; or
+            one whose numbers are fitted with the weights.
         support: where the density can be above zero; None for all of space. A row outside has log_prob -inf, and
             goes through the chain from the nearest point inside, so that z stays finite.
         context_width: the number of columns of context; 0 for none.
         context_scaling: what the context goes through before any bijection sees it, so that a caller sends it in
             the units of the data; None for nothing. Its log-determinant does not count: the context is given.
+        precision: what the graphs of the flow compute in. Its float64 reference is of the same precision: it means the
+            same numbers as the graphs.
     """
 
     latent: Base | LearntBase
@@ -115,11 +119,13 @@ class Flow(nn.Module):
         support: Support | None = None,
         context_width: int = 0,
         context_scaling: Bijection | None = None,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.event_shape = tuple(event_shape)
         self.bijections = nn.ModuleList(bijections)
-        self.latent = base if isinstance(base, LearntBase) else in_float32(base)
+        self.precision = precision
+        self.latent = base if isinstance(base, LearntBase) or precision == "float64" else in_float32(base)
         self.support = support
         self.context_width = context_width
         self.context_scaling = context_scaling
@@ -130,9 +136,14 @@ class Flow(nn.Module):
         return math.prod(self.event_shape)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the flow's precision."""
+        return TORCH_DTYPES[self.precision]
+
+    @property
     def base(self) -> Base:
-        """The distribution of z as the manifest writes it; of a learnt one, its numbers as they are now, in float32."""
-        return self.latent.stated if isinstance(self.latent, LearntBase) else self.latent
+        """The distribution of z as the manifest writes it; of a learnt one, its numbers as they are now, rounded."""
+        return self.latent.stated(self.precision) if isinstance(self.latent, LearntBase) else self.latent
 
     def freeze_base(self) -> Flow:
         """Put the numbers that `base` states in the place of those that are learnt, for good; gives the flow itself."""
@@ -207,7 +218,7 @@ class Flow(nn.Module):
         for bijection in reversed(self._steps()):
             y, ladj = bijection.inverse(y, context)
             terms.append(ladj)
-        # float32 can round x onto an open end of the support, where its density would be zero
+        # rounding can move x onto an open end of the support, where its density would be zero
         return self._clamp(y), _sum(terms)
 
     @torch.no_grad()
@@ -258,14 +269,14 @@ class Flow(nn.Module):
         return scaled
 
     def _clamp(self, x: Tensor) -> Tensor:
-        """x, with rows outside the support moved to the nearest float32 inside it."""
+        """x, with rows outside the support moved to the nearest number inside it, of the flow's precision."""
         if self.support is None or (self.support.low is None and self.support.high is None):
             return x
         low, high = self.support.low, self.support.high
         if low is not None and not self.support.low_closed:
-            low = _next_float32(low, math.inf)
+            low = next_number(low, math.inf, self.precision)
         if high is not None and not self.support.high_closed:
-            high = _next_float32(high, -math.inf)
+            high = next_number(high, -math.inf, self.precision)
         return x.clamp(low, high)
 
 
@@ -274,9 +285,3 @@ def _sum(terms: Sequence[Tensor]) -> Tensor:
     for term in terms[1:]:
         total = total + term
     return total
-
-
-def _next_float32(value: float, towards: float) -> float:
-    """The float32 after `value`; a graph runs in float32, where a float64 neighbour would round back."""
-    start = torch.tensor(value, dtype=torch.float32)
-    return float(torch.nextafter(start, torch.tensor(towards, dtype=torch.float32)))

@@ -25,9 +25,10 @@ END: Final = "JacobiEnd"
 `tolerance` the change that a row at rest may still show."""
 
 NEAR: Final = 2.0**-22
-"""A tolerance for affine steps: two units in the last place of 1. With e the error before a pass and J the step's
-Jacobian, strictly triangular, the pass changes x by d = (I - J) e and leaves the error J e = J (I - J)^-1 d: of a MAF
-of 64 columns 5e-7 in all. Splines blow d up further, and make as many passes for this tolerance as for equal bits."""
+"""A tolerance for affine steps: two units in the last place of 1, in float32. With e the error before a pass and J the
+step's Jacobian, strictly triangular, the pass changes x by d = (I - J) e and leaves the error J e = J (I - J)^-1 d: of
+a MAF of 64 columns 5e-7 in all. Splines blow d up further, and make as many passes for this tolerance as for equal
+bits."""
 
 REACH: Final = 1e30
 """What a conditioner is shown is cut to this: between the passes a column may overflow, and inf times a weight that
@@ -43,7 +44,8 @@ def jacobi(
 
     In torch the answer is the sequential one, bit for bit, and can be differentiated. In an exported graph a row ends
     with the pass in which every column has |new - x| <= tolerance * (1 + |x|), and every row after `passes`: with a
-    tolerance of 0 its answer is the sequential one too, bit for bit.
+    tolerance of 0 its answer is the sequential one too, bit for bit. In float64 the tolerance is as many units in the
+    last place as it is in float32.
 
     Args:
         step: x ``[N, D]`` -> f^-1(y | h(x)) ``[N, D]`` and its log|det dx/dy| ``[N]``. Column i of the first may
@@ -84,6 +86,7 @@ def _marked(step: Step, start: Tensor, passes: int, tolerance: float) -> tuple[T
     """One pass between two marks."""
     x = torch.onnx.ops.symbolic(f"{DOMAIN}::{START}", (start,), dtype=start.dtype, shape=start.shape, version=1)
     new, ladj = step(_seen(x))
+    tolerance *= torch.finfo(new.dtype).eps / torch.finfo(torch.float32).eps
     x, ladj = torch.onnx.ops.symbolic_multi_out(
         f"{DOMAIN}::{END}",
         (x, new, ladj),

@@ -46,8 +46,8 @@ class ConstantMatrix(Bijection, ABC):
         self.register_buffer("log_det", log_det.to(given.dtype))
 
     def inverse_and_log_det(self) -> tuple[Tensor, Tensor]:
-        """W^-1 and log|det W|: the constants in float32; in float64, those of the matrix as it is now."""
-        if self.matrix.dtype == torch.float64:
+        """W^-1 and log|det W|: the constants in a graph and in float32; in float64, those of the matrix as it is."""
+        if self.matrix.dtype == torch.float64 and not torch.compiler.is_exporting():
             return torch.linalg.inv(self.matrix), torch.linalg.slogdet(self.matrix)[1]
         return self.inverse_matrix, self.log_det
 
@@ -118,7 +118,7 @@ class LULinear(Bijection):
         """L U as one constant matrix."""
         lower, upper, _ = self._factors(torch.float64)
         # rounded first, so that the reference has the matrix of the graph
-        return FixedLinear((upper.T @ lower.T).float())
+        return FixedLinear((upper.T @ lower.T).to(self.lower.dtype))
 
     def _factors(self, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor]:
         lower, upper, raw = (p.to(dtype or p.dtype) for p in (self.lower, self.upper, self.diagonal))

@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models.flows.flow import Bijection
 from models.flows.linear import FixedLinear
+from models.flows.precision import round_number
 from service.bundle.manifest import Support
+from service.bundle.precision import Precision
 from service.errors import DataError, Reason
 
-__all__ = ["Flatten", "Logit", "Standardize", "Whiten", "dequantize", "quantized_support", "to_float32"]
+__all__ = ["Flatten", "Logit", "Standardize", "Whiten", "dequantize", "quantized_support"]
 
 
 class Flatten(Bijection):
@@ -48,9 +49,11 @@ class Standardize(Bijection):
     Args:
         mean: ``[*event]``, in the units of x.
         std: ``[*event]``, in the units of x; above zero.
+        dtype: of the step.
 
     Raises:
-        DataError: where a mean is not finite, or a std is not a finite float32 above zero; the column is named.
+        DataError: where a mean is not finite, or a std is not a finite number of the dtype above zero; the column is
+            named.
 
     Example:
         >>> import torch
@@ -63,10 +66,10 @@ class Standardize(Bijection):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, mean: Tensor, std: Tensor, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.register_buffer("mean", mean.detach().to(torch.float32).clone())
-        self.register_buffer("std", std.detach().to(torch.float32).clone())
+        self.register_buffer("mean", mean.detach().to(dtype).clone())
+        self.register_buffer("std", std.detach().to(dtype).clone())
         bad = ~(torch.isfinite(self.mean) & torch.isfinite(self.std) & (self.std > 0)).flatten()
         if bad.any():
             columns = torch.nonzero(bad).flatten().tolist()
@@ -77,20 +80,20 @@ class Standardize(Bijection):
             )
 
     @classmethod
-    def of(cls, rows: Tensor) -> Standardize:
+    def of(cls, rows: Tensor, dtype: torch.dtype = torch.float32) -> Standardize:
         """The step that gives `rows` ``[N, *event]`` mean 0 and standard deviation 1 (divisor N) in each column."""
         exact = rows.detach().to(torch.float64)
-        return cls(exact.mean(dim=0), exact.std(dim=0, correction=0))
+        return cls(exact.mean(dim=0), exact.std(dim=0, correction=0), dtype)
 
     @classmethod
-    def of_channels(cls, rows: Tensor, channels: int) -> Standardize:
+    def of_channels(cls, rows: Tensor, channels: int, dtype: torch.dtype = torch.float32) -> Standardize:
         """The same for flat images ``[N, H W C]``, with one mean and one standard deviation for each of C channels.
 
         Then equal pixels stay equal wherever they lie, as convolutions would have it.
         """
         pixels = rows.detach().to(torch.float64).reshape(-1, channels)
         places = rows.shape[1] // channels
-        return cls(pixels.mean(dim=0).repeat(places), pixels.std(dim=0, correction=0).repeat(places))
+        return cls(pixels.mean(dim=0).repeat(places), pixels.std(dim=0, correction=0).repeat(places), dtype)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """X ``[N, *event]`` -> (x - mean) / std."""
@@ -111,6 +114,7 @@ class Whiten(FixedLinear):
 
     Args:
         correlation: C ``[D, D]``, symmetric and positive definite.
+        dtype: of the step.
 
     Raises:
         DataError: where C is not positive definite.
@@ -120,18 +124,18 @@ class Whiten(FixedLinear):
         https://doi.org/10.1016/S0047-259X(03)00096-4.
     """
 
-    def __init__(self, correlation: Tensor) -> None:
+    def __init__(self, correlation: Tensor, dtype: torch.dtype = torch.float32) -> None:
         values, vectors = torch.linalg.eigh(correlation.detach().to(torch.float64))
         if not float(values[0]) > 0:
             raise DataError("the columns cannot be whitened: their correlation matrix is not positive definite")
-        super().__init__(((vectors * values.rsqrt()) @ vectors.T).float())
+        super().__init__(((vectors * values.rsqrt()) @ vectors.T).to(dtype))
 
     @classmethod
-    def of(cls, rows: Tensor) -> Whiten:
+    def of(cls, rows: Tensor, dtype: torch.dtype = torch.float32) -> Whiten:
         """The step for standardized rows ``[N, D]``."""
         from sklearn.covariance import ledoit_wolf
 
-        return cls(torch.from_numpy(ledoit_wolf(rows.detach().double().numpy(), assume_centered=True)[0]))
+        return cls(torch.from_numpy(ledoit_wolf(rows.detach().double().numpy(), assume_centered=True)[0]), dtype)
 
 
 class Logit(Bijection):
@@ -142,8 +146,9 @@ class Logit(Bijection):
     near an end the subtraction has no rounding error.
 
     Args:
-        low: the lower end, in the units of x. Rounded to float32, the precision of the rows.
+        low: the lower end, in the units of x. Rounded to the precision of the rows.
         high: the upper end.
+        precision: of the rows.
 
     Raises:
         DataError: where low < high does not hold.
@@ -152,9 +157,9 @@ class Logit(Bijection):
         Papamakarios et al., 2017, https://arxiv.org/abs/1705.07057, section 4.3 (there with x in (0, 1)).
     """
 
-    def __init__(self, low: float, high: float) -> None:
+    def __init__(self, low: float, high: float, precision: Precision = "float32") -> None:
         super().__init__()
-        self.low, self.high = to_float32(low), to_float32(high)
+        self.low, self.high = round_number(low, precision), round_number(high, precision)
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise DataError(f"a logit needs finite bounds with low < high, and has {low} and {high}")
 
@@ -211,7 +216,7 @@ def dequantize(x: Tensor, step: float | Tensor, generator: torch.Generator) -> T
     return x + noise * (width - 2 * margin).clamp(min=0)
 
 
-def quantized_support(low: float, high: float, step: float = 1.0) -> Support:
+def quantized_support(low: float, high: float, step: float = 1.0, precision: Precision = "float32") -> Support:
     """Where dequantized data lives: the bins of the integers low to high, ends not included.
 
     Example:
@@ -219,9 +224,4 @@ def quantized_support(low: float, high: float, step: float = 1.0) -> Support:
         >>> support.low, support.high
         (-0.5, 16.5)
     """
-    return Support(low=to_float32(low - step / 2), high=to_float32(high + step / 2))
-
-
-def to_float32(value: float) -> float:
-    """The float32 nearest to `value`: a bound that a float32 graph and its float64 reference agree on."""
-    return float(np.float32(value))
+    return Support(low=round_number(low - step / 2, precision), high=round_number(high + step / 2, precision))

@@ -6,7 +6,7 @@ The gate holds the graphs against a flow in float64, and would hold them just as
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,11 @@ BATCHES: Final = (1, 7)
 """The batch sizes in which a row must have the density that it has among all the rows."""
 _ALONE: Final = 21  # so many rows go through in small batches
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Float64 = npt.NDArray[np.float64]
 
 
-def check_agreement(imported: ImportedFlow, held_out: Float32, context: Float32 | None) -> float:
+def check_agreement(imported: ImportedFlow, held_out: Floats, context: Floats | None) -> float:
     """Hold a flow against its own library in float64, on held-out rows.
 
     Args:

@@ -17,6 +17,7 @@ from models.flows.preprocess import Flatten
 from models.importing.adapted import Unsupported
 from models.importing.descriptions import layer_name
 from service.bundle.bases import NormalBase
+from service.bundle.precision import DTYPES, Precision
 from service.errors import ForbiddenGraph
 from service.onnx.signature import Direction
 
@@ -48,20 +49,21 @@ def locate_fault(flow: Flow, error: ForbiddenGraph | GraphFails) -> Unsupported:
     """Export each step alone, and say which is the first that fails, why, and what to do about it.
 
     Args:
-        flow: in float32 and evaluation mode.
+        flow: in its precision and in evaluation mode.
         error: what the export of the whole flow, or the first run of its graph, ended with.
     """
     ran = isinstance(error, GraphFails)
-    value, context = torch.zeros(3, *flow.event_shape) + 0.5, None
+    value, context = torch.zeros(3, *flow.event_shape, dtype=flow.dtype) + 0.5, None
     if flow.context_width:
-        context = torch.zeros(3, flow.context_width)
+        context = torch.zeros(3, flow.context_width, dtype=flow.dtype)
         if flow.context_scaling is not None:
             context = flow.context_scaling(context)[0]
     with torch.no_grad():
         for number, step in enumerate(flow.bijections):
             shape, value = value.shape[1:], step(value, context)[0]
             chain = [step, *([Flatten(value.shape[1:])] if value.ndim > 2 else [])]
-            found = _failure(chain, shape, 0 if context is None else context.shape[1], run=ran)
+            width = 0 if context is None else context.shape[1]
+            found = _failure(chain, shape, width, run=ran, precision=flow.precision)
             if found is not None:
                 return Unsupported(
                     f"{_layer_of(step)}, step {number + 1} of {len(flow.bijections)} from data to latent, cannot be "
@@ -71,17 +73,21 @@ def locate_fault(flow: Flow, error: ForbiddenGraph | GraphFails) -> Unsupported:
     return Unsupported(f"the flow cannot be exported: {error.detail}. {way_out}")
 
 
-def _failure(chain: Sequence[nn.Module], shape: Sequence[int], context_width: int, *, run: bool) -> str | None:
+def _failure(
+    chain: Sequence[nn.Module], shape: Sequence[int], context_width: int, *, run: bool, precision: Precision
+) -> str | None:
     steps = [step for step in chain if isinstance(step, Bijection)]
-    alone = Flow(shape, steps, NormalBase(), None, context_width)
+    alone, dtype = Flow(shape, steps, NormalBase(), None, context_width, precision=precision), DTYPES[precision]
     directions: tuple[Direction, ...] = ("forward", "inverse")
     for direction in directions:
         try:
-            graph = export_graph(alone, direction)
+            graph = export_graph(alone, direction, alone.dtype)
             if run:
-                rows = np.zeros((_ROWS, *(shape if direction == "forward" else (alone.width,))), np.float32) + 0.5
-                context = np.zeros((_ROWS, context_width), np.float32) if context_width else None
-                ExportedGraph(graph, direction)(rows.astype(np.float32), context, 1)
+                rows = np.zeros((_ROWS, *(shape if direction == "forward" else (alone.width,))), dtype) + dtype.type(
+                    0.5
+                )
+                context = np.zeros((_ROWS, context_width), dtype) if context_width else None
+                ExportedGraph(graph, direction)(rows, context, 1)
         except GraphFails as error:
             return error.detail
         except ForbiddenGraph as error:

@@ -5,11 +5,12 @@ No pickle is loaded here: weights come through the user's own code, or from a sa
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +28,22 @@ from models.importing.take import ImportedFlow, library_precision
 from service.bundle.store import Repository
 from service.errors import DataError, ForbiddenGraph, PushforwardError
 
-__all__ = ["DRAWN_ROWS", "HeldOutRows", "draw_rows", "export_imported", "load_weights", "parse_event_shape"]
+__all__ = [
+    "DRAWN_ROWS",
+    "HeldOutRows",
+    "draw_rows",
+    "export_imported",
+    "find_precision_fault",
+    "load_weights",
+    "parse_event_shape",
+]
+
+_TRIED_ROWS: Final = 8
 
 DRAWN_ROWS: Final = 2000
 """So many rows are drawn from a flow that comes without held-out rows."""
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,14 +51,39 @@ class HeldOutRows:
     """Rows to hold a flow against, and to calibrate it on.
 
     Args:
-        x: float32 ``[M, *event]``.
-        context: float32 ``[M, C]``, or None.
+        x: ``[M, *event]``.
+        context: ``[M, C]``, or None.
         origin: where they are from, in words, for the manifest.
     """
 
-    x: Float32
-    context: Float32 | None
+    x: Floats
+    context: Floats | None
     origin: str
+
+
+def find_precision_fault(imported: ImportedFlow, rows: HeldOutRows) -> str | None:
+    """Why a flow that is to be one of float32 does not compute in it; None where it does, and for one of float64.
+
+    A module may cast to float64 inside, and then either fail on weights of float32, or give float64.
+
+    Args:
+        imported: from `models.importing.take.take`.
+        rows: to try it on.
+    """
+    if imported.flow.precision == "float64":
+        return None
+    flow = copy.deepcopy(imported.flow).float()
+    x = torch.from_numpy(rows.x[:_TRIED_ROWS]).float()
+    context = None if rows.context is None else torch.from_numpy(rows.context[:_TRIED_ROWS]).float()
+    try:
+        with torch.no_grad():
+            z, ladj = flow(x, context)
+            back, inverse_ladj = flow.inverse(z.float(), context)
+    except (RuntimeError, TypeError) as error:
+        return one_line(error)
+    wide = [name for name, made in (("z", z), ("x", back)) if made.dtype != torch.float32]
+    wide += ["the log-determinant"] * any(made.dtype != torch.float32 for made in (ladj, inverse_ladj))
+    return f"given float32 it makes float64 of {' and '.join(wide)}" if wide else None
 
 
 def load_weights(flow: nn.Module, file: Path) -> None:
@@ -89,9 +125,10 @@ def draw_rows(imported: ImportedFlow, count: int = DRAWN_ROWS, seed: int = 0) ->
     flow, generator = imported.flow, torch.Generator().manual_seed(seed)
     z = sample_base(flow.base, count, flow.width, generator, torch.float64)
     context = torch.randn(count, flow.context_width, generator=generator) if flow.context_width else None
+    context = None if context is None else context.to(flow.dtype)
     try:
         with library_precision():
-            x = flow.inverse(z, None if context is None else context.double())[0].float()
+            x = flow.inverse(z, None if context is None else context.double())[0].to(flow.dtype)
     except Exception as error:  # whatever a library raises
         raise DataError(
             f"the flow's inverse fails on draws from its base, so that there are no rows: {one_line(error)}"
@@ -148,7 +185,7 @@ def export_imported(
         "notes": list(imported.notes),
     }
     recipe = {"import": told}
-    flow = imported.flow.float()
+    flow = imported.flow.to(imported.flow.dtype)
     try:
         return export_flow(
             flow,

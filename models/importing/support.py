@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from models.flows.flow import Bijection
-from models.flows.preprocess import to_float32
+from models.flows.precision import round_number
 from service.bundle.bases import UniformBase
 from service.bundle.manifest import Support
+from service.bundle.precision import Precision
 
 __all__ = ["box_of", "find_support", "support_of_constraint"]
 
@@ -25,7 +26,7 @@ _TOLERANCE: Final = 1e-10
 
 
 def find_support(
-    steps: Sequence[Bijection], base: object, shape: Sequence[int], context: Tensor | None
+    steps: Sequence[Bijection], base: object, shape: Sequence[int], context: Tensor | None, precision: Precision
 ) -> tuple[Support | None, tuple[str, ...]]:
     """Find the box of data outside which a flow has no density.
 
@@ -37,10 +38,22 @@ def find_support(
         base: the distribution of z.
         shape: of an event.
         context: of some rows, as the steps take it; None for a flow without.
+        precision: of the graphs, which the ends are rounded to.
 
     Returns:
         The support, None where there is none or it is no box that a manifest can state; and notes for its reader.
     """
+    found, notes = _find_box(steps, base, shape, context)
+    if found is None:
+        return None, notes
+    low, high = (None if end is None else round_number(end, precision) for end in (found.low, found.high))
+    return _with_ends(found, low, high), notes
+
+
+def _find_box(
+    steps: Sequence[Bijection], base: object, shape: Sequence[int], context: Tensor | None
+) -> tuple[Support | None, tuple[str, ...]]:
+    """The same, with the ends as float64 has them."""
     image: Support | None = None
     for number, step in enumerate(steps):
         if step.domain is not None and not _lies_in(image, step.domain):
@@ -87,7 +100,7 @@ def _behind(
 ) -> tuple[Support | None, tuple[str, ...]]:
     """The box of data that some steps bring to another box."""
     if not steps:
-        return _in_float32(box, box.low, box.high), ()
+        return _with_ends(box, box.low, box.high), ()
     if box.low is None or box.high is None or any(step.image is not None for step in steps):
         return None, ()  # data without an end goes into a bounded image
     generator = torch.Generator().manual_seed(0)
@@ -113,13 +126,12 @@ def _behind(
         note = "the support is a box whose ends differ between the columns, and a manifest can state one pair of ends"
         return None, (note,)
     found = (float(end.amin()) for end in (low, high))
-    return _in_float32(box, *(0.0 if abs(end) <= near else end for end in found)), ()
+    return _with_ends(box, *(0.0 if abs(end) <= near else end for end in found)), ()
 
 
-def _in_float32(box: Support, low: float | None, high: float | None) -> Support:
-    """The same box with other ends, as float32 has them."""
-    ends = {name: None if end is None else to_float32(end) for name, end in (("low", low), ("high", high))}
-    return box.model_copy(update=ends)
+def _with_ends(box: Support, low: float | None, high: float | None) -> Support:
+    """The same box with other ends."""
+    return box.model_copy(update={"low": low, "high": high})
 
 
 def _event_after(steps: Sequence[Bijection], shape: Sequence[int], context: Tensor | None) -> tuple[int, ...]:

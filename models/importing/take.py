@@ -24,9 +24,10 @@ from models.importing.estimators import adapt_estimator, check_whole, held_flows
 from models.importing.steps import per_row
 from models.importing.summary import summarize
 from models.importing.support import find_support
+from service.bundle.precision import Precision
 from service.errors import DataError
 
-__all__ = ["ImportedFlow", "knows_shape", "library_precision", "recognize", "take"]
+__all__ = ["ImportedFlow", "knows_shape", "library_precision", "own_precision", "recognize", "take"]
 
 _ADAPTERS: Final = {
     "zuko": "models.importing.zuko",
@@ -83,19 +84,32 @@ def recognize(source: object) -> str:
     return next((root for root in roots if root in _ADAPTERS), "")
 
 
+def own_precision(source: object) -> Precision:
+    """The precision of a flow's own weights: float64 where any of them is, as after `.double()`; else float32."""
+    weights = source.parameters() if isinstance(source, nn.Module) else ()
+    return "float64" if any(weight.dtype == torch.float64 for weight in weights) else "float32"
+
+
 def knows_shape(source: object) -> bool:
     """Whether a flow knows the shape of its rows: all do but a transform without a base, and a module of no library."""
     own = {"nflows": "_distribution", "": "event_shape"}.get(recognize(source))
     return own is None or hasattr(source, own)
 
 
-def take(source: object, *, event_shape: Sequence[int] | None = None, context_width: int | None = None) -> ImportedFlow:
+def take(
+    source: object,
+    *,
+    event_shape: Sequence[int] | None = None,
+    context_width: int | None = None,
+    precision: Precision = "float32",
+) -> ImportedFlow:
     """Take a flow of zuko, nflows, normflows, FrEIA or of no library apart.
 
     Args:
         source: the flow; it is copied, and left as it is.
         event_shape: the shape of one row, ``[D]`` or ``[H, W, C]``; None to find it in the flow.
         context_width: the number of columns of context; None to find it.
+        precision: what the graphs of the flow are to compute in.
 
     Raises:
         Unsupported: the flow, or a layer of it, cannot be exported.
@@ -121,8 +135,8 @@ def take(source: object, *, event_shape: Sequence[int] | None = None, context_wi
         given = torch.randn(_TRIED_CONTEXTS, width, generator=torch.Generator().manual_seed(0)) if width else None
         if given is not None and adapted.embedding is not None:
             given = adapted.embedding(given)[0]
-        support, notes = find_support(chain, adapted.base, shape, given)
-        flow = Flow(shape, chain, adapted.base, support, width, adapted.embedding if width else None)
+        support, notes = find_support(chain, adapted.base, shape, given, precision)
+        flow = Flow(shape, chain, adapted.base, support, width, adapted.embedding if width else None, precision)
         flow = flow.double().eval().requires_grad_(requires_grad=False)
         if adapted.estimator:
             check_whole(adapted, flow)

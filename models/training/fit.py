@@ -179,7 +179,8 @@ def fit(
 
     Args:
         flow: as built; fitted in place.
-        split: ``[N, *event]`` float32 each, in the user's units, and their context where the flow takes one.
+        split: ``[N, *event]`` each, in the flow's precision and in the user's units, and their context where the flow
+            takes one.
         options: how.
         seed: of the order of rows and of all noise.
         perturbation: what is added to rows; None for nothing.

@@ -180,10 +180,10 @@ def draw(findings: Findings) -> dict[str, bytes]:
 
 
 def _samples(flow: Flow, seed: int, count: int, context: Tensor | None) -> FloatArray:
-    """Rows drawn from the flow, one at each context; the few that are not finite in float32 are left out."""
+    """Rows drawn from the flow, one at each context; the few that are not finite are left out."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "report"))
     with torch.no_grad():
-        x, _ = flow.inverse(sample_base(flow.base, count, flow.width, generator), context)
+        x, _ = flow.inverse(sample_base(flow.base, count, flow.width, generator, flow.dtype), context)
     rows = x.to(torch.float64).numpy()
     return np.asarray(rows[np.isfinite(rows.reshape(count, -1)).all(axis=1)], np.float64)
 
@@ -194,7 +194,7 @@ def _density(flow: Flow, data: FloatArray, context: Tensor | None, names: Sequen
     low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
     first, second = (np.linspace(low[i], high[i], _MAP) for i in range(2))
     grid = np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2)
-    points = torch.from_numpy(grid).to(torch.float32)
+    points = torch.from_numpy(grid).to(flow.dtype)
     if context is None:
         values = log_prob(flow, points).to(torch.float64).numpy()
     else:

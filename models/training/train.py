@@ -21,6 +21,7 @@ from models.evaluation.likelihood import Evaluation
 from models.evaluation.verdict import Verdict
 from models.export.export import export_flow
 from models.flows.flow import Flow
+from models.flows.precision import TORCH_DTYPES
 from models.flows.preprocess import quantized_support
 from models.recipe import Recipe
 from models.training.checkpoint import Checkpoint, EpochRecord, Origin
@@ -391,14 +392,16 @@ def _installed(repository: Repository, recipe: Recipe, table: Table, created: st
 
 def _prepare(recipe: Recipe, table: Table) -> _Start:
     """Split the rows, and build the flow that they are fitted by."""
-    parts = split(table, recipe.data, recipe.seed)
-    step = None if table.step is None else torch.from_numpy(table.step).to(torch.float32)
+    precision = recipe.fit.precision
+    dtype = TORCH_DTYPES[precision]
+    parts = split(table, recipe.data, recipe.seed, dtype)
+    step = None if table.step is None else torch.from_numpy(table.step).to(dtype)
     perturbation = Perturbation.of(parts.train, step=step, noise=recipe.fit.noise, bounded=table.low is not None)
     support = None
     if table.low is not None and table.high is not None:
         support = Support(low=table.low, high=table.high)
         if table.step is not None:
-            support = quantized_support(table.low, table.high, float(table.step.max()))
+            support = quantized_support(table.low, table.high, float(table.step.max()), precision)
     seen = perturbation.dequantized(parts.train, _generator(recipe.seed, "statistics"))
     whiten = seen.ndim == 2 if recipe.flow.whiten is None else recipe.flow.whiten
     flow = build_flow(
@@ -408,6 +411,7 @@ def _prepare(recipe: Recipe, table: Table) -> _Start:
         context=parts.train_context,
         support=support,
         seed=derived_seed(recipe.seed, "weights"),
+        precision=precision,
     )
     return _Start(table=table, parts=parts, flow=flow, perturbation=perturbation, seen=seen)
 

@@ -13,8 +13,9 @@ import click
 
 from pushforward.cli.row_input import open_rows
 from pushforward.cli.row_layout import ClassColumn, RowBlock, RowLayout
-from pushforward.client.arrays import Float32Array, to_float32
+from pushforward.client.arrays import FloatArray, to_floats
 from pushforward.client.errors import InvalidInput
+from service.bundle.precision import DTYPES
 from service.tabular import parse_number
 
 __all__ = ["ContextInput", "choose_context", "context_options", "make_context_layout", "read_context"]
@@ -29,6 +30,7 @@ def make_context_layout(rows: RowLayout, width: int, features: Sequence[Mapping[
         rows: the layout of the flow's rows.
         width: the number of columns of context.
         features: as a manifest describes them, `context_features`; empty where they have no names.
+        precision: of the flow.
 
     Returns:
         None for a flow without a context.
@@ -59,14 +61,14 @@ class ContextInput:
     """The context of the rows of an input.
 
     Args:
-        rows: float32 ``[C]`` for all rows, or ``[N, C]``; None where the input itself holds it, or there is none.
+        rows: ``[C]`` for all rows, or ``[N, C]``; None where the input itself holds it, or there is none.
         layout: of the columns of the input that hold it; None for no columns.
     """
 
-    rows: Float32Array | None
+    rows: FloatArray | None
     layout: RowLayout | None
 
-    def for_block(self, block: RowBlock, name: str) -> Float32Array | None:
+    def for_block(self, block: RowBlock, name: str) -> FloatArray | None:
         """The context of a block of an input.
 
         Args:
@@ -74,7 +76,7 @@ class ContextInput:
             name: of the input, for an error.
 
         Returns:
-            float32 ``[C]`` or ``[n, C]``; None for a flow without.
+            ``[C]`` or ``[n, C]``; None for a flow without.
 
         Raises:
             InvalidInput: there are fewer rows of context.
@@ -122,7 +124,7 @@ def choose_context(value: str | None, columns: str | None, layout: RowLayout | N
     return ContextInput(None, _rename_columns(layout, [name.strip() for name in columns.split(",")]))
 
 
-def read_context(value: str | None, layout: RowLayout | None) -> Float32Array | None:
+def read_context(value: str | None, layout: RowLayout | None) -> FloatArray | None:
     """Read --context: ``0.5,1`` or ``dose=0.5,kind=red``, for all rows; or ``@FILE``, a row for each.
 
     Args:
@@ -130,7 +132,7 @@ def read_context(value: str | None, layout: RowLayout | None) -> Float32Array | 
         layout: of the flow's context.
 
     Returns:
-        float32 ``[C]`` or ``[N, C]``; None where there is none.
+        ``[C]`` or ``[N, C]``; None where there is none.
 
     Raises:
         InvalidInput: the value is none of these, or of another width than the flow's context.
@@ -144,7 +146,7 @@ def read_context(value: str | None, layout: RowLayout | None) -> Float32Array | 
             return rows.read_whole().values
     cells = value.split(",")
     if layout is not None and layout.named and any("=" in cell for cell in cells):
-        return to_float32(_read_assignments(cells, layout), "--context")
+        return to_floats(_read_assignments(cells, layout), "--context", layout.dtype)
     try:
         numbers = [parse_number(cell) for cell in cells]
     except ValueError as error:
@@ -154,7 +156,7 @@ def read_context(value: str | None, layout: RowLayout | None) -> Float32Array | 
     if len(numbers) != width:
         named = f": {', '.join(layout.names[:20])}" if layout is not None and layout.named else ""
         raise InvalidInput(f"--context has {len(numbers)} numbers, and this flow takes {width}{named}")
-    return to_float32(numbers, "--context")
+    return to_floats(numbers, "--context", DTYPES["float32"] if layout is None else layout.dtype)
 
 
 def _read_assignments(cells: Sequence[str], layout: RowLayout) -> list[float]:
@@ -214,4 +216,4 @@ def _rename_columns(layout: RowLayout, columns: Sequence[str]) -> RowLayout:
         names.append(renamed[column] if category is None else f"{renamed[column]}={category}")
         if category is not None:
             classes[names[-1]] = (renamed[column], category)
-    return RowLayout(layout.event_shape, tuple(names), True, classes)
+    return replace(layout, names=tuple(names), named=True, classes=classes)

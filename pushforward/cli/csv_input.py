@@ -189,11 +189,11 @@ class _CsvTable:
             first: the number of the first row in the input.
 
         Raises:
-            InvalidInput: a value is not a finite float32.
+            InvalidInput: a value is not a finite number of the flow's precision.
         """
         numbers = np.array(rows, dtype=np.float64)
         return make_block(
-            restore_float32(numbers),
+            restore_float32(numbers) if self._layout.precision == "float32" else numbers,
             numbers,
             first=first,
             lines=lines,

@@ -80,7 +80,9 @@ def read_rows(
         )
     source = read_builtin(file) if file in BUILTIN else read_source(Path(file), key=key)
     features = [feature.model_dump() for feature in manifest.context_features]
-    layout = RowLayout.of(manifest.event_shape, [feature.name for feature in manifest.features])
+    layout = RowLayout.of(
+        manifest.event_shape, [feature.name for feature in manifest.features], precision=manifest.precision
+    )
     given = choose_context(options.context, None, make_context_layout(layout, manifest.context_width, features))
     found = select_flow_rows(source, manifest, where, with_context=given.layout is not None)
     context = found.context

@@ -18,7 +18,7 @@ import numpy as np
 
 from pushforward.cli.context_input import make_context_layout
 from pushforward.cli.row_layout import RowLayout
-from pushforward.client.arrays import Float32Array
+from pushforward.client.arrays import FloatArray
 from pushforward.client.calls import PictureVerb
 from pushforward.client.errors import InvalidInput
 from pushforward.client.sampling import Noise
@@ -56,13 +56,13 @@ class SampleResult(NamedTuple):
     """Rows drawn from a flow.
 
     Args:
-        x: float32 ``[n, *event]``; ``[K, n, *event]`` for K contexts.
-        log_prob: float32 ``[n]`` or ``[K, n]``, in nats.
+        x: ``[n, *event]``; ``[K, n, *event]`` for K contexts.
+        log_prob: ``[n]`` or ``[K, n]``, in nats.
         seed: the seed that gives them again.
     """
 
-    x: Float32Array
-    log_prob: Float32Array
+    x: FloatArray
+    log_prob: FloatArray
     seed: int
 
 
@@ -70,28 +70,28 @@ class PathResult(NamedTuple):
     """The rows of a path through latent space.
 
     Args:
-        t: float32 ``[T]``; point k lies at t = k.
-        x: float32 ``[T, *event]``.
-        log_prob: float32 ``[T]``, in nats.
-        round_trip_error: float32 ``[T]``.
+        t: ``[T]``; point k lies at t = k.
+        x: ``[T, *event]``.
+        log_prob: ``[T]``, in nats.
+        round_trip_error: ``[T]``.
     """
 
-    t: Float32Array
-    x: Float32Array
-    log_prob: Float32Array
-    round_trip_error: Float32Array
+    t: FloatArray
+    x: FloatArray
+    log_prob: FloatArray
+    round_trip_error: FloatArray
 
 
 class EditResult(NamedTuple):
     """Rows moved along a direction by S strengths.
 
     Args:
-        x: float32 ``[S, N, *event]``.
-        log_prob: float32 ``[S, N]``, in nats.
+        x: ``[S, N, *event]``.
+        log_prob: ``[S, N]``, in nats.
     """
 
-    x: Float32Array
-    log_prob: Float32Array
+    x: FloatArray
+    log_prob: FloatArray
 
 
 class FlowSource(Protocol):
@@ -112,12 +112,12 @@ class FlowSource(Protocol):
         """The names of the flow's directions."""
         ...
 
-    def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
+    def log_prob(self, x: FloatArray, context: FloatArray | None) -> FloatArray:
         """Log-densities ``[n]`` of rows ``[n, *event]``, in nats; -inf outside the support."""
         ...
 
     def sample(
-        self, n: int, *, seed: int | None, offset: int, noise: Noise, context: Float32Array | None
+        self, n: int, *, seed: int | None, offset: int, noise: Noise, context: FloatArray | None
     ) -> SampleResult:
         """Draw rows of a seed.
 
@@ -126,47 +126,47 @@ class FlowSource(Protocol):
             seed: None for one that is drawn.
             offset: the number of the first row in the seed's sequence.
             noise: the latents.
-            context: float32 ``[C]`` or ``[K, C]``; None for a flow without.
+            context: ``[C]`` or ``[K, C]``; None for a flow without.
         """
         ...
 
     def interpolate(
         self,
-        points: Float32Array,
+        points: FloatArray,
         *,
         space: Space,
         steps: int,
         path: PathKind | None,
         spacing: Spacing,
-        context: Float32Array | None,
+        context: FloatArray | None,
     ) -> PathResult:
         """Walk from point to point through latent space.
 
         Args:
-            points: float32 ``[K, *event]``, or ``[K, D]``.
+            points: ``[K, *event]``, or ``[K, D]``.
             space: of the points, data or latents.
             steps: the rows of each segment, both ends included.
             path: None for the flow's own.
             spacing: what the rows are equally far apart in.
-            context: float32 ``[C]`` or ``[K, C]``; None for a flow without.
+            context: ``[C]`` or ``[K, C]``; None for a flow without.
         """
         ...
 
     def edit(
         self,
-        x: Float32Array,
-        direction: str | Float32Array,
+        x: FloatArray,
+        direction: str | FloatArray,
         strength: Sequence[float],
         *,
-        context: Float32Array | None,
+        context: FloatArray | None,
     ) -> EditResult:
         """Move rows along a direction of latent space.
 
         Args:
-            x: float32 ``[N, *event]``.
+            x: ``[N, *event]``.
             direction: a name, a vector ``[D]``, or two rows ``[2, *event]``.
             strength: how far, S numbers.
-            context: float32 ``[C]`` or ``[N, C]``; None for a flow without.
+            context: ``[C]`` or ``[N, C]``; None for a flow without.
         """
         ...
 
@@ -262,18 +262,20 @@ class _LocalFlow:
     def __init__(self, flow: ServedFlow) -> None:
         self._flow = flow
         manifest = flow.manifest
-        self.layout = RowLayout.of(manifest.event_shape, [feature.name for feature in manifest.features])
+        self.layout = RowLayout.of(
+            manifest.event_shape, [feature.name for feature in manifest.features], precision=manifest.precision
+        )
         self.directions = tuple(manifest.directions)
         features = [feature.model_dump() for feature in manifest.context_features]
         self.context_layout = make_context_layout(self.layout, manifest.context_width, features)
 
-    def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
+    def log_prob(self, x: FloatArray, context: FloatArray | None) -> FloatArray:
         from service.plan import run_now
 
         return run_now(self._flow.log_prob(x, _context_rows(context))).log_prob
 
     def sample(
-        self, n: int, *, seed: int | None, offset: int, noise: Noise, context: Float32Array | None
+        self, n: int, *, seed: int | None, offset: int, noise: Noise, context: FloatArray | None
     ) -> SampleResult:
         from service.plan import run_now
 
@@ -294,13 +296,13 @@ class _LocalFlow:
 
     def interpolate(
         self,
-        points: Float32Array,
+        points: FloatArray,
         *,
         space: Space,
         steps: int,
         path: PathKind | None,
         spacing: Spacing,
-        context: Float32Array | None,
+        context: FloatArray | None,
     ) -> PathResult:
         from service.engine.verbs.interpolate import interpolate
         from service.plan import run_now
@@ -308,15 +310,15 @@ class _LocalFlow:
         walk = run_now(
             interpolate(self._flow, points, steps=steps, path=path, space=space, context=context, spacing=spacing)
         )
-        return PathResult(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
+        return PathResult(walk.t.astype(walk.x.dtype), walk.x, walk.log_prob, walk.round_trip_error)
 
     def edit(
         self,
-        x: Float32Array,
-        direction: str | Float32Array,
+        x: FloatArray,
+        direction: str | FloatArray,
         strength: Sequence[float],
         *,
-        context: Float32Array | None,
+        context: FloatArray | None,
     ) -> EditResult:
         from service.engine.verbs.edits import edit
         from service.plan import run_now
@@ -336,7 +338,7 @@ class _LocalFlow:
         }
         return run_now(plans[verb](PictureOptions(columns, size), **arguments))
 
-    def _draw_densities(self, options: PictureOptions, x: Float32Array, context: Float32Array | None) -> Plan[bytes]:
+    def _draw_densities(self, options: PictureOptions, x: FloatArray, context: FloatArray | None) -> Plan[bytes]:
         from service.drawing import density_drawing, draw_answer
         from service.pictures.options import Extent
 
@@ -350,7 +352,7 @@ class _LocalFlow:
         self,
         options: PictureOptions,
         n: int,
-        context: Float32Array | None,
+        context: FloatArray | None,
         **noise: Any,  # noqa: ANN401
     ) -> Plan[bytes]:
         from service.drawing import draw_answer, rows_drawing
@@ -365,9 +367,9 @@ class _LocalFlow:
     def _draw_walk(
         self,
         options: PictureOptions,
-        points: Float32Array,
+        points: FloatArray,
         steps: int,
-        context: Float32Array | None,
+        context: FloatArray | None,
         **how: Any,  # noqa: ANN401
     ) -> Plan[bytes]:
         from service.drawing import draw_answer, walks_drawing
@@ -383,10 +385,10 @@ class _LocalFlow:
     def _draw_edit(
         self,
         options: PictureOptions,
-        x: Float32Array,
-        direction: str | Float32Array,
+        x: FloatArray,
+        direction: str | FloatArray,
         strength: Sequence[float],
-        context: Float32Array | None,
+        context: FloatArray | None,
     ) -> Plan[bytes]:
         from service.drawing import draw_answer, edit_drawing
         from service.engine.verbs.edits import edit
@@ -405,7 +407,7 @@ class _ServedFlow:
         about = client.model()
         self._client = client
         self._about = about
-        self.layout = RowLayout.of(about.event_shape, about.features)
+        self.layout = RowLayout.of(about.event_shape, about.features, precision=about.precision)
         self.context_layout = make_context_layout(
             self.layout, about.context_width, about.payload.get("context_features", ())
         )
@@ -414,11 +416,11 @@ class _ServedFlow:
     def directions(self) -> Sequence[str]:
         return self._about.directions
 
-    def log_prob(self, x: Float32Array, context: Float32Array | None) -> Float32Array:
+    def log_prob(self, x: FloatArray, context: FloatArray | None) -> FloatArray:
         return self._client.log_prob(x, context=context)
 
     def sample(
-        self, n: int, *, seed: int | None, offset: int, noise: Noise, context: Float32Array | None
+        self, n: int, *, seed: int | None, offset: int, noise: Noise, context: FloatArray | None
     ) -> SampleResult:
         samples = self._client.sample(
             n,
@@ -434,38 +436,38 @@ class _ServedFlow:
 
     def interpolate(
         self,
-        points: Float32Array,
+        points: FloatArray,
         *,
         space: Space,
         steps: int,
         path: PathKind | None,
         spacing: Spacing,
-        context: Float32Array | None,
+        context: FloatArray | None,
     ) -> PathResult:
         how: dict[str, Any] = {"space": space, "steps": steps, "path": path, "spacing": spacing}
         walk = self._client.interpolate(points, context=context, **how)
-        return PathResult(np.asarray(walk.t, np.float32), walk.x, walk.log_prob, walk.round_trip_error)
+        return PathResult(walk.t.astype(walk.x.dtype), walk.x, walk.log_prob, walk.round_trip_error)
 
     def edit(
         self,
-        x: Float32Array,
-        direction: str | Float32Array,
+        x: FloatArray,
+        direction: str | FloatArray,
         strength: Sequence[float],
         *,
-        context: Float32Array | None,
+        context: FloatArray | None,
     ) -> EditResult:
         found = self._client.edit(x, direction, strength, context=context)
         return EditResult(found.x, found.log_prob)
 
     def picture(self, verb: PictureVerb, columns: int | None, size: int | None, **arguments: Any) -> bytes:  # noqa: ANN401
         if verb == "edit":
-            from pushforward.client.calls import format_direction
+            from pushforward.client.call_numbers import format_direction
 
-            arguments["direction"] = format_direction(arguments["direction"])
+            arguments["direction"] = format_direction(arguments["direction"], self.layout.dtype)
         return self._client.picture(verb, columns=columns, size=size, **arguments)
 
 
-def _engine_direction(direction: str | Float32Array) -> Direction:
+def _engine_direction(direction: str | FloatArray) -> Direction:
     """A direction in the form that the engine takes."""
     from service.engine.verbs.edits import Between
 
@@ -474,6 +476,6 @@ def _engine_direction(direction: str | Float32Array) -> Direction:
     return direction.astype(np.float64) if direction.ndim == 1 else Between(direction[:1], direction[1:])
 
 
-def _context_rows(context: Float32Array | None) -> Float32Array | None:
+def _context_rows(context: FloatArray | None) -> FloatArray | None:
     """A context as rows ``[1, C]`` or ``[N, C]``."""
     return None if context is None else np.atleast_2d(context)

@@ -14,7 +14,7 @@ from pushforward.cli.context_input import choose_context, context_options, make_
 from pushforward.cli.options import input_options
 from pushforward.cli.row_input import open_rows
 from pushforward.cli.row_layout import RowBlock, RowLayout
-from pushforward.client.arrays import Float32Array
+from pushforward.client.arrays import FloatArray
 from pushforward.client.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ class WholeFile:
     Args:
         name: the file's, as errors have it.
         block: the rows, and where each of them stands.
-        context: their context, float32 ``[N, C]``, or ``[1, C]`` for all of them; None for a flow without.
+        context: their context, ``[N, C]``, or ``[1, C]`` for all of them; None for a flow without.
     """
 
     name: str
     block: RowBlock
-    context: Float32Array | None
+    context: FloatArray | None
 
 
 def read_whole(manifest: Manifest, file: str, options: RowOptions) -> WholeFile:
@@ -85,7 +85,9 @@ def read_whole(manifest: Manifest, file: str, options: RowOptions) -> WholeFile:
     Raises:
         InvalidInput: the file or the context does not fit the flow.
     """
-    layout = RowLayout.of(manifest.event_shape, [feature.name for feature in manifest.features])
+    layout = RowLayout.of(
+        manifest.event_shape, [feature.name for feature in manifest.features], precision=manifest.precision
+    )
     features = [feature.model_dump() for feature in manifest.context_features]
     given = choose_context(
         options.context, options.context_columns, make_context_layout(layout, manifest.context_width, features)

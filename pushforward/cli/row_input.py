@@ -82,7 +82,7 @@ def open_rows(
 
     Raises:
         InvalidInput: the input cannot be opened, is empty, of another width, ragged, or holds something that is not a
-            finite float32.
+            finite number of the flow's precision.
     """
     name = "standard input" if path == "-" else path
     width = layout.width + (0 if context_layout is None else context_layout.width)
@@ -154,7 +154,7 @@ def _array_blocks(
     for start in range(0, len(array), rows):
         given = array[start : start + rows].reshape(-1, array[0].size)
         with np.errstate(over="ignore"):
-            numbers = np.ascontiguousarray(given, dtype=np.float32)
+            numbers = np.ascontiguousarray(given, dtype=layout.dtype)
         yield make_block(
             numbers, given, first=start, lines=None, name=name, layout=layout, context_layout=context_layout
         )

@@ -14,8 +14,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pushforward.client.arrays import Float32Array
+from pushforward.client.arrays import FloatArray
 from pushforward.client.errors import InvalidInput
+from service.bundle.precision import DTYPES, FloatType, Precision
 from service.errors import PushforwardError
 from service.tabular import Header, is_number, parse_number
 
@@ -70,6 +71,7 @@ class RowLayout:
         names: one name for each of its values, in order.
         named: whether the names are the flow's own, so that a heading must hold them. Names that are not are made up:
             a heading that holds none of them is passed over.
+        precision: that the values are read in.
         classes: of values that are 0 or 1 by the class in a column: the value's name -> that column, and the class.
         generic: other names of all values, that a heading may hold instead; empty for none.
         others: the names of what else the flow has columns for. A heading that holds one of them is not passed over.
@@ -78,27 +80,42 @@ class RowLayout:
     event_shape: tuple[int, ...]
     names: tuple[str, ...]
     named: bool
+    precision: Precision = "float32"
     classes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     generic: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, event_shape: Sequence[int], features: Sequence[str] = (), letter: str = "x") -> RowLayout:
+    def of(
+        cls,
+        event_shape: Sequence[int],
+        features: Sequence[str] = (),
+        letter: str = "x",
+        precision: Precision = "float32",
+    ) -> RowLayout:
         """The layout of a flow's rows.
 
         Args:
             event_shape: of one row.
             features: the names of its values; empty where they have none.
             letter: what values without a name are called by: x0, x1 and so on.
+            precision: of the flow.
         """
         width = math.prod(event_shape)
         others = _numbered("z", width) if letter == "x" else ()
-        return cls(tuple(event_shape), tuple(features) or _numbered(letter, width), bool(features), others=others)
+        return cls(
+            tuple(event_shape), tuple(features) or _numbered(letter, width), bool(features), precision, others=others
+        )
+
+    @property
+    def dtype(self) -> FloatType:
+        """The dtype that the values are read in."""
+        return DTYPES[self.precision]
 
     def of_latents(self) -> RowLayout:
         """The layout of the latents of a flow whose rows have this one."""
         others = (*self.names, *_numbered("x", self.width))
-        return RowLayout((self.width,), _numbered("z", self.width), named=False, others=others)
+        return RowLayout((self.width,), _numbered("z", self.width), False, self.precision, others=others)
 
     def of_context(self, features: Sequence[str], width: int) -> RowLayout:
         """The layout of the context of a flow whose rows have this one.
@@ -110,7 +127,8 @@ class RowLayout:
         made_up = _numbered("context", width)
         generic = made_up if features and not set(made_up) & set(self.names) else ()
         others = (*self.names, *_numbered("x", self.width), *_numbered("z", self.width))
-        return RowLayout((width,), tuple(features) or made_up, bool(features), generic=generic, others=others)
+        names = tuple(features) or made_up
+        return RowLayout((width,), names, bool(features), self.precision, generic=generic, others=others)
 
     def under(self, header: Header) -> RowLayout:
         """The layout of an input under a heading: with the generic names where the heading has these alone."""
@@ -145,16 +163,16 @@ class RowBlock:
     """Some consecutive rows of an input.
 
     Args:
-        values: float32 ``[n, *event]``, finite.
+        values: ``[n, *event]``, finite, in the flow's precision.
         first: the number of the first row in the input, counted from 0.
         lines: the line of each row, counted from 1; None for a file without lines.
-        context: float32 ``[n, C]``, finite, where the input holds it too; else None.
+        context: ``[n, C]``, finite, where the input holds it too; else None.
     """
 
-    values: Float32Array
+    values: FloatArray
     first: int
     lines: Sequence[int] | None = None
-    context: Float32Array | None = None
+    context: FloatArray | None = None
 
     def where(self, row: int) -> str:
         """The place of a row of this block in the input, for an error."""
@@ -171,7 +189,7 @@ def rows_of_block(width: int) -> int:
 
 
 def make_block(
-    numbers: Float32Array,
+    numbers: FloatArray,
     given: npt.NDArray[Any],
     *,
     first: int,
@@ -181,10 +199,10 @@ def make_block(
     context_layout: RowLayout | None = None,
     columns: Sequence[int] | None = None,
 ) -> RowBlock:
-    """Make a block of rows whose values are finite float32.
+    """Make a block of rows whose values are finite.
 
     Args:
-        numbers: float32 ``[n, D]``, or ``[n, D + C]`` where the rows' context follows them.
+        numbers: in the flow's precision ``[n, D]``, or ``[n, D + C]`` where the rows' context follows them.
         given: the same as they were read.
         first: the number of the first row in the input.
         lines: the line of each row; None for a file without lines.
@@ -194,7 +212,8 @@ def make_block(
         columns: the place of each value of a row in the input; None where they stand in order.
 
     Raises:
-        InvalidInput: the first value that is NaN, infinite or beyond float32 is named by line (or row) and column.
+        InvalidInput: the first value that is NaN, infinite or beyond the flow's precision is named by line (or row) and
+            column.
     """
     width = layout.width
     values = np.ascontiguousarray(numbers[:, :width]).reshape(-1, *layout.event_shape)
@@ -207,7 +226,7 @@ def make_block(
     column = value if columns is None else columns[value]
     value_name = (*layout.names, *(() if context_layout is None else context_layout.names))[value]
     number = given[row, value]
-    fault = "beyond the range of float32" if np.isfinite(number) else "not finite"
+    fault = f"beyond the range of {layout.dtype}" if np.isfinite(number) else "not finite"
     raise InvalidInput(f"{name}, {block.where(row)}, column {column + 1} ({value_name}): {number} is {fault}")
 
 

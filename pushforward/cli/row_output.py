@@ -1,4 +1,4 @@
-"""The output of rows: CSV or .npy, to a file or a pipe. Each float32 is written as its shortest exact text.
+"""The output of rows: CSV or .npy, to a file or a pipe. A number is written as its shortest exact text.
 
 Imports neither httpx nor the server.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pushforward.cli.row_layout import RowLayout
-from pushforward.client.arrays import Float32Array, dump_numbers
+from pushforward.client.arrays import FloatArray, dump_numbers
 from pushforward.client.errors import InvalidInput
 from service.tabular import distinct_names, write_heading
 
@@ -38,11 +38,11 @@ _BY_SUFFIX: Final[Mapping[str, OutputFormat]] = {"": "csv", ".csv": "csv", ".npy
 class RowWriter(Protocol):
     """The rows of an answer, written block by block."""
 
-    def write(self, main: Float32Array, *others: npt.NDArray[np.floating], before: Sequence[Float32Array] = ()) -> None:
+    def write(self, main: FloatArray, *others: npt.NDArray[np.floating], before: Sequence[FloatArray] = ()) -> None:
         """Write consecutive rows.
 
         Args:
-            main: the main array of the answer, float32 ``[n]`` or ``[n, *event]``.
+            main: the main array of the answer, ``[n]`` or ``[n, *event]``, whose precision is that of all columns.
             others: columns ``[n]`` that follow it in CSV. .npy goes without them.
             before: columns ``[n]`` that precede it in CSV. .npy goes without them.
         """
@@ -65,12 +65,12 @@ class CsvWriter:
         self._stream = stream
         self._header: Sequence[str] | None = header
 
-    def write(self, main: Float32Array, *others: npt.NDArray[np.floating], before: Sequence[Float32Array] = ()) -> None:
+    def write(self, main: FloatArray, *others: npt.NDArray[np.floating], before: Sequence[FloatArray] = ()) -> None:
         """Write consecutive rows; arguments as `RowWriter.write`."""
         if self._header is not None:
             self._stream.write(write_heading(self._header).encode())
             self._header = None
-        columns = [np.asarray(c, np.float32).reshape(len(main), -1) for c in (*before, main, *others)]
+        columns = [np.asarray(c, main.dtype).reshape(len(main), -1) for c in (*before, main, *others)]
         rows = dump_numbers(np.hstack(columns))
         # JSON has no word for a log_prob of -inf, the one number here that need not be finite.
         self._stream.write(rows[2:-2].replace(b"],[", b"\n").replace(b"null", b"-inf") + b"\n")
@@ -88,9 +88,9 @@ class NpyWriter:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self._blocks: list[Float32Array] = []
+        self._blocks: list[FloatArray] = []
 
-    def write(self, main: Float32Array, *others: npt.NDArray[np.floating], before: Sequence[Float32Array] = ()) -> None:  # noqa: ARG002  CSV's columns
+    def write(self, main: FloatArray, *others: npt.NDArray[np.floating], before: Sequence[FloatArray] = ()) -> None:  # noqa: ARG002  CSV's columns
         """Write consecutive rows; arguments as `RowWriter.write`."""
         self._blocks.append(main)
 

@@ -1,23 +1,24 @@
 """The answers of the client: frozen records of NumPy arrays, read from the server's JSON.
 
-``np.asarray(answer)`` is the answer's main array: x of a sample, log_prob of scores, z of an encoding. Imports
-neither httpx nor the server.
+``np.asarray(answer)`` is the answer's main array: x of a sample, log_prob of scores, z of an encoding. Arrays are
+float32 where nothing else is said, and float64 where the flow is one of float64. Imports neither httpx nor the server.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from pushforward.client.arrays import Float32Array, read_numbers, to_float64
+from pushforward.client.arrays import FloatArray, read_numbers, to_float64
 from pushforward.client.errors import UnexpectedAnswer
 from pushforward.client.payload import (
     ArrayAnswer,
     Payload,
+    read_dtype,
     read_identity,
     read_in_support,
     read_integer,
@@ -50,33 +51,33 @@ class Scores(ArrayAnswer):
     Args:
         model: the flow that answered.
         version: its version.
-        log_prob: float32 ``[N]``, in nats; -inf for a row outside the support.
+        log_prob: ``[N]``, in nats; -inf for a row outside the support.
         in_support: bool ``[N]``, false where the density is zero.
-        z: float32 ``[N, D]``, the latent of each row; None where it was not asked for, as each below.
-        log_abs_det_jacobian: float32 ``[N]``, log|det df/dx| in nats.
-        base_log_prob: float32 ``[N]``, log p_Z(z) in nats.
-        quantile: float32 ``[N]``, the share of held-out rows with a lower log_prob, in [0, 1].
-        typicality: float32 ``[N]``, the distance of log_prob from its held-out mean, in held-out standard deviations;
+        z: ``[N, D]``, the latent of each row; None where it was not asked for, as each below.
+        log_abs_det_jacobian: ``[N]``, log|det df/dx| in nats.
+        base_log_prob: ``[N]``, log p_Z(z) in nats.
+        quantile: ``[N]``, the share of held-out rows with a lower log_prob, in [0, 1].
+        typicality: ``[N]``, the distance of log_prob from its held-out mean, in held-out standard deviations;
             inf outside the support.
-        bits_per_dim: float32 ``[N]``, -(log_prob / D + log(step)) / log 2, where step is the width of a bin of
+        bits_per_dim: ``[N]``, -(log_prob / D + log(step)) / log 2, where step is the width of a bin of
             quantized data in the units of x, so that the bits are those of the bin's probability, step^D times the
             density; 1 for data that is not quantized. Inf outside the support.
-        round_trip_error: float32 ``[N]``, the greatest abs(g(f(x)) - x) over the coordinates.
+        round_trip_error: ``[N]``, the greatest abs(g(f(x)) - x) over the coordinates.
         anomaly: bool ``[N]``, true where at most the alarm rate that was given, a share, of the held-out rows have a
             log_prob as low.
     """
 
     _main: ClassVar[str] = "log_prob"
 
-    log_prob: Float32Array
+    log_prob: FloatArray
     in_support: npt.NDArray[np.bool_]
-    z: Float32Array | None = None
-    log_abs_det_jacobian: Float32Array | None = None
-    base_log_prob: Float32Array | None = None
-    quantile: Float32Array | None = None
-    typicality: Float32Array | None = None
-    bits_per_dim: Float32Array | None = None
-    round_trip_error: Float32Array | None = None
+    z: FloatArray | None = None
+    log_abs_det_jacobian: FloatArray | None = None
+    base_log_prob: FloatArray | None = None
+    quantile: FloatArray | None = None
+    typicality: FloatArray | None = None
+    bits_per_dim: FloatArray | None = None
+    round_trip_error: FloatArray | None = None
     anomaly: npt.NDArray[np.bool_] | None = None
 
     @classmethod
@@ -105,8 +106,8 @@ class Samples(ArrayAnswer):
     Args:
         model: the flow that answered.
         version: its version.
-        x: float32 ``[n, *event]``; ``[K, n, *event]`` for K contexts.
-        log_prob: float32 ``[n]`` or ``[K, n]``, the flow's own density at x, in nats.
+        x: ``[n, *event]``; ``[K, n, *event]`` for K contexts.
+        log_prob: ``[n]`` or ``[K, n]``, the flow's own density at x, in nats.
         seed: the seed; where none was given, the one that the server drew. It gives the same rows again.
         offset: the number of the first row in the seed's sequence.
         round_trip_error: float32 like log_prob, the greatest abs(f(g(z)) - z) over the coordinates; None where it was
@@ -115,11 +116,11 @@ class Samples(ArrayAnswer):
 
     _main: ClassVar[str] = "x"
 
-    x: Float32Array
-    log_prob: Float32Array
+    x: FloatArray
+    log_prob: FloatArray
     seed: int
     offset: int
-    round_trip_error: Float32Array | None = None
+    round_trip_error: FloatArray | None = None
 
     @classmethod
     def read(cls, payload: Payload) -> Self:
@@ -143,19 +144,19 @@ class Path(ArrayAnswer):
         version: its version.
         t: float64 ``[T]``, the place of each row along the walk: point k lies at t = k. ``[B, T]`` for several walks
             that are spaced by arc length.
-        z: float32 ``[T, D]``, the latent of each row.
-        x: float32 ``[T, *event]``, its data.
-        log_prob: float32 ``[T]``, in nats.
-        round_trip_error: float32 ``[T]``, the greatest abs(f(g(z)) - z) over the coordinates.
+        z: ``[T, D]``, the latent of each row.
+        x: ``[T, *event]``, its data.
+        log_prob: ``[T]``, in nats.
+        round_trip_error: ``[T]``, the greatest abs(f(g(z)) - z) over the coordinates.
     """
 
     _main: ClassVar[str] = "x"
 
     t: Float64Array
-    z: Float32Array
-    x: Float32Array
-    log_prob: Float32Array
-    round_trip_error: Float32Array
+    z: FloatArray
+    x: FloatArray
+    log_prob: FloatArray
+    round_trip_error: FloatArray
 
     @classmethod
     def read(cls, payload: Payload) -> Self:
@@ -177,18 +178,18 @@ class Encoded(ArrayAnswer):
     Args:
         model: the flow that answered.
         version: its version.
-        z: float32 ``[N, D]``.
-        log_abs_det_jacobian: float32 ``[N]``, log|det df/dx| in nats.
-        log_prob: float32 ``[N]``, the density at x in nats; -inf outside the support.
-        round_trip_error: float32 ``[N]``, the greatest abs(g(z) - x) over the coordinates; None where not asked for.
+        z: ``[N, D]``.
+        log_abs_det_jacobian: ``[N]``, log|det df/dx| in nats.
+        log_prob: ``[N]``, the density at x in nats; -inf outside the support.
+        round_trip_error: ``[N]``, the greatest abs(g(z) - x) over the coordinates; None where not asked for.
     """
 
     _main: ClassVar[str] = "z"
 
-    z: Float32Array
-    log_abs_det_jacobian: Float32Array
-    log_prob: Float32Array
-    round_trip_error: Float32Array | None = None
+    z: FloatArray
+    log_abs_det_jacobian: FloatArray
+    log_prob: FloatArray
+    round_trip_error: FloatArray | None = None
 
     @classmethod
     def read(cls, payload: Payload) -> Self:
@@ -209,17 +210,17 @@ class Edited(ArrayAnswer):
     Args:
         model: the flow that answered.
         version: its version.
-        x: float32 ``[S, N, *event]``.
-        z: float32 ``[S, N, D]``, where each was moved to.
-        log_prob: float32 ``[S, N]``, the density at x in nats; -inf outside the support.
+        x: ``[S, N, *event]``.
+        z: ``[S, N, D]``, where each was moved to.
+        log_prob: ``[S, N]``, the density at x in nats; -inf outside the support.
         in_support: bool ``[S, N]``, false where the density is zero.
     """
 
     _main: ClassVar[str] = "x"
 
-    x: Float32Array
-    z: Float32Array
-    log_prob: Float32Array
+    x: FloatArray
+    z: FloatArray
+    log_prob: FloatArray
     in_support: npt.NDArray[np.bool_]
 
     @classmethod
@@ -240,13 +241,13 @@ class TracedStep(NamedTuple):
 
     Args:
         name: of the step; ``"x"`` for what goes in.
-        value: float32 ``[N, ...]``, the event after it.
-        log_abs_det_jacobian: float32 ``[N]``, its own, in nats.
+        value: ``[N, ...]``, the event after it.
+        log_abs_det_jacobian: ``[N]``, its own, in nats.
     """
 
     name: str
-    value: Float32Array
-    log_abs_det_jacobian: Float32Array
+    value: FloatArray
+    log_abs_det_jacobian: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,30 +258,37 @@ class Trace(ArrayAnswer):
         model: the flow that answered.
         version: its version.
         steps: x itself, then the event after each step, z last; their log-determinants sum to the whole.
-        log_prob: float32 ``[N]``, the density at x in nats; -inf outside the support.
+        log_prob: ``[N]``, the density at x in nats; -inf outside the support.
     """
 
     _main: ClassVar[str] = "log_prob"
 
     steps: tuple[TracedStep, ...]
-    log_prob: Float32Array
+    log_prob: FloatArray
 
     @property
-    def log_abs_det_jacobian(self) -> Float32Array:
+    def log_abs_det_jacobian(self) -> FloatArray:
         """log|det df/dx| ``[N]`` in nats: the sum over the steps."""
-        total: Float32Array = np.sum([step.log_abs_det_jacobian for step in self.steps], axis=0, dtype=np.float32)
+        total: FloatArray = np.sum(
+            [step.log_abs_det_jacobian for step in self.steps], axis=0, dtype=self.log_prob.dtype
+        )
         return total
 
     @classmethod
     def read(cls, payload: Payload) -> Self:
         """Read the answer of ``POST /trace``."""
+        dtype = read_dtype(payload)
         steps = payload.get("steps")
         if not isinstance(steps, list) or not all(isinstance(step, dict) and "name" in step for step in steps):
             raise UnexpectedAnswer("the answer has no list of steps")
         return cls(
             **read_identity(payload),
             steps=tuple(
-                TracedStep(str(step["name"]), read_member(step, "value"), read_member(step, "log_abs_det_jacobian"))
+                TracedStep(
+                    str(step["name"]),
+                    read_member(step, "value", dtype),
+                    read_member(step, "log_abs_det_jacobian", dtype),
+                )
                 for step in steps
             ),
             log_prob=read_log_prob(payload),
@@ -324,14 +332,14 @@ class Importance(Weights):
     """Draws of a flow with their weights for a target.
 
     Args:
-        x: float32 ``[N, *event]``, the draws.
-        log_prob: float32 ``[N]``, the flow's density at each, in nats.
+        x: ``[N, *event]``, the draws.
+        log_prob: ``[N]``, the flow's density at each, in nats.
         log_target: float64 ``[N]``, the target's log-density at each.
         seed: of the draws.
     """
 
-    x: Float32Array
-    log_prob: Float32Array
+    x: FloatArray
+    log_prob: FloatArray
     log_target: Float64Array
     seed: int
 
@@ -355,18 +363,18 @@ class Decoded(ArrayAnswer):
     Args:
         model: the flow that answered.
         version: its version.
-        x: float32 ``[N, *event]``.
-        log_abs_det_jacobian: float32 ``[N]``, log|det dg/dz| in nats.
-        log_prob: float32 ``[N]``, the density at x in nats.
-        round_trip_error: float32 ``[N]``, the greatest abs(f(x) - z) over the coordinates; None where not asked for.
+        x: ``[N, *event]``.
+        log_abs_det_jacobian: ``[N]``, log|det dg/dz| in nats.
+        log_prob: ``[N]``, the density at x in nats.
+        round_trip_error: ``[N]``, the greatest abs(f(x) - z) over the coordinates; None where not asked for.
     """
 
     _main: ClassVar[str] = "x"
 
-    x: Float32Array
-    log_abs_det_jacobian: Float32Array
-    log_prob: Float32Array
-    round_trip_error: Float32Array | None = None
+    x: FloatArray
+    log_abs_det_jacobian: FloatArray
+    log_prob: FloatArray
+    round_trip_error: FloatArray | None = None
 
     @classmethod
     def read(cls, payload: Payload) -> Self:
@@ -416,6 +424,11 @@ class ModelInfo:
     def context_width(self) -> int:
         """The number of columns of context; 0 for a flow without."""
         return int(self._require("context_width"))
+
+    @property
+    def precision(self) -> Literal["float32", "float64"]:
+        """The precision of the flow's rows and answers; a server that does not say it has flows of float32 only."""
+        return "float64" if self.payload.get("precision") == "float64" else "float32"
 
     @property
     def features(self) -> tuple[str, ...]:

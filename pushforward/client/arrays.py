@@ -18,7 +18,12 @@ from pushforward.client.errors import InvalidInput, UnexpectedAnswer
 from service.errors import Reason
 
 __all__ = [
+    "FLOAT32",
+    "FLOAT64",
+    "BeyondFloat32",
     "Float32Array",
+    "FloatArray",
+    "FloatType",
     "dump_numbers",
     "find_no_number",
     "is_plain",
@@ -27,14 +32,23 @@ __all__ = [
     "read_numbers",
     "restore_float32",
     "to_context",
-    "to_float32",
     "to_float64",
+    "to_floats",
     "to_rows",
     "widen_tie",
 ]
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
-"""An array of float32, as the client takes and gives."""
+"""An array of float32."""
+
+FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
+"""An array of a flow's precision, float32 or float64, as the client gives it."""
+
+FloatType: TypeAlias = np.dtype[np.floating[Any]]
+"""The dtype of a flow's precision."""
+
+FLOAT32: Final[FloatType] = np.dtype(np.float32)
+FLOAT64: Final[FloatType] = np.dtype(np.float64)
 
 _TIE_BITS: Final = np.uint32(0x15AE43FD)
 """The bits of 7.038531e-26: of all float32 the only one (with its negative) whose shortest text, read as a float64,
@@ -48,22 +62,28 @@ _PLAIN: Final = frozenset({int, float, bool, complex, str, bytes, type(None), *n
 """The types of cells that carry neither a mask nor a label."""
 
 
-def to_float32(values: npt.ArrayLike, name: str) -> Float32Array:
-    """Turn the numbers of a caller into float32.
+class BeyondFloat32(InvalidInput):
+    """A value is finite and beyond the range of float32: a flow of float64 would take it."""
+
+
+def to_floats(values: npt.ArrayLike, name: str, dtype: FloatType = FLOAT32) -> FloatArray:
+    """Turn the numbers of a caller into those of a flow's precision.
 
     Args:
-        values: numbers of any real dtype, in nested lists or an array; float64 is rounded to the nearest float32.
+        values: numbers of any real dtype, in nested lists or an array; each is rounded to the nearest.
         name: of the argument, for the error.
+        dtype: of the flow: float32 or float64.
 
     Returns:
         A C-contiguous array of the same shape.
 
     Raises:
-        InvalidInput: the array is ragged, empty or not of numbers, or a value is NaN, infinite or beyond float32's
-            range, or a cell is masked or null; the row and the column are named.
+        BeyondFloat32: a value is beyond float32's range, and the dtype is float32; no other fault is there.
+        InvalidInput: the array is ragged, empty or not of numbers, or a value is NaN or infinite, or a cell is masked
+            or null; the row and the column are named.
 
     Example:
-        >>> to_float32([[0.1, 1]], "x")
+        >>> to_floats([[0.1, 1]], "x")
         array([[0.1, 1. ]], dtype=float32)
     """
     given, missing = read_cells(values, name)
@@ -81,34 +101,36 @@ def to_float32(values: npt.ArrayLike, name: str) -> Float32Array:
     if given.size == 0:
         raise InvalidInput(f"{name} holds no rows: its shape is {list(given.shape)}")
     with np.errstate(over="ignore"):
-        array: Float32Array = np.asarray(given, dtype=np.float32, order="C")
+        array: FloatArray = np.asarray(given, dtype=dtype, order="C")
     finite = np.isfinite(array)
     if not finite.all():
         faults = np.argwhere(~finite)[: InvalidInput.MAX_REASONS]
-        reasons = tuple(_not_finite(name, given, tuple(index)) for index in faults.tolist())
-        raise InvalidInput(f"{name} holds a value that is not a finite float32: {reasons[0].reason}", reasons)
+        reasons = tuple(_not_finite(name, given, tuple(index), dtype) for index in faults.tolist())
+        kind = BeyondFloat32 if np.isfinite(given).all() else InvalidInput
+        raise kind(f"{name} holds a value that is not a finite {dtype}: {reasons[0].reason}", reasons)
     return array
 
 
-def to_rows(values: npt.ArrayLike, name: str) -> Float32Array:
-    """Turn rows of a caller into float32, as `to_float32` does; a number alone is no row.
+def to_rows(values: npt.ArrayLike, name: str, dtype: FloatType = FLOAT32) -> FloatArray:
+    """Turn rows of a caller into a flow's precision, as `to_floats` does; a number alone is no row.
 
     Args:
         values: numbers of any real dtype, in nested lists or an array.
         name: of the argument, for the error.
+        dtype: of the flow.
 
     Raises:
-        InvalidInput: as `to_float32`, and where the value is a single number.
+        InvalidInput: as `to_floats`, and where the value is a single number.
     """
-    rows = to_float32(values, name)
+    rows = to_floats(values, name, dtype)
     if rows.ndim == 0:
         raise InvalidInput(f"{name} is the number {rows:g}, and must be rows: [N, *event], or one event")
     return rows
 
 
-def to_context(values: npt.ArrayLike) -> Float32Array:
-    """Turn the context of a caller into float32, as `to_float32` does; a number alone is a context of one column."""
-    return np.atleast_1d(to_float32(values, "context"))
+def to_context(values: npt.ArrayLike, dtype: FloatType = FLOAT32) -> FloatArray:
+    """Turn the context of a caller into a flow's precision, as `to_floats` does; a number alone is one column."""
+    return np.atleast_1d(to_floats(values, "context", dtype))
 
 
 def to_float64(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
@@ -231,19 +253,21 @@ def _reason(name: str, shape: tuple[int, ...], index: tuple[int, ...], what: str
     return Reason((name, *index), f"{where} {what} (row {row}, column {column}, counted from 0)", row, column)
 
 
-def _not_finite(name: str, given: npt.NDArray[Any], index: tuple[int, ...]) -> Reason:
+def _not_finite(name: str, given: npt.NDArray[Any], index: tuple[int, ...], dtype: FloatType) -> Reason:
     value = given[index]
-    what = f"{value} is beyond the range of float32" if np.isfinite(value) else f"{value} is not finite"
+    what = f"{value} is beyond the range of {dtype}" if np.isfinite(value) else f"{value} is not finite"
     return _reason(name, given.shape, index, f"= {what}")
 
 
-def widen_tie(array: Float32Array) -> npt.NDArray[np.floating]:
+def widen_tie(array: FloatArray) -> FloatArray:
     """The array as float64 where it holds the float32 tie, so that its text is read back as the same float32 by anyone.
+
+    An array of float64 is left as it is.
 
     orjson writes a float32 as its shortest exact text. A reader that takes the text as a float64 and rounds that to
     float32 gets the same number of every float32 but one: `_TIE_BITS`, which is written in full as a float64.
     """
-    if np.any(array.view(np.uint32) & np.uint32(0x7FFFFFFF) == _TIE_BITS):
+    if array.dtype == FLOAT32 and np.any(array.view(np.uint32) & np.uint32(0x7FFFFFFF) == _TIE_BITS):
         return array.astype(np.float64)
     return array
 
@@ -288,18 +312,20 @@ def dump_numbers(array: npt.NDArray[np.floating]) -> bytes:
     return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def read_array(value: object, name: str, *, null: float | None = None) -> Float32Array:
-    """Read nested lists of JSON numbers as float32.
+def read_array(value: object, name: str, *, null: float | None = None, dtype: FloatType = FLOAT32) -> FloatArray:
+    """Read nested lists of JSON numbers.
 
     Args:
         value: what the JSON reader gave.
         name: the answer's key, for the error.
         null: what a JSON null stands for, such as -inf in ``log_prob``; None where there may be none.
+        dtype: of the answer: float32 or float64.
 
     Raises:
         UnexpectedAnswer: the value is not an array of numbers.
     """
-    return restore_float32(read_numbers(value, name, null=null))
+    numbers = read_numbers(value, name, null=null)
+    return restore_float32(numbers) if dtype == FLOAT32 else numbers
 
 
 def read_numbers(value: object, name: str, *, null: float | None = None) -> npt.NDArray[np.float64]:

@@ -6,7 +6,7 @@ neither httpx nor the server.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from random import Random, SystemRandom
 from types import NoneType
@@ -29,7 +29,8 @@ from pushforward.client.answers import (
     Trace,
     Weights,
 )
-from pushforward.client.arrays import Float32Array, to_context, to_float32, to_float64, to_rows
+from pushforward.client.arrays import FloatArray, FloatType, to_context, to_float64, to_rows
+from pushforward.client.call_numbers import Direction, as_given, format_direction, read_rows
 from pushforward.client.columns import ROW_KINDS, ColumnMatcher
 from pushforward.client.delivery import Connection, Delivery, HttpRequest
 from pushforward.client.errors import (
@@ -40,11 +41,12 @@ from pushforward.client.errors import (
     UnexpectedAnswer,
 )
 from pushforward.client.payload import ArrayAnswerT, Payload, join_answers
+from pushforward.client.precisions import Precisions
 from pushforward.client.requests import FlowChoice, post_request
 from pushforward.client.sampling import FIRST_ROWS, ContextNoise, Method, Noise, SampleBlocks
 from pushforward.client.tables import RowKind, require_same_rows
 
-__all__ = ["MAX_VALUES", "Calls", "Direction", "LogTarget", "PictureVerb", "ScoreName", "format_direction"]
+__all__ = ["MAX_VALUES", "Calls", "LogTarget", "PictureVerb", "ScoreName"]
 
 ScoreName: TypeAlias = Literal[
     "z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"
@@ -54,10 +56,7 @@ ScoreName: TypeAlias = Literal[
 PictureVerb: TypeAlias = Literal["logprob", "sample", "decode", "interpolate", "edit"]
 """A verb whose answer can be drawn, as the API calls it."""
 
-Direction: TypeAlias = str | npt.ArrayLike
-"""A direction by name, one in latent space ``[D]``, or two rows of data ``[2, *event]``, from one to the other."""
-
-LogTarget: TypeAlias = Callable[[Float32Array], npt.ArrayLike]
+LogTarget: TypeAlias = Callable[[FloatArray], npt.ArrayLike]
 """Rows x ``[N, *event]`` -> the log-density of a target at each, ``[N]``, up to a constant; -inf where it is zero."""
 
 MAX_VALUES: Final = 1 << 18
@@ -99,6 +98,7 @@ class Calls:
         self._version = version
         self._max_values = max_values
         self._columns = ColumnMatcher(self.model)
+        self._precisions = Precisions(self.model)
 
     @overload
     async def log_prob(
@@ -108,7 +108,7 @@ class Calls:
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
-    ) -> Float32Array: ...
+    ) -> FloatArray: ...
 
     @overload
     async def log_prob(
@@ -131,17 +131,17 @@ class Calls:
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
-    ) -> Float32Array | Scores:
+    ) -> FloatArray | Scores:
         """As `Client.log_prob`."""
         more: dict[str, Any] = {"return": list(returns)} if returns else {}
         if alarm_rate is not None:
             more["alarm_rate"] = alarm_rate
         flow = self._choose_flow(model, version)
 
-        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Scores:
-            return await self._ask_by_rows("logprob", Scores.read, flow, "x", rows, more)
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Scores:
+            return await self._ask_by_rows("logprob", Scores.read, flow, "x", rows, more, dtype)
 
-        scores = await self._columns.ask(flow, ask, {"x": x, "context": context})
+        scores = await self._ask_in_precision(flow, ask, {"x": x, "context": context})
         return scores.log_prob if returns is None else scores
 
     async def sample(
@@ -161,14 +161,14 @@ class Calls:
     ) -> Samples:
         """As `Client.sample`."""
 
-        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Samples:
-            contexts = None if rows["context"] is None else to_context(rows["context"])
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Samples:
+            contexts = None if rows["context"] is None else to_context(rows["context"], dtype)
             return await self._draw(
-                flow, n, seed=seed, offset=offset, noise=draw, contexts=contexts, round_trip=round_trip
+                flow, n, seed=seed, offset=offset, noise=draw, contexts=contexts, round_trip=round_trip, dtype=dtype
             )
 
         draw = Noise(temperature, truncation, method, noise)
-        return await self._columns.ask(self._choose_flow(model, version), ask, {"context": context})
+        return await self._ask_in_precision(self._choose_flow(model, version), ask, {"context": context})
 
     def stream_sample(
         self,
@@ -190,9 +190,9 @@ class Calls:
         given = ColumnMatcher.read({"context": context})
         labelled = ColumnMatcher.has_labels(given)
 
-        async def find_contexts() -> tuple[FlowChoice, Float32Array]:
+        async def find_contexts() -> tuple[FlowChoice, FloatArray]:
             choice, rows = await self._columns.match_newest(flow, given)
-            return choice, to_context(rows["context"])
+            return choice, as_given(rows["context"])
 
         return SampleBlocks(
             self._ask,
@@ -200,11 +200,12 @@ class Calls:
             seed=seed,
             offset=offset,
             noise=Noise(temperature, truncation, method, noise),
-            contexts=None if context is None or labelled else to_context(context),
+            contexts=None if context is None or labelled else as_given(context),
             flow=flow,
             round_trip=round_trip,
             max_values=self._max_values,
             find_contexts=find_contexts if labelled else None,
+            dtype=self._precisions.known(flow),
         )
 
     async def interpolate(
@@ -226,11 +227,11 @@ class Calls:
         if spacing != "parameter":
             body["spacing"] = spacing
 
-        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Path:
-            return Path.read(await self._ask(post_request(flow, "interpolate", {**_read_rows(rows), **body})))
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Path:
+            return Path.read(await self._ask(post_request(flow, "interpolate", {**read_rows(rows, dtype), **body})))
 
         given = {"points": points, "context": context}
-        return await self._columns.ask(self._choose_flow(model, version), ask, given, points=space)
+        return await self._ask_in_precision(self._choose_flow(model, version), ask, given, points=space)
 
     async def encode(
         self,
@@ -245,10 +246,10 @@ class Calls:
         flow = self._choose_flow(model, version)
         more = _ROUND_TRIP if round_trip else {}
 
-        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Encoded:
-            return await self._ask_by_rows("encode", Encoded.read, flow, "x", rows, more)
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Encoded:
+            return await self._ask_by_rows("encode", Encoded.read, flow, "x", rows, more, dtype)
 
-        return await self._columns.ask(flow, ask, {"x": x, "context": context})
+        return await self._ask_in_precision(flow, ask, {"x": x, "context": context})
 
     async def decode(
         self,
@@ -263,10 +264,10 @@ class Calls:
         flow = self._choose_flow(model, version)
         more = _ROUND_TRIP if round_trip else {}
 
-        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Decoded:
-            return await self._ask_by_rows("decode", Decoded.read, flow, "z", rows, more)
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Decoded:
+            return await self._ask_by_rows("decode", Decoded.read, flow, "z", rows, more, dtype)
 
-        return await self._columns.ask(flow, ask, {"z": z, "context": context})
+        return await self._ask_in_precision(flow, ask, {"z": z, "context": context})
 
     async def edit(
         self,
@@ -283,14 +284,14 @@ class Calls:
         if strengths.ndim != 1 or not np.isfinite(strengths).all():
             raise InvalidInput("strength must be finite numbers in a row")
 
-        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Edited:
-            more = {"direction": format_direction(rows["direction"]), "strength": strengths.tolist()}
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Edited:
+            more = {"direction": format_direction(rows["direction"], dtype), "strength": strengths.tolist()}
             return await self._ask_by_rows(
-                "edit", Edited.read, flow, "x", rows, more, answers_per_row=len(strengths), axis=1
+                "edit", Edited.read, flow, "x", rows, more, dtype, answers_per_row=len(strengths), axis=1
             )
 
         given = {"x": x, "context": context, "direction": direction}
-        return await self._columns.ask(self._choose_flow(model, version), ask, given)
+        return await self._ask_in_precision(self._choose_flow(model, version), ask, given)
 
     async def trace(
         self,
@@ -307,10 +308,12 @@ class Calls:
         """As `Client.trace`; one request."""
         body = _given_numbers(n, seed, noise)
 
-        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Trace:
-            return Trace.read(await self._ask(post_request(flow, "trace", {**body, **_read_rows(rows)})))
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Trace:
+            return Trace.read(await self._ask(post_request(flow, "trace", {**body, **read_rows(rows, dtype)})))
 
-        return await self._columns.ask(self._choose_flow(model, version), ask, {"x": x, "z": z, "context": context})
+        return await self._ask_in_precision(
+            self._choose_flow(model, version), ask, {"x": x, "z": z, "context": context}
+        )
 
     async def weights(
         self,
@@ -329,10 +332,10 @@ class Calls:
         body = {"log_target": targets, **_given_numbers(n, seed, noise)}
         require_same_rows({"x": x, "log_target": log_target})
 
-        async def ask(flow: FlowChoice, rows: Mapping[str, Any]) -> Weights:
-            return Weights.read(await self._ask(post_request(flow, "weights", {**body, **_read_rows(rows)})))
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Weights:
+            return Weights.read(await self._ask(post_request(flow, "weights", {**body, **read_rows(rows, dtype)})))
 
-        return await self._columns.ask(self._choose_flow(model, version), ask, {"x": x, "context": context})
+        return await self._ask_in_precision(self._choose_flow(model, version), ask, {"x": x, "context": context})
 
     async def importance(
         self,
@@ -375,10 +378,11 @@ class Calls:
         kinds: dict[str, RowKind] = {"points": "z"} if given.get("space") == "z" else {}
         # A picture does not say which version drew it, so that the columns learnt before may be another's.
         flow, rows = await self._columns.match_newest(self._choose_flow(model, version), rows, **kinds)
+        dtype = self._precisions.known(flow)
         if "direction" in rows:
-            given["direction"] = format_direction(rows.pop("direction"))
+            given["direction"] = format_direction(rows.pop("direction"), dtype)
         more = {name: value for name, value in (("columns", columns), ("size", size)) if value is not None}
-        body = {**more, **given, **_read_rows(rows)}
+        body = {**more, **given, **read_rows(rows, dtype)}
         answer = await self._delivery.deliver(replace(post_request(flow, verb, body), accept="image/png"))
         if not answer.content.startswith(_PNG_MAGIC):
             raise UnexpectedAnswer("the answer is no picture: this is not a Pushforward server, or an older one")
@@ -421,6 +425,29 @@ class Calls:
             return FlowChoice(self._model, self._version if version is None else version)
         return FlowChoice(model, self._version if version is None and model == self._model else version)
 
+    async def _ask_in_precision(
+        self,
+        flow: FlowChoice,
+        ask: Callable[[FlowChoice, Mapping[str, Any], FloatType], Awaitable[ArrayAnswerT]],
+        given: Mapping[str, Any],
+        **kinds: RowKind,
+    ) -> ArrayAnswerT:
+        """Ask with rows in the flow's precision, and with their columns in its order, as `ColumnMatcher.ask`.
+
+        Args:
+            flow: that is asked.
+            ask: asks a flow with such rows, and with the dtype that their numbers are sent in.
+            given: the arguments that hold rows, by name; None for one that is not given.
+            kinds: of their columns.
+        """
+        read = ColumnMatcher.read(given)
+
+        async def in_precision(dtype: FloatType) -> ArrayAnswerT:
+            return await self._columns.ask(flow, lambda choice, rows: ask(choice, rows, dtype), read, **kinds)
+
+        numbers = any(values is not None for values in read.values())
+        return await self._precisions.ask(flow, in_precision, sends_numbers=numbers)
+
     async def _draw(
         self,
         flow: FlowChoice,
@@ -429,11 +456,12 @@ class Calls:
         seed: int | None,
         offset: int,
         noise: Noise,
-        contexts: Float32Array | None,
+        contexts: FloatArray | None,
         round_trip: bool,
+        dtype: FloatType,
     ) -> Samples:
         """Draw samples; arguments as of `SampleBlocks`. Many contexts travel in several requests."""
-        groups: list[Float32Array | None] = [contexts]
+        groups: list[FloatArray | None] = [contexts]
         if contexts is not None and contexts.ndim == 2:
             each = max(1, self._max_values // max(contexts.shape[1], min(n, FIRST_ROWS)))
             groups = [contexts[start : start + each] for start in range(0, len(contexts), each)]
@@ -449,6 +477,7 @@ class Calls:
                 flow=flow,
                 round_trip=round_trip,
                 max_values=self._max_values,
+                dtype=dtype,
             )
             of_groups.append(join_answers([block async for block in blocks], blocks.axis))
             flow, seed = FlowChoice(of_groups[0].model, of_groups[0].version), of_groups[0].seed
@@ -462,6 +491,7 @@ class Calls:
         key: Literal["x", "z"],
         rows: Mapping[str, Any],
         more: Mapping[str, Any],
+        dtype: FloatType,
         *,
         answers_per_row: int = 1,
         axis: int = 0,
@@ -475,6 +505,7 @@ class Calls:
             key: the argument that holds the rows.
             rows: that argument, and the context of the rows, which may be None.
             more: the arguments that every piece has.
+            dtype: that numbers are sent in.
             answers_per_row: how often each row comes back.
             axis: of the rows in an answer.
 
@@ -482,25 +513,25 @@ class Calls:
             InvalidInput: the rows cannot be sent, or there are more or fewer rows of context.
         """
         parts: list[ArrayAnswerT] = []
-        for piece in self._cut_rows(key, rows[key], rows["context"], answers_per_row):
+        for piece in self._cut_rows(key, rows[key], rows["context"], answers_per_row, dtype):
             part = read(await self._ask(post_request(flow, verb, {**piece, **more})))
             parts.append(part)
             flow = FlowChoice(part.model, part.version)
         return join_answers(parts, axis)
 
     def _cut_rows(
-        self, key: str, values: npt.ArrayLike, context: npt.ArrayLike | None, answers_per_row: int
-    ) -> Iterator[dict[str, Float32Array]]:
+        self, key: str, values: npt.ArrayLike, context: npt.ArrayLike | None, answers_per_row: int, dtype: FloatType
+    ) -> Iterator[dict[str, FloatArray]]:
         """Rows and their context, in pieces of about `max_values` numbers.
 
         Raises:
             InvalidInput: an array cannot be sent, or there are more or fewer rows of context.
         """
-        rows = to_rows(values, key)
-        fixed: dict[str, Float32Array] = {}
-        cut: dict[str, Float32Array] = {key: rows}
+        rows = to_rows(values, key, dtype)
+        fixed: dict[str, FloatArray] = {}
+        cut: dict[str, FloatArray] = {key: rows}
         if context is not None:
-            contexts = to_context(context)
+            contexts = to_context(context, dtype)
             for_all = contexts.ndim < 2 or len(contexts) == 1
             (fixed if for_all else cut)["context"] = contexts
         if answers_per_row * sum(array.size for array in cut.values()) <= self._max_values or rows.ndim < 2:
@@ -529,39 +560,10 @@ class Calls:
         return payload
 
 
-def format_direction(direction: Direction) -> Any:  # noqa: ANN401  as JSON has it
-    """A direction as ``POST /edit`` takes it.
-
-    Raises:
-        InvalidInput: it is of another shape, or a number is not finite.
-    """
-    if isinstance(direction, str):
-        return direction
-    values = to_float32(direction, "direction")
-    if values.ndim == 1:
-        return values.tolist()
-    if values.ndim == 0 or len(values) != 2:
-        raise InvalidInput(f"direction must be one vector or two rows, and has the shape {list(values.shape)}")
-    return {"from": values[0].tolist(), "to": values[1].tolist()}
-
-
 def _given_numbers(n: int | None, seed: int | None, noise: ContextNoise) -> dict[str, Any]:
     """The arguments that name rows to draw, where they are given."""
     given: dict[str, Any] = {name: value for name, value in (("n", n), ("seed", seed)) if value is not None}
     return given if noise == "independent" else given | {"noise": noise}
-
-
-def _read_rows(rows: Mapping[str, Any]) -> dict[str, Float32Array]:
-    """The arguments that hold rows and are given, as float32.
-
-    Raises:
-        InvalidInput: an array holds NaN, text or nothing.
-    """
-    return {
-        name: to_context(values) if name == "context" else to_rows(values, name)
-        for name, values in rows.items()
-        if values is not None
-    }
 
 
 def _check_log_target(values: npt.ArrayLike) -> npt.NDArray[np.float64]:

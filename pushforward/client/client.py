@@ -27,8 +27,9 @@ from pushforward.client.answers import (
     Trace,
     Weights,
 )
-from pushforward.client.arrays import Float32Array
-from pushforward.client.calls import MAX_VALUES, Calls, Direction, LogTarget, PictureVerb, ScoreName
+from pushforward.client.arrays import FloatArray
+from pushforward.client.call_numbers import Direction
+from pushforward.client.calls import MAX_VALUES, Calls, LogTarget, PictureVerb, ScoreName
 from pushforward.client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, BlockingConnection, run_blocking
 from pushforward.client.sampling import ContextNoise, Method
 
@@ -38,9 +39,10 @@ __all__ = ["Client"]
 class Client:
     """A Pushforward server, from code that blocks.
 
-    Arrays go in and come out as float32, bit for bit. float64 is rounded to float32 first. Rows whose columns have
-    names, such as a DataFrame, are matched with the flow's columns by name. An input of more than about `max_values`
-    numbers travels in several requests, and its answers come back joined. Threads may share a client.
+    Arrays go in and come out in the flow's precision, bit for bit: for a flow of float32, float64 is rounded first.
+    Rows whose columns have names, such as a DataFrame, are matched with the flow's columns by name. An input of more
+    than about `max_values` numbers travels in several requests, and its answers come back joined. Threads may share a
+    client.
 
     Args:
         base_url: the server's address.
@@ -116,7 +118,7 @@ class Client:
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
-    ) -> Float32Array: ...
+    ) -> FloatArray: ...
 
     @overload
     def log_prob(
@@ -139,7 +141,7 @@ class Client:
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
-    ) -> Float32Array | Scores:
+    ) -> FloatArray | Scores:
         """Log-densities of rows: log p(x) = log p_Z(f(x)) + log|det df/dx|.
 
         Args:
@@ -153,7 +155,7 @@ class Client:
             version: its version.
 
         Returns:
-            float32 ``[N]`` in nats, -inf outside the support; `Scores` where `returns` is given.
+            ``[N]`` in nats, -inf outside the support; `Scores` where `returns` is given.
 
         Raises:
             InvalidInput: x holds NaN, text or no rows; nothing was sent.
@@ -199,7 +201,7 @@ class Client:
             version: its version.
 
         Returns:
-            `Samples`; x is float32 ``[n, *event]``, or ``[K, n, *event]``.
+            `Samples`; x is ``[n, *event]``, or ``[K, n, *event]``.
 
         Raises:
             ApiError: the server refused.
@@ -346,7 +348,7 @@ class Client:
             version: its version.
 
         Returns:
-            `Encoded`; z is float32 ``[N, D]``.
+            `Encoded`; z is ``[N, D]``.
 
         Raises:
             InvalidInput: the rows hold NaN, text or nothing; nothing was sent.
@@ -375,7 +377,7 @@ class Client:
             version: its version.
 
         Returns:
-            `Decoded`; x is float32 ``[N, *event]``.
+            `Decoded`; x is ``[N, *event]``.
 
         Raises:
             InvalidInput: the rows hold NaN, text or nothing; nothing was sent.
@@ -442,7 +444,7 @@ class Client:
             version: its version.
 
         Returns:
-            `Edited`; x is float32 ``[S, N, *event]``.
+            `Edited`; x is ``[S, N, *event]``.
 
         Raises:
             InvalidInput: an argument holds NaN or text; nothing was sent.

@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from pushforward.client.arrays import Float32Array, read_array
+from pushforward.client.arrays import FLOAT32, FLOAT64, FloatArray, FloatType, read_array
 from pushforward.client.errors import UnexpectedAnswer
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "FlowAnswerT",
     "Payload",
     "join_answers",
+    "read_dtype",
     "read_identity",
     "read_in_support",
     "read_integer",
@@ -42,19 +43,21 @@ class ArrayAnswer:
     Args:
         model: the flow that answered.
         version: its version.
+        precision: ``"float32"`` or ``"float64"``: of the flow, and so of the answer's numbers.
     """
 
     _main: ClassVar[str]
 
     model: str
     version: int
+    precision: str = field(default="float32", kw_only=True)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        main: Float32Array = getattr(self, self._main)
+        main: FloatArray = getattr(self, self._main)
         return np.array(main, dtype=dtype, copy=copy)
 
     def __len__(self) -> int:
-        main: Float32Array = getattr(self, self._main)
+        main: FloatArray = getattr(self, self._main)
         return len(main)
 
 
@@ -90,15 +93,20 @@ def join_answers(parts: Sequence[ArrayAnswerT], axis: int = 0) -> ArrayAnswerT:
     if len(parts) == 1:
         return first
     arrays: dict[str, Any] = {
-        field.name: np.concatenate([getattr(part, field.name) for part in parts], axis=axis)
-        for field in dataclasses.fields(first)
-        if isinstance(getattr(first, field.name), np.ndarray)
+        member.name: np.concatenate([getattr(part, member.name) for part in parts], axis=axis)
+        for member in dataclasses.fields(first)
+        if isinstance(getattr(first, member.name), np.ndarray)
     }
     return dataclasses.replace(first, **arrays)
 
 
+def read_dtype(payload: Payload) -> FloatType:
+    """The dtype of an answer's numbers: an answer in float64 says so."""
+    return FLOAT64 if payload.get("precision") == "float64" else FLOAT32
+
+
 def read_identity(payload: Payload) -> dict[str, Any]:
-    """The flow that gave an answer: model and version.
+    """The flow that gave an answer: model, version and precision.
 
     Raises:
         UnexpectedAnswer: the answer does not say.
@@ -106,7 +114,7 @@ def read_identity(payload: Payload) -> dict[str, Any]:
     model = payload.get("model")
     if not isinstance(model, str):
         raise UnexpectedAnswer("the answer does not say which model gave it")
-    return {"model": model, "version": read_integer(payload, "version")}
+    return {"model": model, "version": read_integer(payload, "version"), "precision": read_dtype(payload).name}
 
 
 def read_integer(payload: Payload, name: str) -> int:
@@ -121,16 +129,21 @@ def read_integer(payload: Payload, name: str) -> int:
     return value
 
 
-def read_member(payload: Payload, name: str) -> Float32Array:
+def read_member(payload: Payload, name: str, dtype: FloatType | None = None) -> FloatArray:
     """An array of an answer.
+
+    Args:
+        payload: of the answer, or of a part of it.
+        name: of the array.
+        dtype: of the answer; None where the payload says it.
 
     Raises:
         UnexpectedAnswer: the answer has no array of this name.
     """
-    return read_array(payload.get(name), name)
+    return read_array(payload.get(name), name, dtype=dtype or read_dtype(payload))
 
 
-def read_optional_member(payload: Payload, name: str, null: float | None = None) -> Float32Array | None:
+def read_optional_member(payload: Payload, name: str, null: float | None = None) -> FloatArray | None:
     """An array that an answer may be without.
 
     Args:
@@ -144,19 +157,19 @@ def read_optional_member(payload: Payload, name: str, null: float | None = None)
     Raises:
         UnexpectedAnswer: what has this name is no array.
     """
-    return read_array(payload[name], name, null=null) if name in payload else None
+    return read_array(payload[name], name, null=null, dtype=read_dtype(payload)) if name in payload else None
 
 
-def read_log_prob(payload: Payload) -> Float32Array:
+def read_log_prob(payload: Payload) -> FloatArray:
     """An answer's log_prob, -inf where the density is zero.
 
     Raises:
         UnexpectedAnswer: the answer has none.
     """
-    return read_array(payload.get("log_prob"), "log_prob", null=-math.inf)
+    return read_array(payload.get("log_prob"), "log_prob", null=-math.inf, dtype=read_dtype(payload))
 
 
-def read_in_support(payload: Payload, log_prob: Float32Array) -> npt.NDArray[np.bool_]:
+def read_in_support(payload: Payload, log_prob: FloatArray) -> npt.NDArray[np.bool_]:
     """Whether each row is inside the support; the answer says so itself where one row is outside."""
     member = payload.get("in_support")
     return ~np.isneginf(log_prob) if member is None else np.asarray(member, np.bool_)

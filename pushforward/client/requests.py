@@ -40,7 +40,7 @@ def post_request(flow: FlowChoice, verb: str, body: Mapping[str, Any]) -> HttpRe
     Args:
         flow: that is asked.
         verb: as the API calls it.
-        body: its arguments; arrays are float32.
+        body: its arguments; arrays are of the flow's precision.
 
     Raises:
         InvalidInput: an argument is nothing that JSON can hold.

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Literal, NamedTuple
 
-import numpy as np
-
 from pushforward.client.answers import Samples
-from pushforward.client.arrays import Float32Array, dump_numbers, widen_tie
+from pushforward.client.arrays import FLOAT32, FLOAT64, FloatArray, FloatType, dump_numbers, to_context, widen_tie
 from pushforward.client.delivery import HttpRequest
 from pushforward.client.errors import UnexpectedAnswer
 from pushforward.client.payload import Payload
@@ -59,11 +57,12 @@ class SampleBlocks(AsyncIterator[Samples]):
         seed: None for one that the server draws.
         offset: the number of the first row in the seed's sequence.
         noise: the latents.
-        contexts: float32 ``[C]`` or ``[K, C]``; None for a flow without.
+        contexts: ``[C]`` or ``[K, C]``, as they are given; None for a flow without.
         flow: that is asked.
         round_trip: whether to ask for round_trip_error.
         max_values: an answer holds about so many numbers at most.
         find_contexts: finds the flow and its contexts before the first request; None where they are as they are.
+        dtype: that the contexts are sent in, as far as it is known.
     """
 
     def __init__(
@@ -74,17 +73,19 @@ class SampleBlocks(AsyncIterator[Samples]):
         seed: int | None,
         offset: int,
         noise: Noise,
-        contexts: Float32Array | None,
+        contexts: FloatArray | None,
         flow: FlowChoice,
         round_trip: bool,
         max_values: int,
-        find_contexts: Callable[[], Awaitable[tuple[FlowChoice, Float32Array]]] | None = None,
+        find_contexts: Callable[[], Awaitable[tuple[FlowChoice, FloatArray]]] | None = None,
+        dtype: FloatType = FLOAT32,
     ) -> None:
         self._ask = ask
         self._left = n
         self._begun = False
         self._offset = offset
         self._contexts = contexts
+        self._dtype = dtype
         self._find_contexts = find_contexts
         self._flow = flow
         self._max_values = max_values
@@ -109,6 +110,9 @@ class SampleBlocks(AsyncIterator[Samples]):
         self._begun = True
         asked = min(self._block_rows, self._left)
         block = Samples.read(await self._ask(self._request(asked)))
+        if self._contexts is not None and block.precision == FLOAT64.name != self._dtype.name:
+            self._dtype = FLOAT64  # the contexts were rounded further than this flow does
+            block = Samples.read(await self._ask(self._request(asked)))
         rows = block.x.shape[self.axis]
         if rows < 1:
             raise UnexpectedAnswer("the answer has no rows")
@@ -124,10 +128,11 @@ class SampleBlocks(AsyncIterator[Samples]):
     def _request(self, n: int) -> HttpRequest:
         """``GET /sample``, or ``POST /sample`` for several contexts, and for one that is long for an address."""
         arguments = {"n": n, "offset": self._offset, **self._fixed}
-        if self._contexts is not None and (self._contexts.ndim > 1 or self._contexts.size > _QUERY_NUMBERS):
-            return post_request(self._flow, "sample", {**arguments, "context": self._contexts})
+        contexts = None if self._contexts is None else to_context(self._contexts, self._dtype)
+        if contexts is not None and (contexts.ndim > 1 or contexts.size > _QUERY_NUMBERS):
+            return post_request(self._flow, "sample", {**arguments, "context": contexts})
         arguments = {**self._flow.arguments(), **arguments}
         query = {key: ",".join(value) if isinstance(value, list) else str(value) for key, value in arguments.items()}
-        if self._contexts is not None:
-            query["context"] = dump_numbers(widen_tie(np.atleast_1d(self._contexts))).decode().strip("[]")
+        if contexts is not None:
+            query["context"] = dump_numbers(widen_tie(contexts)).decode().strip("[]")
         return HttpRequest("GET", "sample", query)

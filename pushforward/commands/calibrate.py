@@ -12,7 +12,7 @@ import numpy as np
 from pushforward.cli.flow_sources import find_bundle
 from pushforward.cli.next_version import RowOptions, choose_repository, make_next_manifest, out_option, read_whole
 from pushforward.cli.row_layout import RowBlock, locate_errors
-from pushforward.client.arrays import Float32Array
+from pushforward.client.arrays import FloatArray
 from pushforward.client.errors import InvalidInput
 
 __all__ = ["command"]
@@ -77,7 +77,7 @@ def command(
     click.echo(f"version {manifest.version}: {before.rows} rows, {_said(before.mean, before.standard_error)}")
 
 
-def _require_finite(log_prob: Float32Array, block: RowBlock, name: str) -> None:
+def _require_finite(log_prob: FloatArray, block: RowBlock, name: str) -> None:
     """Rows outside the support have no place on the scale, and two rows at least are needed for one.
 
     Raises:
@@ -91,11 +91,11 @@ def _require_finite(log_prob: Float32Array, block: RowBlock, name: str) -> None:
         raise InvalidInput(f"{name} holds one row; a calibration needs at least two")
 
 
-def _digest(rows: Float32Array, context: Float32Array | None) -> str:
-    """SHA-256 of the rows, and of their context after them."""
+def _digest(rows: FloatArray, context: FloatArray | None) -> str:
+    """SHA-256 of the rows, and of their context after them, in their own precision."""
     whole = hashlib.sha256()
     for array in (rows,) if context is None else (rows, context):
-        whole.update(array.astype("<f4").tobytes())
+        whole.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return whole.hexdigest()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from pushforward.cli.flow_sources import find_bundle
 from pushforward.cli.next_version import RowOptions, choose_repository, make_next_manifest, out_option, read_whole
 from pushforward.cli.row_layout import locate_errors
-from pushforward.client.arrays import Float32Array
+from pushforward.client.arrays import FloatArray
 from pushforward.client.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def command(
     click.echo(f"a positive row lies further along it than a negative one in {share:.1%} of pairs")
 
 
-def _latents(flow: ServedFlow, file: str, options: RowOptions) -> Float32Array:
+def _latents(flow: ServedFlow, file: str, options: RowOptions) -> FloatArray:
     """The latents ``[N, D]`` of a file's rows.
 
     Args:

@@ -16,7 +16,7 @@ from pushforward.cli.picture_options import PictureRequest, picture_options
 from pushforward.cli.row_input import open_rows
 from pushforward.cli.row_layout import locate_errors
 from pushforward.cli.row_output import OutputFormat, header_of, open_writer
-from pushforward.client.arrays import Float32Array, to_float32
+from pushforward.client.arrays import FloatArray, to_floats
 from pushforward.client.errors import InvalidInput
 from service.errors import PushforwardError
 from service.tabular import parse_number
@@ -64,10 +64,10 @@ def command(
     strengths = _read_numbers(strength)
     if strengths is None:
         raise InvalidInput(f"--strength must be numbers with commas between them, not {strength!r}")
-    column = to_float32(strengths, "--strength")
     with open_source(SourceOptions(**where)) as source:
         given = choose_context(context, context_columns, source.context_layout)
         layout = source.layout
+        column = to_floats(strengths, "--strength", layout.dtype)
         header = header_of(layout, source.context_layout, before=["strength", "row"], after=["log_prob"])
         along = _read_direction(source, direction, start, end, delimiter)
         with open_rows(rows, layout, delimiter, given.layout) as read:
@@ -83,7 +83,7 @@ def command(
         with open_writer(out, form, header) as table:
             with locate_errors(read.name, block), _name_ends(start, end):
                 moved = source.edit(x, along, strengths, context=conditions)
-            numbers = np.tile(np.arange(len(x), dtype=np.float32), len(column))
+            numbers = np.tile(np.arange(len(x), dtype=layout.dtype), len(column))
             before = [np.repeat(column, len(x)), numbers]
             table.write(moved.x.reshape(-1, *layout.event_shape), moved.log_prob.reshape(-1), before=before)
 
@@ -98,7 +98,7 @@ def _read_numbers(text: str) -> list[float] | None:
 
 def _read_direction(
     source: FlowSource, direction: str | None, start: str | None, end: str | None, delimiter: str | None
-) -> str | Float32Array:
+) -> str | FloatArray:
     """The direction that the options give: a name, a vector ``[D]``, or two rows ``[2, *event]``.
 
     A name may look like a number: the shipped digits have a direction "8".
@@ -121,13 +121,13 @@ def _read_direction(
             return direction
         if len(numbers) != width:
             raise InvalidInput(f"--direction has {len(numbers)} numbers, and this flow's latent space has {width}")
-        return to_float32(numbers, "--direction")
+        return to_floats(numbers, "--direction", source.layout.dtype)
     if direction is not None or start is None or end is None:
         raise InvalidInput("the direction is --direction, or --from and --to together: give one of them")
     return np.concatenate([_read_one_row(source, path, delimiter) for path in (start, end)])
 
 
-def _read_one_row(source: FlowSource, path: str, delimiter: str | None) -> Float32Array:
+def _read_one_row(source: FlowSource, path: str, delimiter: str | None) -> FloatArray:
     with open_rows(path, source.layout, delimiter) as rows:
         values = rows.read_whole().values
     if len(values) != 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 import numpy as np
@@ -11,8 +11,9 @@ import numpy as np
 from pushforward.cli.options import input_options
 from pushforward.cli.row_input import open_rows
 from pushforward.cli.row_layout import RowLayout
-from pushforward.client.arrays import Float32Array
+from pushforward.client.arrays import FloatArray
 from pushforward.client.errors import InvalidInput
+from service.bundle.precision import Precision
 
 if TYPE_CHECKING:
     from models.importing.load import HeldOutRows
@@ -32,6 +33,11 @@ __all__ = ["command"]
 @click.option("--event-shape", metavar="D|H,W,C", help="The shape of a row, if the flow does not say it.")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="A safetensors file to load first.")
 @click.option("--version", type=click.IntRange(min=1), help="The version.  [default: one more than the newest]")
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    help="What the graphs take, compute and give.  [default: float64 where the flow's own weights are, else float32]",
+)
 @click.option("--description", default="", help="A sentence for whoever meets the flow in a list.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def command(
@@ -45,6 +51,7 @@ def command(
     event_shape: str | None,
     weights: Path | None,
     version: int | None,
+    precision: Precision | None,
     description: str,
     quiet: bool,
 ) -> None:
@@ -70,20 +77,28 @@ def command(
     if context_data is not None and data is None:
         raise InvalidInput("--context-data goes with --data: it has a row for each of its rows")
     # torch takes seconds to import: a wrong flag is told before.
-    from models.importing.load import draw_rows, export_imported, load_weights, parse_event_shape
-    from models.importing.take import take
+    from models.importing.load import draw_rows, export_imported, find_precision_fault, load_weights, parse_event_shape
+    from models.importing.take import own_precision, take
     from models.importing.user_code import load_user_flow
 
     flow = load_user_flow(spec)
     if weights is not None:
         load_weights(flow, weights)
-    shape = None if event_shape is None else parse_event_shape(event_shape)
-    imported = take(flow, event_shape=shape or _shape_of(data, flow), context_width=context)
+    shape = (None if event_shape is None else parse_event_shape(event_shape)) or _shape_of(data, flow)
+    imported = take(flow, event_shape=shape, context_width=context, precision=precision or own_precision(flow))
     if not quiet:
         # before anything that may fail: what was taken explains most failures
         for line in imported.summary:
             click.echo(line)
     rows = draw_rows(imported) if data is None else _rows(imported, data, context_data, delimiter)
+    fault = find_precision_fault(imported, rows)
+    if fault is not None and precision is not None:
+        raise InvalidInput(f"--precision {precision}: the flow does not compute in it: {fault}; leave the option out")
+    if fault is not None:
+        if not quiet:
+            click.echo(f"Note:   the flow does not compute in float32 ({fault}), and is read in float64")
+        imported = take(flow, event_shape=shape, context_width=context, precision="float64")
+        rows = draw_rows(imported) if data is None else _rows(imported, data, context_data, delimiter)
     folder = export_imported(
         imported,
         rows,
@@ -121,7 +136,7 @@ def _rows(imported: ImportedFlow, data: str, context_data: str | None, delimiter
     from models.importing.load import HeldOutRows
 
     flow = imported.flow
-    rows = RowLayout.of(flow.event_shape)
+    rows = RowLayout.of(flow.event_shape, precision=flow.precision)
     x = _read(data, rows, delimiter)
     if len(x) < 2:
         raise InvalidInput(f"{data} holds one row; at least two are needed")
@@ -138,6 +153,6 @@ def _rows(imported: ImportedFlow, data: str, context_data: str | None, delimiter
     return HeldOutRows(x, context, f"calibrated on the {len(x)} rows of {Path(data).name}")
 
 
-def _read(path: str, layout: RowLayout, delimiter: str | None) -> Float32Array:
+def _read(path: str, layout: RowLayout, delimiter: str | None) -> FloatArray:
     with open_rows(path, layout, delimiter) as rows:
         return rows.read_whole().values

@@ -16,7 +16,7 @@ from pushforward.cli.picture_options import PictureRequest, picture_options
 from pushforward.cli.progress import show_progress
 from pushforward.cli.row_layout import rows_of_block
 from pushforward.cli.row_output import OutputFormat, header_of, open_writer
-from pushforward.client.arrays import Float32Array
+from pushforward.client.arrays import FloatArray
 from pushforward.client.sampling import ContextNoise, Method, Noise
 
 __all__ = ["command"]
@@ -127,10 +127,10 @@ def command(
         click.echo(f"seed {seed}", err=True)
 
 
-def _cut(contexts: Float32Array | None, count: int, size: int) -> Iterator[tuple[Float32Array | None, int, int]]:
+def _cut(contexts: FloatArray | None, count: int, size: int) -> Iterator[tuple[FloatArray | None, int, int]]:
     """Contexts, first row and number of rows of each piece of at most `size` rows: several contexts, or part of one."""
     if contexts is None or contexts.ndim == 1:
-        groups: Sequence[Float32Array | None] = [contexts]
+        groups: Sequence[FloatArray | None] = [contexts]
     else:
         each = max(1, size // count)
         groups = [contexts[at : at + each] for at in range(0, len(contexts), each)]

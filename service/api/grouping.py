@@ -22,14 +22,16 @@ from service.api.codecs.json import json_value, numbers
 from service.api.native.answers import flow_identity
 from service.api.native.arrays import NUMBERS, plain_rows
 from service.api.native.backend import path_version
+from service.api.native.rounding import round_numbers
 from service.api.native.sample import DRAWN_SEED_BITS
 from service.api.problems import problem_reply
+from service.bundle.precision import FloatType
 from service.engine.registry import Registry
 from service.engine.sampling.noise import FirstRows
 from service.engine.verbs.flow import ServedFlow
 from service.errors import DeadlineExceeded, Draining, MalformedBody, PushforwardError, QueueFull
 from service.exchange import Exchange, Reply
-from service.plan import Float32, Outputs, Plan, Run
+from service.plan import Floats, Outputs, Plan, Run
 
 __all__ = ["GroupVerb", "GroupVerbs", "Replies"]
 
@@ -61,7 +63,7 @@ class GroupVerbs:
         flow = self._flow(common)
         if flow is None or not wire.is_json(common.content_type):
             return [None] * len(bodies)
-        rows, asked = _rows(bodies, flow.width)
+        rows, asked = _rows(bodies, flow.width, flow.dtype)
 
         def texts(outputs: Outputs) -> Iterator[bytes]:
             before = _opened(flow_identity(flow)) + b',"log_prob":['
@@ -83,7 +85,7 @@ class GroupVerbs:
                 digits = found[1] or found[2]
                 seeds.append(int(digits) if digits else secrets.randbits(DRAWN_SEED_BITS))
                 asked.append(at)
-        rows = FirstRows(flow.manifest.base, flow.width, np.array(seeds, np.uint64))
+        rows = FirstRows(flow.manifest.base, flow.width, np.array(seeds, np.uint64), flow.dtype)
 
         def texts(outputs: Outputs) -> Iterator[bytes]:
             before = _opened(flow_identity(flow)) + b',"seed":'
@@ -103,7 +105,7 @@ class GroupVerbs:
         return flow if plain and flow.width <= self._max_work else None
 
 
-def _rows(bodies: Sequence[bytes], width: int) -> tuple[Float32, list[int]]:
+def _rows(bodies: Sequence[bytes], width: int, dtype: FloatType) -> tuple[Floats, list[int]]:
     """The rows of all bodies that are plain, ``[N, width]``, and which bodies these are."""
     found: list[list[Any]] = []
     asked: list[int] = []
@@ -112,14 +114,13 @@ def _rows(bodies: Sequence[bytes], width: int) -> tuple[Float32, list[int]]:
         if row is not None:
             found.append(row)
             asked.append(at)
-    if (few := plain_rows(found, (width,))) is not None:
+    if (few := plain_rows(found, (width,), dtype)) is not None:
         return few, asked
     if not NUMBERS.issuperset(map(type, chain.from_iterable(found))):
         kept = [i for i, row in enumerate(found) if NUMBERS.issuperset(map(type, row))]
         found, asked = [found[i] for i in kept], [asked[i] for i in kept]
     values = np.fromiter(chain.from_iterable(found), np.float64, len(found) * width).reshape(-1, width)
-    with np.errstate(over="ignore"):
-        rows: Float32 = values.astype(np.float32)
+    rows = round_numbers(values, dtype)
     finite = np.isfinite(rows)
     if not finite.all():
         kept = np.flatnonzero(finite.all(axis=1)).tolist()

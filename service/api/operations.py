@@ -27,6 +27,7 @@ _BRIEF: Final = (
     "event_shape",
     "latent_width",
     "context_width",
+    "precision",
     "features",
     "context_features",
     "base",

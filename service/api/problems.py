@@ -46,7 +46,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "unsupported_media_type": Problem(415, "The body's media type cannot be read"),
     "invalid_argument": Problem(422, "An argument is unknown or unusable"),
     "wrong_shape": Problem(422, "An array has another shape than the flow's"),
-    "not_finite": Problem(422, "A number is not finite, or does not fit into float32"),
+    "not_finite": Problem(422, "A number is not finite, or beyond the range of the flow's precision"),
     "out_of_support": Problem(422, "A row lies where the density is zero"),
     "not_traceable": Problem(422, "The flow's bundle holds no trace"),
     "over_work_budget": Problem(422, "The request is over the work budget"),

@@ -20,8 +20,8 @@ def calibrate(log_prob: npt.NDArray[np.floating], gaussian_mean: float | None = 
     ranks.
 
     Args:
-        log_prob: ``[M]``, M >= 2, finite, in nats, in float32 from the served graph. Each is kept as its shortest exact
-            text.
+        log_prob: ``[M]``, M >= 2, finite, in nats, from the served graph and in its precision. Each is kept as its
+            shortest exact text.
         gaussian_mean: see `Calibration`.
 
     Example:
@@ -29,7 +29,7 @@ def calibrate(log_prob: npt.NDArray[np.floating], gaussian_mean: float | None = 
         [-3.0, -2.1, -1.0]
     """
     mean = float(log_prob.mean(dtype=np.float64))
-    ordered = np.sort(log_prob.astype(np.float32))
+    ordered = np.sort(log_prob)
     kept = _spread_indices(ordered.size, MAX_QUANTILES)
     return Calibration(
         rows=int(ordered.size),

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from service.bundle.bases import AnyBase, ManifestPart
+from service.bundle.precision import DTYPES, FloatType, Precision
 from service.errors import ManifestInvalid, Reason
 
 __all__ = [
@@ -128,7 +129,7 @@ class Calibration(ManifestPart):
         rows: how many held-out rows it was measured on.
         mean: their mean log_prob.
         standard_deviation: the standard deviation of log_prob over the rows (divisor rows - 1).
-        quantiles: log_prob of the held-out rows, sorted, each as the shortest text of its float32. At most
+        quantiles: log_prob of the held-out rows, sorted, each as its shortest text in the flow's precision. At most
             `MAX_QUANTILES` of them are kept. Format 1 kept at most 1,001, interpolated at evenly spaced levels from 0
             to 1.
         ranks: the place of each quantile among all sorted values, from 0 to rows - 1; null where every value is kept,
@@ -208,7 +209,7 @@ class Recalibration(ManifestPart):
 
     Args:
         data: the held-out rows, in words; no path of anyone's machine.
-        sha256: of the rows as float32 in C order, little-endian, those of the context after them.
+        sha256: of the rows in the flow's precision, in C order, little-endian, those of the context after them.
         version: the version whose graphs and golden rows these are.
         created: the moment, ISO 8601 in UTC.
     """
@@ -270,6 +271,7 @@ class Manifest(ManifestPart):
         inverse: "closed form" where x follows from z by formulas, be it column after column; "numeric" where some step
             searches for it in a fixed number of steps.
         opset: the ONNX opset of the graphs.
+        precision: what the graphs take, compute in and give.
         files: file name -> SHA-256, for every other file of the bundle.
         calibration: log_prob on held-out rows.
         directions: name -> direction in latent space, ``[D]``.
@@ -295,6 +297,7 @@ class Manifest(ManifestPart):
     quantization: Quantization | None = None
     inverse: Literal["closed form", "numeric"] = "closed form"
     opset: Annotated[int, Field(ge=1)]
+    precision: Precision = "float32"
     files: dict[str, Annotated[str, Field(pattern=_DIGEST_PATTERN)]]
     calibration: Calibration
     directions: dict[str, list[FiniteFloat]] = Field(default_factory=dict)
@@ -306,6 +309,11 @@ class Manifest(ManifestPart):
     def event_width(self) -> int:
         """The number of values in one row of x: the product of `event_shape`."""
         return math.prod(self.event_shape)
+
+    @property
+    def dtype(self) -> FloatType:
+        """The dtype of the flow's rows and answers."""
+        return DTYPES[self.precision]
 
     @model_validator(mode="after")
     def _check_widths_and_names(self) -> Self:

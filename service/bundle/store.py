@@ -19,12 +19,14 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from service.bundle.manifest import Manifest, is_flow_name
 from service.bundle.operators import check_graph
+from service.bundle.precision import DTYPES, FloatType
 from service.errors import (
     BundleError,
     DataError,
@@ -35,6 +37,8 @@ from service.errors import (
     UnexpectedFile,
     VersionNotFound,
 )
+
+Floats = npt.NDArray[np.floating[Any]]
 
 __all__ = [
     "MANIFEST_FILE",
@@ -108,18 +112,22 @@ class Golden:
     """A few rows and their answers, computed in float64 by the flow that was exported.
 
     Args:
-        x: float32 ``[G, *event]``.
+        x: ``[G, *event]``, in the flow's precision.
         z: float64 ``[G, D]``, the latent of each row.
         log_abs_det_jacobian: float64 ``[G]``, log|det df/dx| in nats.
         log_prob: float64 ``[G]``, in nats.
-        context: float32 ``[G, C]``, or None for a flow without context.
+        context: ``[G, C]``, in the flow's precision; None for a flow without context.
     """
 
-    x: npt.NDArray[np.float32]
+    x: Floats
     z: npt.NDArray[np.float64]
     log_abs_det_jacobian: npt.NDArray[np.float64]
     log_prob: npt.NDArray[np.float64]
-    context: npt.NDArray[np.float32] | None = None
+    context: Floats | None = None
+
+    def latents(self) -> Floats:
+        """Z in the flow's precision, as the inverse takes it."""
+        return self.z.astype(self.x.dtype)
 
     def to_npz(self) -> bytes:
         """The bytes of golden.npz. The same rows give the same bytes."""
@@ -148,28 +156,28 @@ class Golden:
         """
         arrays = _read_npz(data)
         rows = arrays["x"].shape[0] if "x" in arrays and arrays["x"].ndim else 0
-        expected: dict[str, tuple[tuple[int, ...], type[np.floating]]] = {
-            "x": ((rows, *manifest.event_shape), np.float32),
-            "z": ((rows, manifest.latent_width), np.float64),
-            "log_abs_det_jacobian": ((rows,), np.float64),
-            "log_prob": ((rows,), np.float64),
+        expected: dict[str, tuple[tuple[int, ...], FloatType]] = {
+            "x": ((rows, *manifest.event_shape), manifest.dtype),
+            "z": ((rows, manifest.latent_width), DTYPES["float64"]),
+            "log_abs_det_jacobian": ((rows,), DTYPES["float64"]),
+            "log_prob": ((rows,), DTYPES["float64"]),
         }
         if manifest.context_width:
-            expected["context"] = ((rows, manifest.context_width), np.float32)
+            expected["context"] = ((rows, manifest.context_width), manifest.dtype)
         if rows == 0 or set(arrays) != set(expected):
             raise UnexpectedFile(f"golden.npz must hold at least one row of each of {sorted(expected)}")
         for name, (shape, dtype) in expected.items():
             if arrays[name].shape != shape or arrays[name].dtype != dtype:
                 raise UnexpectedFile(
-                    f"golden.npz: {name} must be {dtype.__name__} of shape {list(shape)}, "
+                    f"golden.npz: {name} must be {dtype} of shape {list(shape)}, "
                     f"and is {arrays[name].dtype} of shape {list(arrays[name].shape)}"
                 )
         return cls(
-            x=np.asarray(arrays["x"], np.float32),
+            x=np.asarray(arrays["x"], manifest.dtype),
             z=np.asarray(arrays["z"], np.float64),
             log_abs_det_jacobian=np.asarray(arrays["log_abs_det_jacobian"], np.float64),
             log_prob=np.asarray(arrays["log_prob"], np.float64),
-            context=np.asarray(arrays["context"], np.float32) if "context" in arrays else None,
+            context=np.asarray(arrays["context"], manifest.dtype) if "context" in arrays else None,
         )
 
 

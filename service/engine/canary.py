@@ -16,7 +16,7 @@ from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.round_trips import greatest_difference
 from service.errors import BundleError, ParityFailed, Reason
-from service.plan import Float32, Outputs, Plan, Run
+from service.plan import Floats, Outputs, Plan, Run
 
 __all__ = ["ParityRow", "check_golden", "check_trace", "measure_parity", "probe"]
 
@@ -83,7 +83,7 @@ def measure_parity(bundle: Bundle, batches: tuple[int, ...] = (1, 7, 1000)) -> l
         count = len(bundle.golden.x)
         tiled = _select(bundle.golden, np.arange(-(-max(batch, count) // batch) * batch) % count)
         forward_outputs = _run_in_batches(forward, tiled.x, tiled.context, batch)
-        inverse_outputs = _run_in_batches(inverse, tiled.z.astype(np.float32), tiled.context, batch)
+        inverse_outputs = _run_in_batches(inverse, tiled.latents(), tiled.context, batch)
         rows += _compare(tiled, forward_outputs, inverse_outputs, batch)
         if traced is not None:
             rows += _compare_trace(tiled, _run_in_batches(traced, tiled.x, tiled.context, batch), batch)
@@ -111,7 +111,7 @@ def check_trace(bundle: Bundle) -> None:
 
 def _check(flow: ServedFlow, golden: Golden, *, bounded: bool) -> Plan[None]:
     forward = yield Run(flow.forward, golden.x, golden.context, bounded=bounded)
-    inverse = yield Run(flow.inverse, golden.z.astype(np.float32), golden.context, bounded=bounded)
+    inverse = yield Run(flow.inverse, golden.latents(), golden.context, bounded=bounded)
     inside = np.isfinite(golden.log_prob)
     if flow.round_trips is not None and inside.any():
         flow.round_trips.observe("forward", greatest_difference(inverse.value[inside], golden.x[inside]))
@@ -149,7 +149,7 @@ def _select(golden: Golden, rows: npt.NDArray[np.intp]) -> Golden:
     )
 
 
-def _run_in_batches(graph: CpuGraph, rows: Float32, context: Float32 | None, batch: int) -> Outputs:
+def _run_in_batches(graph: CpuGraph, rows: Floats, context: Floats | None, batch: int) -> Outputs:
     runs = [
         graph(rows[at : at + batch], None if context is None else context[at : at + batch])
         for at in range(0, len(rows), batch)

@@ -26,7 +26,7 @@ from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
 from service.engine.verbs.traces import Tracer
 from service.errors import BundleError, FlowNotFound, NotReady, PushforwardError, VersionNotFound
-from service.plan import Float32, run_now
+from service.plan import Floats, run_now
 
 __all__ = ["Entry", "Registry", "State", "load_flow"]
 
@@ -89,11 +89,11 @@ def load_flow(
     golden = bundle.golden
     try:
         forward_timings = _warm_up(forward, limits, golden.x, golden.context)
-        inverse_timings = _warm_up(inverse, limits, golden.z.astype(np.float32), golden.context)
+        inverse_timings = _warm_up(inverse, limits, golden.latents(), golden.context)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         _log.exception("%s version %d fails on its golden rows", name, version)
         raise BundleError("the flow could not be run on its golden rows") from error
-    held_out = HeldOut(bundle.manifest.calibration)
+    held_out = HeldOut(bundle.manifest.calibration, bundle.manifest.dtype)
     forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
     inverse_metrics = metrics.lane(name, version, "inverse", held_out=held_out)
     lanes = (
@@ -112,7 +112,7 @@ def load_flow(
     return flow
 
 
-def _warm_up(graph: CpuGraph | DeviceGraph, limits: Limits, rows: Float32, context: Float32 | None) -> list[Timing]:
+def _warm_up(graph: CpuGraph | DeviceGraph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
     """Warm a graph up with copies of the golden rows, and time its batches.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from service.pictures.options import MAX_PAIRS, PictureOptions
 
 __all__ = ["PlottedRows", "PlottedWalks"]
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Float64 = npt.NDArray[np.float64]
 
 _USUAL_SIZE: Final = 480
@@ -31,8 +31,8 @@ class PlottedRows(NamedTuple):
         log_prob: ``[...]``, in nats.
     """
 
-    x: Float32
-    log_prob: Float32
+    x: Floats
+    log_prob: Floats
 
     def render(self, events: EventDescription, options: PictureOptions, density: DensityGrid | None = None) -> bytes:
         """Draw the rows.
@@ -63,8 +63,8 @@ class PlottedWalks(NamedTuple):
         segment: rows of a strip. T is one more than a multiple of `segment` - 1, as neighbours share a row; or T.
     """
 
-    x: Float32
-    log_prob: Float32
+    x: Floats
+    log_prob: Floats
     along: Float64
     along_name: str
     segment: int
@@ -91,17 +91,17 @@ class PlottedWalks(NamedTuple):
         return png(_chart(events, rows, self.log_prob, options, density, lines))
 
 
-def _strips(x: Float32, segment: int) -> Float32:
+def _strips(x: Floats, segment: int) -> Floats:
     """Walks ``[B, T, ...]`` cut into strips of `segment` rows, each of which begins where the one before it ended."""
     starts = np.arange(0, x.shape[1] - 1, segment - 1) if segment > 1 else np.arange(x.shape[1])
-    rows: Float32 = x[:, starts[:, None] + np.arange(segment)]
+    rows: Floats = x[:, starts[:, None] + np.arange(segment)]
     return rows.reshape(-1, *x.shape[2:])
 
 
 def _chart(
     events: EventDescription,
-    x: Float32,
-    log_prob: Float32,
+    x: Floats,
+    log_prob: Floats,
     options: PictureOptions,
     density: DensityGrid | None,
     walks: WalkLines | None = None,

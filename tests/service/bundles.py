@@ -26,7 +26,7 @@ from service.bundle.manifest import (
 )
 from service.bundle.store import Bundle, Golden, Repository, read_bundle
 
-__all__ = ["Parts", "affine", "coupling", "image", "install", "square", "traced"]
+__all__ = ["Parts", "affine", "coupling", "image", "in_float64", "install", "square", "traced"]
 
 OPSET = 18
 Array = NDArray[np.float64]
@@ -364,6 +364,34 @@ def traced(parts: Parts) -> Parts:
         manifest=manifest.model_copy(update={"trace": steps}),
         files={**parts.files, "trace.onnx": model.SerializeToString()},
     )
+
+
+def in_float64(parts: Parts, name: str) -> Parts:
+    """The same flow under another name, with graphs and golden rows of float64."""
+    golden = Golden.from_npz(parts.files["golden.npz"], parts.manifest)
+    wide = replace(
+        golden,
+        x=golden.x.astype(np.float64),
+        context=None if golden.context is None else golden.context.astype(np.float64),
+    )
+    graphs = {file: _widened(data) for file, data in parts.files.items() if file.endswith(".onnx")}
+    manifest = parts.manifest.model_copy(update={"name": name, "precision": "float64"})
+    return replace(parts, manifest=manifest, files={**graphs, "golden.npz": wide.to_npz()})
+
+
+def _widened(data: bytes) -> bytes:
+    """A graph with float64 in the place of float32 throughout."""
+    model = onnx.load_from_string(data)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    tensors = [*model.graph.initializer, *(a.t for node in model.graph.node for a in node.attribute if a.HasField("t"))]
+    for tensor in tensors:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float32:
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float64), tensor.name))
+    onnx.checker.check_model(model)
+    widened: bytes = model.SerializeToString()
+    return widened
 
 
 def install(root: Path, *parts: Parts) -> Repository:

@@ -82,7 +82,7 @@ def _softsign(graph: ir.Graph, node: ir.Node) -> bool:
     limit = constant_value(input_of(ratio, 1))
     if ratio is None or ratio.op_type != "Div" or ratio.inputs[0] is not value or limit is None:
         return False
-    bound = np.abs(limit.astype(np.float32))
+    bound: Array = np.abs(limit)
     if not bound.all() or (bound.size > 1 and bound.shape != (last_dimension(value),)):
         return False
     if not _divide_rows(graph, value, {node, ratio}, bound):
@@ -136,7 +136,7 @@ def _product_of_multiple(graph: ir.Graph, node: ir.Node) -> bool:
     if factor.size != 1 and (matrix.ndim != 2 or factor.shape != matrix.shape[:1]):
         return False
     node.replace_input_with(0, multiple.inputs[0])
-    node.replace_input_with(1, add_constant(graph, node, np.multiply(matrix, factor.astype(np.float32).reshape(-1, 1))))
+    node.replace_input_with(1, add_constant(graph, node, np.multiply(matrix, factor.reshape(-1, 1))))
     return True
 
 

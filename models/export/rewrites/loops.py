@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from models.export.rewrites.nodes import register_constant, replace_value, required_input
+from models.export.rewrites.nodes import float_type, register_constant, replace_value, required_input
 from models.flows.jacobi import DOMAIN, END, START
 
 __all__ = ["build_loops"]
@@ -51,7 +51,7 @@ def _build(graph: ir.Graph, end: ir.Node) -> None:
             outer.constant("passes", np.array(end.attributes["passes"].as_int())),
             outer.constant("go", np.array(True)),
             start,
-            outer.add("ConstantOfShape", [rows], {"value": ir.tensor(np.array([0], np.float32))}),
+            outer.add("ConstantOfShape", [rows], {"value": ir.tensor(np.array([0], _precision(end)))}),
             outer.add("ConstantOfShape", [rows], {"value": ir.tensor(np.array([True]))}),
         ],
         {"body": _body(graph, end, inside, f"{name}_body")},
@@ -69,19 +69,21 @@ def _body(graph: ir.Graph, end: ir.Node, inside: Sequence[ir.Node], name: str) -
     """One pass: the nodes of the step, taken out of the main graph, and those that let a row come to rest."""
     added = _Nodes(graph, name)
     at, event, single = required_input(end, 0), required_input(end, 0).shape, required_input(end, 2).shape
+    precision = _precision(end)
+    kind = ir.DataType.from_numpy(precision)
     number = _carried(f"{name}_number", ir.DataType.INT64, ir.Shape([]))
     going = _carried(f"{name}_go", ir.DataType.BOOL, ir.Shape([]))
-    x = _carried(f"{name}_x", ir.DataType.FLOAT, event)
-    ladj = _carried(f"{name}_ladj", ir.DataType.FLOAT, single)
+    x = _carried(f"{name}_x", kind, event)
+    ladj = _carried(f"{name}_ladj", kind, single)
     moves = _carried(f"{name}_moves", ir.DataType.BOOL, single)
     at.replace_all_uses_with(x)
     new_x, new_ladj = required_input(end, 1), required_input(end, 2)  # only now: a step may give its x back
 
     axis = added.constant("axis", np.array([1]))
-    size = added.add("Add", [added.add("Abs", [x]), added.constant("one", np.array(1.0, np.float32))])
+    size = added.add("Add", [added.add("Abs", [x]), added.constant("one", np.array(1.0, precision))])
     change = added.add("Abs", [added.add("Div", [added.add("Sub", [new_x, x]), size])])
     greatest = added.add("ReduceMax", [change, axis], {"keepdims": 0})
-    bound = added.constant("tolerance", np.array(end.attributes["tolerance"].as_float(), np.float32))
+    bound = added.constant("tolerance", np.array(end.attributes["tolerance"].as_float(), precision))
     new_moves = added.add("And", [moves, added.add("Greater", [greatest, bound])])
     any_moves = added.add(
         "ReduceMax", [added.add("Cast", [new_moves], {"to": ir.DataType.INT32.value})], {"keepdims": 0}
@@ -102,6 +104,11 @@ def _body(graph: ir.Graph, end: ir.Node, inside: Sequence[ir.Node], name: str) -
         opset_imports=graph.opset_imports,
         name=name,
     )
+
+
+def _precision(end: ir.Node) -> np.dtype[np.floating]:
+    """The dtype of what a step computes."""
+    return float_type(required_input(end, 1)) or np.dtype(np.float32)
 
 
 def _between(graph: ir.Graph, x: ir.Value, end: ir.Node) -> list[ir.Node]:

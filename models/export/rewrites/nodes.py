@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -13,6 +16,7 @@ __all__ = [
     "constant_number",
     "constant_value",
     "describe_output",
+    "float_type",
     "has_one_reader",
     "input_of",
     "is_made_by",
@@ -25,6 +29,11 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.generic]
+
+_FLOATS: Final[Mapping[ir.DataType | None, type[np.floating]]] = {
+    ir.DataType.FLOAT: np.float32,
+    ir.DataType.DOUBLE: np.float64,
+}
 
 
 def input_of(node: ir.Node | None, position: int) -> ir.Value | None:
@@ -65,6 +74,12 @@ def constant_number(value: ir.Value | None) -> float | None:
     """The number of a constant that holds one; None for anything else."""
     array = constant_value(value)
     return float(array.reshape(())) if array is not None and array.size == 1 else None
+
+
+def float_type(value: ir.Value | None) -> np.dtype[np.floating] | None:
+    """The dtype of a value of float32 or float64; None for any other, and where it is not known."""
+    known = None if value is None else value.dtype
+    return None if known not in _FLOATS else np.dtype(_FLOATS[known])
 
 
 def has_one_reader(value: ir.Value | None) -> bool:

@@ -18,6 +18,7 @@ from models.export.rewrites.nodes import (
     column_count,
     constant_number,
     constant_value,
+    float_type,
     register_constant,
     replace_value,
     required_input,
@@ -97,8 +98,8 @@ def _scale(node: ir.Node, position: int) -> float | None:
 
 def _rebuild(graph: ir.Graph, node: ir.Node, terms: _Sum) -> None:
     output = node.outputs[0]
-    name = output.name
-    weights = np.concatenate([np.full(width, weight, np.float32) for _, width, weight in terms.columns])
+    name, precision = output.name, float_type(output) or np.dtype(np.float32)
+    weights = np.concatenate([np.full(width, weight, precision) for _, width, weight in terms.columns])
     vector = register_constant(graph, f"{name}_weights", weights[:, None])
     axis = register_constant(graph, f"{name}_axis", np.array([1], np.int64))
     made: list[ir.Node] = []
@@ -113,7 +114,7 @@ def _rebuild(graph: ir.Graph, node: ir.Node, terms: _Sum) -> None:
     rows = sources[0] if len(sources) == 1 else add("Concat", sources, {"axis": 1})
     shift = sum(weight * number for value, weight in terms.others if (number := constant_number(value)) is not None)
     if shift:
-        bias = register_constant(graph, f"{name}_bias", np.array([shift], np.float32))
+        bias = register_constant(graph, f"{name}_bias", np.array([shift], precision))
         total = add("Squeeze", [add("Gemm", [rows, vector, bias]), axis])
     else:
         total = add("Squeeze", [add("MatMul", [rows, vector]), axis])
@@ -122,7 +123,7 @@ def _rebuild(graph: ir.Graph, node: ir.Node, terms: _Sum) -> None:
             continue
         scaled = value
         if abs(weight) != 1.0:
-            factor = register_constant(graph, f"{name}_factor_{len(made)}", np.array(abs(weight), np.float32))
+            factor = register_constant(graph, f"{name}_factor_{len(made)}", np.array(abs(weight), precision))
             scaled = add("Mul", [value, factor])
         total = add("Add" if weight > 0 else "Sub", [total, scaled])
     graph.insert_before(node, made)

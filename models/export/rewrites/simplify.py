@@ -19,6 +19,7 @@ from models.export.rewrites.nodes import (
     column_count,
     constant_value,
     describe_output,
+    float_type,
     input_of,
     is_made_by,
     producer_of,
@@ -165,11 +166,13 @@ def _sigmoid(graph: ir.Graph, node: ir.Node) -> bool:
     if node.op_type != "Sigmoid" or source is None:
         return False
 
+    one = np.array(1.0, float_type(source) or np.float32)
+
     def chained(old: ir.Node, *operators: str) -> ir.Value:
         """`source` through operators of one input each, and Add for the addition of 1, in front of `old`."""
         value = source
         for operator in operators:
-            inputs = [value, add_constant(graph, old, np.array(1.0, np.float32))] if operator == "Add" else [value]
+            inputs = [value, add_constant(graph, old, one)] if operator == "Add" else [value]
             new = ir.node(operator, inputs)
             graph.insert_before(old, new)
             value = describe_output(old.outputs[0], new, f"{old.outputs[0].name}_{operator}")

@@ -158,7 +158,7 @@ class InvertibleConvolution(Bijection):
     def folded(self) -> FixedConvolution:
         """The same with W as a constant."""
         # rounded first, so that the reference has the matrix of the graph
-        return FixedConvolution(self._matrix(torch.float64).float())
+        return FixedConvolution(self._matrix(torch.float64).to(self.lower.dtype))
 
     def _matrix(self, dtype: torch.dtype) -> Tensor:
         lower = self.lower.to(dtype).tril(-1) + torch.eye(len(self.log_scale), dtype=dtype)

@@ -16,7 +16,7 @@ __all__ = ["Arrow"]
 
 
 class Arrow:
-    """Columns of float32 under the features' names, -inf itself, nothing null.
+    """Columns of the flow's precision under the features' names, -inf itself, nothing null.
 
     In: columns of floats or integers, taken as `Columns` says; a fixed-size list counts as so many columns, or under an
     argument's name as the whole of it. What holds no numbers may stand beside them.

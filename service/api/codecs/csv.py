@@ -12,7 +12,6 @@ import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Array, Columns, Form, TableArray, malformed, table_arrays
-from service.api.codecs.float32_tie import tied
 from service.errors import InvalidArgument, Reason
 from service.exchange import Body
 from service.tabular import NotCsv, explain_text, parse_number, read_table, split_lines, write_heading
@@ -91,7 +90,7 @@ class _Table(Columns):
 
     def __init__(self, body: Body) -> None:
         try:
-            text = bytes(tied(body)).decode("utf-8-sig")
+            text = bytes(body).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             begins = " and begins as UTF-16 does" if body[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
             raise malformed(f"not CSV: byte {error.start} is not UTF-8{begins}") from error

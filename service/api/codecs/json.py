@@ -13,10 +13,9 @@ import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Form, malformed
-from service.api.codecs.float32_tie import tied
 from service.errors import InvalidArgument, Reason
 from service.exchange import Body
-from service.plan import Float32
+from service.plan import Floats
 
 if TYPE_CHECKING:
     from service.api.codecs.large_json import LargeJson
@@ -25,7 +24,7 @@ __all__ = ["Json", "json_lines", "json_value", "numbers"]
 
 
 class Json:
-    """A float32 goes out as its shortest exact text, and comes back bit for bit.
+    """A number goes out as the shortest exact text of its precision, and comes back bit for bit.
 
     JSON has neither NaN nor infinity. A density of zero, log_prob = -inf, goes out as null; then, and only then,
     `in_support` says of each row whether its density is above zero.
@@ -104,7 +103,7 @@ class Json:
         pieces.append(b"]")
 
 
-def _holds_zero(log_prob: Float32) -> bool:
+def _holds_zero(log_prob: Floats) -> bool:
     """Whether some density is zero. For a few rows a list is searched sooner than an array."""
     if log_prob.ndim == 1 and len(log_prob) <= _FEW:
         return -math.inf in log_prob.tolist()
@@ -116,7 +115,7 @@ _FEW: Final = 16
 _KINDS: Final = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
 
-def numbers(values: Float32) -> list[bytes]:
+def numbers(values: Floats) -> list[bytes]:
     """The text of each item of ``[N]``, or of each row of ``[N, D]`` with commas between its numbers; N at least 1.
 
     Args:
@@ -139,7 +138,7 @@ def json_value(text: Body) -> Any:  # noqa: ANN401
     Raises:
         MalformedBody: it is not JSON.
     """
-    return _value(tied(text))
+    return _value(text)
 
 
 def json_lines(body: Body) -> list[Any]:
@@ -151,7 +150,7 @@ def json_lines(body: Body) -> list[Any]:
     Raises:
         MalformedBody: a line is not JSON; it is named.
     """
-    lines: list[Body] = [*tied(body).split(b"\n")]
+    lines: list[Body] = [*body.split(b"\n")]
     return [_value(line, number) for number, line in enumerate(lines, 1) if line and not line.isspace()]
 
 

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import orjson
 import simdjson
 
-from service.api.codecs.float32_tie import TIE, tied
 from service.exchange import Body
 
 __all__ = ["LargeJson"]
@@ -34,11 +33,7 @@ _HEAD: Final = re.compile(
     rb'"(?P<name>[^"]*)"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*(?P<rows>\[+)'
 )
 
-_FLOAT64: Final = frozenset({"log_target"})
-"""The arguments that may be arrays of arrays, a column, without being rows of a flow."""
-
 Float64 = npt.NDArray[np.float64]
-Float32 = npt.NDArray[np.float32]
 
 
 class LargeJson:
@@ -54,7 +49,7 @@ class LargeJson:
             body: the text.
 
         Returns:
-            The same names and numbers as `orjson.loads` gives, or None. Those of rows are rounded to float32.
+            The same names and numbers as `orjson.loads` gives, or None.
         """
         head = _HEAD.match(body)
         if head is None:
@@ -63,8 +58,6 @@ class LargeJson:
         try:
             return _arguments(parser, body, head["name"].decode(), head.start("rows"), len(head["rows"]))
         except (ValueError, TypeError, RuntimeError):  # how simdjson says that it is not JSON, or not of numbers
-            return None
-        except FloatingPointError:  # told with its row and column, from all of its digits
             return None
         finally:
             self._parsers.put(parser)
@@ -79,7 +72,7 @@ class LargeJson:
 def _arguments(parser: simdjson.Parser, body: Body, name: str, start: int, depth: int) -> dict[str, Any] | None:
     between = re.compile(rb"\]{%d},[ \t\n\r]*(?=\[{%d})" % (depth, depth))
     whole = memoryview(body)
-    pieces: list[Float32 | Float64] = []
+    pieces: list[Float64] = []
     at = start
     while len(body) - at > 2 * _PIECE and (gap := between.search(body, at + _PIECE)) is not None:
         text = b"".join((b"[", whole[at : gap.start() + depth], b"]"))
@@ -88,13 +81,9 @@ def _arguments(parser: simdjson.Parser, body: Body, name: str, start: int, depth
         numbers = _numbers(cast("simdjson.Array", parser.parse(text)))
         if numbers is None or _count(text, _BRACKET) != _brackets(numbers.shape):
             return None
-        if (np.abs(numbers) == TIE).any():
-            numbers = _numbers(cast("simdjson.Array", parser.parse(tied(text))))
-            if numbers is None:
-                return None
-        pieces.append(_kept(name, numbers))  # rounded while they lie in the cache
+        pieces.append(numbers)
         at = gap.end()
-    text = bytes(tied(body if at == start else b"".join((whole[:start], whole[at:]))))
+    text = bytes(body if at == start else b"".join((whole[:start], whole[at:])))
     # Without escapes, brackets in the text of the small arguments are those in the text of the body.
     if b"\\" in text:
         return None
@@ -116,7 +105,7 @@ def _object(value: Any) -> dict[str, Any] | None:  # noqa: ANN401
         item = value[name]
         if isinstance(item, simdjson.Array):
             numbers = _numbers(item) if len(item) and isinstance(item[0], simdjson.Array) else None
-            item = item.as_list() if numbers is None else _kept(name, numbers)
+            item = item.as_list() if numbers is None else numbers
         arguments[name] = item
     return arguments if len(arguments) == len(names) else None  # of two with one name another reader takes the last
 
@@ -132,18 +121,6 @@ def _numbers(value: simdjson.Array) -> Float64 | None:
         return None
     numbers = np.frombuffer(value.as_buffer(of_type="d"), np.float64) if item is not None else np.empty(0)
     return numbers.reshape(shape) if numbers.size == int(np.prod(shape)) else None
-
-
-def _kept(name: str, numbers: Float64) -> Float32 | Float64:
-    """The numbers of an argument as its reader wants them: rows as float32.
-
-    Raises:
-        FloatingPointError: one is beyond float32.
-    """
-    if name in _FLOAT64:
-        return numbers
-    with np.errstate(over="raise"):
-        return numbers.astype(np.float32)
 
 
 def _rectangular(value: simdjson.Array, shape: list[int]) -> bool:

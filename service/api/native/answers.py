@@ -23,8 +23,10 @@ _PICTURE: Final = "picture"
 
 
 def flow_identity(flow: ServedFlow) -> dict[str, Any]:
-    """The beginning of every answer: which flow gave it."""
-    return {"model": flow.manifest.name, "version": flow.manifest.version}
+    """The beginning of every answer: which flow gave it, and its precision where that is not float32."""
+    identity: dict[str, Any] = {"model": flow.manifest.name, "version": flow.manifest.version}
+    precision = flow.manifest.precision
+    return identity if precision == "float32" else identity | {"precision": precision}
 
 
 def answer_form(flow: ServedFlow, main: str) -> Form:

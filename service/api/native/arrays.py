@@ -1,4 +1,4 @@
-"""Nested lists of numbers -> float32 arrays of the shape that a flow takes. Nothing passes for a number that is none.
+"""Nested lists of numbers -> arrays in a flow's shape and precision. Nothing passes for a number that is none.
 
 NumPy alone would read "1.5" and true as numbers, and null as NaN; each of them is an error here, and named.
 """
@@ -15,8 +15,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from service.api.native.rounding import ROUNDED_TWICE, round_numbers
+from service.bundle.precision import DTYPES, FloatType
 from service.errors import InvalidArgument, MalformedBody, NotFinite, PushforwardError, Reason, WrongShape
-from service.plan import Float32
+from service.plan import Floats
 
 __all__ = ["NUMBERS", "context_rows", "event_rows", "plain_rows", "walks_of"]
 
@@ -43,7 +45,8 @@ def event_rows(
     loc: Loc,
     *,
     single: bool = True,
-) -> Float32:
+    dtype: FloatType = DTYPES["float32"],
+) -> Floats:
     """Read rows of events.
 
     Args:
@@ -52,18 +55,19 @@ def event_rows(
         event_shape: of the flow.
         loc: where the value stands, for errors.
         single: whether the whole may be one event; not of a table, whose lines are never joined into one.
+        dtype: of the flow's precision.
 
     Returns:
-        float32 ``[N, *event]``, N at least 1, all finite.
+        ``[N, *event]`` of that dtype, N at least 1, all finite.
 
     Raises:
         MalformedBody: ragged; the row is named, and where in it.
         InvalidArgument: something in it is no number.
         WrongShape: of another shape, or without a row.
-        NotFinite: a number is infinite or beyond float32; row and column are named.
+        NotFinite: a number is infinite or beyond the range of the dtype; row and column are named.
     """
     event = tuple(event_shape)
-    if (plain := plain_rows(value, event)) is not None:
+    if (plain := plain_rows(value, event, dtype)) is not None:
         return plain
     width = math.prod(event)
     numbers, shape = _numbers(value, loc, (1, len(event)) if single else ())
@@ -74,15 +78,20 @@ def event_rows(
         raise _wrong_shape(loc, f"expected shape {' or '.join(either)}, and found [{_listed(shape)}]")
     if numbers.size == 0:
         raise _wrong_shape(loc, "expected at least one row, and found none")
-    return _finite(numbers, width, loc).reshape(-1, *event)
+    return _finite(numbers, width, loc, dtype).reshape(-1, *event)
 
 
-def plain_rows(value: Any, event: tuple[int, ...]) -> Float32 | None:  # noqa: ANN401  what JSON holds
+def plain_rows(
+    value: Any,  # noqa: ANN401  what JSON holds
+    event: tuple[int, ...],
+    dtype: FloatType = DTYPES["float32"],
+) -> Floats | None:
     """A few rows of a table that are as they should be, read at the least cost; None for anything else.
 
     Args:
         value: as for `event_rows`.
         event: the shape of a row.
+        dtype: of the flow's precision.
     """
     if type(value) is not list or len(event) != 1 or not 0 < len(value) <= _FEW:
         return None
@@ -91,19 +100,21 @@ def plain_rows(value: Any, event: tuple[int, ...]) -> Float32 | None:  # noqa: A
         if type(row) is not list or len(row) != width or not NUMBERS.issuperset(map(type, row)):
             return None
     try:
-        packed = b"".join([_packer(width).pack(*row) for row in value])
-    except (OverflowError, struct.error):  # a number is beyond float32: told with its row and column
+        packed = b"".join([_packer(width, dtype.char).pack(*row) for row in value])
+    except (OverflowError, struct.error):  # a number is beyond the range: told with its row and column
         return None
     if not all(map(math.isfinite, map(sum, value))):  # what float32 holds does not overflow a sum
         return None
-    rows: Float32 = np.frombuffer(packed, np.float32).reshape(len(value), width)
+    if dtype.char == "f" and any(each in packed for each in ROUNDED_TWICE):
+        return None
+    rows: Floats = np.frombuffer(packed, dtype).reshape(len(value), width)
     return rows
 
 
 @functools.lru_cache(maxsize=64)
-def _packer(width: int) -> struct.Struct:
-    """float64 values to native float32, each rounded to the nearest, as NumPy does."""
-    return struct.Struct(f"={width}f")
+def _packer(width: int, char: str) -> struct.Struct:
+    """float64 values to native float32 or float64, each rounded to the nearest, as NumPy does."""
+    return struct.Struct(f"={width}{char}")
 
 
 def walks_of(value: Any, event_shape: Sequence[int]) -> tuple[Any, int | None]:  # noqa: ANN401  what JSON holds
@@ -143,7 +154,14 @@ def walks_of(value: Any, event_shape: Sequence[int]) -> tuple[Any, int | None]: 
     return list(chain.from_iterable(value)), shape[0]
 
 
-def context_rows(value: Any, width: int, loc: Loc, *, single: bool = True) -> Float32:  # noqa: ANN401  what JSON holds
+def context_rows(
+    value: Any,  # noqa: ANN401  what JSON holds
+    width: int,
+    loc: Loc,
+    *,
+    single: bool = True,
+    dtype: FloatType = DTYPES["float32"],
+) -> Floats:
     """Read conditioning rows.
 
     Args:
@@ -151,9 +169,10 @@ def context_rows(value: Any, width: int, loc: Loc, *, single: bool = True) -> Fl
         width: C; 0 for a flow without context.
         loc: where the value stands, for errors.
         single: whether the whole may be one row, as for `event_rows`.
+        dtype: of the flow's precision.
 
     Returns:
-        float32 of the same number of axes; ``[N, C]`` where it may not be one row.
+        That dtype, of the same number of axes; ``[N, C]`` where it may not be one row.
 
     Raises:
         WrongShape, MalformedBody, InvalidArgument, NotFinite: as `event_rows`.
@@ -168,7 +187,7 @@ def context_rows(value: Any, width: int, loc: Loc, *, single: bool = True) -> Fl
         raise _wrong_shape(loc, f"expected shape {either}, and found [{_listed(shape)}]")
     if numbers.size == 0:
         raise _wrong_shape(loc, "expected at least one row, and found none")
-    return _finite(numbers, width, loc).reshape(shape)
+    return _finite(numbers, width, loc, dtype).reshape(shape)
 
 
 def _numbers(
@@ -182,7 +201,7 @@ def _numbers(
     the event loop, waiting for as long as it takes.
     """
     if isinstance(value, np.ndarray):
-        # What every float64 of it would be rounded to: a dtype that float32 holds whole needs no detour, and no copy.
+        # A dtype that float32 holds whole needs no detour by float64, and no copy.
         dtype: type[np.floating] = np.float32 if np.can_cast(value.dtype, np.float32) else np.float64
         return value.astype(dtype, copy=False).ravel(), value.shape
     if not isinstance(value, list):
@@ -270,16 +289,15 @@ def _subject(inside: str) -> str:
     return f"its item {inside}" if inside else "row"
 
 
-def _finite(numbers: npt.NDArray[np.floating], width: int, loc: Loc) -> Float32:
-    with np.errstate(over="ignore"):
-        values = numbers.astype(np.float32, copy=False)
+def _finite(numbers: npt.NDArray[np.floating], width: int, loc: Loc, dtype: FloatType) -> Floats:
+    values = round_numbers(numbers, dtype)
     finite = np.isfinite(values)
     if finite.all():
         return values
     reasons = []
     for index in np.flatnonzero(~finite)[: PushforwardError.MAX_REASONS].tolist():
         row, column = divmod(index, width)
-        what = "is not finite" if not math.isfinite(numbers[index]) else "is beyond the range of float32"
+        what = "is not finite" if not math.isfinite(numbers[index]) else f"is beyond the range of {dtype}"
         reasons.append(Reason(loc, f"{numbers[index]:g} {what}", row, column))
     first = reasons[0]
     raise NotFinite(f"{loc[-1]}, row {first.row}, column {first.column}: {first.reason}", tuple(reasons))

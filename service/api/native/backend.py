@@ -20,7 +20,7 @@ from service.engine.verbs.flow import ServedFlow
 from service.errors import InvalidArgument, PushforwardError, Reason, VersionNotFound
 from service.exchange import Exchange
 from service.guard import check_work
-from service.plan import Float32
+from service.plan import Floats
 from service.tabular import Header
 
 __all__ = ["Backend", "Taken", "own_columns", "path_version", "read_context"]
@@ -138,7 +138,7 @@ class Backend:
         steps: tuple[str, int] = ("steps", 1),
         space: Literal["x", "z"] | None = None,
         besides: Sequence[str] = (),
-    ) -> tuple[Float32, Float32 | None]:
+    ) -> tuple[Floats, Floats | None]:
         """The rows of the main argument and their context, within the work budget.
 
         Args:
@@ -152,7 +152,7 @@ class Backend:
             besides: columns of a table that belong to another argument.
 
         Returns:
-            float32 ``[N, *event]`` or ``[N, D]``, and ``[N, C]``, ``[1, C]`` or None.
+            ``[N, *event]`` or ``[N, D]``, and ``[N, C]``, ``[1, C]`` or None.
 
         Raises:
             OverWorkBudget: they are too many.
@@ -173,7 +173,7 @@ class Backend:
         *,
         steps: int,
         space: Literal["x", "z"],
-    ) -> tuple[Float32, Float32 | None]:
+    ) -> tuple[Floats, Floats | None]:
         """The points of one walk or several, and their context, within the work budget.
 
         Args:
@@ -185,7 +185,7 @@ class Backend:
             space: of the points.
 
         Returns:
-            float32 ``[K, *event]`` or ``[B, K, *event]``, where `space` is z of ``[D]``; and context as `read_rows`.
+            ``[K, *event]`` or ``[B, K, *event]``, where `space` is z of ``[D]``; and context as `read_rows`.
 
         Raises:
             OverWorkBudget, MalformedBody, InvalidArgument, WrongShape, NotFinite: as `read_rows`.
@@ -207,10 +207,11 @@ class Backend:
         loc: tuple[str, ...],
         steps: int,
         blamed: tuple[str, ...],
-    ) -> tuple[Float32, Float32 | None]:
+    ) -> tuple[Floats, Floats | None]:
         if isinstance(taken.rows, np.ndarray):  # as large as it may become, before it does
             check_work(taken.rows.size // flow.width, flow.width, steps, self.max_work, blamed)
-        rows = event_rows(taken.rows, flow.event_shape if of_data else (flow.width,), loc, single=taken.single)
+        shape = flow.event_shape if of_data else (flow.width,)
+        rows = event_rows(taken.rows, shape, loc, single=taken.single, dtype=flow.dtype)
         check_work(len(rows), flow.width, steps, self.max_work, blamed)
         found = read_context(flow, taken.context, taken.place)
         return rows, None if found is None else np.atleast_2d(found)
@@ -307,7 +308,7 @@ def take_rows(
     return Taken(table.rows(wanted, loc, of_context, named=named, others=others), False, context, place)
 
 
-def read_context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None:  # noqa: ANN401  as a codec gave it
+def read_context(flow: ServedFlow, value: Any, place: Place) -> Floats | None:  # noqa: ANN401  as a codec gave it
     """The context of a call.
 
     Args:
@@ -316,7 +317,7 @@ def read_context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None: 
         place: where it stands.
 
     Returns:
-        float32 of the same number of axes.
+        The flow's precision, of the same number of axes.
 
     Raises:
         WrongShape, MalformedBody, InvalidArgument, NotFinite: from `service.api.native.arrays.context_rows`.
@@ -326,14 +327,14 @@ def read_context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None: 
     width = flow.manifest.context_width
     table = _as_table(value, (place, "context"))
     if table is None or not width:
-        return context_rows(value, width, (place, "context"))
+        return context_rows(value, width, (place, "context"), dtype=flow.dtype)
     loc = ("body", "context")
     columns = context_columns(flow, table)
     values = None if columns else table.argument("context", own_columns(flow))
     if values is None:
         names = columns or flow.conditions or _numbered("context", width)
         values = table.rows(names, loc, named=bool(flow.conditions), others=_other_names(flow, "context"))
-    return context_rows(values, width, loc, single=False)
+    return context_rows(values, width, loc, single=False, dtype=flow.dtype)
 
 
 def context_columns(flow: ServedFlow, table: Columns) -> Sequence[str]:

@@ -16,6 +16,7 @@ from service.api.native.backend import Backend
 from service.api.native.places import Place, locate_errors, refusal
 from service.api.native.schemas import EditRequest
 from service.api.native.validation import validate
+from service.bundle.precision import FloatType
 from service.drawing import edit_drawing
 from service.engine.verbs import edits as engine
 from service.engine.verbs.edits import Between, Direction
@@ -23,7 +24,7 @@ from service.engine.verbs.flow import ServedFlow
 from service.errors import Reason, WrongShape
 from service.exchange import Exchange, Reply
 from service.pictures.options import Extent
-from service.plan import Float32, Plan
+from service.plan import Floats, Plan
 from service.tabular import parse_number
 
 __all__ = ["edit"]
@@ -74,10 +75,10 @@ def _direction(
         if value.keys() != {"from", "to"}:
             found = ", ".join(value)[:64] or "nothing"
             raise refusal("direction", f"expected two rows of data, from and to, and found {found}", place)
-        return Between(*(_one_row(value[end], flow.event_shape, (*loc, end)) for end in ("from", "to")))
+        return Between(*(_one_row(value[end], flow.event_shape, (*loc, end), flow.dtype) for end in ("from", "to")))
     if not isinstance(value, (list, np.ndarray)):
         raise refusal("direction", "expected a name, an array of numbers, or two rows, from and to", place)
-    direction: npt.NDArray[np.float64] = _one_row(value, (flow.width,), loc)[0].astype(np.float64)
+    direction: npt.NDArray[np.float64] = _one_row(value, (flow.width,), loc, flow.dtype)[0].astype(np.float64)
     return direction
 
 
@@ -89,8 +90,13 @@ def _numbers_or_name(text: str) -> str | npt.NDArray[np.float64]:
         return text
 
 
-def _one_row(value: Any, shape: Sequence[int], loc: tuple[str, ...]) -> Float32:  # noqa: ANN401  as a codec gave it
-    rows = event_rows(value, shape, loc)
+def _one_row(
+    value: Any,  # noqa: ANN401  as a codec gave it
+    shape: Sequence[int],
+    loc: tuple[str, ...],
+    dtype: FloatType,
+) -> Floats:
+    rows = event_rows(value, shape, loc, dtype=dtype)
     if len(rows) > 1:
         reason = f"expected one row, and found {len(rows)}"
         raise WrongShape(f"{'.'.join(loc[1:])}: {reason}", (Reason(loc, reason),))

@@ -113,6 +113,9 @@ class VerbResponse(BaseModel):
 
     model: str
     version: int
+    precision: Annotated[
+        Literal["float64"] | None, Field(description="of the answer's numbers, where it is float64; else it is float32")
+    ] = None
     in_support: Annotated[
         Any,
         WithJsonSchema(

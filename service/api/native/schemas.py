@@ -25,6 +25,7 @@ from service.api.native.fields import (
     array_of,
     either,
 )
+from service.bundle.precision import Precision
 from service.engine.sampling.noise import MAX_SEED, Method
 from service.engine.verbs.flow import Return
 from service.engine.verbs.paths import Spacing
@@ -320,6 +321,7 @@ class Flow(BaseModel):
     event_shape: list[int] = []
     latent_width: int = 0
     context_width: int = 0
+    precision: Annotated[Precision, Field(description="of the rows and of the answers' numbers")] = "float32"
     features: list[dict[str, Any]] = []
     context_features: list[dict[str, Any]] = []
     base: dict[str, Any] | None = None

@@ -11,7 +11,7 @@ from service.api.native.schemas import TraceRequest, WeightsRequest
 from service.engine.verbs.flow import Samples, ServedFlow
 from service.errors import WrongShape
 from service.guard import check_work
-from service.plan import Float32, Plan
+from service.plan import Floats, Plan
 
 __all__ = ["check_one_of", "draw_rows", "one_context"]
 
@@ -70,7 +70,7 @@ def draw_rows(
     return flow.sample(n, seed=asked.seed, offset=asked.offset, context=one, noise=asked.noise)
 
 
-def one_context(flow: ServedFlow, value: Any, place: Place) -> Float32 | None:  # noqa: ANN401  as a codec gave it
+def one_context(flow: ServedFlow, value: Any, place: Place) -> Floats | None:  # noqa: ANN401  as a codec gave it
     """The context ``[1, C]`` of rows that are drawn.
 
     Args:

@@ -13,7 +13,7 @@ from service.api.codecs.codec import Form, StreamCodec, answer_fields
 from service.engine.sampling.noise import ContextNoise, Method
 from service.engine.verbs.flow import Samples, ServedFlow
 from service.exchange import Reply
-from service.plan import Finished, Float32, Plan, advance
+from service.plan import Finished, Floats, Plan, advance
 
 __all__ = ["STREAM_VALUES", "Draw", "stream_sample"]
 
@@ -32,7 +32,7 @@ class Piece(NamedTuple):
         rows: how many.
     """
 
-    context: Float32 | None
+    context: Floats | None
     start: int
     rows: int
 
@@ -45,7 +45,7 @@ class Draw(NamedTuple):
     seed: int
     offset: int
     temperature: float
-    context: Float32 | None
+    context: Floats | None
     truncation: float | None = None
     method: Method = "random"
     noise: ContextNoise = "independent"

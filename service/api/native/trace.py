@@ -15,7 +15,7 @@ from service.engine.verbs import traces as engine
 from service.engine.verbs.checks import check_inside
 from service.engine.verbs.flow import ServedFlow
 from service.exchange import Exchange, Reply
-from service.plan import Float32, Plan
+from service.plan import Floats, Plan
 
 __all__ = ["trace"]
 
@@ -38,9 +38,7 @@ def trace(backend: Backend, exchange: Exchange) -> Plan[Reply]:
     return wire.encode(codec, flow_identity(flow) | whole, answer_form(flow, "values"))
 
 
-def _data(
-    backend: Backend, flow: ServedFlow, asked: TraceRequest, place: Place
-) -> Plan[tuple[Float32, Float32 | None]]:
+def _data(backend: Backend, flow: ServedFlow, asked: TraceRequest, place: Place) -> Plan[tuple[Floats, Floats | None]]:
     """The rows to trace, ``[N, *event]``, and their context: as given, decoded from latents, or drawn."""
     times = len(flow.manifest.trace) + 1
     if asked.n is not None:
@@ -52,7 +50,7 @@ def _data(
     return backend.read_rows(flow, "x", asked.x, asked.context, place, steps=("x", times))
 
 
-def _decoded(flow: ServedFlow, z: Float32, context: Float32 | None) -> Plan[Float32]:
+def _decoded(flow: ServedFlow, z: Floats, context: Floats | None) -> Plan[Floats]:
     decoded = yield from flow.decode(z, context)
     check_inside(decoded.log_prob, "z")
     return decoded.x

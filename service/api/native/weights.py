@@ -55,4 +55,4 @@ def weights(backend: Backend, exchange: Exchange) -> Plan[Reply]:
 
 
 def _weighed(plan: Plan[Densities] | Plan[Samples], log_target: npt.NDArray[np.float64]) -> Plan[Importance]:
-    return importance(log_target, (yield from plan).log_prob.astype(np.float64))
+    return importance(log_target, (yield from plan).log_prob)

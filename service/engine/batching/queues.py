@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from service.plan import Done, Float32, Outputs, Run
+from service.plan import Done, Floats, Outputs, Run
 
 __all__ = ["Backlog", "Batch", "Limits", "Queue", "QueuedRun", "RunOutcome", "RunSlice"]
 
@@ -126,28 +126,28 @@ class Batch:
         """Whether its log_prob is counted. All its runs agree: one that is not counted is long and shares no batch."""
         return self.slices[0].run.counted
 
-    def rows(self) -> Float32:
+    def rows(self) -> Floats:
         """The rows, ``[size, ...]``. This may compute them: call it outside any lock."""
         return _concatenate([(piece.run.rows, piece.start, piece.stop) for piece in self.slices])
 
-    def context(self) -> Float32 | None:
+    def context(self) -> Floats | None:
         """The context of the rows, ``[size, C]``, or None."""
         pieces = [(p.run.context, p.start, p.stop) for p in self.slices if p.run.context is not None]
         return _concatenate(pieces) if pieces else None
 
 
-def _concatenate(pieces: Sequence[tuple[Any, int, int]]) -> Float32:
+def _concatenate(pieces: Sequence[tuple[Any, int, int]]) -> Floats:
     """Slices of rows, one after the other. Rows of one type that can be computed together are."""
     if len(pieces) == 1:
         rows, start, stop = pieces[0]
-        single: Float32 = rows[start:stop]
+        single: Floats = rows[start:stop]
         return single
     by_type: dict[type, list[int]] = {}
     for index, (rows, _, _) in enumerate(pieces):
         by_type.setdefault(type(rows), []).append(index)
     if len(by_type) == 1:
         return _concatenate_type(next(iter(by_type)), pieces)
-    whole: Float32 | None = None
+    whole: Floats | None = None
     starts = np.cumsum([0, *(stop - start for _, start, stop in pieces)])
     for kind, members in by_type.items():
         values = _concatenate_type(kind, [pieces[i] for i in members])
@@ -159,11 +159,11 @@ def _concatenate(pieces: Sequence[tuple[Any, int, int]]) -> Float32:
     return whole
 
 
-def _concatenate_type(kind: type, pieces: Sequence[tuple[Any, int, int]]) -> Float32:
+def _concatenate_type(kind: type, pieces: Sequence[tuple[Any, int, int]]) -> Floats:
     computed = getattr(kind, "computed", None)
     if computed is None:
         return np.concatenate([rows[start:stop] for rows, start, stop in pieces])
-    together: Float32 = computed(pieces)
+    together: Floats = computed(pieces)
     return together
 
 

@@ -20,7 +20,7 @@ from service.engine.batching.batcher import Batcher
 from service.engine.batching.queues import Batch, Limits, Queue, QueuedRun, RunOutcome
 from service.engine.metrics.metrics import NO_COUNTS, LaneMetrics
 from service.errors import Draining, EngineFailed, PushforwardError
-from service.plan import Done, Float32, Outputs, Run
+from service.plan import Done, Floats, Outputs, Run
 
 __all__ = ["QueuedLane", "Runner", "Submission", "Workers"]
 
@@ -53,7 +53,7 @@ class Runner(Protocol):
         """The number of values in one row."""
         ...
 
-    def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
+    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
         """The outputs of `rows` ``[N, ...]`` and `context` ``[N, C]``, row for row."""
         ...
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from service.engine.metrics.shared_counters import Cells, Region, SharedCounters
 from service.onnx.signature import Direction
-from service.plan import Float32, Outputs
+from service.plan import Floats, Outputs
 
 __all__ = [
     "METRICS",
@@ -171,8 +171,8 @@ NO_COUNTS: Final = BucketCounts((), 0.0)
 class LogProbScale(Protocol):
     """Held-out log-densities, as `service.engine.verbs.scores.HeldOut` keeps them."""
 
-    def log_prob_at(self, levels: Sequence[float]) -> Float32:
-        """The greatest log_prob whose quantile is at most each of these levels: float32 ``[L]``, in nats."""
+    def log_prob_at(self, levels: Sequence[float]) -> Floats:
+        """The greatest log_prob whose quantile is at most each of these levels: ``[L]``, in nats."""
         ...
 
 
@@ -195,7 +195,7 @@ class _LogProbBuckets:
         buckets = [bisect_left(self._end_list, value) for value in log_prob if value == value]
         return BucketCounts([(bucket, 1) for bucket in buckets], sum([_BUCKET_MIDDLES[bucket] for bucket in buckets]))
 
-    def count_many(self, log_prob: Float32) -> BucketCounts:
+    def count_many(self, log_prob: Floats) -> BucketCounts:
         """Sort rows into buckets, none of them NaN."""
         # A search takes a branch that no processor predicts, for each row and bound. A comparison takes none.
         buckets = np.add.reduce((self._ends < log_prob).view(np.uint8), axis=0, dtype=np.uint8)
@@ -281,12 +281,12 @@ class RoundTripMetrics:
         self._cells = {each: _histogram(region, ROUND_TRIP, (flow, version, each)) for each in directions}
         self._lock = threading.Lock()
 
-    def observe(self, direction: Direction, errors: Float32) -> None:
+    def observe(self, direction: Direction, errors: Floats) -> None:
         """Count the round-trip errors of rows.
 
         Args:
             direction: of the first half of the round trip.
-            errors: float32 ``[N]``, finite.
+            errors: ``[N]``, finite.
         """
         counts = np.bincount(np.searchsorted(ROUND_TRIP.bounds, errors)).tolist()
         observed = BucketCounts(list(enumerate(counts)), float(errors.sum(dtype=np.float64)))

@@ -19,7 +19,7 @@ from service.bundle.operators import check_graph
 from service.engine.runtime.devices import CUDA_PROVIDER, Gpu
 from service.errors import EngineFailed, PushforwardError
 from service.onnx.signature import Signature
-from service.plan import Float32, Outputs
+from service.plan import Floats, Outputs
 
 __all__ = ["BATCH_SIZES", "CudaGraph", "batch_sizes"]
 
@@ -37,7 +37,7 @@ _RECORDING_RUNS: Final = 4
 _SHIFTS: Final = (0, 1, 3)
 """The places by which rows are moved within a batch, to see whether their bits depend on the place."""
 
-Trial = tuple[Float32, Float32 | None]
+Trial = tuple[Floats, Floats | None]
 
 
 def batch_sizes(width: int, chunk_rows: int = 0) -> tuple[int, ...]:
@@ -97,7 +97,7 @@ class CudaGraph:
         """The sizes that are used, ascending."""
         return tuple(batch.size for batch in self._batches)
 
-    def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
+    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
         """Run at least one row. More rows than the largest size are run in several batches.
 
         Args:
@@ -124,9 +124,9 @@ class _FixedBatch:
         self.size = size
         self._session = session
         self._binding = session.io_binding()
-        self._host = [np.zeros((size, *shape), np.float32) for shape in signature.inputs.values()]
-        self._inputs = [gpu.buffer(array.shape) for array in self._host]
-        self._outputs = [gpu.buffer((size, *shape)) for shape in signature.outputs.values()]
+        self._host = [np.zeros((size, *shape), signature.dtype) for shape in signature.inputs.values()]
+        self._inputs = [gpu.buffer(array.shape, signature.dtype) for array in self._host]
+        self._outputs = [gpu.buffer((size, *shape), signature.dtype) for shape in signature.outputs.values()]
         for name, buffer in zip(signature.inputs, self._inputs, strict=True):
             self._binding.bind_ortvalue_input(name, buffer)
         for name, buffer in zip(signature.outputs, self._outputs, strict=True):
@@ -134,7 +134,7 @@ class _FixedBatch:
         self._options = ort.RunOptions()
         self._options.add_run_config_entry("gpu_graph_id", str(number))
 
-    def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
+    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
         """Run at most `size` rows. The rest of the batch holds rows of an earlier one, whose outputs are dropped."""
         count = len(rows)
         inputs = [rows] if context is None else [rows, context]

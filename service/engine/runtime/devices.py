@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import numpy as np
 import onnxruntime as ort
 
+from service.bundle.precision import FloatType
 from service.errors import EngineFailed
 from service.onnx.session import CPU_PROVIDER, session_options
-from service.plan import Float32
+from service.plan import Floats
 
 __all__ = ["CUDA_PROVIDER", "Buffer", "CudaOptions", "Gpu", "OrtGpu"]
 
@@ -67,11 +67,11 @@ class CudaOptions:
 class Buffer(Protocol):
     """Memory at a fixed place of the device."""
 
-    def update_inplace(self, data: Float32) -> None:
+    def update_inplace(self, data: Floats) -> None:
         """Copy an array of its shape into it."""
         ...
 
-    def numpy(self) -> Float32:
+    def numpy(self) -> Floats:
         """Its content; may be the very memory, where that is the host's."""
         ...
 
@@ -85,8 +85,8 @@ class Gpu(Protocol):
         """A session of a graph, like `onnxruntime.InferenceSession`."""
         ...
 
-    def buffer(self, shape: Sequence[int]) -> Buffer:
-        """Memory for float32 of that shape."""
+    def buffer(self, shape: Sequence[int], dtype: FloatType) -> Buffer:
+        """Memory for numbers of that shape and precision."""
         ...
 
 
@@ -113,7 +113,7 @@ class OrtGpu:
         providers = [self.options.provider(capture=capture), CPU_PROVIDER]
         return ort.InferenceSession(data, session_options(), providers=providers, enable_fallback=0)
 
-    def buffer(self, shape: Sequence[int]) -> Buffer:
-        """Memory of the device for float32 of that shape."""
-        made: Buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32, "cuda", self.options.index)
+    def buffer(self, shape: Sequence[int], dtype: FloatType) -> Buffer:
+        """Memory of the device for numbers of that shape and precision."""
+        made: Buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, "cuda", self.options.index)
         return made

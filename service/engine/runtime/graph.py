@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from service.bundle.parity import BATCH_MULTIPLE
+from service.bundle.precision import FloatType
 from service.bundle.store import Bundle
 from service.engine.runtime.cuda import CudaGraph, batch_sizes
 from service.engine.runtime.device_thread import DeviceThread
@@ -23,7 +24,7 @@ from service.engine.runtime.execution import Execution
 from service.errors import BundleError, EngineFailed
 from service.onnx.session import CPU_PROVIDER, open_on_cpu
 from service.onnx.signature import Direction, Signature
-from service.plan import Float32, Outputs
+from service.plan import Floats, Outputs
 
 __all__ = ["CpuGraph", "Device", "DeviceGraph", "open_graphs"]
 
@@ -60,7 +61,7 @@ class CpuGraph:
         self._outputs = list(self._signature.outputs)
         self._per_thread = threading.local()
 
-    def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
+    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
         """Run one batch.
 
         Args:
@@ -71,7 +72,9 @@ class CpuGraph:
         inputs = [rows] if context is None else [rows, context]
         if count <= BATCH_MULTIPLE:
             return self._smallest_batch()(inputs, count)
-        feeds = {name: _pad(array) for name, array in zip(self._signature.inputs, inputs, strict=True)}
+        feeds = {
+            name: _pad(array, self._signature.dtype) for name, array in zip(self._signature.inputs, inputs, strict=True)
+        }
         value, ladj, log_prob = self._session.run(self._outputs, feeds)
         finite = _is_finite(log_prob) and _is_finite(ladj) and _is_finite(value)
         return Outputs(value, ladj, log_prob, finite).part(0, count)
@@ -91,18 +94,18 @@ class _SmallestBatch:
     def __init__(self, session: Any, signature: Signature) -> None:  # noqa: ANN401  onnxruntime has no types
         self._session = session
         self._binding = session.io_binding()
-        self._inputs = [np.zeros((BATCH_MULTIPLE, *shape), np.float32) for shape in signature.inputs.values()]
+        self._inputs = [np.zeros((BATCH_MULTIPLE, *shape), signature.dtype) for shape in signature.inputs.values()]
         for name, array in zip(signature.inputs, self._inputs, strict=True):
             self._binding.bind_cpu_input(name, array)
         shapes = [(BATCH_MULTIPLE, *shape) for shape in signature.outputs.values()]
         ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-        self._all = np.zeros(ends[-1], np.float32)  # one array, so that it is one copy
+        self._all = np.zeros(ends[-1], signature.dtype)  # one array, so that it is one copy
         self._views = [(int(end - np.prod(shape)), int(end), shape) for end, shape in zip(ends, shapes, strict=True)]
         for name, (start, end, shape) in zip(signature.outputs, self._views, strict=True):
             place = self._all[start:end].ctypes.data
-            self._binding.bind_output(name, "cpu", 0, np.float32, shape, place)
+            self._binding.bind_output(name, "cpu", 0, signature.dtype.type, shape, place)
 
-    def __call__(self, inputs: list[Float32], count: int) -> Outputs:
+    def __call__(self, inputs: list[Floats], count: int) -> Outputs:
         """Run at most `BATCH_MULTIPLE` rows.
 
         Args:
@@ -155,7 +158,7 @@ class DeviceGraph:
         self._thread = device.thread
         signature = Signature.of(bundle.manifest, direction)
         golden = bundle.golden
-        rows = golden.x if direction == "forward" else golden.z.astype(np.float32)
+        rows = golden.x if direction == "forward" else golden.latents()
         sizes = batch_sizes(self.width, chunk_rows)
         data = bundle.graphs[signature.file]
         trial = (rows, golden.context)
@@ -163,7 +166,7 @@ class DeviceGraph:
         self.sizes = self._graph.sizes
         self.invariant = self._graph.invariant
 
-    def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
+    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
         """Run one batch, as `CpuGraph` does."""
         outputs = self._thread(lambda: self._graph(rows, context))
         return outputs._replace(finite=all(_is_finite(array) for array in outputs.arrays))
@@ -209,18 +212,18 @@ def open_graphs(
     return CpuGraph(bundle, "forward"), CpuGraph(bundle, "inverse"), Execution(CPU_PROVIDER, invariant, fallback)
 
 
-def _pad(rows: Float32) -> Float32:
+def _pad(rows: Floats, dtype: FloatType) -> Floats:
     """Repeat the last row up to a multiple of `BATCH_MULTIPLE`: a copy of a row cannot fail where the row does not."""
     count = len(rows)
     missing = -count % BATCH_MULTIPLE
     if missing == 0:
-        return np.ascontiguousarray(rows, np.float32)
-    padded = np.empty((count + missing, *rows.shape[1:]), np.float32)
+        return np.ascontiguousarray(rows, dtype)
+    padded = np.empty((count + missing, *rows.shape[1:]), dtype)
     padded[:count] = rows
     padded[count:] = rows[-1]
     return padded
 
 
-def _is_finite(array: Float32) -> bool:
+def _is_finite(array: Floats) -> bool:
     """Whether every number is finite. For a few numbers, `all` of an array takes five times as long."""
     return 0 not in np.isfinite(array).tobytes()

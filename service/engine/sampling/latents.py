@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.bases import Base, DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
+from service.bundle.precision import DTYPES, FloatType
 from service.engine.sampling.exact import inverse_normal_cdf, log
-from service.plan import Float32
+from service.plan import Floats
 
 __all__ = ["Truncation", "transform_uniform", "words_per_row"]
 
@@ -69,8 +70,13 @@ class Truncation(NamedTuple):
 
 
 def transform_uniform(
-    base: Base, width: int, values: Float64, scale: Float64 | None = None, truncation: Truncation | None = None
-) -> Float32:
+    base: Base,
+    width: int,
+    values: Float64,
+    scale: Float64 | None = None,
+    truncation: Truncation | None = None,
+    dtype: FloatType = DTYPES["float32"],
+) -> Floats:
     """Transform uniform numbers to rows of z.
 
     A normal number is Phi^-1(u), a mixture takes one more u for its component, and a uniform number is low + (high -
@@ -82,9 +88,10 @@ def transform_uniform(
         values: float64 ``[N, W]``, strictly between 0 and 1, W from `words_per_row`.
         scale: float64 ``[N, 1]``, the factor of the standard deviations of each row; None for 1.
         truncation: of the normal numbers before they are scaled; None for none.
+        dtype: of the flow's precision.
 
     Returns:
-        float32 ``[N, D]``. A number beyond float32 is infinite, and the flow refuses its row.
+        ``[N, D]`` of that dtype. A number beyond its range is infinite, and the flow refuses its row.
     """
     match base:
         case NormalBase():
@@ -101,11 +108,11 @@ def transform_uniform(
         case StudentTBase(degrees_of_freedom=freedom):
             z = _student_t(values.reshape(len(values), -1, width), freedom)
         case UniformBase(low=low, high=high):
-            return _uniforms_between(low, high, values)
+            return _uniforms_between(low, high, values, dtype)
         case _:
             assert_never(base)
     with np.errstate(over="ignore"):
-        return z.astype(np.float32)
+        return z.astype(dtype)
 
 
 def _normals(values: Float64, scale: Float64 | None, truncation: Truncation | None) -> Float64:
@@ -144,9 +151,10 @@ def _student_t(values: Float64, freedom: int) -> Float64:
     return ratio
 
 
-def _uniforms_between(low: float, high: float, values: Float64) -> Float32:
+def _uniforms_between(low: float, high: float, values: Float64, dtype: FloatType) -> Floats:
     """Numbers between low and high, both ends left out."""
-    rows = (low + (high - low) * values).astype(np.float32)
-    # Rounding to float32 must not move a value onto an end, where the density may be zero.
-    least = np.nextafter(np.float32(low), np.float32(high))
-    return np.clip(rows, least, np.nextafter(np.float32(high), np.float32(low)))
+    rows = (low + (high - low) * values).astype(dtype)
+    # Rounding must not move a value onto an end, where the density may be zero.
+    first, last = dtype.type(low), dtype.type(high)
+    inside: Floats = np.clip(rows, np.nextafter(first, last), np.nextafter(last, first))
+    return inside

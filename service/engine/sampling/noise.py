@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.bases import Base
+from service.bundle.precision import DTYPES, FloatType
 from service.engine.sampling.exact import to_uniform
 from service.engine.sampling.latents import Truncation, transform_uniform, words_per_row
 from service.engine.sampling.philox import BLOCK_WORDS, philox_first_words, philox_rows, philox_words
 from service.engine.sampling.sobol import sobol_words
 from service.engine.sampling.stream_keys import NO_CONTEXT, stream_keys
-from service.plan import Float32, Rows
+from service.plan import Floats, Rows
 
 __all__ = ["MAX_SEED", "BaseNoise", "BufferedNoise", "ContextNoise", "FirstRows", "Method"]
 
@@ -58,8 +59,9 @@ class BaseNoise:
         truncation: the greatest size of a normal number, in standard deviations before the temperature; None for no
             bound, and for a base without normal numbers.
         method: independent rows, or Sobol's (`service.engine.sampling.sobol`) shifted by the seed.
-        contexts: float32 ``[K, C]``; the `count` rows of each follow each other. None for no context.
+        contexts: ``[K, C]``, in the flow's precision; the `count` rows of each follow each other. None for no context.
         context_noise: whether each context's rows come from a stream of its own, or all from the stream of no context.
+        dtype: of the flow's precision.
 
     Example:
         >>> from service.bundle.bases import NormalBase
@@ -76,8 +78,9 @@ class BaseNoise:
     temperature: float = 1.0
     truncation: float | None = None
     method: Method = "random"
-    contexts: Float32 | None = None
+    contexts: Floats | None = None
     context_noise: ContextNoise = "independent"
+    dtype: FloatType = DTYPES["float32"]
 
     def __len__(self) -> int:
         return self.count * (1 if self.contexts is None else len(self.contexts))
@@ -87,11 +90,11 @@ class BaseNoise:
         buffers = len(self) * self.width > _BUFFERED_VALUES and self.width <= _BUFFERED_WIDTH
         return BufferedNoise(self) if buffers else self
 
-    def __getitem__(self, index: slice, /) -> Float32:
+    def __getitem__(self, index: slice, /) -> Floats:
         return self.computed([(self, index.start, index.stop)])
 
     @staticmethod
-    def computed(parts: Sequence[tuple[BaseNoise, int, int]]) -> Float32:
+    def computed(parts: Sequence[tuple[BaseNoise, int, int]]) -> Floats:
         """The rows of several noises of one flow, one after the other.
 
         The words are generated for each noise, and transformed for all at once, as no value depends on another.
@@ -108,7 +111,7 @@ class BaseNoise:
             scale = np.repeat([noise.temperature for noise, _, _ in parts], lengths)[:, None]
         if any(noise.truncation is not None for noise, _, _ in parts):
             truncation = Truncation.of([noise.truncation for noise, _, _ in parts], lengths)
-        return transform_uniform(first.base, first.width, values, scale=scale, truncation=truncation)
+        return transform_uniform(first.base, first.width, values, scale=scale, truncation=truncation, dtype=first.dtype)
 
     def words(self, start: int, stop: int) -> Iterator[Words]:
         """The random words ``[., W]`` of the rows start to stop, in one piece or more."""
@@ -146,6 +149,7 @@ class FirstRows:
         base: the distribution of z.
         width: D.
         seeds: uint64 ``[N]``.
+        dtype: of the flow's precision.
 
     Example:
         >>> from service.bundle.bases import NormalBase
@@ -154,17 +158,18 @@ class FirstRows:
         True
     """
 
-    def __init__(self, base: Base, width: int, seeds: Words) -> None:
+    def __init__(self, base: Base, width: int, seeds: Words, dtype: FloatType = DTYPES["float32"]) -> None:
         self._base = base
         self._width = width
         self._seeds = seeds
+        self._dtype = dtype
 
     def __len__(self) -> int:
         return len(self._seeds)
 
-    def __getitem__(self, index: slice, /) -> Float32:
+    def __getitem__(self, index: slice, /) -> Floats:
         words = philox_first_words(self._seeds[index], words_per_row(self._base, self._width))
-        return transform_uniform(self._base, self._width, to_uniform(words))
+        return transform_uniform(self._base, self._width, to_uniform(words), dtype=self._dtype)
 
 
 class BufferedNoise:
@@ -179,13 +184,13 @@ class BufferedNoise:
     def __init__(self, noise: BaseNoise) -> None:
         self._noise = noise
         self._rows = max(1, _BUFFERED_VALUES // noise.width)
-        self._blocks: dict[int, Float32] = {}
+        self._blocks: dict[int, Floats] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._noise)
 
-    def __getitem__(self, index: slice, /) -> Float32:
+    def __getitem__(self, index: slice, /) -> Floats:
         numbers = range(index.start // self._rows, (index.stop - 1) // self._rows + 1)
         starts = [number * self._rows for number in numbers]
         pieces = [
@@ -194,7 +199,7 @@ class BufferedNoise:
         ]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def _block(self, number: int) -> Float32:
+    def _block(self, number: int) -> Floats:
         found = self._blocks.get(number)
         if found is not None:
             return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from service.errors import OutOfSupport, PushforwardError, Reason
-from service.plan import Float32, Outputs
+from service.plan import Floats, Outputs
 
 __all__ = ["check_finite", "check_inside", "check_outputs"]
 
@@ -30,12 +30,14 @@ def check_outputs(
     value, ladj, log_prob = outputs.arrays
     if value.size:
         check_finite(value.reshape(len(value), -1), argument, error, period, each)
-    check_finite(np.where(np.isneginf(log_prob), np.float32(0), log_prob)[:, None], argument, error, period, each)
+    check_finite(
+        np.where(np.isneginf(log_prob), log_prob.dtype.type(0), log_prob)[:, None], argument, error, period, each
+    )
     check_finite(ladj.reshape(len(ladj), -1), argument, error, period, each)
 
 
 def check_finite(
-    values: Float32, argument: str, error: type[PushforwardError], period: int | None = None, each: int = 1
+    values: Floats, argument: str, error: type[PushforwardError], period: int | None = None, each: int = 1
 ) -> None:
     """Let no NaN and no infinity pass.
 
@@ -56,14 +58,14 @@ def check_finite(
         rows = np.unique(rows % period)
     if each > 1:
         rows = np.unique(rows // each)
-    reason = "the flow's answer for this row is beyond the range of float32"
+    reason = f"the flow's answer for this row is beyond the range of {values.dtype}"
     raise error(
         f"row {rows[0]}: {reason}",
         tuple(Reason((argument,), reason, int(row)) for row in rows[: PushforwardError.MAX_REASONS]),
     )
 
 
-def check_inside(log_prob: Float32, argument: str) -> None:
+def check_inside(log_prob: Floats, argument: str) -> None:
     """Let no row ``[N]`` pass where the density is zero; each such row is named, up to a number.
 
     Raises:

@@ -17,39 +17,38 @@ from service.engine.verbs.checks import check_inside, check_outputs
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.round_trips import round_trip_error
 from service.errors import InvalidArgument, NotFinite, Reason, WrongShape
-from service.plan import Float32, Plan, Rows, Run
+from service.plan import Floats, Plan, Rows, Run
 
 __all__ = ["Between", "Direction", "Edited", "edit", "named_direction"]
 
 Float64 = npt.NDArray[np.float64]
 
-_LARGEST: Final = float(np.finfo(np.float32).max)
 _LISTED: Final = 20
 _COMPARED: Final = 256
 
 
 class Edited(NamedTuple):
-    """The answer of `edit`: x float32 ``[S, N, *event]``, z ``[S, N, D]`` and log_prob ``[S, N]`` at x, in nats.
+    """The answer of `edit`: x ``[S, N, *event]``, z ``[S, N, D]`` and log_prob ``[S, N]`` at x, in nats.
 
     round_trip_error ``[S, N]``, the greatest abs(f(x) - z) over the coordinates, is None where it was not asked for.
     """
 
-    x: Float32
-    z: Float32
-    log_prob: Float32
-    round_trip_error: Float32 | None = None
+    x: Floats
+    z: Floats
+    log_prob: Floats
+    round_trip_error: Floats | None = None
 
 
 class Between(NamedTuple):
     """The direction f(end) - f(start): strength 1 takes start to end.
 
     Args:
-        start: float32 ``[1, *event]``.
+        start: ``[1, *event]``.
         end: the same.
     """
 
-    start: Float32
-    end: Float32
+    start: Floats
+    end: Floats
 
 
 Direction: TypeAlias = str | Float64 | Between
@@ -59,7 +58,7 @@ Direction: TypeAlias = str | Float64 | Between
 class _MovedLatents:
     """Each latent moved by each strength, strength by strength: computed slice by slice, in float64."""
 
-    def __init__(self, latents: Float32, direction: Float64, strengths: Float64) -> None:
+    def __init__(self, latents: Floats, direction: Float64, strengths: Float64) -> None:
         self._latents = latents
         self._direction = direction
         self._strengths = strengths
@@ -67,9 +66,11 @@ class _MovedLatents:
     def __len__(self) -> int:
         return len(self._latents) * len(self._strengths)
 
-    def __getitem__(self, index: slice, /) -> Float32:
+    def __getitem__(self, index: slice, /) -> Floats:
         strength, row = np.divmod(np.arange(index.start, index.stop), len(self._latents))
-        moved: Float32 = (self._latents[row] + self._strengths[strength, None] * self._direction).astype(np.float32)
+        moved: Floats = (self._latents[row] + self._strengths[strength, None] * self._direction).astype(
+            self._latents.dtype
+        )
         return moved
 
 
@@ -83,8 +84,8 @@ class _RoundsRepeated:
     def __len__(self) -> int:
         return len(self._rows) * self._times
 
-    def __getitem__(self, index: slice, /) -> Float32:
-        rows: Float32 = self._rows[np.arange(index.start, index.stop) % len(self._rows)]
+    def __getitem__(self, index: slice, /) -> Floats:
+        rows: Floats = self._rows[np.arange(index.start, index.stop) % len(self._rows)]
         return rows
 
 
@@ -114,10 +115,10 @@ def named_direction(flow: ServedFlow, name: str) -> Float64:
 
 def edit(
     flow: ServedFlow,
-    x: Float32,
+    x: Floats,
     direction: Direction,
     strengths: Sequence[float],
-    context: Float32 | None = None,
+    context: Floats | None = None,
     *,
     round_trip: bool = False,
 ) -> Plan[Edited]:
@@ -134,7 +135,7 @@ def edit(
     Raises:
         InvalidArgument: there is no direction of that name, or it is zero throughout.
         OutOfSupport: a row where the density is zero, so that it has no latent; the row is named.
-        NotFinite: a row is moved beyond float32.
+        NotFinite: a row is moved beyond the range of the precision.
         WrongShape: as `ServedFlow.log_prob`.
 
     Example::
@@ -146,8 +147,8 @@ def edit(
     scale = np.asarray(strengths, np.float64)
     with np.errstate(over="ignore"):
         furthest = np.abs(z).max() + np.abs(scale).max() * np.abs(along).max()
-    if not furthest < _LARGEST:
-        reason = "a row would be moved beyond the range of float32"
+    if not furthest < np.finfo(z.dtype).max:
+        reason = f"a row would be moved beyond the range of {z.dtype}"
         raise NotFinite(f"strength: {reason}", (Reason(("strength",), reason),))
     moved = _MovedLatents(z, along, scale)
     given = flow.context_for(context, len(x))
@@ -170,7 +171,7 @@ def edit(
     )
 
 
-def _vector(flow: ServedFlow, direction: Direction, context: Float32 | None) -> Plan[Float64]:
+def _vector(flow: ServedFlow, direction: Direction, context: Floats | None) -> Plan[Float64]:
     """A direction as a vector ``[D]``.
 
     Args:
@@ -199,7 +200,7 @@ def _vector(flow: ServedFlow, direction: Direction, context: Float32 | None) -> 
     return along
 
 
-def _latents(flow: ServedFlow, x: Float32, context: Float32 | None, argument: str) -> Plan[Float32]:
+def _latents(flow: ServedFlow, x: Floats, context: Floats | None, argument: str) -> Plan[Floats]:
     outputs = yield Run(flow.forward, x, flow.context_for(context, len(x)))
     check_outputs(outputs, argument, NotFinite)
     check_inside(outputs.log_prob, argument)

@@ -4,8 +4,9 @@ f: x -> z is the forward direction, g = f^-1 the inverse. Every density is the f
 
     log p(x) = log p_Z(f(x)) + log|det df/dx|,
 
-in nats, in the units of x. Inputs are finite float32 of the right shape (`service.api.codecs.wire` sees to it for
-HTTP); what a verb gives back holds no NaN and, but for log_prob = -inf where the density is zero, no infinity.
+in nats, in the units of x. Inputs are finite numbers of the flow's precision, float32 or float64, in the right shape
+(`service.api.native.arrays` sees to it for HTTP). What a verb gives back is of the same precision. It holds no NaN and,
+but for log_prob = -inf where the density is zero, no infinity.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from service.engine.verbs.checks import check_outputs
 from service.engine.verbs.round_trips import RoundTripCounts, round_trip_error
 from service.engine.verbs.scores import HeldOut, bits_per_dim
 from service.errors import EngineFailed, InvalidArgument, NotFinite, PushforwardError, Reason, WrongShape
-from service.plan import Float32, Lane, Outputs, Plan, Rows, Run
+from service.plan import Floats, Lane, Outputs, Plan, Rows, Run
 
 __all__ = ["RETURNS", "Decoded", "Densities", "Encoded", "Return", "Samples", "ServedFlow"]
 
@@ -43,63 +44,63 @@ class Densities(NamedTuple):
     """The answer of `ServedFlow.log_prob`.
 
     Args:
-        log_prob: float32 ``[N]``, in nats; -inf where the density is zero.
-        extras: what was asked for beside it, float32 ``[N]`` each, z ``[N, D]``.
+        log_prob: ``[N]``, in nats; -inf where the density is zero.
+        extras: what was asked for beside it, ``[N]`` each, z ``[N, D]``.
         anomaly: bool ``[N]``, where an alarm rate was given.
     """
 
-    log_prob: Float32
-    extras: Mapping[Return, Float32] = MappingProxyType({})
+    log_prob: Floats
+    extras: Mapping[Return, Floats] = MappingProxyType({})
     anomaly: npt.NDArray[np.bool_] | None = None
 
 
 class Samples(NamedTuple):
-    """The answer of `ServedFlow.sample`: x float32 ``[n, *event]`` and log_prob ``[n]``; with K contexts, K of each.
+    """The answer of `ServedFlow.sample`: x ``[n, *event]`` and log_prob ``[n]``; with K contexts, K of each.
 
     round_trip_error is None where it was not asked for; in latent space, as `log_prob`.
     """
 
-    x: Float32
-    log_prob: Float32
-    round_trip_error: Float32 | None = None
+    x: Floats
+    log_prob: Floats
+    round_trip_error: Floats | None = None
 
 
 class Encoded(NamedTuple):
-    """z float32 ``[N, D]``, log|det df/dx| ``[N]`` and log_prob ``[N]``, in nats.
+    """z ``[N, D]``, log|det df/dx| ``[N]`` and log_prob ``[N]``, in nats.
 
     round_trip_error ``[N]``, the greatest abs(g(z) - x) over the coordinates, is None where it was not asked for.
     """
 
-    z: Float32
-    log_abs_det_jacobian: Float32
-    log_prob: Float32
-    round_trip_error: Float32 | None = None
+    z: Floats
+    log_abs_det_jacobian: Floats
+    log_prob: Floats
+    round_trip_error: Floats | None = None
 
 
 class Decoded(NamedTuple):
-    """x float32 ``[N, *event]``, log|det dg/dz| ``[N]`` and log_prob ``[N]`` at x, in nats.
+    """x ``[N, *event]``, log|det dg/dz| ``[N]`` and log_prob ``[N]`` at x, in nats.
 
     round_trip_error ``[N]``, the greatest abs(f(x) - z) over the coordinates, is None where it was not asked for.
     """
 
-    x: Float32
-    log_abs_det_jacobian: Float32
-    log_prob: Float32
-    round_trip_error: Float32 | None = None
+    x: Floats
+    log_abs_det_jacobian: Floats
+    log_prob: Floats
+    round_trip_error: Floats | None = None
 
 
 class _EachRepeated:
     """Each row `times` over, one row after the other, without a copy of the whole: the context of n samples each."""
 
-    def __init__(self, rows: Float32, times: int) -> None:
+    def __init__(self, rows: Floats, times: int) -> None:
         self._rows = rows
         self._times = times
 
     def __len__(self) -> int:
         return len(self._rows) * self._times
 
-    def __getitem__(self, index: slice, /) -> Float32:
-        rows: Float32 = self._rows[np.arange(index.start, index.stop) // self._times]
+    def __getitem__(self, index: slice, /) -> Floats:
+        rows: Floats = self._rows[np.arange(index.start, index.stop) // self._times]
         return rows
 
 
@@ -133,7 +134,9 @@ class ServedFlow:
         self.execution = execution
         self.round_trips = round_trips
         self.tracer = tracer
-        self.held_out = HeldOut(manifest.calibration)
+        self.held_out = HeldOut(manifest.calibration, manifest.dtype)
+        self.dtype = manifest.dtype
+        """The dtype of rows, context and answers: float32 or float64."""
         self.event_shape = tuple(manifest.event_shape)
         """The shape of one row of x."""
         self.width = manifest.latent_width
@@ -148,8 +151,8 @@ class ServedFlow:
 
     def log_prob(
         self,
-        x: Float32,
-        context: Float32 | None = None,
+        x: Floats,
+        context: Floats | None = None,
         returns: Collection[Return] = (),
         alarm_rate: float | None = None,
     ) -> Plan[Densities]:
@@ -166,7 +169,7 @@ class ServedFlow:
 
         Raises:
             WrongShape: the context is missing, superfluous or of another number of rows.
-            NotFinite: a row is so far out that the answer has no float32.
+            NotFinite: a row is so far out that the answer is beyond the range of its precision.
         """
         each = self.context_for(context, len(x))
         returned = "round_trip_error" in returns
@@ -187,7 +190,7 @@ class ServedFlow:
         seed: int,
         offset: int = 0,
         temperature: float = 1.0,
-        context: Float32 | None = None,
+        context: Floats | None = None,
         truncation: float | None = None,
         method: Method = "random",
         *,
@@ -213,7 +216,7 @@ class ServedFlow:
             InvalidArgument: a temperature other than 1 or a truncation for a uniform base or a Student-t; for
                 sobol, more numbers a row or rows of a seed than there are.
             WrongShape: the context is missing or superfluous.
-            NotFinite: a row has no float32, at a temperature above 1 or under the context that is given.
+            NotFinite: a row is beyond the range of its precision, at a temperature above 1 or under the context given.
             EngineFailed: any other row that was drawn has none.
         """
         self.check_noise(offset + n, temperature, truncation, method)
@@ -231,6 +234,7 @@ class ServedFlow:
             method=method,
             contexts=each,
             context_noise=noise,
+            dtype=self.dtype,
         ).buffered()
         repeated = None if each is None else _EachRepeated(each, n)
         outputs = yield Run(self.inverse, latents, repeated)
@@ -245,7 +249,7 @@ class ServedFlow:
             error = found.reshape(lead)
         return Samples(outputs.value.reshape(*lead, *self.event_shape), outputs.log_prob.reshape(lead), error)
 
-    def encode(self, x: Float32, context: Float32 | None = None, *, round_trip: bool = False) -> Plan[Encoded]:
+    def encode(self, x: Floats, context: Floats | None = None, *, round_trip: bool = False) -> Plan[Encoded]:
         """Normalize, z = f(x), with log|det df/dx| and log_prob.
 
         Args:
@@ -262,7 +266,7 @@ class ServedFlow:
         error = (yield from self._data_round_trip(outputs.value, x, each)) if round_trip else None
         return Encoded(*outputs.arrays, error)
 
-    def decode(self, z: Float32, context: Float32 | None = None, *, round_trip: bool = False) -> Plan[Decoded]:
+    def decode(self, z: Floats, context: Floats | None = None, *, round_trip: bool = False) -> Plan[Decoded]:
         """Generate, x = g(z), with log|det dg/dz| and the log_prob at x.
 
         Args:
@@ -279,27 +283,27 @@ class ServedFlow:
         error = (yield from self._latent_round_trip(outputs.value, z, each, "z", NotFinite)) if round_trip else None
         return Decoded(*outputs.arrays, error)
 
-    def _data_round_trip(self, z: Float32, x: Float32, context: Rows | None) -> Plan[Float32]:
+    def _data_round_trip(self, z: Floats, x: Floats, context: Rows | None) -> Plan[Floats]:
         """The error of each row: abs(g(z) - x), where z = f(x)."""
         back = Run(self.inverse, z, context)
         return round_trip_error(back, x, "forward", self.round_trips, argument="x", error=NotFinite)
 
     def _latent_round_trip(
-        self, x: Float32, z: Rows, context: Rows | None, argument: str, error: type[PushforwardError]
-    ) -> Plan[Float32]:
+        self, x: Floats, z: Rows, context: Rows | None, argument: str, error: type[PushforwardError]
+    ) -> Plan[Floats]:
         """The error of each row: abs(f(x) - z), where x = g(z).
 
         Args:
             x: ``[N, *event]``.
             z: ``[N, D]``.
             context: of each row; None for a flow without.
-            argument: at fault where a row does not come back to a float32.
+            argument: at fault where a row does not come back to a finite number.
             error: to raise then.
         """
         back = Run(self.forward, x, context)
         return round_trip_error(back, z, "inverse", self.round_trips, argument=argument, error=error)
 
-    def _extra(self, name: Return, outputs: Outputs) -> Float32:
+    def _extra(self, name: Return, outputs: Outputs) -> Floats:
         """The array of this name beside log_prob; round_trip_error, which takes a run, is not among them."""
         z, ladj, log_prob = outputs.arrays
         if name == "z":
@@ -315,7 +319,7 @@ class ServedFlow:
         quantization = self.manifest.quantization
         return bits_per_dim(log_prob, self.width, quantization.step if quantization else 1.0)
 
-    def context_for(self, context: Float32 | None, count: int) -> Rows | None:
+    def context_for(self, context: Floats | None, count: int) -> Rows | None:
         """The context of each row.
 
         Args:
@@ -364,7 +368,7 @@ class ServedFlow:
             detail = f"sobol has 2^52 rows, numbered from 0, and these end at {end}"
             raise InvalidArgument(detail, (Reason(("offset",), detail),))
 
-    def require_context(self, context: Float32 | None) -> None:
+    def require_context(self, context: Floats | None) -> None:
         """Hold the width of a context ``[N, C]`` against the flow's.
 
         Raises:

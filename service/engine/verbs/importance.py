@@ -12,7 +12,7 @@ Technometrics 51 (2009), 316-325.
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,6 @@ _SMALLEST_TAIL: Final = 5
 _HIGHEST_GOOD: Final = 0.7
 _LEAST: Final = 1e-300
 """An exceedance that is smaller, beside the largest ratio, is none: the fit divides by it."""
-_ROUNDING: Final = float(np.finfo(np.float32).eps)
 _PRIOR_K, _PRIOR_WEIGHT = 0.5, 10  # a weak prior on k: the paper's equation (5), worth ten exceedances
 
 
@@ -53,13 +52,13 @@ class Importance(NamedTuple):
     verdict: str
 
 
-def importance(log_target: Float64, log_prob: Float64) -> Importance:
+def importance(log_target: Float64, log_prob: npt.NDArray[np.floating[Any]]) -> Importance:
     """Self-normalized importance weights, w_i proportional to exp(log_target_i - log_prob_i).
 
     Args:
         log_target: ``[N]``, the log-density of the target at each draw, up to a constant, in nats; -inf where it is
             zero, else finite.
-        log_prob: ``[N]``, that of the flow which they were drawn from, in nats.
+        log_prob: ``[N]``, that of the flow which they were drawn from, in nats and in its precision.
 
     Raises:
         InvalidArgument: the target is zero at every draw.
@@ -78,7 +77,8 @@ def importance(log_target: Float64, log_prob: Float64) -> Importance:
         reason = "the flow's density is zero here and the target's is not, so that the weight would be infinite"
         named = tuple(Reason(("x",), reason, int(row)) for row in missed[: PushforwardError.MAX_REASONS])
         raise OutOfSupport(f"x, row {missed[0]}: {reason}", named)
-    proposed = np.where(wanted, log_prob, 0.0)
+    precision = log_prob.dtype
+    proposed = np.where(wanted, log_prob.astype(np.float64), 0.0)
     log_ratios = np.where(wanted, log_target - proposed, -np.inf)
     with np.errstate(over="ignore"):  # a difference beyond float64 is a weight of zero
         log_ratios -= log_ratios.max()
@@ -86,10 +86,10 @@ def importance(log_target: Float64, log_prob: Float64) -> Importance:
     total = float(ratios.sum())
     count = len(ratios)
     ess = total**2 / float((ratios**2).sum())
-    # Ratios that differ by what float32 rounded off log_prob have a tail of rounding errors, which says nothing.
-    equal = log_ratios.min() >= -_ROUNDING * (1 + np.abs(proposed).max())
+    # Ratios that differ by what was rounded off log_prob have a tail of rounding errors, which says nothing.
+    equal = log_ratios.min() >= -np.finfo(precision).eps * (1 + np.abs(proposed).max())
     k = None if equal else pareto_k(log_ratios)
-    verdict = "good: all weights are equal, to the rounding of float32" if equal else _verdict(k, count)
+    verdict = f"good: all weights are equal, to the rounding of {precision}" if equal else _verdict(k, count)
     return Importance(
         ratios / total, log_ratios - math.log(total), ess, ess / count, k, pareto_threshold(count), verdict
     )

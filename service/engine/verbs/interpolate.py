@@ -17,7 +17,7 @@ from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.paths import Path, PathContext, PathKind, Spacing, context_at, default_path
 from service.engine.verbs.round_trips import round_trip_error
 from service.errors import NotFinite, OutOfSupport, Reason, WrongShape
-from service.plan import Float32, Plan, Run
+from service.plan import Floats, Plan, Run
 
 __all__ = ["Interpolation", "interpolate"]
 
@@ -27,26 +27,26 @@ class Interpolation(NamedTuple):
 
     Args:
         t: float64 ``[T]``; point k lies at t = k. ``[B, T]`` for B walks that are spaced by arc length.
-        z: float32 ``[T, D]``, or ``[B, T, D]``, as each below.
-        x: float32 ``[T, *event]``.
-        log_prob: float32 ``[T]``, in nats.
-        round_trip_error: float32 ``[T]``, the greatest abs(f(g(z)) - z) over the coordinates.
+        z: ``[T, D]``, or ``[B, T, D]``, as each below.
+        x: ``[T, *event]``.
+        log_prob: ``[T]``, in nats.
+        round_trip_error: ``[T]``, the greatest abs(f(g(z)) - z) over the coordinates.
     """
 
     t: npt.NDArray[np.float64]
-    z: Float32
-    x: Float32
-    log_prob: Float32
-    round_trip_error: Float32
+    z: Floats
+    x: Floats
+    log_prob: Floats
+    round_trip_error: Floats
 
 
 def interpolate(
     flow: ServedFlow,
-    points: Float32,
+    points: Floats,
     steps: int = 11,
     path: PathKind | None = None,
     space: Literal["x", "z"] = "x",
-    context: Float32 | None = None,
+    context: Floats | None = None,
     spacing: Spacing = "parameter",
 ) -> Plan[Interpolation]:
     """Walk through latent space, from point to point.
@@ -65,7 +65,7 @@ def interpolate(
         OutOfSupport: a point where the density is zero; the point is named.
         InvalidArgument: slerp between exactly opposite points.
         WrongShape: fewer than two points, or a context of another number of rows or columns.
-        NotFinite: the answer for a row has no float32.
+        NotFinite: the answer for a row is beyond the range of the precision.
     """
     event = (flow.width,) if space == "z" else flow.event_shape
     lead = points.shape[: points.ndim - len(event)]
@@ -96,8 +96,8 @@ def interpolate(
 
 
 def _latents(
-    flow: ServedFlow, points: Float32, space: Literal["x", "z"], contexts: Float32 | None, count: int
-) -> Plan[Float32]:
+    flow: ServedFlow, points: Floats, space: Literal["x", "z"], contexts: Floats | None, count: int
+) -> Plan[Floats]:
     """The latents ``[B * K, D]`` of all points.
 
     Args:
@@ -109,7 +109,7 @@ def _latents(
 
     Raises:
         OutOfSupport: a point where the density is zero; the point is named.
-        NotFinite: the latent of a point has no float32.
+        NotFinite: the latent of a point is beyond the range of the precision.
     """
     if space == "x":
         t = np.tile(np.arange(count, dtype=np.float64), len(points) // count)
@@ -128,7 +128,7 @@ def _latents(
     return latents
 
 
-def _contexts(flow: ServedFlow, context: Float32 | None, count: int) -> Float32 | None:
+def _contexts(flow: ServedFlow, context: Floats | None, count: int) -> Floats | None:
     """The contexts of a walk through `count` points: of one row, two or as many."""
     contexts = None if context is None else np.atleast_2d(context)
     flow.require_context(contexts)
@@ -139,7 +139,7 @@ def _contexts(flow: ServedFlow, context: Float32 | None, count: int) -> Float32 
     return contexts
 
 
-def _outside(base: Base, z: Float32) -> npt.NDArray[np.bool_]:
+def _outside(base: Base, z: Floats) -> npt.NDArray[np.bool_]:
     """The latents to which the base gives no density, bool ``[N]``; a uniform base has its ends within."""
     if not isinstance(base, UniformBase):
         return np.zeros(len(z), dtype=np.bool_)

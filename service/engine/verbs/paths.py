@@ -23,7 +23,7 @@ from service.bundle.bases import Base, DiagonalNormalBase
 from service.bundle.manifest import Manifest
 from service.engine.verbs.arc_length import Arc, share_steps
 from service.errors import InvalidArgument, Reason
-from service.plan import Float32
+from service.plan import Floats
 
 __all__ = ["Path", "PathContext", "PathKind", "Spacing", "context_at", "default_path"]
 
@@ -59,7 +59,7 @@ class Path:
     Rows are computed slice by slice, the walks one after the other: this is the `Rows` that interpolation runs.
 
     Args:
-        points: ``[K, D]`` float32, K at least 2; or ``[B, K, D]`` for B walks.
+        points: ``[K, D]``, K at least 2; or ``[B, K, D]`` for B walks.
         steps: at least 2.
         kind: how to go from one point to the next.
         base: the distribution of z; None for one about the origin.
@@ -71,7 +71,7 @@ class Path:
 
     def __init__(
         self,
-        points: Float32,
+        points: Floats,
         steps: int,
         kind: PathKind,
         base: Base | None = None,
@@ -119,7 +119,7 @@ class Path:
         segment, s, _ = self._locate(rows)
         return segment % self._segments + s
 
-    def __getitem__(self, index: slice, /) -> Float32:
+    def __getitem__(self, index: slice, /) -> Floats:
         # Whole groups of 8 are computed and cut, so that a row's digits do not depend on the slice it is in.
         count = index.stop - index.start
         rows = np.minimum(np.arange(index.start, index.start - (-count // 8) * 8), len(self) - 1)
@@ -129,7 +129,7 @@ class Path:
         walked = start[:, None] * self._points[first] + end[:, None] * self._points[first + 1]
         if self._frame is not None:
             walked = walked * self._frame[1] + self._frame[0]
-        walk: Float32 = walked.astype(np.float32)
+        walk: Floats = walked.astype(self._exact.dtype)
         walk[joint] = self._exact[np.where(s == 1.0, first + 1, first)[joint]]
         return walk[:count]
 
@@ -183,12 +183,12 @@ class PathContext:
     """The context of each row of a path, computed slice by slice.
 
     Args:
-        contexts: ``[R, C]`` float32, as `context_at` takes it.
+        contexts: ``[R, C]``, as `context_at` takes it.
         path: the walk, or several, of K points each.
         count: K.
     """
 
-    def __init__(self, contexts: Float32, path: Path, count: int) -> None:
+    def __init__(self, contexts: Floats, path: Path, count: int) -> None:
         self._contexts = contexts
         self._path = path
         self._count = count
@@ -196,26 +196,26 @@ class PathContext:
     def __len__(self) -> int:
         return len(self._path)
 
-    def __getitem__(self, index: slice, /) -> Float32:
+    def __getitem__(self, index: slice, /) -> Floats:
         return context_at(self._contexts, self._path.at(index.start, index.stop), self._count)
 
 
-def context_at(contexts: Float32, t: Float64, count: int) -> Float32:
+def context_at(contexts: Floats, t: Float64, count: int) -> Floats:
     """The context of rows of a walk through K points, linear in t between those that are given.
 
     Args:
-        contexts: ``[R, C]`` float32. One row holds for the whole walk, two are its ends, K are those of its points.
+        contexts: ``[R, C]``. One row holds for the whole walk, two are its ends, K are those of its points.
         t: ``[N]``, from 0 to K - 1.
         count: K.
 
     Returns:
-        float32 ``[N, C]``.
+        ``[N, C]``.
     """
     place = t * ((len(contexts) - 1) / (count - 1))
     first = np.minimum(place.astype(np.intp), max(len(contexts) - 2, 0))
     part = (place - first)[:, None]
     following = np.minimum(first + 1, len(contexts) - 1)
-    context: Float32 = ((1.0 - part) * contexts[first] + part * contexts[following]).astype(np.float32)
+    context: Floats = ((1.0 - part) * contexts[first] + part * contexts[following]).astype(contexts.dtype)
     return context
 
 

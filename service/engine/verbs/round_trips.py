@@ -1,7 +1,7 @@
 """Round-trip errors: the greatest abs(g(f(x)) - x), or abs(f(g(z)) - z), over the coordinates of a row.
 
-A flow's two graphs are each other's inverse up to float32. Where the Jacobian is large, or a numeric inverse did not
-converge, they are less so, and the error says by how much. Each error costs a run of the other direction.
+A flow's two graphs are each other's inverse up to their precision. Where the Jacobian is large, or a numeric inverse
+did not converge, they are less so, and the error says by how much. Each error costs a run of the other direction.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from service.engine.verbs.checks import check_finite
 from service.errors import PushforwardError
 from service.onnx.signature import Direction
-from service.plan import Float32, Plan, Rows, Run
+from service.plan import Floats, Plan, Rows, Run
 
 __all__ = ["RoundTripCounts", "greatest_difference", "round_trip_error"]
 
@@ -21,7 +21,7 @@ __all__ = ["RoundTripCounts", "greatest_difference", "round_trip_error"]
 class RoundTripCounts(Protocol):
     """Counts of round-trip errors."""
 
-    def observe(self, direction: Direction, errors: Float32) -> None:
+    def observe(self, direction: Direction, errors: Floats) -> None:
         """Count the errors ``[N]`` of rows that went in this direction first; on any thread."""
         ...
 
@@ -35,7 +35,7 @@ def round_trip_error(
     argument: str,
     error: type[PushforwardError],
     period: int | None = None,
-) -> Plan[Float32]:
+) -> Plan[Floats]:
     """The errors of rows that went one way and are brought back.
 
     Args:
@@ -43,15 +43,15 @@ def round_trip_error(
         rows: where they were, ``[N, ...]``.
         direction: in which they went first.
         counts: where the errors are counted; None for nowhere.
-        argument: at fault where a row does not come back to a float32.
+        argument: at fault where a row does not come back to a finite number.
         error: to raise then.
         period: as for `service.engine.verbs.checks.check_finite`.
 
     Returns:
-        float32 ``[N]``.
+        ``[N]``.
 
     Raises:
-        PushforwardError: of the type `error`, where a row does not come back to a float32.
+        PushforwardError: of the type `error`, where a row does not come back to a finite number.
     """
     outputs = yield back
     errors = greatest_difference(outputs.value, rows[0 : len(rows)])
@@ -61,9 +61,9 @@ def round_trip_error(
     return errors
 
 
-def greatest_difference(found: Float32, expected: Float32) -> Float32:
-    """The greatest difference in each row: ``[N, ...]`` twice -> float32 ``[N]``."""
+def greatest_difference(found: Floats, expected: Floats) -> Floats:
+    """The greatest difference in each row: ``[N, ...]`` twice -> ``[N]``."""
     with np.errstate(over="ignore", invalid="ignore"):
         apart = np.abs(found - expected)
-    differences: Float32 = apart.reshape(len(apart), -1).max(axis=1)
+    differences: Floats = apart.reshape(len(apart), -1).max(axis=1)
     return differences

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.manifest import Calibration
-from service.plan import Float32
+from service.plan import Floats
 
 __all__ = ["HeldOut", "bits_per_dim"]
 
@@ -37,21 +37,22 @@ class HeldOut:
 
     Args:
         calibration: of the manifest.
+        dtype: of the flow's precision, in which its log_prob comes.
     """
 
-    def __init__(self, calibration: Calibration) -> None:
+    def __init__(self, calibration: Calibration, dtype: npt.DTypeLike = np.float32) -> None:
         self._mean = calibration.mean
         self._deviation = calibration.standard_deviation
         self._rows = calibration.rows
-        self._values: Float32 = np.asarray(calibration.quantiles, np.float32)
+        self._values: Floats = np.asarray(calibration.quantiles, dtype)
         if calibration.ranks is None:
             ranks: Float64 = np.linspace(0, calibration.rows - 1, len(self._values))
         else:
             ranks = np.asarray(calibration.ranks, np.float64)
         self._ranks: Float64 = np.append(ranks, calibration.rows)  # past the greatest value lie all rows
 
-    def log_prob_at(self, levels: Sequence[float]) -> Float32:
-        """The greatest log_prob whose quantile is at most each of these levels: float32 ``[L]``, in nats.
+    def log_prob_at(self, levels: Sequence[float]) -> Floats:
+        """The greatest log_prob whose quantile is at most each of these levels: ``[L]``, in nats.
 
         Args:
             levels: quantiles, from 0 to below 1.
@@ -59,8 +60,8 @@ class HeldOut:
         ranks = np.floor(np.asarray(levels) * self._rows + 1e-9)  # 0.29 * 100 is a little below 29
         return self._values[np.searchsorted(self._ranks, ranks)]
 
-    def quantile(self, log_prob: Float32) -> Float32:
-        """The share of held-out rows with a lower log_prob, float32 ``[N]`` in [0, 1].
+    def quantile(self, log_prob: Floats) -> Floats:
+        """The share of held-out rows with a lower log_prob, ``[N]`` in [0, 1].
 
         Args:
             log_prob: ``[N]``, in nats; -inf where the density is zero.
@@ -74,10 +75,10 @@ class HeldOut:
             part = (log_prob[inside] - low) / (high - low)
             first = self._ranks[at - 1] + 1.0  # of the rows between the two, at least this one is lower
             lower[inside] = first + part * (self._ranks[at] - first)
-        share: Float32 = (lower / self._rows).astype(np.float32)
+        share: Floats = (lower / self._rows).astype(log_prob.dtype)
         return share
 
-    def anomaly(self, log_prob: Float32, alarm_rate: float) -> npt.NDArray[np.bool_]:
+    def anomaly(self, log_prob: Floats, alarm_rate: float) -> npt.NDArray[np.bool_]:
         """The rows that are as unlikely as at most this share of held-out rows, bool ``[N]``.
 
         Of M held-out rows that differ just floor(alarm_rate * M) are: a share of at most the alarm rate, and within
@@ -91,8 +92,8 @@ class HeldOut:
         alarms: npt.NDArray[np.bool_] = self._ranks[above] / self._rows <= alarm_rate
         return alarms
 
-    def typicality(self, log_prob: Float32) -> Float32:
-        """The distance of -log_prob from the entropy, on either side, in held-out standard deviations: float32 ``[N]``.
+    def typicality(self, log_prob: Floats) -> Floats:
+        """The distance of -log_prob from the entropy, on either side, in held-out standard deviations: ``[N]``.
 
         Args:
             log_prob: as for `quantile`; -inf is infinitely far.
@@ -100,12 +101,12 @@ class HeldOut:
         distance = np.abs(log_prob.astype(np.float64) - self._mean)
         with np.errstate(divide="ignore", invalid="ignore"):
             scaled = np.where(distance == 0, 0.0, distance / self._deviation)
-        result: Float32 = scaled.astype(np.float32)
+        result: Floats = scaled.astype(log_prob.dtype)
         return result
 
 
-def bits_per_dim(log_prob: Float32, width: int, step: float) -> Float32:
-    """-log2 of the density, a dimension; of quantized data, of the probability of a row's bin: float32 ``[N]``.
+def bits_per_dim(log_prob: Floats, width: int, step: float) -> Floats:
+    """-log2 of the density, a dimension; of quantized data, of the probability of a row's bin: ``[N]``.
 
     Args:
         log_prob: ``[N]``, in nats.
@@ -114,5 +115,5 @@ def bits_per_dim(log_prob: Float32, width: int, step: float) -> Float32:
             and may be negative.
     """
     nats = -log_prob.astype(np.float64) / width - math.log(step)
-    bits: Float32 = (nats / math.log(2)).astype(np.float32)
+    bits: Floats = (nats / math.log(2)).astype(log_prob.dtype)
     return bits

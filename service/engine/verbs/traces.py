@@ -18,7 +18,7 @@ from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.checks import check_outputs
 from service.engine.verbs.flow import ServedFlow
 from service.errors import NotFinite, NotTraceable
-from service.plan import Float32, Outputs, Plan, Run
+from service.plan import Floats, Outputs, Plan, Run
 
 __all__ = ["Trace", "TraceStep", "Tracer", "trace"]
 
@@ -31,20 +31,20 @@ class TraceStep(NamedTuple):
 
     Args:
         name: of the step; ``"x"`` for what goes in.
-        value: float32 ``[N, ...]``, the event after it.
-        log_abs_det_jacobian: float32 ``[N]``, its own, in nats; 0 for what goes in.
+        value: ``[N, ...]``, the event after it.
+        log_abs_det_jacobian: ``[N]``, its own, in nats; 0 for what goes in.
     """
 
     name: str
-    value: Float32
-    log_abs_det_jacobian: Float32
+    value: Floats
+    log_abs_det_jacobian: Floats
 
 
 class Trace(NamedTuple):
-    """The answer of `trace`: the steps from x to z, and log_prob float32 ``[N]`` in nats."""
+    """The answer of `trace`: the steps from x to z, and log_prob ``[N]`` in nats."""
 
     steps: tuple[TraceStep, ...]
-    log_prob: Float32
+    log_prob: Floats
 
 
 class Tracer:
@@ -63,7 +63,7 @@ class Tracer:
         self._lock = threading.Lock()
         self._graph: CpuGraph | None = None
 
-    def __call__(self, rows: Float32, context: Float32 | None) -> Outputs:
+    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
         """Run one batch, as `CpuGraph` does: values ``[N, S, D]``, log-determinants ``[N, S]`` and log_prob ``[N]``."""
         with self._lock:
             if self._graph is None:
@@ -71,7 +71,7 @@ class Tracer:
         return self._graph(rows, context)
 
 
-def trace(flow: ServedFlow, x: Float32, context: Float32 | None = None) -> Plan[Trace]:
+def trace(flow: ServedFlow, x: Floats, context: Floats | None = None) -> Plan[Trace]:
     """Follow rows through the chain.
 
     Args:
@@ -90,7 +90,7 @@ def trace(flow: ServedFlow, x: Float32, context: Float32 | None = None) -> Plan[
         )
     outputs = yield Run(flow.tracer, x, flow.context_for(context, len(x)))
     check_outputs(outputs, "x", NotFinite)
-    steps = [TraceStep("x", x, np.zeros(len(x), np.float32))]
+    steps = [TraceStep("x", x, np.zeros(len(x), x.dtype))]
     for at, step in enumerate(flow.manifest.trace):
         value = np.ascontiguousarray(outputs.value[:, at]).reshape(len(x), *step.shape)
         steps.append(TraceStep(step.name, value, np.ascontiguousarray(outputs.log_abs_det_jacobian[:, at])))

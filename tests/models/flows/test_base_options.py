@@ -54,7 +54,7 @@ def test_every_family_of_the_manifest_can_be_asked_for() -> None:
     assert set(BASES) == families
     for name in BASES:
         base = built(base=name)[1]
-        assert (base.stated if isinstance(base, LearntBase) else base).family == name
+        assert (base.stated() if isinstance(base, LearntBase) else base).family == name
 
 
 def test_what_is_built() -> None:
@@ -63,7 +63,7 @@ def test_what_is_built() -> None:
     steps, base = built(base="uniform")
     assert [type(step) for step in steps] == [Squash]
     assert base == UniformBase(low=-1.0, high=1.0)
-    assert len(built(base="mixture", components=4)[1].stated.weights) == 4
+    assert len(built(base="mixture", components=4)[1].stated().weights) == 4
     assert not torch.equal(built(base="mixture")[1].means[0], built(base="mixture")[1].means[1])
 
 

@@ -143,9 +143,9 @@ def learnt(count: int, width: int = 2, seed: int = 0) -> LearntBase:
 @pytest.mark.parametrize(("count", "family"), [(1, "diagonal_normal"), (4, "mixture")])
 def test_a_learnt_base_states_itself_and_its_numbers_have_gradients(count: int, family: str) -> None:
     base = learnt(count).double()
-    assert base.stated.family == family
+    assert base.stated().family == family
     z = torch.randn(50, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    torch.testing.assert_close(base.log_prob(z), base_log_prob(base.stated, z), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(base.log_prob(z), base_log_prob(base.stated(), z), rtol=1e-5, atol=1e-5)
     base.log_prob(z).mean().backward()
     for name, parameter in base.named_parameters():
         assert parameter.grad is not None, name
@@ -155,8 +155,8 @@ def test_a_learnt_base_states_itself_and_its_numbers_have_gradients(count: int, 
 
 def test_what_is_stated_is_the_same_from_float32_and_float64() -> None:
     base = learnt(3)
-    stated = base.stated
-    assert base.double().stated == stated
+    stated = base.stated()
+    assert base.double().stated() == stated
 
 
 def test_weights_and_deviations_that_vanish_still_state_a_distribution() -> None:
@@ -164,7 +164,7 @@ def test_weights_and_deviations_that_vanish_still_state_a_distribution() -> None
     assert base.logits is not None
     base.logits.data = torch.tensor([0.0, -200.0, -1e30])
     base.log_deviations.data = torch.full((3, 2), -200.0)
-    stated = base.stated
+    stated = base.stated()
     assert isinstance(stated, MixtureBase)
     assert stated.weights[0] == 1.0
     assert min(stated.weights) > 0

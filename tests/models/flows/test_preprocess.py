@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.flows.preprocess import Logit, Standardize, Whiten, dequantize, quantized_support, to_float32
+from models.flows.precision import round_number
+from models.flows.preprocess import Logit, Standardize, Whiten, dequantize, quantized_support
 from service.errors import DataError
 
 
@@ -150,4 +151,4 @@ def test_quantized_support_is_the_union_of_the_bins() -> None:
 
 @given(st.floats(-1e30, 1e30))
 def test_bounds_are_float32(value: float) -> None:
-    assert np.float32(to_float32(value)) == to_float32(value)
+    assert np.float32(round_number(value, "float32")) == round_number(value, "float32")

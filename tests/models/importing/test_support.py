@@ -37,7 +37,7 @@ def affine(low, high):
 
 
 def found(*steps, base=None):
-    return find_support(list(steps), base or NormalBase(), (2,), None)
+    return find_support(list(steps), base or NormalBase(), (2,), None, "float32")
 
 
 def ends(*steps, base=None):

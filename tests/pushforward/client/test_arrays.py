@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import pushforward.client.arrays
-from pushforward.client.arrays import dump_numbers, read_array, restore_float32, to_float32, widen_tie
+from pushforward.client.arrays import dump_numbers, read_array, restore_float32, to_floats, widen_tie
 from pushforward.client.errors import InvalidInput, UnexpectedAnswer
 
 # Every positive float32 was tried once, its shortest text (std::to_chars) read as a float64 and rounded: this one alone
@@ -59,14 +59,14 @@ def test_numbers_of_any_type_are_taken_or_refused(values):
     with np.errstate(over="ignore", invalid="ignore"):
         expected = values.astype(np.float32)
     if np.isfinite(expected).all():
-        taken = to_float32(values, "x")
+        taken = to_floats(values, "x")
         assert taken.dtype == np.float32
         assert taken.shape == values.shape
         assert taken.flags.c_contiguous
         assert bits(taken) == bits(expected)
     else:
         with pytest.raises(InvalidInput):
-            to_float32(values, "x")
+            to_floats(values, "x")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_numbers_of_any_type_are_taken_or_refused(values):
 )
 def test_what_is_not_finite_is_named_by_row_and_column(value, row, column, words):
     with pytest.raises(InvalidInput, match=words) as caught:
-        to_float32(value, "x")
+        to_floats(value, "x")
     assert (caught.value.errors[0].row, caught.value.errors[0].column) == (row, column)
 
 
@@ -99,7 +99,7 @@ def test_what_is_not_finite_is_named_by_row_and_column(value, row, column, words
 )
 def test_what_is_no_array_of_numbers_is_refused(value, words):
     with pytest.raises(InvalidInput, match=words):
-        to_float32(value, "x")
+        to_floats(value, "x")
 
 
 def test_the_examples():
@@ -110,7 +110,7 @@ def test_the_examples():
 
 def test_many_faults_are_capped():
     with pytest.raises(InvalidInput) as caught:
-        to_float32(np.full((1000, 2), np.nan), "x")
+        to_floats(np.full((1000, 2), np.nan), "x")
     assert len(caught.value.errors) == InvalidInput.MAX_REASONS
 
 

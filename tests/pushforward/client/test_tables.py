@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pushforward.client.arrays import to_float32, to_float64
+from pushforward.client.arrays import to_float64, to_floats
 from pushforward.client.errors import InvalidInput, InvalidRequest
 
 AB = np.array([[1, 2], [3, 4]], np.float32)
@@ -398,8 +398,8 @@ def test_no_argument_lets_a_masked_cell_through(connect, served, name, call):
 
 
 def test_a_mask_that_hides_nothing_is_no_fault():
-    assert to_float32(np.ma.masked_array(AB), "x").tolist() == AB.tolist()
-    assert to_float32([np.ma.masked_array([1.0]), [2.0]], "x").tolist() == [[1], [2]]
+    assert to_floats(np.ma.masked_array(AB), "x").tolist() == AB.tolist()
+    assert to_floats([np.ma.masked_array([1.0]), [2.0]], "x").tolist() == [[1], [2]]
     assert to_float64(np.ma.masked_array([-np.inf]), "log_target").tolist() == [-np.inf]
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from service.api.codecs.json import Json
+from service.api.native.arrays import event_rows
 from service.errors import InvalidArgument, MalformedBody, PushforwardError
 
 floats32 = arrays.arrays(
@@ -30,7 +31,10 @@ def test_the_one_text_between_two_float32_comes_back_too(sign):
     value = sign * np.array([0x15AE43FD], np.uint32).view(np.float32)
     text = Json().encode({"x": value})
     assert np.float32(json.loads(text)["x"][0]) != value[0], "it is the text that rounds twice"
-    assert np.array(Json().decode(text, "x")["x"], np.float32).tobytes() == value.tobytes()
+    rows = [Json().decode(text, "x")["x"]]
+    assert event_rows(rows, (1,), ("body", "x")).tobytes() == value.tobytes()
+    many = event_rows(rows * 40, (1,), ("body", "x"))
+    assert many.tobytes() == 40 * value.tobytes()
 
 
 @pytest.mark.parametrize("text", ["17.038531e-26", "7.038531e-265", "0.7.038531e-26"])

@@ -1,0 +1,69 @@
+"""The numbers of a call in the precision of its flow: rows, contexts and directions.
+
+Imports neither httpx nor the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
+
+from pushforward.client.arrays import (
+    FLOAT32,
+    FLOAT64,
+    BeyondFloat32,
+    FloatArray,
+    FloatType,
+    to_context,
+    to_floats,
+    to_rows,
+)
+from pushforward.client.errors import InvalidInput
+
+__all__ = ["Direction", "as_given", "format_direction", "read_rows"]
+
+Direction: TypeAlias = str | npt.ArrayLike
+"""A direction by name, one in latent space ``[D]``, or two rows of data ``[2, *event]``, from one to the other."""
+
+
+def format_direction(direction: Direction, dtype: FloatType = FLOAT32) -> Any:  # noqa: ANN401  as JSON has it
+    """A direction as ``POST /edit`` takes it, its numbers in a flow's precision.
+
+    Raises:
+        InvalidInput: it is of another shape, or a number is not finite.
+    """
+    if isinstance(direction, str):
+        return direction
+    values = to_floats(direction, "direction", dtype)
+    if values.ndim == 1:
+        return values.tolist()
+    if values.ndim == 0 or len(values) != 2:
+        raise InvalidInput(f"direction must be one vector or two rows, and has the shape {list(values.shape)}")
+    return {"from": values[0].tolist(), "to": values[1].tolist()}
+
+
+def as_given(context: npt.ArrayLike) -> FloatArray:
+    """A context before the precision of its flow is known: checked as float32, and kept in float64.
+
+    Raises:
+        InvalidInput: as `to_context`, but for a number beyond float32, which a flow of float64 takes.
+    """
+    with suppress(BeyondFloat32):
+        to_context(context)
+    return to_context(context, FLOAT64)
+
+
+def read_rows(rows: Mapping[str, Any], dtype: FloatType) -> dict[str, FloatArray]:
+    """The arguments that hold rows and are given, in a flow's precision.
+
+    Raises:
+        InvalidInput: an array holds NaN, text or nothing.
+    """
+    return {
+        name: to_context(values, dtype) if name == "context" else to_rows(values, name, dtype)
+        for name, values in rows.items()
+        if values is not None
+    }
