@@ -16,7 +16,6 @@ from pushforward.client.errors import InvalidInput
 
 if TYPE_CHECKING:
     from models.importing.load import HeldOutRows
-    from models.importing.take import ImportedFlow
 
 __all__ = ["command"]
 
@@ -78,12 +77,18 @@ def command(
     if weights is not None:
         load_weights(flow, weights)
     shape = None if event_shape is None else parse_event_shape(event_shape)
-    imported = take(flow, event_shape=shape or _shape_of(data, flow), context_width=context)
+    given = None if data is None else _GivenRows(data, context_data, delimiter)
+    imported = take(
+        flow,
+        event_shape=shape or _shape_of(data, flow),
+        context_width=context,
+        read_rows=None if given is None else given.arrays,
+    )
     if not quiet:
         # before anything that may fail: what was taken explains most failures
         for line in imported.summary:
             click.echo(line)
-    rows = draw_rows(imported) if data is None else _rows(imported, data, context_data, delimiter)
+    rows = draw_rows(imported) if given is None else given.read(imported.flow.event_shape, imported.flow.context_width)
     folder = export_imported(
         imported,
         rows,
@@ -114,24 +119,51 @@ def _shape_of(data: str | None, flow: object) -> tuple[int, ...] | None:
         return None
 
 
-def _rows(imported: ImportedFlow, data: str, context_data: str | None, delimiter: str) -> HeldOutRows:
-    from models.importing.load import HeldOutRows
+class _GivenRows:
+    """The rows of --data and --context-data; read once, as soon as it is known what shape they have.
 
-    flow = imported.flow
-    x = _read(data, RowLayout.of(flow.event_shape), delimiter)
-    if len(x) < 2:
-        raise InvalidInput(f"{data} holds one row; at least two are needed")
-    if (context_data is None) != (flow.context_width == 0):
-        given = "without" if context_data is None else "with"
-        raise InvalidInput(
-            f"the flow takes {flow.context_width} columns of context; --data came {given} --context-data"
-        )
-    context = None
-    if context_data is not None:
-        context = _read(context_data, RowLayout.of((flow.context_width,), letter="c"), delimiter)
-        if len(context) != len(x):
-            raise InvalidInput(f"{context_data} has {len(context)} rows, and {data} has {len(x)}")
-    return HeldOutRows(x, context, f"calibrated on the {len(x)} rows of {Path(data).name}")
+    Args:
+        data: the file of the rows.
+        context_data: the file of their context; None where there is none.
+        delimiter: what stands between the numbers of a line.
+    """
+
+    def __init__(self, data: str, context_data: str | None, delimiter: str) -> None:
+        self.data, self.context_data, self.delimiter = data, context_data, delimiter
+        self._rows: HeldOutRows | None = None
+
+    def arrays(self, event_shape: tuple[int, ...], width: int) -> tuple[Float32Array, Float32Array | None]:
+        """The rows ``[M, *event]``, and their context ``[M, width]``."""
+        rows = self.read(event_shape, width)
+        return rows.x, rows.context
+
+    def read(self, event_shape: tuple[int, ...], width: int) -> HeldOutRows:
+        """The rows, for a flow of rows of a shape and of so many columns of context.
+
+        Raises:
+            InvalidInput: there are fewer than two, or there is a context for a flow without one, or none, or one of
+                another number of rows.
+        """
+        if self._rows is None:
+            self._rows = self._read(event_shape, width)
+        return self._rows
+
+    def _read(self, event_shape: tuple[int, ...], width: int) -> HeldOutRows:
+        from models.importing.load import HeldOutRows
+
+        data, context_data = self.data, self.context_data
+        x = _read(data, RowLayout.of(event_shape), self.delimiter)
+        if len(x) < 2:
+            raise InvalidInput(f"{data} holds one row; at least two are needed")
+        if (context_data is None) != (width == 0):
+            given = "without" if context_data is None else "with"
+            raise InvalidInput(f"the flow takes {width} columns of context; --data came {given} --context-data")
+        context = None
+        if context_data is not None:
+            context = _read(context_data, RowLayout.of((width,), letter="c"), self.delimiter)
+            if len(context) != len(x):
+                raise InvalidInput(f"{context_data} has {len(context)} rows, and {data} has {len(x)}")
+        return HeldOutRows(x, context, f"calibrated on the {len(x)} rows of {Path(data).name}")
 
 
 def _read(path: str, layout: RowLayout, delimiter: str) -> Float32Array:

@@ -47,7 +47,7 @@ NORMFLOWS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
     "UniformGaussian": (lambda: nf.distributions.base.UniformGaussian(2, [0]), False),
     "ClassCondDiagGaussian": (lambda: nf.distributions.base.ClassCondDiagGaussian(2, 3), False),
     "GlowBase": (lambda: nf.distributions.base.GlowBase(2), True),
-    "AffineGaussian": (lambda: nf.distributions.base.AffineGaussian(2, (2,)), False),
+    "AffineGaussian": (lambda: nf.distributions.base.AffineGaussian(2, (2,)), True),
     "GaussianMixture": (lambda: nf.distributions.base.GaussianMixture(3, 2), True),
     "GaussianPCA": (lambda: nf.distributions.base.GaussianPCA(2, 2), False),
 }
@@ -152,7 +152,8 @@ KINDS = sorted(
     for name in module.__all__
     if inspect.isclass(kind := getattr(module, name)) and issubclass(kind, distributions.Distribution)
 )
-HELD_KINDS = {"Normal", "Independent", "StudentT", "Uniform", "DiagNormal", "BoxUniform"}
+HELD_KINDS = {"Normal", "Independent", "StudentT", "Uniform", "DiagNormal", "BoxUniform", "Mixture",
+              "MixtureSameFamily", "MultivariateNormal", "LowRankMultivariateNormal"}  # fmt: skip
 
 
 class Based(nn.Module):
