@@ -15,7 +15,7 @@ from zuko.flows import FFJTransform
 from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.flows.spline import CircularRQSTransform
-from zuko.lazy import Flow, LazyComposedTransform, LazyInverse
+from zuko.lazy import Flow, LazyComposedTransform, LazyInverse, UnconditionalDistribution
 from zuko.transforms import (
     AdditiveTransform,
     ComposedTransform,
@@ -106,7 +106,8 @@ def _base_distribution(base: nn.Module) -> tuple[Distribution, int | None]:
     Raises:
         Unsupported: it depends on the context.
     """
-    found, width = _given(base, _UNSEEN), None
+    # what fails here fails in any flow, and is told as it is
+    found, width = base() if isinstance(base, UnconditionalDistribution) else _given(base, _UNSEEN), None
     if found is None:
         # one that looks at the context is a constant in a flow without
         found, width = _given(base, None), 0
