@@ -104,7 +104,14 @@ ALLOWED = {
     "models.flows.images": {"models.flows", "service.errors"},
     "models.export": {"models.export.rewrites", "models.flows", "service.bundle", "service.errors", "service.onnx"},
     "models.export.rewrites": {"models.flows"},
-    "models.importing": {"models.export", "models.flows", "service.bundle", "service.errors", "service.onnx"},
+    "models.importing": {
+        "models.export",
+        "models.flows",
+        "models.flows.images",
+        "service.bundle",
+        "service.errors",
+        "service.onnx",
+    },
     "models.evaluation": {"models.data", "service.bundle", "service.errors"},
     "models.training": {
         "models",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.flows.bases import LearntBase
 from models.flows.flow import Bijection
@@ -38,6 +38,7 @@ class AdaptedFlow:
         notes: what a reader of the manifest should know.
         part: the flow may be part of an estimator that cannot be seen.
         estimator: the estimator that was taken as a whole, in words; "" for a flow that was handed over itself.
+        classes: the context is a class: a column for each, 1 in that of the row and 0 in the others.
     """
 
     library: str
@@ -53,9 +54,10 @@ class AdaptedFlow:
     notes: list[str] = field(default_factory=list)
     part: bool = True
     estimator: str = ""
+    classes: bool = False
 
 
-def unsupported_layer(layer: nn.Module, reason: str, way_out: str) -> Unsupported:
+def unsupported_layer(layer: object, reason: str, way_out: str) -> Unsupported:
     """The error for a layer that cannot be exported.
 
     Args:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeGuard, TypeVar
 
+import torch
 from torch import Tensor, distributions
+from zuko.distributions import Mixture
 
 from models.flows.bases import LearntBase
 from models.flows.flow import Bijection
+from models.flows.linear import FixedLinear
 from models.importing.adapted import Unsupported
 from models.importing.steps import Affine
 from service.bundle.bases import MAX_DEGREES_OF_FREEDOM as MAX_FREEDOM
@@ -79,7 +82,7 @@ def of_uniform(low: Tensor, high: Tensor) -> tuple[Base, list[Bijection]]:
 
 
 def of_distribution(distribution: object, owner: str) -> tuple[Base, list[Bijection]]:
-    """A distribution of torch's own classes: a normal, Student-t or uniform of independent columns.
+    """A distribution of torch's own classes: a normal, a mixture of normals, a Student-t or a uniform box.
 
     Args:
         distribution: the base.
@@ -99,7 +102,31 @@ def of_distribution(distribution: object, owner: str) -> tuple[Base, list[Biject
             return StudentTBase(degrees_of_freedom=int(freedom[0])), _affine(inner.loc, inner.scale.log())
     if is_own(inner, distributions.Uniform):
         return of_uniform(inner.low, inner.high)
+    if is_own(inner, distributions.MixtureSameFamily) and is_own(inner.mixture_distribution, distributions.Categorical):
+        mixture = _mixture(inner.mixture_distribution.logits, inner.component_distribution)
+    else:
+        mixture = _mixture(inner.logits, inner.base) if is_own(inner, Mixture) else None
+    if mixture is not None:
+        return mixture, []
+    if is_own(inner, distributions.MultivariateNormal) or is_own(inner, distributions.LowRankMultivariateNormal):
+        return NormalBase(), [_whitening(inner.loc, inner.covariance_matrix)]
     raise unsupported_base(distribution, owner)
+
+
+def _mixture(log_weights: Tensor, components: object) -> Base | None:
+    """A mixture of normals of independent columns; None where its components are others."""
+    while is_own(components, distributions.Independent):
+        components = components.base_dist
+    if not is_own(components, distributions.Normal) or components.loc.ndim != 2:
+        return None
+    return of_mixture(log_weights, components.loc, components.scale.log())
+
+
+def _whitening(mean: Tensor, covariance: Tensor) -> FixedLinear:
+    """The step from a normal with a covariance matrix C to the standard one: z = L^-1 (x - mean) with L L^T = C."""
+    mean, factor = mean.detach().double(), torch.linalg.cholesky(covariance.detach().double())
+    matrix = torch.linalg.inv(factor).T
+    return FixedLinear(matrix, -(mean @ matrix))
 
 
 def _affine(shift: Tensor, log_scale: Tensor) -> list[Bijection]:
@@ -109,6 +136,7 @@ def _affine(shift: Tensor, log_scale: Tensor) -> list[Bijection]:
 def unsupported_base(distribution: object, owner: str) -> Unsupported:
     """The error for a base that the manifest has no name for."""
     return Unsupported(
-        f"the base {type(distribution).__name__} of {owner} is not one that a bundle can hold: a normal of independent "
-        "columns, a mixture of such, a Student-t or a uniform box. Let the flow's last step map it to a standard normal"
+        f"the base {type(distribution).__name__} of {owner} is not one that a bundle can hold: a normal, a mixture of "
+        "normals of independent columns, a Student-t with one whole number of degrees of freedom, or a uniform box. "
+        "Let the flow's last step map it to a standard normal"
     )

@@ -192,7 +192,7 @@ class _Probe:
                 raise DataError(f"log_prob has the shape {list(values.shape)} for {rows} rows")
             if width:
                 self._check_columns(x, context)
-        except Exception as error:
+        except Exception as error:  # whatever a library raises for another width than its own; the first is told
             self.failure = self.failure or error
             return False
         return True
@@ -275,7 +275,7 @@ class _Probe:
         """Log_prob; None where it does not run on these values."""
         try:
             return self.adapted.log_prob(x, context)
-        except Exception:
+        except Exception:  # whatever a library, or a user's embedding, raises for a context that it does not take
             return None
 
     def _check_columns(self, x: Tensor, context: Tensor | None) -> None:
@@ -372,7 +372,7 @@ def _standards(layer: nn.Module) -> tuple[Tensor, Tensor] | None:
     values = torch.randn(5, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     try:
         scaled = layer(values)
-    except Exception:
+    except Exception:  # any layer with two such tensors is called: what fails on a plain table does not standardize it
         return None
     same = isinstance(scaled, Tensor) and scaled.shape == values.shape
     return (mean, deviation) if same and torch.allclose(scaled, (values - mean) / deviation) else None

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -78,17 +79,12 @@ def adapt_estimator(source: nn.Module, held: Mapping[str, nn.Module], libraries:
     if outside is not None:
         within = [embedding.network] if isinstance(embedding, Embedding) else []
         embedding = Embedding(nn.Sequential(outside, *within))
-    inside = adapted.generate
+    generate = None if adapted.generate is None else partial(_generate_embedded, adapted.generate, outside)
 
     def log_prob(x: Tensor, context: Tensor | None) -> Tensor:
         # sbi's shapes: (sample, batch, event) given (batch, condition)
         values: Tensor = own(x.unsqueeze(0), context) if shaped else own(x, *(() if context is None else (context,)))
         return per_row(values.squeeze(0) if shaped else values, x)
-
-    def generate(z: Tensor, context: Tensor | None) -> Tensor:
-        if inside is None:
-            raise NotImplementedError
-        return inside(z, context if outside is None or context is None else outside(context))
 
     return replace(
         adapted,
@@ -99,6 +95,13 @@ def adapt_estimator(source: nn.Module, held: Mapping[str, nn.Module], libraries:
         part=False,
         estimator=f"{kind}, around the {layer_name(inner)} in its .{name}",
     )
+
+
+def _generate_embedded(
+    inside: Callable[[Tensor, Tensor | None], Tensor], outside: nn.Module | None, z: Tensor, context: Tensor | None
+) -> Tensor:
+    """The flow's own way back, given the context as the estimator takes it."""
+    return inside(z, context if outside is None or context is None else outside(context))
 
 
 def check_whole(adapted: AdaptedFlow, flow: Flow) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.export.export import export_flow
 from models.export.exported_graph import GraphFails
@@ -25,6 +25,7 @@ from models.importing.agreement import check_agreement
 from models.importing.descriptions import one_line
 from models.importing.fault_location import locate_fault
 from models.importing.take import ImportedFlow, library_precision
+from service.bundle.manifest import ContextFeature
 from service.bundle.store import Repository
 from service.errors import DataError, ForbiddenGraph, PushforwardError
 
@@ -112,7 +113,7 @@ def load_weights(flow: nn.Module, file: Path) -> None:
 
 
 def draw_rows(imported: ImportedFlow, count: int = DRAWN_ROWS, seed: int = 0) -> HeldOutRows:
-    """Draw rows from the flow itself, where nobody has held-out ones; a context of standard normal numbers.
+    """Draw rows from the flow itself, where nobody has held-out ones; for contexts of normal numbers, or of each class.
 
     Args:
         imported: from `models.importing.take.take`.
@@ -124,8 +125,7 @@ def draw_rows(imported: ImportedFlow, count: int = DRAWN_ROWS, seed: int = 0) ->
     """
     flow, generator = imported.flow, torch.Generator().manual_seed(seed)
     z = sample_base(flow.base, count, flow.width, generator, torch.float64)
-    context = torch.randn(count, flow.context_width, generator=generator) if flow.context_width else None
-    context = None if context is None else context.to(flow.dtype)
+    context = _draw_contexts(imported, count, generator).to(flow.dtype) if flow.context_width else None
     try:
         with library_precision():
             x = flow.inverse(z, None if context is None else context.double())[0].to(flow.dtype)
@@ -138,8 +138,16 @@ def draw_rows(imported: ImportedFlow, count: int = DRAWN_ROWS, seed: int = 0) ->
         raise DataError("the rows that the flow generates are not finite; give held-out rows by --data")
     origin = f"no held-out rows were given: {int(finite.sum())} rows drawn from the flow itself, seed {seed}"
     if context is not None:
-        origin += ", for contexts drawn from a standard normal"
+        origin += ", for classes in equal parts" if imported.classes else ", for contexts drawn from a standard normal"
     return HeldOutRows(x[finite].numpy(), None if context is None else context[finite].numpy(), origin)
+
+
+def _draw_contexts(imported: ImportedFlow, count: int, generator: torch.Generator) -> Tensor:
+    """Contexts ``[count, C]``: standard normal numbers, or a class each."""
+    width = imported.flow.context_width
+    if imported.classes:
+        return torch.nn.functional.one_hot(torch.arange(count) % width, width).float()
+    return torch.randn(count, width, generator=generator)
 
 
 def export_imported(
@@ -195,6 +203,7 @@ def export_imported(
             data=f"imported from {made_by}; {rows.origin}",
             version=version,
             context=rows.context,
+            context_features=_class_columns(flow.context_width) if imported.classes else (),
             description=description,
             recipe=recipe,
             far_rows="resolvable",
@@ -208,6 +217,11 @@ def export_imported(
         raise Unsupported(f"the flow cannot be exported, it fails on some rows: {one_line(failed)}") from failed
     finally:
         imported.flow.double()
+
+
+def _class_columns(classes: int) -> list[ContextFeature]:
+    """The columns of a context that is a class, by the number of the class."""
+    return [ContextFeature(name=f"class={number}", column="class", category=str(number)) for number in range(classes)]
 
 
 def _version(library: str) -> str:

@@ -125,7 +125,7 @@ def read_spline(layer: Any, kind: Kind, bins: int, scales: tuple[float, float] =
         bins: K.
         scales: what widths and heights are multiplied by before anything else.
     """
-    tails = layer.tails
+    tails = getattr(layer, "tails", None)  # the linear spline of autoregressive steps cannot have any
     bound = layer.tail_bound if tails is not None else None
     least = {
         "width": getattr(layer, "min_bin_width", 1e-3),

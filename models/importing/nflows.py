@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import torch
 from nflows import distributions, flows, transforms
 from nflows.transforms import autoregressive, coupling
 from nflows.transforms.base import Transform
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from models.flows.bases import base_log_prob
 from models.flows.conditional import Autoregressive, Coupling
 from models.flows.flow import Bijection
+from models.flows.images.layers import FixedConvolution, Levels, Squeeze
 from models.flows.inverted import invert_chain
 from models.importing import bases
 from models.importing.adapted import AdaptedFlow, Unsupported, unsupported_layer
+from models.importing.images import ChannelSwap, data_shape
 from models.importing.neural_splines import (
     CumulativeDensity,
     Kind,
@@ -32,7 +35,15 @@ from models.importing.neural_splines import (
     size_scale,
 )
 from models.importing.squashing import LogTanh, Sigmoid, Tanh
-from models.importing.steps import ConditionalAffine, Embedding, LibraryLayer, Permutation, linear_step, per_row
+from models.importing.steps import (
+    ConditionalAffine,
+    Embedding,
+    LibraryLayer,
+    Permutation,
+    Translation,
+    linear_step,
+    per_row,
+)
 from service.bundle.bases import Base, NormalBase
 
 __all__ = ["adapt"]
@@ -93,6 +104,7 @@ def adapt(source: nn.Module) -> AdaptedFlow:
     base, extra = _base(source._distribution)  # noqa: SLF001  nflows has no public name for its parts
     shape = getattr(source._distribution, "_shape", None)  # noqa: SLF001
     embedding, transform = source._embedding_net, source._transform  # noqa: SLF001
+    steps = steps_of(transform)
 
     def generate(z: Tensor, context: Tensor | None) -> Tensor:
         embedded = embedding(context)
@@ -103,9 +115,9 @@ def adapt(source: nn.Module) -> AdaptedFlow:
 
     return AdaptedFlow(
         "nflows",
-        steps_of(transform),
+        steps,
         base,
-        None if shape is None else tuple(shape),
+        None if shape is None else data_shape(steps, tuple(shape)),
         source.log_prob,
         generate,
         embedding=None if isinstance(embedding, nn.Identity) else Embedding(embedding),
@@ -151,13 +163,37 @@ def steps_of(transform: Any) -> list[Bijection]:  # noqa: ANN401  a transform of
         return [_autoregressive(transform)]
     if kind in _SQUASHING:
         return [_SQUASHING[kind](transform)]
-    if kind is not transforms.OneByOneConvolution and isinstance(
-        transform, (AnyLinear, transforms.HouseholderSequence)
-    ):
+    if kind is transforms.OneByOneConvolution:
+        return _convolution(transform)
+    if isinstance(transform, (AnyLinear, transforms.HouseholderSequence)):
         return [linear_step(_forward(transform), transform.features)]
-    if isinstance(transform, transforms.Permutation) and transform._dim == 1:  # noqa: SLF001
-        return [Permutation(transform._permutation)]  # noqa: SLF001
+    if isinstance(transform, transforms.Permutation):
+        return [Permutation(transform._permutation, transform._dim)]  # noqa: SLF001
+    if kind is transforms.SqueezeTransform:
+        return [Squeeze(transform.factor)]
+    if kind is transforms.MultiscaleCompositeTransform:
+        return [_levels(transform)]
     return [LibraryLayer(transform)]
+
+
+def _convolution(transform: Any) -> list[Bijection]:  # noqa: ANN401
+    """A matrix and a shift of the channels, from what it makes of pixels of one channel each and of a black one."""
+    channels = transform.features
+    pixels = torch.cat((torch.eye(channels), torch.zeros(1, channels))).to(torch.float64)[:, :, None, None]
+    made = transform(pixels)[0][:, :, 0, 0]
+    return [FixedConvolution((made[:-1] - made[-1]).T), Translation(made[-1][:, None, None])]
+
+
+def _levels(transform: Any) -> Levels:  # noqa: ANN401
+    if transform._split_dim != 1:  # noqa: SLF001
+        raise unsupported_layer(
+            transform,
+            f"it cuts its rows along axis {transform._split_dim}",  # noqa: SLF001
+            "Cut them along the channels, split_dim=1",
+        )
+    *levels, last = [steps_of(part) for part in transform._transforms]  # noqa: SLF001
+    # what nflows sends out first, the greater half, leaves last here
+    return Levels([*([*level, ChannelSwap()] for level in levels), last], transform._output_shapes)  # noqa: SLF001
 
 
 def _inherits(transform: nn.Module, base: type) -> bool:

@@ -1,4 +1,4 @@
-"""The squashing functions of nflows without the questions it asks of its rows: whether all of them lie in the range.
+"""The squashing functions of nflows and normflows, without the question that nflows asks: do all rows lie inside?
 
 Outside the range of a function its inverse is that of the nearest point inside, so that x stays finite.
 """
@@ -16,7 +16,7 @@ from models.flows.flow import Bijection
 from models.importing.steps import per_row
 from models.importing.support import box_of
 
-__all__ = ["LogTanh", "Sigmoid", "Tanh"]
+__all__ = ["InsetLogit", "LogTanh", "Sigmoid", "Tanh"]
 
 _EDGE: Final = 2.0**-24
 """How near to an end of its range an inverse is taken: what float32 can tell from the end."""
@@ -109,3 +109,35 @@ class LogTanh(Bijection):
         )
         ladj = torch.where(size > self.inverse_cut, beyond - math.log(self.alpha * self.beta), -(1 - middle**2).log())
         return x, per_row(ladj.flatten(1).sum(dim=1), y)
+
+
+class InsetLogit(Bijection):
+    """y = log u - log(1 - u) with u = a + (1 - 2 a) x: a logit of [0, 1] that is finite at both ends.
+
+    log|dy/dx| = log(1 - 2 a) - log u - log(1 - u). It takes x from -a / (1 - 2 a) to 1 + a / (1 - 2 a).
+
+    Args:
+        alpha: a, in [0, 1/2).
+
+    References:
+        Dinh et al., 2017, https://arxiv.org/abs/1605.08803, section 4.1.
+    """
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+        margin = alpha / (1 - 2 * alpha)
+        self.domain = box_of(-margin, 1 + margin)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """X ``[N, ...]`` -> y."""
+        share = 1 - 2 * self.alpha
+        # 1 - u by a difference of its own: near one, u has lost the digits
+        below, above = (self.alpha + share * x).log(), (self.alpha + share * (1 - x)).log()
+        return below - above, (math.log(share) - below - above).flatten(1).sum(dim=1)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Y ``[N, ...]`` -> x."""
+        share = 1 - 2 * self.alpha
+        ladj = -F.softplus(y) - F.softplus(-y) - math.log(share)
+        return (torch.sigmoid(y) - self.alpha) / share, ladj.flatten(1).sum(dim=1)

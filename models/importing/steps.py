@@ -15,9 +15,20 @@ from torch import Tensor, nn
 
 from models.flows.flow import Bijection
 from models.flows.linear import FixedLinear
+from models.importing.adapted import Unsupported
 from models.importing.descriptions import layer_name
 
-__all__ = ["Affine", "ConditionalAffine", "Embedding", "LibraryLayer", "Permutation", "linear_step", "per_row"]
+__all__ = [
+    "Affine",
+    "ConditionalAffine",
+    "ContextFree",
+    "Embedding",
+    "LibraryLayer",
+    "Permutation",
+    "Translation",
+    "linear_step",
+    "per_row",
+]
 
 
 def per_row(ladj: Tensor | float, like: Tensor) -> Tensor:
@@ -74,23 +85,47 @@ class Permutation(Bijection):
 
     Args:
         order: ``[D]``, a permutation of 0 to D - 1.
+        axis: the axis of the columns, 1 for the first after the rows.
     """
 
     order: Tensor
     back: Tensor
 
-    def __init__(self, order: Tensor) -> None:
+    def __init__(self, order: Tensor, axis: int = 1) -> None:
         super().__init__()
+        self.axis = axis
         self.register_buffer("order", order.detach().clone().long())
         self.register_buffer("back", torch.argsort(self.order))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """X ``[N, D, ...]`` -> y."""
-        return x.index_select(1, self.order), per_row(0.0, x)
+        return x.index_select(self.axis, self.order), per_row(0.0, x)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Y ``[N, D, ...]`` -> x."""
-        return y.index_select(1, self.back), per_row(0.0, y)
+        return y.index_select(self.axis, self.back), per_row(0.0, y)
+
+
+class Translation(Bijection):
+    """A shift: y = x + b; volume stays.
+
+    Args:
+        offset: b, of a shape that broadcasts to that of a row.
+    """
+
+    offset: Tensor
+
+    def __init__(self, offset: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("offset", offset.detach().clone())
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """X ``[N, ...]`` -> y."""
+        return x + self.offset, per_row(0.0, x)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Y ``[N, ...]`` -> x."""
+        return y - self.offset, per_row(0.0, y)
 
 
 class Affine(Bijection):
@@ -142,6 +177,37 @@ class ConditionalAffine(Bijection):
         return y * torch.exp(log_scale) + mean, log_scale.sum(dim=1)
 
 
+class ContextFree(Bijection):
+    """A step that is not shown the context of its flow: the context is for others, and its network takes none.
+
+    Args:
+        step: the step.
+    """
+
+    def __init__(self, step: Bijection) -> None:
+        super().__init__()
+        self.step = step
+        self.numeric_inverse = step.numeric_inverse
+
+    @property
+    def name(self) -> str:
+        """What the step is called."""
+        return self.step.name
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """X ``[N, ...]`` -> y."""
+        y, ladj = self.step(x)
+        return y, ladj
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Y ``[N, ...]`` -> x."""
+        return self.step.inverse(y)
+
+    def folded(self) -> Bijection:
+        """The folded step, without the context too."""
+        return ContextFree(self.step.folded())
+
+
 class Embedding(Bijection):
     """What a context goes through before any step sees it: a network, that nothing has to undo.
 
@@ -157,9 +223,16 @@ class Embedding(Bijection):
         """Context ``[N, C]`` -> ``[N, E]``; the log-determinant does not count, and is zero."""
         return self.network(x), per_row(0.0, x)
 
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Raise: a context is given, never generated."""
-        raise NotImplementedError("an embedding of the context has no inverse")
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Raise: a context is given, never generated.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported(
+            f"the embedding of the context, {layer_name(self.network)}, has no inverse: it is no step of a flow. Put "
+            "it before the flow's steps, where the context enters"
+        )
 
 
 def linear_step(function: Callable[[Tensor], Any], width: int) -> FixedLinear:

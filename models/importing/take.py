@@ -8,9 +8,12 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -19,15 +22,20 @@ from models.flows.preprocess import Flatten
 from models.importing.adapted import AdaptedFlow, Unsupported
 from models.importing.bases import check_width
 from models.importing.context_width import find_context_width
-from models.importing.descriptions import one_line
+from models.importing.descriptions import layer_name, one_line
 from models.importing.estimators import adapt_estimator, check_whole, held_flows, posterior_hint
 from models.importing.steps import per_row
 from models.importing.summary import summarize
 from models.importing.support import find_support
+from models.importing.unfitted import UnfittedLayer, find_unfitted, fitting, refuse_unfitted, taken_as_fitted
 from service.bundle.precision import Precision
-from service.errors import DataError
+from service.errors import DataError, PushforwardError
 
-__all__ = ["ImportedFlow", "knows_shape", "library_precision", "own_precision", "recognize", "take"]
+__all__ = ["ImportedFlow", "ReadRows", "knows_shape", "library_precision", "own_precision", "recognize", "take"]
+
+Floats = npt.NDArray[np.floating[Any]]
+ReadRows = Callable[[tuple[int, ...], int], tuple[Floats, Floats | None]]
+"""The shape of a row and the width of its context -> rows of data ``[M, *event]``, and their context ``[M, C]``."""
 
 _ADAPTERS: Final = {
     "zuko": "models.importing.zuko",
@@ -39,6 +47,10 @@ _ADAPTERS: Final = {
 
 _TRIED_ROWS: Final = 3
 _TRIED_CONTEXTS: Final = 16
+_FITTED_ROWS: Final = 4096
+"""At most so many rows are what an ActNorm takes its scale from,"""
+_FITTED_VALUES: Final = 2**22
+"""and at most so many numbers: an image flow keeps many times that of each row."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +64,7 @@ class ImportedFlow:
         generate: the library's own way back, z ``[N, D]``, context -> x ``[N, *event]``; None where it has none.
         notes: what a reader of the manifest should know.
         summary: what was taken, a line each: the flow, its context, its base and what scales its rows.
+        classes: the context is a class: a column for each, 1 in that of the row and 0 in the others.
     """
 
     flow: Flow
@@ -60,6 +73,7 @@ class ImportedFlow:
     generate: Callable[[Tensor, Tensor | None], Tensor] | None
     notes: tuple[str, ...]
     summary: tuple[str, ...] = ()
+    classes: bool = False
 
 
 @contextmanager
@@ -102,6 +116,7 @@ def take(
     event_shape: Sequence[int] | None = None,
     context_width: int | None = None,
     precision: Precision = "float32",
+    read_rows: ReadRows | None = None,
 ) -> ImportedFlow:
     """Take a flow of zuko, nflows, normflows, FrEIA or of no library apart.
 
@@ -110,6 +125,8 @@ def take(
         event_shape: the shape of one row, ``[D]`` or ``[H, W, C]``; None to find it in the flow.
         context_width: the number of columns of context; None to find it.
         precision: what the graphs of the flow are to compute in.
+        read_rows: reads rows of the data; called only for a flow with ActNorms that have seen none, which take their
+            scale from them. None where there are no rows.
 
     Raises:
         Unsupported: the flow, or a layer of it, cannot be exported.
@@ -121,34 +138,90 @@ def take(
             "normflows NormalizingFlow, a FrEIA SequenceINN or GraphINN, and any torch module with forward(x, context) "
             f"and inverse(z, context), each returning a tensor and its log-determinant{posterior_hint(source)}"
         )
+    unfitted = find_unfitted(source)
+    if unfitted and read_rows is None:
+        raise refuse_unfitted(unfitted)
     exact = _exact_copy(source)
     with library_precision():
-        adapted = _adapt(exact)
-        shape = _event_shape(adapted, event_shape)
-        check_width(adapted.base, adapted.base_steps, math.prod(shape), f"this flow of {adapted.library}")
-        images = len(shape) == 3 and adapted.channels_first
-        if images:
-            adapted = _channels_last(adapted, shape)
-        found = find_context_width(adapted, exact, shape, context_width)
-        width = found.columns
-        chain = _whole_chain(adapted, shape, width, images=images)
-        given = torch.randn(_TRIED_CONTEXTS, width, generator=torch.Generator().manual_seed(0)) if width else None
-        if given is not None and adapted.embedding is not None:
-            given = adapted.embedding(given)[0]
-        support, notes = find_support(chain, adapted.base, shape, given, precision)
-        flow = Flow(shape, chain, adapted.base, support, width, adapted.embedding if width else None, precision)
-        flow = flow.double().eval().requires_grad_(requires_grad=False)
-        if adapted.estimator:
-            check_whole(adapted, flow)
-        summary = summarize(exact, adapted, flow, found)
+        layers = find_unfitted(exact)
+        if not layers or read_rows is None:
+            return _take_exact(exact, event_shape, context_width, precision)
+        rows = _fit_layers(exact, layers, event_shape, context_width, read_rows)
+        imported = _take_exact(exact, event_shape, context_width, precision)
+    kinds = ", ".join(sorted({layer_name(layer.layer) for layer in layers}))
+    counted = "1 layer" if len(layers) == 1 else f"{len(layers)} layers"
+    note = f"{counted} that had seen no data ({kinds}) took the scale from {rows} rows of the data given"
+    return replace(imported, notes=(*imported.notes, note))
+
+
+def _take_exact(
+    exact: nn.Module, event_shape: Sequence[int] | None, context_width: int | None, precision: Precision
+) -> ImportedFlow:
+    """Take a copy in float64 apart, all of whose layers have seen data."""
+    adapted = _adapt(exact)
+    shape = _event_shape(adapted, event_shape)
+    check_width(adapted.base, adapted.base_steps, math.prod(shape), f"this flow of {adapted.library}")
+    images = len(shape) == 3 and adapted.channels_first
+    if images:
+        adapted = _channels_last(adapted, shape)
+    found = find_context_width(adapted, exact, shape, context_width)
+    width = found.columns
+    chain = _whole_chain(adapted, shape, width, images=images)
+    given = torch.randn(_TRIED_CONTEXTS, width, generator=torch.Generator().manual_seed(0)) if width else None
+    if given is not None and adapted.embedding is not None:
+        given = adapted.embedding(given)[0]
+    support, notes = find_support(chain, adapted.base, shape, given, precision)
+    flow = Flow(shape, chain, adapted.base, support, width, adapted.embedding if width else None, precision)
+    flow = flow.double().eval().requires_grad_(requires_grad=False)
+    if adapted.estimator:
+        check_whole(adapted, flow)
     return ImportedFlow(
         flow,
         adapted.library,
         adapted.log_prob,
         adapted.generate,
         (*adapted.notes, *found.notes, *notes),
-        summary,
+        summarize(exact, adapted, flow, found),
+        adapted.classes,
     )
+
+
+def _fit_layers(
+    exact: nn.Module,
+    layers: Sequence[UnfittedLayer],
+    event_shape: Sequence[int] | None,
+    context_width: int | None,
+    read_rows: ReadRows,
+) -> int:
+    """Let ActNorms take their scale from rows, by the library's own log_prob; gives the number of rows.
+
+    Args:
+        exact: the copy in float64, whose layers are fitted in place.
+        layers: those that have seen no data.
+        event_shape: as `take` has it.
+        context_width: as `take` has it.
+        read_rows: as `take` has it.
+
+    Raises:
+        Unsupported: the library fails on the rows, or a layer does not see them, or cannot take its scale from them.
+    """
+    with taken_as_fitted(layers):
+        trial = _take_exact(exact, event_shape, context_width, "float64")
+    x, context = read_rows(trial.flow.event_shape, trial.flow.context_width)
+    count = min(len(x), _FITTED_ROWS, max(2, _FITTED_VALUES // trial.flow.width))
+    chosen = np.linspace(0, len(x) - 1, count).round().astype(int)  # spread: a file may be sorted
+    given = None if context is None else torch.from_numpy(context[chosen].astype(np.float64))
+    with fitting(layers):
+        try:
+            trial.log_prob(torch.from_numpy(x[chosen].astype(np.float64)), given)
+        except Exception as error:  # whatever a library raises
+            raise refuse_unfitted(layers, f"On the data given log_prob fails: {one_line(error)}.") from error
+    for layer in layers:
+        if layer.sees_no_data:
+            raise refuse_unfitted([layer], "log_prob of the data given does not reach it.")
+        if not layer.has_scale:
+            raise refuse_unfitted([layer], "The data given do not vary in one of its columns or channels.")
+    return count
 
 
 def _adapt(exact: nn.Module) -> AdaptedFlow:
@@ -158,7 +231,12 @@ def _adapt(exact: nn.Module) -> AdaptedFlow:
         if held:
             return adapt_estimator(exact, held, _ADAPTERS)
     adapter = importlib.import_module(_ADAPTERS.get(library, "models.importing.torch_module"))
-    adapted: AdaptedFlow = adapter.adapt(exact)
+    try:
+        adapted: AdaptedFlow = adapter.adapt(exact)
+    except PushforwardError:
+        raise
+    except Exception as error:  # whatever a library raises where its parts are tried
+        raise Unsupported(f"{layer_name(exact)} cannot be taken apart: {one_line(error)}") from error
     return adapted
 
 
@@ -199,14 +277,14 @@ def _channels_last(adapted: AdaptedFlow, shape: tuple[int, ...]) -> AdaptedFlow:
     def log_prob(x: Tensor, context: Tensor | None) -> Tensor:
         return own_log_prob(x.movedim(3, 1).clone(memory_format=torch.contiguous_format), context)
 
-    def generate(z: Tensor, context: Tensor | None) -> Tensor:
-        if own_generate is None:
-            raise NotImplementedError
-        return own_generate(z, context).movedim(1, 3)
+    generate = None if own_generate is None else partial(_generate_channels_last, own_generate)
+    return replace(adapted, log_prob=log_prob, generate=generate, event_shape=shape)
 
-    changed = {name: getattr(adapted, name) for name in AdaptedFlow.__slots__}
-    changed |= {"log_prob": log_prob, "generate": None if own_generate is None else generate, "event_shape": shape}
-    return AdaptedFlow(**changed)
+
+def _generate_channels_last(
+    generate: Callable[[Tensor, Tensor | None], Tensor], z: Tensor, context: Tensor | None
+) -> Tensor:
+    return generate(z, context).movedim(1, 3)
 
 
 def _whole_chain(adapted: AdaptedFlow, shape: tuple[int, ...], width: int, *, images: bool) -> list[Bijection]:

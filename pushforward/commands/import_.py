@@ -77,7 +77,7 @@ def command(
     if context_data is not None and data is None:
         raise InvalidInput("--context-data goes with --data: it has a row for each of its rows")
     # torch takes seconds to import: a wrong flag is told before.
-    from models.importing.load import draw_rows, export_imported, find_precision_fault, load_weights, parse_event_shape
+    from models.importing.load import export_imported, find_precision_fault, load_weights, parse_event_shape
     from models.importing.take import own_precision, take
     from models.importing.user_code import load_user_flow
 
@@ -85,20 +85,27 @@ def command(
     if weights is not None:
         load_weights(flow, weights)
     shape = (None if event_shape is None else parse_event_shape(event_shape)) or _shape_of(data, flow)
-    imported = take(flow, event_shape=shape, context_width=context, precision=precision or own_precision(flow))
+
+    def taken(precision: Precision) -> tuple[ImportedFlow, _GivenRows | None]:
+        """The flow in a precision, and the rows that are given."""
+        given = None if data is None else _GivenRows(data, context_data, delimiter, precision)
+        read_rows = None if given is None else given.arrays
+        return take(flow, event_shape=shape, context_width=context, precision=precision, read_rows=read_rows), given
+
+    imported, given = taken(precision or own_precision(flow))
     if not quiet:
         # before anything that may fail: what was taken explains most failures
         for line in imported.summary:
             click.echo(line)
-    rows = draw_rows(imported) if data is None else _rows(imported, data, context_data, delimiter)
+    rows = _rows_of(imported, given)
     fault = find_precision_fault(imported, rows)
     if fault is not None and precision is not None:
         raise InvalidInput(f"--precision {precision}: the flow does not compute in it: {fault}; leave the option out")
     if fault is not None:
         if not quiet:
             click.echo(f"Note:   the flow does not compute in float32 ({fault}), and is read in float64")
-        imported = take(flow, event_shape=shape, context_width=context, precision="float64")
-        rows = draw_rows(imported) if data is None else _rows(imported, data, context_data, delimiter)
+        imported, given = taken("float64")
+        rows = _rows_of(imported, given)
     folder = export_imported(
         imported,
         rows,
@@ -132,25 +139,60 @@ def _shape_of(data: str | None, flow: object) -> tuple[int, ...] | None:
         return None
 
 
-def _rows(imported: ImportedFlow, data: str, context_data: str | None, delimiter: str | None) -> HeldOutRows:
-    from models.importing.load import HeldOutRows
+def _rows_of(imported: ImportedFlow, given: _GivenRows | None) -> HeldOutRows:
+    """The rows of --data, or else draws from the flow."""
+    from models.importing.load import draw_rows
 
-    flow = imported.flow
-    rows = RowLayout.of(flow.event_shape, precision=flow.precision)
-    x = _read(data, rows, delimiter)
-    if len(x) < 2:
-        raise InvalidInput(f"{data} holds one row; at least two are needed")
-    if (context_data is None) != (flow.context_width == 0):
-        given = "without" if context_data is None else "with"
-        raise InvalidInput(
-            f"the flow takes {flow.context_width} columns of context; --data came {given} --context-data"
-        )
-    context = None
-    if context_data is not None:
-        context = _read(context_data, rows.of_context((), flow.context_width), delimiter)
-        if len(context) != len(x):
-            raise InvalidInput(f"{context_data} has {len(context)} rows, and {data} has {len(x)}")
-    return HeldOutRows(x, context, f"calibrated on the {len(x)} rows of {Path(data).name}")
+    return draw_rows(imported) if given is None else given.read(imported.flow.event_shape, imported.flow.context_width)
+
+
+class _GivenRows:
+    """The rows of --data and --context-data; read once, as soon as it is known what shape they have.
+
+    Args:
+        data: the file of the rows.
+        context_data: the file of their context; None where there is none.
+        delimiter: what stands between the numbers of a line; None to find it.
+        precision: of the flow.
+    """
+
+    def __init__(self, data: str, context_data: str | None, delimiter: str | None, precision: Precision) -> None:
+        self.data, self.context_data, self.delimiter, self.precision = data, context_data, delimiter, precision
+        self._rows: HeldOutRows | None = None
+
+    def arrays(self, event_shape: tuple[int, ...], width: int) -> tuple[FloatArray, FloatArray | None]:
+        """The rows ``[M, *event]``, and their context ``[M, width]``."""
+        rows = self.read(event_shape, width)
+        return rows.x, rows.context
+
+    def read(self, event_shape: tuple[int, ...], width: int) -> HeldOutRows:
+        """The rows, for a flow of rows of a shape and of so many columns of context.
+
+        Raises:
+            InvalidInput: there are fewer than two, or there is a context for a flow without one, or none, or one of
+                another number of rows.
+        """
+        if self._rows is None:
+            self._rows = self._read(event_shape, width)
+        return self._rows
+
+    def _read(self, event_shape: tuple[int, ...], width: int) -> HeldOutRows:
+        from models.importing.load import HeldOutRows
+
+        data, context_data = self.data, self.context_data
+        layout = RowLayout.of(event_shape, precision=self.precision)
+        x = _read(data, layout, self.delimiter)
+        if len(x) < 2:
+            raise InvalidInput(f"{data} holds one row; at least two are needed")
+        if (context_data is None) != (width == 0):
+            given = "without" if context_data is None else "with"
+            raise InvalidInput(f"the flow takes {width} columns of context; --data came {given} --context-data")
+        context = None
+        if context_data is not None:
+            context = _read(context_data, layout.of_context((), width), self.delimiter)
+            if len(context) != len(x):
+                raise InvalidInput(f"{context_data} has {len(context)} rows, and {data} has {len(x)}")
+        return HeldOutRows(x, context, f"calibrated on the {len(x)} rows of {Path(data).name}")
 
 
 def _read(path: str, layout: RowLayout, delimiter: str | None) -> FloatArray:

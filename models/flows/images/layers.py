@@ -18,7 +18,7 @@ from models.flows.flow import Bijection
 from models.flows.linear import ConstantMatrix
 from service.errors import DataError
 
-__all__ = ["ActNorm", "ChannelsFirst", "FixedConvolution", "InvertibleConvolution", "MultiScale", "Squeeze"]
+__all__ = ["ActNorm", "ChannelsFirst", "FixedConvolution", "InvertibleConvolution", "Levels", "MultiScale", "Squeeze"]
 
 _LEAST_DEVIATION = 1e-6  # of a channel, in standard deviations of the whole: under it, it is taken as constant
 
@@ -46,23 +46,30 @@ class ChannelsFirst(Bijection):
 
 
 class Squeeze(Bijection):
-    """Each square of 2 x 2 pixels becomes one pixel of four times the channels: ``[C, H, W]`` <-> ``[4C, H/2, W/2]``.
+    """Each square of f x f pixels becomes one of f^2 times the channels: ``[C, H, W]`` <-> ``[f^2 C, H/f, W/f]``.
 
-    y[4c + 2i + j, h, w] = x[c, 2h + i, 2w + j]. Its log-determinant is 0.
+    With f = 2, y[4c + 2i + j, h, w] = x[c, 2h + i, 2w + j]. Its log-determinant is 0.
 
     After it a checkerboard is a choice of channels, those with i + j even: a coupling need not see masked pixels.
+
+    Args:
+        factor: f.
 
     References:
         Dinh et al., 2017, https://arxiv.org/abs/1605.08803, section 3.6.
     """
 
+    def __init__(self, factor: int = 2) -> None:
+        super().__init__()
+        self.factor = factor
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """X ``[N, C, H, W]``, H and W even -> y ``[N, 4C, H/2, W/2]``."""
-        return F.pixel_unshuffle(x, 2), torch.zeros_like(x[:, 0, 0, 0])
+        """X ``[N, C, H, W]``, H and W divisible by f -> y ``[N, f^2 C, H/f, W/f]``."""
+        return F.pixel_unshuffle(x, self.factor), torch.zeros_like(x[:, 0, 0, 0])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Y ``[N, 4C, H/2, W/2]`` -> x ``[N, C, H, W]``."""
-        return F.pixel_shuffle(y, 2), torch.zeros_like(y[:, 0, 0, 0])
+        """Y ``[N, f^2 C, H/f, W/f]`` -> x ``[N, C, H, W]``."""
+        return F.pixel_shuffle(y, self.factor), torch.zeros_like(y[:, 0, 0, 0])
 
 
 class ActNorm(Bijection):
@@ -175,8 +182,78 @@ def _every_pixel(x: Tensor, log_det: Tensor) -> Tensor:
     return (x.shape[2] * x.shape[3] * log_det).expand(x.shape[0])
 
 
-class MultiScale(Bijection):
-    """A chain in levels; after each but the last, half of the channels leave for z: ``[N, C, H, W]`` -> ``[N, D]``.
+class Levels(Bijection):
+    """A chain in levels; after each but the last, some of the channels leave for z: ``[N, C, ...]`` -> ``[N, D]``.
+
+    After a level the first channels go on, and the last ones leave. z = (what leaves after level 1, ..., after level
+    L - 1, all channels after level L), each laid out with channels first and the last axis fastest. The log-determinant
+    is the sum over all steps.
+
+    Args:
+        levels: the steps of each level, from data to latent.
+        leaving: the shape ``[C, ...]`` of what leaves after each level; after the last one, of all that is left.
+    """
+
+    def __init__(self, levels: Sequence[Sequence[Bijection]], leaving: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(nn.ModuleList(level) for level in levels)
+        self.shapes = [tuple(shape) for shape in leaving]
+        self.numeric_inverse = any(step.numeric_inverse for level in levels for step in level)
+
+    @property
+    def steps(self) -> list[list[Bijection]]:
+        """The steps of each level, from data to latent."""
+        return [[cast("Bijection", step) for step in cast("nn.ModuleList", level)] for level in self.levels]
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """X ``[N, C, ...]`` -> z ``[N, D]``."""
+        latents, terms = [], []
+        for number, level in enumerate(self.steps):
+            for step in level:
+                x, ladj = step(x, context)
+                terms.append(ladj)
+            x, leaving = self._part(x, number)
+            latents.append(leaving)
+        return torch.cat(latents, dim=1), sum(terms[1:], start=terms[0])
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Z ``[N, D]`` -> x ``[N, C, ...]``."""
+        parts = torch.split(y, [math.prod(shape) for shape in self.shapes], dim=1)
+        latents = [part.reshape(-1, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        x, terms = latents.pop(), []
+        for level in reversed(self.steps):
+            for step in reversed(level):
+                x, ladj = step.inverse(x, context)
+                terms.append(ladj)
+            if latents:
+                x = torch.cat((x, latents.pop()), dim=1)
+        return x, sum(terms[1:], start=terms[0])
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Initialize every step in turn."""
+        latents = []
+        for number, level in enumerate(self.steps):
+            for step in level:
+                x = step.initialize(x, context)
+            x, leaving = self._part(x, number)
+            latents.append(leaving)
+        return torch.cat(latents, dim=1)
+
+    def folded(self) -> Levels:
+        """This, with every step folded in place."""
+        self.levels = nn.ModuleList(nn.ModuleList(step.folded() for step in level) for level in self.steps)
+        return self
+
+    def _part(self, x: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """What goes on after a level, and what leaves, flat; after the last one all of it leaves."""
+        if number == len(self.shapes) - 1:
+            return x, x.flatten(1)
+        kept = x.shape[1] - self.shapes[number][0]
+        return x[:, :kept], x[:, kept:].flatten(1)
+
+
+class MultiScale(Levels):
+    """Levels of an image; after each but the last, half of the channels leave for z: ``[N, C, H, W]`` -> ``[N, D]``.
 
     z = (the second half of the channels after level 1, ..., after level L - 1, all channels after level L), each laid
     out with channels first, then rows, then columns. The log-determinant is the sum over all steps.
@@ -193,66 +270,24 @@ class MultiScale(Bijection):
     """
 
     def __init__(self, levels: Sequence[Sequence[Bijection]], shape: Sequence[int]) -> None:
-        super().__init__()
-        self.levels = nn.ModuleList(nn.ModuleList(level) for level in levels)
-        self.shapes: list[tuple[int, int, int]] = []
-        channels, height, width = shape
-        for number, level in enumerate(levels):
-            for _ in (step for step in level if isinstance(step, Squeeze)):
-                if height % 2 or width % 2:
-                    raise DataError(f"{height} x {width} pixels cannot be halved: level {number + 1} has an odd side")
-                channels, height, width = 4 * channels, height // 2, width // 2
-            if number < len(levels) - 1:
-                if channels % 2:
-                    raise DataError(f"half of {channels} channels cannot leave after level {number + 1}: it is odd")
-                channels //= 2
-            self.shapes.append((channels, height, width))  # of what leaves after this level
+        super().__init__(levels, _leaving(levels, shape))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """X ``[N, C, H, W]`` -> z ``[N, D]``."""
-        latents, terms = [], []
-        for number, level in enumerate(self._levels()):
-            for step in level:
-                x, ladj = step(x, context)
-                terms.append(ladj)
-            x, leaving = self._part(x, number)
-            latents.append(leaving)
-        return torch.cat(latents, dim=1), sum(terms[1:], start=terms[0])
 
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Z ``[N, D]`` -> x ``[N, C, H, W]``."""
-        parts = torch.split(y, [math.prod(shape) for shape in self.shapes], dim=1)
-        latents = [part.reshape(-1, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
-        x, terms = latents.pop(), []
-        for level in reversed(self._levels()):
-            for step in reversed(level):
-                x, ladj = step.inverse(x, context)
-                terms.append(ladj)
-            if latents:
-                x = torch.cat((x, latents.pop()), dim=1)
-        return x, sum(terms[1:], start=terms[0])
-
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Initialize every step in turn."""
-        latents = []
-        for number, level in enumerate(self._levels()):
-            for step in level:
-                x = step.initialize(x, context)
-            x, leaving = self._part(x, number)
-            latents.append(leaving)
-        return torch.cat(latents, dim=1)
-
-    def folded(self) -> MultiScale:
-        """This, with every step folded in place."""
-        self.levels = nn.ModuleList(nn.ModuleList(step.folded() for step in level) for level in self._levels())
-        return self
-
-    def _levels(self) -> list[list[Bijection]]:
-        return [[cast("Bijection", step) for step in cast("nn.ModuleList", level)] for level in self.levels]
-
-    def _part(self, x: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """What goes on after a level, and what leaves, flat; after the last one all of it leaves."""
-        if number == len(self.shapes) - 1:
-            return x, x.flatten(1)
-        channels = self.shapes[number][0]
-        return x[:, :channels], x[:, channels:].flatten(1)
+def _leaving(levels: Sequence[Sequence[Bijection]], shape: Sequence[int]) -> list[tuple[int, int, int]]:
+    """The shapes of what leaves an image ``[C, H, W]`` after each level."""
+    shapes = []
+    channels, height, width = shape
+    for number, level in enumerate(levels):
+        for factor in (step.factor for step in level if isinstance(step, Squeeze)):
+            if height % factor or width % factor:
+                raise DataError(
+                    f"{height} x {width} pixels cannot be cut into squares of {factor} x {factor}, as level "
+                    f"{number + 1} does"
+                )
+            channels, height, width = factor**2 * channels, height // factor, width // factor
+        if number < len(levels) - 1:
+            if channels % 2:
+                raise DataError(f"half of {channels} channels cannot leave after level {number + 1}: it is odd")
+            channels //= 2
+        shapes.append((channels, height, width))
+    return shapes

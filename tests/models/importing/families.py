@@ -57,7 +57,7 @@ class Family:
                     if parameter.requires_grad and id(parameter) not in rotations:
                         parameter.add_(0.3 * torch.randn_like(parameter) / fan_in(parameter) ** 0.5)
                 if self.settle:
-                    flow.train().log_prob(torch.randn(500, width))
+                    flow.train().log_prob(torch.randn(500, width), *([torch.randn(500, context)] if context else []))
         return flow.eval()
 
 
@@ -81,6 +81,37 @@ def inverse_maf(width: int, context: int) -> nn.Module:
     return zuko.lazy.Flow(flow.transform.inv, flow.base)
 
 
+def of_constants(*constants: Callable[[int], nn.Module]) -> Make:
+    """Transforms of zuko that are the same for every context, and a coupling after them."""
+
+    def make(width: int, context: int) -> nn.Module:
+        coupling = zuko.flows.coupling.GeneralCouplingTransform(width, context, hidden_features=(HIDDEN,))
+        base = zuko.lazy.UnconditionalDistribution(
+            zuko.distributions.DiagNormal, torch.zeros(width), torch.ones(width), buffer=True
+        )
+        return zuko.lazy.Flow([*(constant(width) for constant in constants), coupling], base)
+
+    return make
+
+
+def rotation(width: int) -> nn.Module:
+    return zuko.lazy.UnconditionalTransform(zuko.transforms.RotationTransform, torch.randn(width, width))
+
+
+def lu_linear(width: int) -> nn.Module:
+    return zuko.lazy.UnconditionalTransform(zuko.transforms.LULinearTransform, torch.eye(width))
+
+
+def permutation(width: int) -> nn.Module:
+    order = torch.randperm(width)
+    return zuko.lazy.UnconditionalTransform(zuko.transforms.PermutationTransform, order, buffer=True)
+
+
+def gmm_base(width: int, context: int) -> nn.Module:
+    flow = of_constants(rotation)(width, context)
+    return zuko.lazy.Flow(flow.transform, zuko.mixtures.GMM(width, components=3, covariance_type="diagonal"))
+
+
 ZUKO = [
     Family("zuko", "RealNVP", of_zuko(zuko.flows.RealNVP)),
     Family("zuko", "NICE", of_zuko(zuko.flows.NICE)),
@@ -94,6 +125,9 @@ ZUKO = [
     Family("zuko", "NAF", of_zuko(zuko.flows.NAF), widths=(2, 16), quick=False),
     Family("zuko", "UNAF", of_zuko(zuko.flows.UNAF), widths=(2,), quick=False),
     Family("zuko", "GF", of_zuko(zuko.flows.GF), widths=(2, 16), quick=False),
+    Family("zuko", "RotationTransform", of_constants(rotation)),
+    Family("zuko", "LULinearTransform, PermutationTransform", of_constants(lu_linear, permutation)),
+    Family("zuko", "GMM base", gmm_base, "never"),
     Family("zuko", "CNF", lambda width, context: zuko.flows.CNF(width, context, hidden_features=(HIDDEN,))),
 ]
 
@@ -150,6 +184,15 @@ def batch_normed(width: int, context: int) -> nn.Module:
     return flow
 
 
+def nflows_levels(width: int, context: int) -> nn.Module:
+    """Half of the columns leave after the first transform."""
+    whole = transforms.MultiscaleCompositeTransform(2)
+    whole.add_transform(transforms.LULinear(width, identity_init=False), (width,))
+    coupling = transforms.AffineCouplingTransform(torch.arange(width // 2) % 2, network(context))
+    whole.add_transform(coupling, (width // 2,))
+    return Flow(whole, distributions.StandardNormal([width]))
+
+
 def squashed(width: int) -> Any:
     return transforms.CompositeCDFTransform(
         transforms.Sigmoid(), transforms.PiecewiseRationalQuadraticCDF([width], num_bins=5)
@@ -175,6 +218,8 @@ TAILS = {"tails": "linear", "tail_bound": 3.0, "num_bins": 5}
 NFLOWS = [
     Family("nflows", "SimpleRealNVP", lambda width, context: SimpleRealNVP(width, HIDDEN, 2, 1), "never"),
     Family("nflows", "SimpleRealNVP, batch norm between", batch_normed, "never"),
+    Family("nflows", "SimpleRealNVP, batch norm within", lambda width, context: SimpleRealNVP(
+        width, HIDDEN, 2, 1, batch_norm_within_layers=True), "never", settle=True),
     Family("nflows", "affine coupling", nflows_coupling(transforms.AffineCouplingTransform)),
     Family("nflows", "additive coupling", nflows_coupling(transforms.AdditiveCouplingTransform)),
     Family("nflows", "rational-quadratic coupling",
@@ -186,6 +231,14 @@ NFLOWS = [
     Family("nflows", "cubic coupling", nflows_coupling(transforms.PiecewiseCubicCouplingTransform, **TAILS)),
     Family("nflows", "MaskedAutoregressiveFlow",
            lambda width, context: MaskedAutoregressiveFlow(width, max(HIDDEN, width), 2, 1), "never"),
+    Family("nflows", "MaskedAutoregressiveFlow, batch norm within and between", lambda width, context: (
+        MaskedAutoregressiveFlow(width, max(HIDDEN, width), 2, 1, batch_norm_within_layers=True,
+                                 batch_norm_between_layers=True)), "never", settle=True),
+    Family("nflows", "affine autoregressive, batch norm",
+           nflows_autoregressive(transforms.MaskedAffineAutoregressiveTransform, use_batch_norm=True), settle=True),
+    Family("nflows", "affine autoregressive, feedforward, batch norm", nflows_autoregressive(
+        transforms.MaskedAffineAutoregressiveTransform, use_batch_norm=True, use_residual_blocks=False),
+        "never", settle=True),
     Family("nflows", "affine autoregressive", nflows_autoregressive(transforms.MaskedAffineAutoregressiveTransform)),
     Family("nflows", "rational-quadratic autoregressive",
            nflows_autoregressive(transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform, **TAILS)),
@@ -196,11 +249,13 @@ NFLOWS = [
     Family("nflows", "SVDLinear", plain(transforms.SVDLinear, num_householder=2)),
     Family("nflows", "NaiveLinear", plain(transforms.NaiveLinear, orthogonal_initialization=False)),
     Family("nflows", "HouseholderSequence", plain(transforms.HouseholderSequence, num_transforms=2)),
-    Family("nflows", "ActNorm", plain(transforms.ActNorm)),
+    Family("nflows", "ActNorm", plain(transforms.ActNorm), settle=True),
+    Family("nflows", "ActNorm that has seen no data", plain(transforms.ActNorm), "never", (2,)),
     Family("nflows", "LeakyReLU", plain(lambda width: transforms.LeakyReLU(0.3))),
     Family("nflows", "LogTanh", plain(lambda width: transforms.LogTanh())),
     Family("nflows", "CompositeCDFTransform, sigmoid and spline", plain(squashed)),
     Family("nflows", "CauchyCDF", plain(lambda width: CauchyCDF())),
+    Family("nflows", "MultiscaleCompositeTransform", nflows_levels, widths=(16, 64)),
     Family("nflows", "embedding net", embedded, "only"),
     Family("nflows", "ConditionalDiagonalNormal base", conditional_base, "only"),
     Family("nflows", "DiagonalNormal base", learnt_base, "never"),
@@ -260,6 +315,34 @@ def mixture(width: int) -> Any:
     return nf.distributions.GaussianMixture(3, width)
 
 
+def image_of(width: int) -> tuple[int, int, int]:
+    """An image of so many pixels: channels, rows, columns."""
+    side = round(width**0.5)
+    return 1, side, side
+
+
+def normflows_glow(width: int, context: int) -> nn.Module:
+    """A Glow of two levels, whose bases know the class where there is a context."""
+    shape = image_of(width)
+
+    def base(*latent: int) -> Any:
+        if context:
+            return nf.distributions.base.ClassCondDiagGaussian(latent, context)
+        return nf.distributions.base.GlowBase(latent)
+
+    side = shape[1]
+    levels = [[nf.flows.GlowBlock(channels, HIDDEN), nf.flows.Squeeze()] for channels in (8, 4)]
+    bases = [base(8, side // 4, side // 4), base(2, side // 2, side // 2)]
+    flow = nf.MultiscaleFlow(bases, levels, [nf.flows.Merge()], class_cond=context > 0)
+    flow.log_prob(torch.randn(50, *shape), torch.eye(context)[torch.arange(50) % context] if context else None)
+    return flow
+
+
+def class_conditional(width: int, context: int) -> nn.Module:
+    base = nf.distributions.base.ClassCondDiagGaussian(width, context)
+    return nf.ClassCondFlow(base, [masked(width, 0), nf.flows.InvertibleAffine(width), masked(width, 0)])
+
+
 NORMFLOWS = [
     Family("normflows", "AffineCouplingBlock, exp", couplings(2), "never"),
     Family("normflows", "AffineCouplingBlock, sigmoid", couplings(2, scale_map="sigmoid"), "never"),
@@ -284,6 +367,8 @@ NORMFLOWS = [
     Family("normflows", "CircularCoupledRationalQuadraticSpline", of_normflows(circular), "never", (2,)),
     Family("normflows", "PeriodicShift",
            of_normflows(masked, alone(lambda width: nf.flows.PeriodicShift([0], bound=20.0, shift=1.0))), "never"),
+    Family("normflows", "MultiscaleFlow (Glow)", normflows_glow, widths=(16, 64)),
+    Family("normflows", "ClassCondFlow", class_conditional, "only"),
     Family("normflows", "GaussianMixture base", of_normflows(masked, base=mixture), "never"),
 ]  # fmt: skip
 
@@ -334,6 +419,24 @@ def branches(width: int, context: int) -> nn.Module:
     return Ff.GraphINN([start, split, scaled, bent, joined, last, Ff.OutputNode(last)])
 
 
+def freia_levels(width: int, context: int) -> nn.Module:
+    """A graph of images in two levels, with an output for each."""
+    start = Ff.InputNode(*image_of(width))
+    haar = Ff.Node(start, Fm.HaarDownsampling, {})
+    coupling = Ff.Node(haar, Fm.GLOWCouplingBlock, {"subnet_constructor": convolutions})
+    split = Ff.Node(coupling, Fm.Split, {})
+    leaves = Ff.Node(split.out1, Fm.Flatten, {})
+    squeezed = Ff.Node(split.out0, Fm.IRevNetDownsampling, {})
+    flat = Ff.Node(squeezed, Fm.Flatten, {})
+    last = Ff.Node(flat, Fm.AllInOneBlock, {"subnet_constructor": perceptron})
+    nodes = [start, haar, coupling, split, leaves, squeezed, flat, last]
+    return Ff.GraphINN([*nodes, Ff.OutputNode(leaves), Ff.OutputNode(last)])
+
+
+def convolutions(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inputs, HIDDEN, 3, padding=1), nn.Tanh(), nn.Conv2d(HIDDEN, outputs, 1))
+
+
 FREIA = [
     Family("FrEIA", "AllInOneBlock", twice(Fm.AllInOneBlock)),
     Family("FrEIA", "AllInOneBlock, soft permutation, reversed",
@@ -354,6 +457,8 @@ FREIA = [
     Family("FrEIA", "InvAutoAct", with_glow(Fm.InvAutoAct)),
     Family("FrEIA", "GraphINN, one after another", chain),
     Family("FrEIA", "GraphINN with branches", branches, "never"),
+    Family("FrEIA", "GraphINN in levels (Haar, i-RevNet, two outputs)", freia_levels, "never", (16, 64)),
+    Family("FrEIA", "ActNorm that has seen no data", with_glow(Fm.ActNorm), "never", (2,)),
     Family("FrEIA", "IResNetLayer", lambda width, context: of_freia((Fm.IResNetLayer, {}))(width, 0), "never", (2,)),
 ]  # fmt: skip
 

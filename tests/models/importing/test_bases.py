@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 
 import nflows.distributions
+import nflows.distributions.uniform
 import normflows as nf
 import normflows.distributions.base
 import pytest
@@ -19,6 +20,7 @@ from models.importing.adapted import Unsupported
 from models.importing.agreement import check_agreement
 from models.importing.load import draw_rows
 from models.importing.take import library_precision, take
+from service.errors import DataError
 
 TWO = torch.tensor([0.5, 2.0])
 
@@ -47,7 +49,7 @@ NORMFLOWS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
     "UniformGaussian": (lambda: nf.distributions.base.UniformGaussian(2, [0]), False),
     "ClassCondDiagGaussian": (lambda: nf.distributions.base.ClassCondDiagGaussian(2, 3), False),
     "GlowBase": (lambda: nf.distributions.base.GlowBase(2), True),
-    "AffineGaussian": (lambda: nf.distributions.base.AffineGaussian(2, (2,)), False),
+    "AffineGaussian": (lambda: nf.distributions.base.AffineGaussian(2, (2,)), True),
     "GaussianMixture": (lambda: nf.distributions.base.GaussianMixture(3, 2), True),
     "GaussianPCA": (lambda: nf.distributions.base.GaussianPCA(2, 2), False),
 }
@@ -79,6 +81,30 @@ def test_a_base_of_images_with_a_number_for_each_channel() -> None:
         take(classes)
 
 
+OTHERS = sorted(
+    {
+        kind
+        for module in (nf.distributions.encoder, nf.distributions.decoder, nf.distributions.prior,
+                       nf.distributions.target, nf.distributions.mh_proposal, nf.distributions.linear_interpolation)
+        for kind in vars(module).values()
+        if inspect.isclass(kind) and kind.__module__ == module.__name__
+    },
+    key=lambda kind: kind.__qualname__,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHERS, ids=lambda kind: kind.__qualname__)
+def test_what_is_no_base_in_normflows_is_none_here(kind: type) -> None:
+    """Encoders, targets, priors: without its numbers, which nobody asks for."""
+    base = kind.__new__(kind)
+    if isinstance(base, nn.Module):
+        nn.Module.__init__(base)
+    with pytest.raises(
+        Unsupported, match=rf"the base {kind.__name__} of a normflows flow is not one that a bundle can"
+    ):
+        take(nf.NormalizingFlow(base, []))
+
+
 NFLOWS: dict[str, tuple[Callable[[], object], bool]] = {
     "Distribution": (nflows.distributions.Distribution, False),
     "StandardNormal": (lambda: nflows.distributions.StandardNormal([2]), True),
@@ -106,6 +132,65 @@ def test_a_base_of_nflows(name: str) -> None:
         transforms.LULinear(2, identity_init=False), spread(base) if isinstance(base, nn.Module) else base
     )
     outcome(flow, name, held=held)
+
+
+def test_a_base_of_torch_s_that_nflows_itself_cannot_call_is_told() -> None:
+    box = nflows.distributions.uniform.BoxUniform(-9 * torch.ones(2), 9 * torch.ones(2))
+    with pytest.raises(DataError, match=r"the flow's own log_prob does not run on rows of shape .* 'context'"):
+        take(flows.Flow(transforms.LULinear(2), box), event_shape=(2,))
+
+
+def zuko_flow(base: nn.Module, context: int = 0) -> nn.Module:
+    coupling = zuko.flows.coupling.GeneralCouplingTransform(2, context, hidden_features=(8,))
+    return zuko.lazy.Flow([coupling], base)
+
+
+class Looks(zuko.lazy.LazyDistribution):
+    """A base that has numbers of its own, and moves by the context where there is one."""
+
+    def forward(self, c: Tensor | None = None) -> distributions.Distribution:
+        return zuko.distributions.DiagNormal(TWO if c is None else TWO + c.sum(dim=-1, keepdim=True), TWO)
+
+
+ZUKO: dict[str, tuple[Callable[[], nn.Module], int, str]] = {
+    "GMM, diagonal": (lambda: zuko.mixtures.GMM(2, 0, 3, "diagonal"), 0, ""),
+    "GMM, spherical": (lambda: zuko.mixtures.GMM(2, 0, 3, "spherical"), 0, ""),
+    "GMM, full": (lambda: zuko.mixtures.GMM(2, 0, 3), 0, "the base Mixture of a zuko flow is not one that a bundle"),
+    "GMM, given a context": (
+        lambda: zuko.mixtures.GMM(2, 3, 3, "diagonal"), 3, "zuko GMM cannot be exported: a bundle's base does not"),
+    "GMM, in a flow with a context": (
+        lambda: zuko.mixtures.GMM(2, 0, 3, "diagonal"), 3, "does not run on rows of shape"),
+    "a flow": (lambda: zuko.flows.MAF(2, 0, transforms=1, hidden_features=(8,)), 0, ""),
+    "a flow, given a context": (lambda: zuko.flows.MAF(2, 3, transforms=1, hidden_features=(8,)), 3, ""),
+    "a normal of a matrix": (
+        lambda: zuko.lazy.UnconditionalDistribution(
+            distributions.MultivariateNormal, TWO, torch.tensor([[2.0, 0.5], [0.5, 1.0]])), 3, ""),
+    "columns that are not made one event": (
+        lambda: zuko.lazy.UnconditionalDistribution(distributions.Normal, TWO, TWO), 0, ""),
+    "one that looks at the context, without one": (Looks, 0, ""),
+    "one that looks at the context": (Looks, 3, "does not run on rows of shape"),
+    "no distribution": (
+        lambda: zuko.lazy.UnconditionalDistribution(lambda: 3.0), 0, "the base float of a zuko flow is not one"),
+    "one that cannot be made": (
+        lambda: zuko.lazy.UnconditionalDistribution(distributions.Normal, TWO), 0,
+        "zuko Flow cannot be taken apart: TypeError: Normal.__init__"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ZUKO)
+def test_a_base_of_zuko_s_that_is_made_when_it_is_asked_for(name: str) -> None:
+    make, context, message = ZUKO[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        flow = zuko_flow(make(), context)
+    if message:
+        with pytest.raises((Unsupported, DataError), match=message):
+            take(flow)
+        return
+    imported = take(flow)
+    rows = draw_rows(imported, 30)
+    assert imported.flow.event_shape == (2,)
+    assert check_agreement(imported, rows.x, rows.context) < 1e-6
 
 
 def two(kind: str) -> distributions.Distribution | None:
@@ -152,7 +237,8 @@ KINDS = sorted(
     for name in module.__all__
     if inspect.isclass(kind := getattr(module, name)) and issubclass(kind, distributions.Distribution)
 )
-HELD_KINDS = {"Normal", "Independent", "StudentT", "Uniform", "DiagNormal", "BoxUniform"}
+HELD_KINDS = {"Normal", "Independent", "StudentT", "Uniform", "DiagNormal", "BoxUniform", "Mixture",
+              "MixtureSameFamily", "MultivariateNormal", "LowRankMultivariateNormal"}  # fmt: skip
 
 
 class Based(nn.Module):

@@ -6,9 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from pushforward.cli.group import COMMANDS, cli
 from pushforward.client.errors import InvalidInput
+from pushforward.commands import import_
+from pushforward.commands.import_ import _read as read_rows
 from service.bundle.store import read_bundle
 from service.errors import DataError
 from tests.models.importing.test_load import CODE
@@ -35,6 +38,36 @@ class Added(nn.Module):
     monkeypatch.setattr(sys, "path", list(sys.path))
     sys.modules.pop("user_flows", None)
     return tmp_path
+
+
+def test_an_actnorm_that_has_seen_no_data_takes_its_scale_from_the_rows(run, here, monkeypatch):
+    """The rows are read once, before the flow is taken, and only for such a flow; the graphs are for other tests."""
+    (here / "unfitted.py").write_text("""
+from nflows import distributions, flows, transforms
+
+def make():
+    return flows.Flow(transforms.ActNorm(2), distributions.StandardNormal([2]))
+""")
+    rows = np.random.default_rng(0).normal(size=(50, 2)) * [3.0, 0.2] + [5.0, -1.0]
+    np.savetxt("rows.csv", rows, delimiter=",", header="a,b", comments="")
+    read, made = [], []
+    monkeypatch.setattr(import_, "_read", lambda path, *more: read.append(path) or read_rows(path, *more))
+
+    def export(imported, rows, **_):
+        made.append((imported, rows))
+        return here / "flows"
+
+    monkeypatch.setattr("models.importing.load.export_imported", export)
+    with pytest.raises(DataError, match="nflows ActNorm '_transform' cannot be exported: it has seen no data"):
+        run("import", "unfitted:make", "--out", "flows", "--name", "flow")
+    result = run("import", "unfitted:make", "--out", "flows", "--name", "flow", "--data", "rows.csv")
+    assert "Note:   1 layer that had seen no data (nflows ActNorm) took the scale from 50 rows" in result.stdout
+    assert read == ["rows.csv"]
+    ((imported, held_out),) = made
+    with torch.no_grad():
+        z, _ = imported.flow(torch.from_numpy(held_out.x).double())
+    np.testing.assert_allclose(z.mean(dim=0), 0.0, atol=1e-6)
+    np.testing.assert_allclose(z.std(dim=0), 1.0, atol=1e-6)
 
 
 def test_a_keyword_can_be_a_command():

@@ -117,7 +117,7 @@ def test_folding_reaches_into_levels() -> None:
 @pytest.mark.parametrize(
     ("chain", "shape", "words"),
     [
-        ([[Squeeze()], [Squeeze()]], (1, 6, 4), "3 x 2 pixels cannot be halved: level 2"),
+        ([[Squeeze()], [Squeeze()]], (1, 6, 4), "3 x 2 pixels cannot be cut into squares of 2 x 2, as level 2 does"),
         ([[ActNorm(3)], [ActNorm(2)]], (3, 4, 4), "half of 3 channels cannot leave after level 1"),
     ],
 )
