@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.export.probes import FAR, MAX_HELD_OUT, make_probes, outside_support
+from models.export.probes import FAR, MAX_HELD_OUT, OUTSIDE, make_probes, outside_support
 from service.bundle.manifest import Support
 
 ROWS = np.random.default_rng(0).normal(5, 2, (600, 3)).astype(np.float32)
@@ -35,6 +35,18 @@ def test_a_bounded_support_is_tried_on_its_ends_next_to_them_and_outside() -> No
     far = [row for row, label in zip(others, probes.labels, strict=True) if "deviations" in label]
     assert np.min(far) >= 0
     assert np.max(far) <= 16.5
+
+
+@pytest.mark.parametrize("support", [Support(low=0.0, high=16.5), Support(low=0.0)])
+def test_without_edges_rows_are_tried_inside_and_outside_and_not_near_the_ends(support: Support) -> None:
+    probes = make_probes(ROWS.clip(0.1, 16), None, support, edges=False)
+    others = probes.x[probes.held_out.stop :]
+    outside = np.array([label == OUTSIDE for label in probes.labels])
+    assert outside.any()
+    assert (others[outside] == np.float32(outside_support(support))).any(axis=1).all()
+    inside = others[~outside]
+    assert inside.min() > 1e-3
+    assert support.high is None or inside.max() < 16.5 - 1e-3
 
 
 def test_other_rows_borrow_the_context_of_held_out_ones() -> None:

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from models.export.gate import check_flow, reference
-from models.export.probes import make_probes
+from models.export.probes import OUTSIDE, make_probes
 from models.export.resolution import keep_resolvable
 from models.flows.flow import Bijection, Flow
+from models.flows.preprocess import Standardize
 from service.bundle.bases import NormalBase
+from service.bundle.manifest import Support
 from service.errors import ParityFailed
 from tests.laws.table import FLOWS
 
@@ -34,6 +36,13 @@ def test_far_rows_that_float32_cannot_answer_are_left_out_and_no_others() -> Non
     exact = reference(flow)(torch.from_numpy(kept.x).double())[0]
     assert bool(torch.isfinite(exact.float()).all())
     assert any("30 standard" in label for label in kept.labels)
+
+
+def test_rows_outside_the_support_stay() -> None:
+    flow = Flow((2,), [Standardize(torch.zeros(2), torch.ones(2))], NormalBase(), Support(low=-5.0, high=5.0))
+    rows = np.random.default_rng(0).normal(size=(50, 2)).clip(-4, 4).astype(np.float32)
+    probes = make_probes(rows, None, flow.support, edges=False)
+    assert OUTSIDE in keep_resolvable(flow, reference(flow), probes).labels
 
 
 class Moved(Unbounded):
