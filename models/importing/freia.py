@@ -40,6 +40,10 @@ _WAYS_OUT: Final[dict[type, tuple[str, str]]] = {
     ),
     modules.InvAutoFC: _UNTRACKED,
     modules.InvAutoConv2D: _UNTRACKED,
+    modules.InvertibleSigmoid: (
+        "it squashes all rows into (0, 1), where the standard normal that FrEIA's networks are given is no density",
+        "Squash the data before they reach the network",
+    ),
     modules.GaussianMixtureModel: (
         "it moves a row by the one component of a mixture that it is told, and so has no density of the mixture",
         "Condition a coupling block instead",

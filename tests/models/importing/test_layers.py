@@ -470,7 +470,7 @@ FREIA = {
     "FixedLinearTransform": Layer(inn(Fm.FixedLinearTransform, M=torch.tensor([[2.0, 1.0], [0.5, 1.0]]))),
     "Fixed1x1Conv": Layer(inn(Fm.Fixed1x1Conv, IMAGE, M=torch.eye(4) + 0.2 * random(4, 4))),
     "PermuteRandom": Layer(inn(Fm.PermuteRandom)),
-    "InvertibleSigmoid": Layer(inn(Fm.InvertibleSigmoid), "are not finite"),
+    "InvertibleSigmoid": Layer(inn(Fm.InvertibleSigmoid), "it squashes all rows into (0, 1)"),
     "IResNetLayer": Layer(inn(Fm.IResNetLayer), "an estimate"),
     "InvAutoAct": Layer(inn(Fm.InvAutoAct)),
     "InvAutoActFixed": Layer(inn(Fm.InvAutoActFixed)),
