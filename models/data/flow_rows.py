@@ -17,6 +17,7 @@ from models.data.labelled_rows import LabelledRows
 from models.data.readers import FloatArray, Source, cell_number
 from models.data.selection import column_label, kept_rows, numbers_of, row_places
 from service.bundle.manifest import ContextFeature, Manifest
+from service.bundle.precision import DTYPES
 from service.errors import DataError, Reason
 from service.tabular import Header
 
@@ -28,13 +29,13 @@ class FlowRows:
     """Rows of a flow.
 
     Args:
-        rows: float32 ``[N, *event]``, finite.
-        context: float32 ``[N, C]``, finite; None for a flow without, or where it was not asked for.
+        rows: ``[N, *event]``, finite, in the flow's precision.
+        context: ``[N, C]``, the same; None for a flow without, or where it was not asked for.
         place: the number of a row here -> where it is in the file, in words.
     """
 
-    rows: npt.NDArray[np.float32]
-    context: npt.NDArray[np.float32] | None
+    rows: npt.NDArray[np.floating[Any]]
+    context: npt.NDArray[np.floating[Any]] | None
     place: Callable[[int], str]
 
 
@@ -77,9 +78,10 @@ def select_flow_rows(
     if given:
         context = _read_context(source, given, kept, manifest.context_features)
         _check_finite(source, context, [f"context {name!r}" for name in given], place)
+    dtype = DTYPES[manifest.precision]
     return FlowRows(
-        rows=rows.reshape(len(rows), *event).astype(np.float32),
-        context=None if context is None else context.astype(np.float32),
+        rows=rows.reshape(len(rows), *event).astype(dtype),
+        context=None if context is None else context.astype(dtype),
         place=place,
     )
 

@@ -183,7 +183,7 @@ class _Passed:
         """How much of the server's bounds the graphs need for each golden row: ``[G]``, at most 1 where kept."""
         batch = len(golden.x) + -len(golden.x) % BATCH_MULTIPLE
         forward = self.forward(golden.x, golden.context, batch)
-        inverse = self.inverse(golden.z.astype(golden.x.dtype), golden.context, batch)
+        inverse = self.inverse(golden.latents(), golden.context, batch)
         found = golden_errors(golden, forward, inverse)
         if self.trace is not None:
             found += traced_golden_errors(golden, self.trace(golden.x, golden.context, batch))

@@ -188,6 +188,7 @@ class ContextFree(Bijection):
         super().__init__()
         self.step = step
         self.numeric_inverse = step.numeric_inverse
+        self.domain, self.image = step.domain, step.image
 
     @property
     def name(self) -> str:

@@ -40,12 +40,12 @@ class TorchDensity:
 
     def log_prob(self, rows: FloatArray, context: FloatArray | None) -> FloatArray:
         """Log p(x) ``[N]`` of rows ``[N, D]``, given their context ``[N, C]``."""
-        scores = log_prob(self._flow, self._events(rows), _single(context))
+        scores = log_prob(self._flow, self._events(rows), self._given(context))
         return np.asarray(scores.to(torch.float64).numpy(), np.float64)
 
     def latents(self, rows: FloatArray, context: FloatArray | None) -> FloatArray:
         """Z ``[N, D]`` of rows ``[N, D]``."""
-        given = _single(context)
+        given = self._given(context)
         with torch.no_grad():
             parts = [
                 self._flow(x, None if given is None else given[at : at + len(x)])[0]
@@ -54,11 +54,11 @@ class TorchDensity:
         return _flat(torch.cat(parts))
 
     def sample(self, count: int, context: FloatArray | None, seed: int) -> Draws:
-        """Draw `count` rows, or as many for each context ``[K, C]``; one that has no float32 is not finite."""
+        """Draw `count` rows, or as many for each context ``[K, C]``; one beyond its precision is not finite."""
         contexts = 1 if context is None else len(context)
         generator = torch.Generator().manual_seed(seed)
-        latents = sample_base(self._flow.base, contexts * count, self._flow.width, generator)
-        each = _single(context)
+        latents = sample_base(self._flow.base, contexts * count, self._flow.width, generator, self._flow.dtype)
+        each = self._given(context)
         each = None if each is None else each.repeat_interleave(count, dim=0)
         rows, scores = [], []
         with torch.no_grad():
@@ -73,8 +73,11 @@ class TorchDensity:
             np.asarray(torch.cat(scores).to(torch.float64).numpy(), np.float64).reshape(shape),
         )
 
+    def _given(self, context: FloatArray | None) -> Tensor | None:
+        return None if context is None else torch.from_numpy(context).to(self._flow.dtype)
+
     def _events(self, rows: FloatArray) -> Tensor:
-        return torch.from_numpy(rows).to(torch.float32).reshape(len(rows), *self._flow.event_shape)
+        return torch.from_numpy(rows).to(self._flow.dtype).reshape(len(rows), *self._flow.event_shape)
 
     def _batches(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
         at_once = max(1, _AT_ONCE // self._flow.width)
@@ -132,7 +135,3 @@ def evaluate(flow: Flow, rows: HeldOutRows, seed: int = 0) -> Evaluation:
 
 def _flat(rows: Tensor) -> FloatArray:
     return np.asarray(rows.to(torch.float64).flatten(1).numpy(), np.float64)
-
-
-def _single(context: FloatArray | None) -> Tensor | None:
-    return None if context is None else torch.from_numpy(context).to(torch.float32)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pushforward.cli.context_input import choose_context, make_context_layout
 from pushforward.cli.next_version import RowOptions, read_whole
 from pushforward.cli.row_layout import RowLayout
-from pushforward.client.arrays import Float32Array
+from pushforward.client.arrays import FloatArray
 from pushforward.client.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ class EvaluationRows:
 
     Args:
         name: of the file, for an error.
-        rows: float32 ``[N, *event]``, finite.
-        context: float32 ``[N, C]``; None for a flow without.
+        rows: ``[N, *event]``, finite, in the flow's precision.
+        context: ``[N, C]``, the same; None for a flow without.
         place: the number of a row -> where it is in the file, in words.
     """
 
     name: str
-    rows: Float32Array
-    context: Float32Array | None
+    rows: FloatArray
+    context: FloatArray | None
     place: Callable[[int], str]
 
 

@@ -202,7 +202,7 @@ class _BundleDensity:
     def sample(self, count: int, context: Float64Array | None, seed: int) -> Draws:
         from models.evaluation.density import Draws
 
-        given = None if context is None else context.astype(np.float32)
+        given = None if context is None else context.astype(self._flow.dtype)
         drawn = run_now(self._flow.sample(count, seed, context=given))
         contexts = 1 if context is None else len(context)
         return Draws(
@@ -217,8 +217,8 @@ class _BundleDensity:
         at_once = rows_of_block(self._flow.width)
         z, log_prob = [], []
         for start in range(0, len(rows), at_once):
-            x = rows[start : start + at_once].astype(np.float32).reshape(-1, *self._flow.event_shape)
-            given = None if context is None else context[start : start + at_once].astype(np.float32)
+            x = rows[start : start + at_once].astype(self._flow.dtype).reshape(-1, *self._flow.event_shape)
+            given = None if context is None else context[start : start + at_once].astype(self._flow.dtype)
             found = run_now(self._flow.log_prob(x, given, returns))
             log_prob.append(found.log_prob)
             if value:

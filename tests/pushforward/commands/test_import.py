@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.importing.load import export_imported
 from pushforward.cli.group import COMMANDS, cli
 from pushforward.client.errors import InvalidInput
 from pushforward.commands import import_
@@ -53,9 +54,9 @@ def make():
     read, made = [], []
     monkeypatch.setattr(import_, "_read", lambda path, *more: read.append(path) or read_rows(path, *more))
 
-    def export(imported, rows, **_):
+    def export(imported, rows, **more):
         made.append((imported, rows))
-        return here / "flows"
+        return export_imported(imported, rows, **more)
 
     monkeypatch.setattr("models.importing.load.export_imported", export)
     with pytest.raises(DataError, match="nflows ActNorm '_transform' cannot be exported: it has seen no data"):
@@ -131,7 +132,7 @@ def test_bad_arguments_are_told_before_anything_is_written(run, here, more, erro
         ([], "the flow takes 3 columns of context; --data came without --context-data"),
         (["--context-data", "wide.npy"], r"wide.npy must have the shape \['N', 3\]"),
         (["--context-data", "short.npy"], "short.npy has 4 rows, and rows.npy has 5"),
-        (["--context-data", "nan.npy"], r"nan.npy, row 1, column 3 \(c2\): nan is not finite"),
+        (["--context-data", "nan.npy"], r"nan.npy, row 1, column 3 \(context2\): nan is not finite"),
     ],
 )
 def test_context_that_does_not_go_with_the_rows(run, here, more, message):
