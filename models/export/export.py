@@ -20,11 +20,11 @@ from torch import Tensor
 
 from models.export.exported_graph import ExportedGraph
 from models.export.gate import BATCHES, check_flow, check_graphs, reference
-from models.export.graph import OPSET, export_graph
+from models.export.graph import OPSET, export_forward_and_trace, export_graph
 from models.export.invariance import check_invariance
 from models.export.probes import make_probes, outside_support
 from models.export.resolution import keep_resolvable
-from models.export.trace import export_trace, trace_steps
+from models.export.trace import check_trace, trace_steps
 from models.flows.bases import sample_base
 from models.flows.flow import Flow
 from service.bundle.calibration import calibrate
@@ -110,10 +110,14 @@ def export_flow(
     if far_rows == "resolvable":
         probes = keep_resolvable(flow, exact, probes)
     check_flow(exact, probes)
-    graphs = {}
-    for direction in ("forward", "inverse"):
-        say(f"exporting {direction}.onnx")
-        graphs[direction] = export_graph(flow, direction)
+    say("exporting forward.onnx")
+    trace_graph = b""
+    if trace:
+        forward_graph, trace_graph = export_forward_and_trace(flow)
+    else:
+        forward_graph = export_graph(flow, "forward")
+    say("exporting inverse.onnx")
+    graphs = {"forward": forward_graph, "inverse": export_graph(flow, "inverse")}
     say("comparing the graphs with the flow in float64")
     forward, inverse = ExportedGraph(graphs["forward"], "forward"), ExportedGraph(graphs["inverse"], "inverse")
     parity = check_graphs(exact, forward, inverse, probes)
@@ -123,8 +127,9 @@ def export_flow(
     parity = parity.model_copy(update={"batch_multiple": BATCH_MULTIPLE})
     files = {f"{direction}.onnx": graph for direction, graph in graphs.items()}
     if trace:
-        say("exporting trace.onnx")
-        files["trace.onnx"] = export_trace(flow, exact, probes)
+        say("comparing trace.onnx with the flow in float64")
+        check_trace(exact, ExportedGraph(trace_graph, "trace"), probes)
+        files["trace.onnx"] = trace_graph
     log_prob = forward(rows, given, BATCHES[-1]).log_prob
     manifest = Manifest(
         name=name,

@@ -11,14 +11,13 @@ import torch
 
 from models.export.exported_graph import ExportedGraph
 from models.export.gate import BATCHES, LATENT_TOLERANCE, compare
-from models.export.graph import export_graph
 from models.export.invariance import check_invariance
 from models.export.probes import Probes
 from models.flows.flow import Flow
 from service.bundle.manifest import Step
 from service.bundle.parity import TOLERANCE, log_det_unit
 
-__all__ = ["check_trace", "export_trace", "trace_steps"]
+__all__ = ["check_trace", "trace_steps"]
 
 _TRIED_VALUES: Final = 1 << 22
 """Rows are tried for invariance while they hold at most so many values, each step's counted."""
@@ -36,26 +35,6 @@ def trace_steps(flow: Flow, names: Sequence[str]) -> list[Step]:
     with torch.no_grad():
         values, _ = flow.trace(x, context)
     return [Step(name=name, shape=list(y.shape[1:])) for name, y in zip(names, values, strict=True)]
-
-
-def export_trace(flow: Flow, exact: Flow, probes: Probes) -> bytes:
-    """Write trace.onnx, and hold it against the flow in float64.
-
-    Args:
-        flow: in float32, on the CPU, in evaluation mode.
-        exact: the same in float64, from `models.export.gate.reference`.
-        probes: the rows to try.
-
-    Returns:
-        The bytes of the file.
-
-    Raises:
-        ForbiddenGraph: as `models.export.graph.export_graph`.
-        ParityFailed: as `check_trace`.
-    """
-    data = export_graph(flow, "trace")
-    check_trace(exact, ExportedGraph(data, "trace"), probes)
-    return data
 
 
 def check_trace(exact: Flow, graph: ExportedGraph, probes: Probes) -> None:
