@@ -22,6 +22,7 @@ from service.errors import DataError, Reason
 
 __all__ = ["DataRecipe", "FitRecipe", "FlowRecipe", "Option", "Recipe", "nearest", "options"]
 
+_MANY_ROWS = 5000
 Fraction = Annotated[FiniteFloat, Field(gt=0, lt=0.9)]
 
 
@@ -131,7 +132,7 @@ class FlowRecipe(BaseModel):
     whiten: bool | None = Field(
         None,
         description="take the linear correlations out first, so that the flow starts as a full-covariance Gaussian; "
-        "if not said, for tables and not for images",
+        "if not said, the search chooses for tables, or else it is for tables and not for images",
     )
 
     @property
@@ -149,17 +150,21 @@ class FitRecipe(_Section):
         "whose spread is small beside their size, and steep flows, at about twice the time",
     )
 
-    epochs: Annotated[int, Field(ge=1)] = Field(500, description="passes over the training rows, at most")
+    epochs: Annotated[int, Field(ge=1)] = Field(1000, description="passes over the training rows, at most")
     batch_size: Annotated[int, Field(ge=1)] | None = Field(
         None, description="rows in a step; else 256, or a tenth of the training rows where that is less"
     )
-    learning_rate: Annotated[FiniteFloat, Field(gt=0)] = Field(1e-3, description="AdamW's step at the start")
+    learning_rate: Annotated[FiniteFloat, Field(gt=0)] | None = Field(
+        None, description="AdamW's step at the start; else 0.001, and 0.003 from 5,000 training rows on"
+    )
     weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(1e-4, description="AdamW's pull of weights towards zero")
     schedule: Literal["plateau", "cosine", "constant"] = Field(
         "plateau",
         description="the learning rate: halved when validation gains no more, a half cosine to 0, or constant",
     )
-    patience: Annotated[int, Field(ge=1)] = Field(40, description="epochs without a better validation before it ends")
+    patience: Annotated[int, Field(ge=1)] = Field(
+        40, description="epochs in which validation gains under 0.001 nats before the fit ends"
+    )
     clip: Annotated[FiniteFloat, Field(gt=0)] = Field(5.0, description="the greatest norm of a step's gradient")
     threads: Annotated[int, Field(ge=1)] = Field(
         1, description="torch's threads; one is fastest for tables, and two on busy cores are slower by far"
@@ -171,14 +176,27 @@ class FitRecipe(_Section):
     )
     noise: Annotated[FiniteFloat, Field(ge=0)] | None = Field(
         None,
-        description="normal noise on training rows, in standard deviations of the column, so that repeated values do "
-        "not draw the density to infinity; not on columns that are dequantized or bounded. Else 0.02, and where most "
-        "values are repeated 0.3 n^(-1/(D+4)) for n rows of D columns",
+        description="normal noise on training rows, in standard deviations of the whitened columns, so that repeated "
+        "values do not draw the density to infinity; not on columns that are dequantized or bounded. Else 0.02, and "
+        "where most values are repeated 0.3 n^(-1/(D+4)) for n rows of D columns; where none are, the search chooses "
+        "between two",
+    )
+    search: bool = Field(
+        True,
+        description="choose by validation what is not said of whiten, noise, hidden and dropout, by short fits before "
+        "the fit; of tables only, and not where epochs are under 60",
     )
 
     def rows_in_a_step(self, rows: int) -> int:
         """The size of a batch out of `rows` training rows."""
         return min(256, max(1, rows // 10)) if self.batch_size is None else self.batch_size
+
+    def first_learning_rate(self, rows: int) -> float:
+        """The learning rate at the start of a fit to `rows` training rows.
+
+        Few rows are fitted too closely after some hundred steps, and smaller ones stop nearer to the best of them.
+        """
+        return (1e-3 if rows < _MANY_ROWS else 3e-3) if self.learning_rate is None else self.learning_rate
 
 
 class Recipe(_Section):

@@ -16,7 +16,7 @@ from typing import Any, Final
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, DeduplicateInitializersPass
-from onnxscript.optimizer import fold_constants
+from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 
 from models.export.layers import replace_layers
@@ -31,7 +31,7 @@ from service.bundle.operators import check_graph
 from service.errors import ForbiddenGraph
 from service.onnx.signature import CONTEXT, TENSORS, Direction
 
-__all__ = ["OPSET", "export_graph"]
+__all__ = ["OPSET", "export_forward_and_trace", "export_graph"]
 
 OPSET: Final = 18
 """The ONNX opset of every graph: the one that torch's exporter writes itself, so that nothing is converted."""
@@ -74,16 +74,19 @@ class _Inverse(_OneDirection):
 
 
 class _Trace(_OneDirection):
-    """x[, context] -> the event after each step, flat, their log-determinants, and log_prob."""
+    """x[, context] -> z, log_abs_det_jacobian, log_prob; the event after each step, flat, and their log-determinants.
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    A trace alone would compute all of these too.
+    """
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         values, terms = self.flow.trace(x, context)
-        ladjs = torch.stack(terms, dim=1)
         ladj = terms[0]
         for term in terms[1:]:
             ladj = ladj + term
         log_prob = self.flow.masked(x, self.flow.base_log_prob(values[-1]) + ladj)
-        return torch.stack([value.flatten(1) for value in values], dim=1), ladjs, log_prob
+        stacked = torch.stack([value.flatten(1) for value in values], dim=1)
+        return values[-1], ladj, log_prob, stacked, torch.stack(terms, dim=1)
 
 
 _MODULES: Final[dict[Direction, type[_OneDirection]]] = {"forward": _Forward, "inverse": _Inverse, "trace": _Trace}
@@ -106,7 +109,30 @@ def export_graph(flow: Flow, direction: Direction, dtype: torch.dtype = torch.fl
             precision, with the layer that needs it; or where it cannot be traced at all: it looks at the values of its
             rows, or fixes their number.
     """
+    return _write(_capture(flow, direction, dtype), direction, dtype)
+
+
+def export_forward_and_trace(flow: Flow, dtype: torch.dtype = torch.float32) -> tuple[bytes, bytes]:
+    """Write a flow's forward direction and its trace, which compute the same, from one run of the exporter.
+
+    Args:
+        flow: as `export_graph` takes it.
+        dtype: as `export_graph` takes it.
+
+    Returns:
+        What `export_graph` gives for "forward" and for "trace".
+
+    Raises:
+        ForbiddenGraph: as `export_graph`.
+    """
+    model = _capture(flow, "trace", dtype)
+    return _write(model.clone(), "forward", dtype), _write(model, "trace", dtype)
+
+
+def _capture(flow: Flow, direction: Direction, dtype: torch.dtype) -> ir.Model:
+    """The graph of a direction as the exporter gives it, its constants folded; that of a trace has all outputs."""
     names = TENSORS[direction]
+    outputs = (*TENSORS["forward"].outputs, *names.outputs[:2]) if direction == "trace" else names.outputs
     event = torch.zeros(_EXAMPLE_ROWS, *(flow.event_shape if direction != "inverse" else (flow.width,)), dtype=dtype)
     inputs = {names.rows: event}
     if flow.context_width:
@@ -120,9 +146,10 @@ def export_graph(flow: Flow, direction: Direction, dtype: torch.dtype = torch.fl
                 dynamo=True,
                 dynamic_shapes=_open_rows(inputs),
                 input_names=list(inputs),
-                output_names=list(names.outputs),
+                output_names=list(outputs),
                 opset_version=OPSET,
                 external_data=False,
+                optimize=False,  # once, below, where larger constants are folded than the exporter would fold
                 custom_translation_table=EXACT_SCALARS if dtype == torch.float64 else None,
                 verbose=False,
             )
@@ -137,13 +164,20 @@ def export_graph(flow: Flow, direction: Direction, dtype: torch.dtype = torch.fl
             ) from error
         if program is None:
             raise RuntimeError("torch.onnx.export gave no program")
-        model = program.model
-        fold_constants(
+        model: ir.Model = program.model
+        optimize_ir(
             model,
             input_size_limit=_FOLDED_VALUES,
             output_size_limit=_FOLDED_VALUES,
             should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,  # by default it is kept
         )
+    return model
+
+
+def _write(model: ir.Model, direction: Direction, dtype: torch.dtype) -> bytes:
+    """The bytes of one direction: the graph with that direction's outputs alone, rewritten."""
+    outputs = {value.name: value for value in model.graph.outputs}
+    model.graph.outputs[:] = [outputs[name] for name in TENSORS[direction].outputs]
     simplify(model)
     lower(model)
     refuse_operators(model, f"{direction}.onnx", dtype)

@@ -12,14 +12,13 @@ import torch
 from models.export.exported_graph import ExportedGraph
 from models.export.float32_errors import Float32Errors, answer_trace
 from models.export.gate import BATCHES, LATENT_TOLERANCE, compare
-from models.export.graph import export_graph
 from models.export.invariance import check_invariance
 from models.export.probes import Probes
 from models.flows.flow import Flow
 from service.bundle.manifest import Step
 from service.bundle.parity import TOLERANCE, log_det_unit
 
-__all__ = ["check_trace", "export_trace", "trace_steps"]
+__all__ = ["check_trace", "trace_steps"]
 
 _TRIED_VALUES: Final = 1 << 22
 """Rows are tried for invariance while they hold at most so many values, each step's counted."""
@@ -37,27 +36,6 @@ def trace_steps(flow: Flow, names: Sequence[str]) -> list[Step]:
     with torch.no_grad():
         values, _ = flow.trace(x, context)
     return [Step(name=name, shape=list(y.shape[1:])) for name, y in zip(names, values, strict=True)]
-
-
-def export_trace(flow: Flow, exact: Flow, probes: Probes) -> tuple[bytes, ExportedGraph]:
-    """Write trace.onnx, and hold it against the flow in float64.
-
-    Args:
-        flow: in its precision, on the CPU, in evaluation mode.
-        exact: the same in float64, from `models.export.gate.reference`.
-        probes: the rows to try.
-
-    Returns:
-        The bytes of the file, and the graph.
-
-    Raises:
-        ForbiddenGraph: as `models.export.graph.export_graph`.
-        ParityFailed: as `check_trace`.
-    """
-    data = export_graph(flow, "trace", flow.dtype)
-    graph = ExportedGraph(data, "trace")
-    check_trace(exact, graph, probes)
-    return data, graph
 
 
 def check_trace(exact: Flow, graph: ExportedGraph, probes: Probes) -> None:

@@ -104,6 +104,7 @@ class Checkpoint:
         library: torch's version.
         exporting: the moment at which the export began, as the bundle's provenance has it; None before. By it a
             bundle is known that was installed by a run that was then killed.
+        chosen: the options that a search chose before this fit, nested as in a recipe; empty where none did.
     """
 
     origin: Origin
@@ -120,6 +121,7 @@ class Checkpoint:
     history: list[EpochRecord] = field(default_factory=list)
     library: str = str(torch.__version__)  # its own class of text is no plain text to the reader
     exporting: str | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write it into `folder`, whole or not at all: a temporary file, fsync, rename."""

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,53 +22,101 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.data.split import Split, derived_seed
 from models.flows.flow import Flow
-from models.flows.preprocess import dequantize
+from models.flows.preprocess import correlation_matrix, dequantize
 from models.recipe import FitRecipe
 from models.training.checkpoint import Checkpoint, EpochRecord, Origin
 from service.errors import DataError
 
-__all__ = ["FitResult", "Perturbation", "fit", "log_prob", "mean_log_prob", "reproducible", "usual_noise"]
+__all__ = [
+    "FitResult",
+    "Perturbation",
+    "Run",
+    "finish",
+    "fit",
+    "kernel_noise",
+    "log_prob",
+    "mean_log_prob",
+    "mostly_repeated",
+    "noise_choices",
+    "repeats",
+    "reproducible",
+    "usual_noise",
+]
 
 MAX_SKIPPED: Final = 20
 """More steps than this in a row without a finite gradient end a fit."""
 
+LEAST_GAIN: Final = 1e-3
+"""In nats: a fit goes on while validation gains at least so much within its patience."""
+
 _SCORED_ROWS, _SCORED_VALUES = 4096, 2**20  # at once; a network's hidden values are many times as many
 _LITTLE_NOISE, _KERNEL_SHARE, _REPEATED = 0.02, 0.3, 0.5  # of `usual_noise`
+_BY_CHANCE, _FEW_EQUAL = 3, 0.05  # of `repeats`
+_FEW_ROWS: Final = 2000  # below it there is no detail to be found that a kernel's noise would hide
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Perturbation:
     """What is added to rows, freshly drawn each time: noise over each bin, and normal noise.
 
-    x + U(-step/2, step/2) + N(0, deviation^2), column by column.
+    x + U(-step/2, step/2) + e F, with e of independent standard normals. For a table F = s C^(1/2) diag(deviations),
+    where s is the noise and C the correlation matrix: it is s standard deviations of every direction, however narrow
+    that is. For images, and for tables of which most values repeat, F = s diag(deviations).
 
     Args:
         step: ``[*event]`` in the units of x, 0 where a column is not dequantized; None for no column.
-        deviation: ``[*event]`` in the units of x; None for none.
+        factor: F in the units of x: ``[D, D]`` of a table, the diagonal ``[*event]`` of images; None for no normal
+            noise.
+        repeated: whether some values repeat, so that a density at the rows themselves has no bound: then the validation
+            rows get the noise too, once.
     """
 
     step: Tensor | None = None
-    deviation: Tensor | None = None
+    factor: Tensor | None = None
+    repeated: bool = False
 
     @classmethod
-    def of(cls, train: Tensor, *, step: Tensor | None, noise: float | None, bounded: bool) -> Perturbation:
+    def of(
+        cls,
+        train: Tensor,
+        *,
+        step: Tensor | None,
+        noise: float | None,
+        bounded: bool,
+        context: Tensor | None = None,
+    ) -> Perturbation:
         """The perturbation of a fit: normal noise on columns that are neither dequantized nor bounded.
 
         Args:
             train: ``[N, *event]`` the training rows.
             step: ``[*event]`` the bins' widths, 0 where a column is not dequantized; None for no column.
-            noise: in standard deviations of a column; None for `usual_noise` of those columns.
+            noise: in standard deviations, see `FitRecipe`; None for `usual_noise` of those columns.
             bounded: whether the data is bounded, and so goes without normal noise.
+            context: ``[N, C]``, what the rows are conditioned on: the noise has the shape of what a linear regression
+                on it leaves over.
 
         Returns:
             What the fit adds to rows.
         """
-        if noise == 0 or bounded or (step is not None and bool((step > 0).all())):
+        free = _free(train, step)
+        if noise == 0 or bounded or not free.any():
             return cls(step)
-        if noise is None:
-            noise = usual_noise(train.flatten(1) if step is None else train[:, step == 0])
-        deviation = noise * train.to(torch.float64).std(dim=0, correction=0).to(train.dtype)
-        return cls(step, deviation if step is None else torch.where(step > 0, 0.0, deviation))
+        noise = usual_noise(train[:, free]) if noise is None else noise
+        if train.ndim > 2:
+            deviation = train.to(torch.float64).std(dim=0, correction=0).to(train.dtype)
+            return cls(step, torch.where(free, noise * deviation, 0.0))
+        rows = train[:, free].to(torch.float64)
+        rows = rows - rows.mean(dim=0)
+        factor = torch.zeros(len(free), len(free), dtype=torch.float64)
+        if mostly_repeated(train[:, free]):  # a grid lies along the columns, and so does what fills it
+            factor[free, free] = noise * rows.std(dim=0, correction=0)
+            return cls(step, factor.to(train.dtype))
+        if context is not None:
+            given = context.to(torch.float64)
+            given = (given - given.mean(dim=0)) / given.std(dim=0, correction=0)
+            rows = rows - given @ torch.linalg.lstsq(given, rows, driver="gelsd").solution
+        factor[torch.outer(free, free)] = (noise * _shape_factor(rows)).flatten()
+        return cls(step, factor.to(train.dtype), repeats(train[:, free]))
 
     def dequantized(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Rows ``[N, *event]`` spread over their bins; the same rows where nothing is dequantized."""
@@ -76,13 +125,60 @@ class Perturbation:
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Rows ``[N, *event]`` as a step of the fit sees them."""
         rows = self.dequantized(rows, generator)
-        if self.deviation is None:
+        if self.factor is None:
             return rows
-        return rows + self.deviation * torch.randn(rows.shape, generator=generator, dtype=rows.dtype)
+        normal = torch.randn(rows.shape, generator=generator, dtype=rows.dtype)
+        return rows + (normal @ self.factor if rows.ndim == 2 else normal * self.factor)
+
+
+def noise_choices(train: Tensor, *, step: Tensor | None, bounded: bool) -> tuple[float, ...]:
+    """The noises that a search may choose from, the likeliest first; empty where no column takes any.
+
+    Where values repeat it is the usual one alone: the less noise, the higher the spikes at those values, without bound.
+    Where none do, validation rows guard against spikes, and many rows go without noise.
+
+    Args:
+        train: ``[N, D]`` the training rows.
+        step: ``[D]`` the bins' widths, 0 where a column is not dequantized; None for no column.
+        bounded: whether the data is bounded, and so goes without normal noise.
+    """
+    free = _free(train, step)
+    if bounded or not free.any():
+        return ()
+    rows = train[:, free]
+    if repeats(rows):
+        return (usual_noise(rows),)
+    return (0.0 if len(rows) >= _FEW_ROWS else _LITTLE_NOISE, kernel_noise(*rows.shape))
+
+
+def _free(train: Tensor, step: Tensor | None) -> Tensor:
+    """Which columns of rows ``[N, *event]`` are not dequantized: bool ``[*event]``."""
+    return torch.ones(train.shape[1:], dtype=torch.bool) if step is None else step == 0
+
+
+def _shape_factor(rows: Tensor) -> Tensor:
+    """C^(1/2) diag(deviations) ``[D, D]``, by which standard normals get the covariance of centred rows ``[N, D]``."""
+    deviation = rows.std(dim=0, correction=0)
+    scaled = rows / torch.where(deviation > 0, deviation, 1.0)
+    values, vectors = torch.linalg.eigh(correlation_matrix(scaled))
+    factor: Tensor = (vectors * values.sqrt()) @ vectors.T * deviation
+    return factor
+
+
+def repeats(rows: Tensor) -> bool:
+    """Whether values repeat in any column of ``[N, D]``, as on a grid, in atoms, or in rows that stand twice.
+
+    A few that stand two or three times do not count: of many float32 numbers some are equal by chance.
+    """
+    for column in rows.unbind(dim=1):
+        _, times = torch.unique(column, return_counts=True)
+        if int(times.max()) > _BY_CHANCE or int(times[times > 1].sum()) > _FEW_EQUAL * len(column):
+            return True
+    return False
 
 
 def usual_noise(rows: Tensor) -> float:
-    """The noise that a fit adds to continuous columns where the recipe has none, in standard deviations of a column.
+    """The noise that a fit adds to continuous columns where nothing else is said, in standard deviations.
 
     0.02 where values are as good as never repeated. Where more than half of them are, there is no density to be
     found, and its estimate would grow spikes at those values: the rows are then spread as a kernel density estimate
@@ -95,13 +191,20 @@ def usual_noise(rows: Tensor) -> float:
         Silverman, 1986, Density Estimation, equation 4.15. Rothfuss et al., 2019, https://arxiv.org/abs/1907.08982,
         on noise as what keeps a likelihood from overfitting.
     """
-    count, width = rows.shape
+    return kernel_noise(*rows.shape) if mostly_repeated(rows) else _LITTLE_NOISE
+
+
+def mostly_repeated(rows: Tensor) -> bool:
+    """Whether more than half of the values of ``[N, D]`` stand more than once in their column."""
     repeated = 0
     for column in rows.unbind(dim=1):
         _, times = torch.unique(column, return_counts=True)
         repeated += int(times[times > 1].sum())
-    if repeated <= _REPEATED * rows.numel():
-        return _LITTLE_NOISE
+    return repeated > _REPEATED * rows.numel()
+
+
+def kernel_noise(count: int, width: int) -> float:
+    """0.3 n^(-1/(D+4)): a share of the normal reference rule for n rows of D columns, in standard deviations."""
     return float(_KERNEL_SHARE * count ** (-1 / (width + 4)))
 
 
@@ -197,40 +300,78 @@ def fit(
     Raises:
         DataError: where the likelihood is not finite, again and again, or on every validation row.
     """
-    run = _Run(flow, split, options, seed=seed, perturbation=perturbation or Perturbation())
+    run = Run(flow, split, options, seed=seed, perturbation=perturbation or Perturbation())
     if resumed is not None:
         run.restore(resumed)
-    with reproducible(options.threads):
+    return finish(run, origin=origin, work=work, observe=observe, seconds_between=seconds_between, clock=clock)
+
+
+def finish(
+    run: Run,
+    *,
+    origin: Origin | None = None,
+    chosen: Mapping[str, Any] | None = None,
+    work: Path | None = None,
+    observe: Callable[[EpochRecord], None] | None = None,
+    seconds_between: float = 5.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> FitResult:
+    """Make the epochs that are left of a fit, and put the best weights into its flow.
+
+    Args:
+        run: a fit, at any of its epochs.
+        origin: what the fit belongs to, for its checkpoints.
+        chosen: the options that a search chose, for its checkpoints; None for none.
+        work: the folder for checkpoints; None for none.
+        observe: called after each epoch.
+        seconds_between: at least so many seconds between two checkpoints; the last is always written.
+        clock: seconds, ascending.
+
+    Returns:
+        How it went.
+
+    Raises:
+        DataError: where the likelihood is not finite, again and again, or on every validation row.
+    """
+    with reproducible(run.options.threads):
         written = clock()
         while not run.finished:
             record = run.epoch()
             if observe is not None:
                 observe(record)
             if work is not None and (run.finished or clock() - written >= seconds_between):
-                run.checkpoint(origin or Origin(recipe={}, data="")).save(work)
+                run.checkpoint(origin or Origin(recipe={}, data=""), chosen or {}).save(work)
                 written = clock()
-    flow.load_state_dict(run.best)
-    flow.eval()
+    run.flow.load_state_dict(run.best)
+    run.flow.eval()
     return FitResult(run.history, run.best_epoch, run.stopped)
 
 
-class _Run:
-    """The state of a fit, epoch by epoch."""
+class Run:
+    """A fit, epoch by epoch.
+
+    Args:
+        flow: as built; fitted in place.
+        split: as `fit` takes it.
+        options: how.
+        seed: of the order of rows and of all noise.
+        perturbation: what is added to rows.
+    """
 
     def __init__(self, flow: Flow, split: Split, options: FitRecipe, *, seed: int, perturbation: Perturbation) -> None:
         self.flow, self.split, self.options, self.perturbation = flow, split, options, perturbation
         self.seed = seed
         self.generator = torch.Generator().manual_seed(derived_seed(seed, "fit"))
-        self.validation = perturbation.dequantized(  # drawn once: epochs must be compared on the same rows
+        spread = perturbation if perturbation.repeated else perturbation.dequantized
+        self.validation = spread(  # drawn once: epochs must be compared on the same rows
             split.validation, torch.Generator().manual_seed(derived_seed(seed, "validation"))
         )
+        self.learning_rate = options.first_learning_rate(len(split.train))
         self.optimizer = torch.optim.AdamW(
-            flow.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+            flow.parameters(), lr=self.learning_rate, weight_decay=options.weight_decay, fused=True
         )
         self.schedule = _schedule(self.optimizer, options)
-        # AveragedModel begins with the first step's weights, so the mean has no bias towards the initial ones.
-        forget = get_ema_multi_avg_fn(options.average)  # type: ignore[no-untyped-call]  # torch gives it no types
-        self.average = AveragedModel(flow, multi_avg_fn=forget)
+        self.average = AveragedModel(flow, multi_avg_fn=partial(_forget, options.average))
         self.history: list[EpochRecord] = []
         self.best: Mapping[str, Tensor] = _snapshot(flow)
         self.best_epoch = 0
@@ -238,18 +379,29 @@ class _Run:
 
     @property
     def best_validation(self) -> float:
+        """The greatest mean log-likelihood of the validation rows so far; minus infinity before the first."""
         return self.history[self.best_epoch - 1].validation if self.best_epoch else -math.inf
+
+    @property
+    def _last_gain(self) -> int:
+        """The last epoch that brought a gain worth waiting for; small gains add up until they are one."""
+        reached, last = -math.inf, 0
+        for record in self.history:
+            if record.validation > reached + LEAST_GAIN:
+                reached, last = record.validation, record.epoch
+        return last
 
     @property
     def stopped(self) -> str:
         """Why the fit is over, in words; empty where it is not."""
         done = len(self.history)
-        if done - self.best_epoch >= self.options.patience:
-            return f"validation gained nothing for {self.options.patience} epochs"
+        if done - self._last_gain >= self.options.patience:
+            return f"validation gained under {LEAST_GAIN:g} nats in {self.options.patience} epochs"
         return f"all {done} epochs were done" if done >= self.options.epochs else ""
 
     @property
     def finished(self) -> bool:
+        """Whether no epoch is left to make."""
         return bool(self.stopped)
 
     def epoch(self) -> EpochRecord:
@@ -304,13 +456,20 @@ class _Run:
                 raise DataError(
                     f"the fit diverged: in epoch {len(self.history) + 1}, {self.skipped_in_a_row} steps in a row had "
                     "no finite likelihood or gradient; try a smaller learning rate than "
-                    f"{self.options.learning_rate:g}, or look for rows far from all others"
+                    f"{self.learning_rate:g}, or look for rows far from all others"
                 )
         return (total / seen if seen else math.nan), skipped
 
-    def checkpoint(self, origin: Origin) -> Checkpoint:
+    def checkpoint(self, origin: Origin, chosen: Mapping[str, Any]) -> Checkpoint:
+        """The state of the fit, to be written to disk.
+
+        Args:
+            origin: what the fit belongs to.
+            chosen: the options that a search chose.
+        """
         return Checkpoint(
             origin=origin,
+            chosen=chosen,
             epoch=len(self.history),
             finished=self.finished,
             weights=self.flow.state_dict(),
@@ -325,6 +484,7 @@ class _Run:
         )
 
     def restore(self, state: Checkpoint) -> None:
+        """Go on from a checkpoint of the same fit."""
         self.flow.load_state_dict(state.weights)
         self.average.load_state_dict(dict(state.average))
         self.optimizer.load_state_dict(dict(state.optimizer))
@@ -335,14 +495,37 @@ class _Run:
         self.skipped_in_a_row = state.skipped_in_a_row
 
 
+def _forget(factor: float, mean: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+    """Move a running mean of weights one step on, in place.
+
+    After t steps it forgets by min(factor, (1 + t) / (10 + t)): of a short fit the mean is over its last tenth or so,
+    and not over its first steps.
+
+    Args:
+        factor: by which the mean forgets in the end.
+        mean: the running mean.
+        weights: the weights after a step.
+        steps: how many the mean has seen.
+    """
+    now = min(factor, (1 + int(steps)) / (10 + int(steps)))
+    get_ema_multi_avg_fn(now)(mean, weights, steps)  # type: ignore[no-untyped-call]  # torch gives it no types
+
+
 def _snapshot(flow: Flow) -> dict[str, Tensor]:
     return copy.deepcopy(flow.state_dict())
 
 
 def _schedule(optimizer: torch.optim.Optimizer, options: FitRecipe) -> LRScheduler:
     if options.schedule == "plateau":
-        # Twice within the patience, so that a smaller step is tried before the fit ends.
-        return ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=max(1, options.patience // 3))
+        # Three times within the patience, so that smaller steps are tried before the fit ends.
+        return ReduceLROnPlateau(
+            optimizer,
+            mode="max",
+            factor=0.5,
+            patience=max(1, options.patience // 4),
+            threshold=LEAST_GAIN,
+            threshold_mode="abs",
+        )
     if options.schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=options.epochs)
     return LambdaLR(optimizer, _constant)

@@ -67,6 +67,7 @@ class Findings:
         history: an entry for each epoch.
         best_epoch: the epoch whose weights were kept.
         stopped: why the fit ended.
+        chosen: the options that were chosen by validation rows, in words; "" where none were.
         seconds: how long the fit took in this run; a fit that was resumed had more.
         rows: training, validation and held-out rows.
         seed: of the fit.
@@ -106,6 +107,7 @@ class Findings:
     published: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     split: str = "at random"
+    chosen: str = ""
 
     @property
     def title(self) -> str:
@@ -226,6 +228,7 @@ def _figures(findings: Findings) -> dict[str, Any]:
             "epochs": len(findings.history),
             "best_epoch": findings.best_epoch,
             "stopped": findings.stopped,
+            "chosen": findings.chosen,
             "seconds": round(findings.seconds, 3),
             "seed": findings.seed,
             "skipped_steps": sum(record.skipped for record in findings.history),
@@ -269,6 +272,8 @@ def _page(findings: Findings, figures: Mapping[str, Any], drawn: Mapping[str, by
     }
     if findings.context_columns:
         facts = {"given": ", ".join(findings.context_columns)} | facts
+    if findings.chosen:
+        facts["chosen by validation"] = findings.chosen
     skipped = sum(record.skipped for record in findings.history)
     if skipped:
         facts["skipped steps"] = f"{skipped}, since their likelihood or gradient was not finite"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -26,10 +26,11 @@ from models.flows.preprocess import quantized_support
 from models.recipe import Recipe
 from models.training.checkpoint import Checkpoint, EpochRecord, Origin
 from models.training.evaluate import TorchDensity, evaluate, gather_rows
-from models.training.fit import FitResult, Perturbation, fit, reproducible
+from models.training.fit import FitResult, Perturbation, Run, finish, mostly_repeated, noise_choices, reproducible
 from models.training.kept_fit import REPORT_FOLDER, KeptFit
 from models.training.places import WORK_FOLDER, Places, export_command
 from models.training.report import Findings, write_report
+from models.training.search import Choice, Trial, search
 from service.bundle.manifest import ContextFeature, Feature, Manifest, Support
 from service.bundle.store import MANIFEST_FILE, Repository, read_bundle
 from service.errors import BundleError, DataError, PushforwardError
@@ -89,6 +90,7 @@ def train(
     work: Path | None = None,
     report: Path | None = None,
     observe: Callable[[EpochRecord], None] | None = None,
+    watch: Callable[[Trial], None] | None = None,
     say: Callable[[str], None] | None = None,
     seconds_between: float = 5.0,
 ) -> TrainingResult:
@@ -101,7 +103,8 @@ def train(
         work: the folder for checkpoints; None for ``<out>/.training/<name>``. The checkpoint is removed at the end,
             and of the folder nothing else; the default folder goes too, where that leaves it empty.
         report: the report's folder; None for ``<out>/<name>/report-<version>``.
-        observe: called after each epoch.
+        observe: called after each epoch of the fit.
+        watch: called after each epoch of the search that comes before the fit.
         say: called with each note, and with each stage.
         seconds_between: at least so many seconds between two checkpoints.
 
@@ -126,20 +129,17 @@ def train(
         resumed = _unfinished(places.work, resume=resume, restart=restart)
         if resumed is not None:
             _check_resumed(resumed, origin, tell)
-        start = _prepare(recipe, table)
-        if resumed is None or not resumed.finished:
-            parted = describe_split(table, recipe.data)
-            tell(f"Fitting {recipe.flow.architecture} to {len(start.parts.train)} rows, split {parted}.")
         began = time.monotonic()
-        fitted = fit(
-            start.flow,
-            start.parts,
-            recipe.fit,
-            seed=recipe.seed,
-            perturbation=start.perturbation,
+        start = _begin(recipe, table, resumed, tell=tell, watch=watch)
+        recipe = recipe.override(start.choice.overrides)
+        if observe is not None and resumed is None:
+            for record in start.run.history:  # of the search
+                observe(record)
+        fitted = finish(
+            start.run,
             origin=origin,
+            chosen=start.choice.overrides,
             work=places.work,
-            resumed=resumed,
             observe=observe,
             seconds_between=seconds_between,
         )
@@ -191,9 +191,8 @@ def export_kept(
     if options.version is not None and options.version in places.repository.versions(places.name):
         raise DataError(f"{places.name} has a version {options.version} already")
     with reproducible(recipe.fit.threads):
-        start = _prepare(kept.recipe, kept.table)
-        fitted = fit(start.flow, start.parts, recipe.fit, seed=recipe.seed, perturbation=start.perturbation,
-                     resumed=checkpoint)  # fmt: skip
+        start = _begin(kept.recipe, kept.table, checkpoint, tell=tell, watch=None)
+        fitted = finish(start.run)
         return _finish(recipe, start, fitted, places, tell=tell, seconds=0.0, resumed=checkpoint, options=options)
 
 
@@ -296,17 +295,30 @@ class _Start:
 
     Args:
         table: all rows.
-        parts: their split.
-        flow: before the fit.
-        perturbation: what is added to rows.
         seen: the training rows, dequantized once.
+        run: the fit, before its first epoch or at the epoch where it goes on.
+        choice: what the search chose; nothing where there was none.
     """
 
     table: Table
-    parts: Split
-    flow: Flow
-    perturbation: Perturbation
     seen: Tensor
+    run: Run
+    choice: Choice = field(default_factory=Choice)
+
+    @property
+    def parts(self) -> Split:
+        """The rows of the table, split."""
+        return self.run.split
+
+    @property
+    def flow(self) -> Flow:
+        """The flow that is fitted."""
+        return self.run.flow
+
+    @property
+    def perturbation(self) -> Perturbation:
+        """What is added to rows."""
+        return self.run.perturbation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -390,13 +402,63 @@ def _installed(repository: Repository, recipe: Recipe, table: Table, created: st
     return None
 
 
-def _prepare(recipe: Recipe, table: Table) -> _Start:
-    """Split the rows, and build the flow that they are fitted by."""
+def _begin(
+    recipe: Recipe,
+    table: Table,
+    resumed: Checkpoint | None,
+    *,
+    tell: Callable[[str], None],
+    watch: Callable[[Trial], None] | None,
+) -> _Start:
+    """Begin a fit: as a checkpoint left it, or by a search for what the recipe leaves open, or plainly.
+
+    Args:
+        recipe: as it was given.
+        table: all rows.
+        resumed: the checkpoint, if any.
+        tell: called with a line before each stage.
+        watch: called after each epoch of the search.
+    """
+    parts = split(table, recipe.data, recipe.seed, TORCH_DTYPES[recipe.fit.precision])
+    fitting = (
+        f"Fitting {recipe.flow.architecture} to {len(parts.train)} rows, split {describe_split(table, recipe.data)}."
+    )
+    if resumed is not None:
+        start = _start(recipe.override(resumed.chosen), table, parts)
+        start.run.restore(resumed)
+        if not resumed.finished:
+            tell(fitting)
+        return replace(start, choice=Choice.of(resumed.chosen))
+    start = _start(recipe, table, parts)
+    tell(fitting)
+    step = start.perturbation.step
+    if not recipe.fit.search or parts.train.ndim > 2:
+        return start
+    if table.low is None and mostly_repeated(parts.train if step is None else parts.train[:, step == 0]):
+        tell("Most values repeat, so that no density is there to choose options by: the fit is a plain one.")
+        return start
+    found = search(
+        recipe,
+        lambda candidate: _start(candidate, table, parts).run,
+        rows=len(parts.train),
+        noises=noise_choices(parts.train, step=step, bounded=table.low is not None),
+        watch=watch,
+    )
+    if found is None:
+        return start
+    choice, run = found
+    tell(f"Chosen by validation rows: {choice.words}.")
+    return replace(start, run=run, choice=choice)
+
+
+def _start(recipe: Recipe, table: Table, parts: Split) -> _Start:
+    """Build the flow of a recipe and its fit, before the first epoch."""
     precision = recipe.fit.precision
     dtype = TORCH_DTYPES[precision]
-    parts = split(table, recipe.data, recipe.seed, dtype)
     step = None if table.step is None else torch.from_numpy(table.step).to(dtype)
-    perturbation = Perturbation.of(parts.train, step=step, noise=recipe.fit.noise, bounded=table.low is not None)
+    perturbation = Perturbation.of(
+        parts.train, step=step, noise=recipe.fit.noise, bounded=table.low is not None, context=parts.train_context
+    )
     support = None
     if table.low is not None and table.high is not None:
         support = Support(low=table.low, high=table.high)
@@ -413,7 +475,8 @@ def _prepare(recipe: Recipe, table: Table) -> _Start:
         seed=derived_seed(recipe.seed, "weights"),
         precision=precision,
     )
-    return _Start(table=table, parts=parts, flow=flow, perturbation=perturbation, seen=seen)
+    run = Run(flow, parts, recipe.fit, seed=recipe.seed, perturbation=perturbation)
+    return _Start(table=table, seen=seen, run=run)
 
 
 def _score(recipe: Recipe, start: _Start, fitted: FitResult, *, seconds: float) -> _Outcome:
@@ -545,6 +608,7 @@ def _findings(
         history=fitted.history,
         best_epoch=fitted.best_epoch,
         stopped=fitted.stopped,
+        chosen=start.choice.words,
         seconds=outcome.seconds,
         rows=(len(parts.train), len(parts.validation), len(parts.test)),
         seed=recipe.seed,

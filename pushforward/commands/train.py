@@ -19,6 +19,7 @@ from service.errors import DataError
 
 if TYPE_CHECKING:
     from models.training.checkpoint import EpochRecord
+    from models.training.search import Trial
     from models.training.train import TrainingResult
 
 __all__ = ["command", "conclude"]
@@ -124,6 +125,7 @@ def command(
             work=work,
             report=report,
             observe=progress.observe,
+            watch=progress.watch,
             say=progress.say,
             seconds_between=checkpoint_seconds,
         )
@@ -174,7 +176,10 @@ def _toml(text: str) -> Any:  # noqa: ANN401  any value of TOML
 
 
 class _Progress:
-    """A bar of epochs with the nats as they stand, and lines above it; the first epoch brings the bar."""
+    """A bar of epochs with the nats as they stand, and lines above it: one bar of the search, and then one of the fit.
+
+    A line ends the bar, so that none runs on while something else is done.
+    """
 
     def __init__(self, epochs: int, *, quiet: bool) -> None:
         self.epochs, self.quiet = epochs, quiet
@@ -184,22 +189,38 @@ class _Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self._end()
 
     def observe(self, record: EpochRecord) -> None:
-        if self.bar is None:
-            self.bar = tqdm(
-                total=self.epochs, initial=record.epoch - 1, unit="epoch", disable=self.quiet, dynamic_ncols=True
-            )
-        self.bar.set_postfix_str(
-            f"train {record.train:.3f}, validation {record.validation:.3f}, best {record.best:.3f} nats", refresh=False
+        """Show an epoch of the fit."""
+        self._advance(
+            f"train {record.train:.3f}, validation {record.validation:.3f}, best {record.best:.3f} nats",
+            total=self.epochs,
+            before=record.epoch - 1,
         )
-        self.bar.update()
+
+    def watch(self, trial: Trial) -> None:
+        """Show an epoch of the search."""
+        self._advance(
+            f"choosing: {trial.words}: {trial.validation:.3f} nats", total=trial.planned, before=trial.done - 1
+        )
 
     def say(self, line: str) -> None:
+        """Print a line."""
+        self._end()
         if not self.quiet:
             tqdm.write(line)
+
+    def _advance(self, words: str, *, total: int, before: int) -> None:
+        if self.bar is None:
+            self.bar = tqdm(total=total, initial=before, unit="epoch", disable=self.quiet, dynamic_ncols=True)
+        self.bar.set_postfix_str(words, refresh=False)
+        self.bar.update()
+
+    def _end(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
 
 def conclude(result: TrainingResult) -> None:

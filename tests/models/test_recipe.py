@@ -132,7 +132,7 @@ def test_every_field_is_a_flag_once_and_says_what_it_does():
     assert len(set(flags)) == len(flags)
     assert all(option.field.description for option in found)
     assert {"--name", "--flow", "--where", "--batch-size"} <= set(flags)
-    assert next(o for o in found if o.flag == "--epochs").help.endswith("[default: 500]")
+    assert next(o for o in found if o.flag == "--epochs").help.endswith("[default: 1000]")
 
 
 @given(st.text(min_size=1, max_size=20))

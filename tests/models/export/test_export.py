@@ -117,7 +117,7 @@ def test_progress_is_told(exported: tuple[Path, list[str]]) -> None:
         "exporting forward.onnx",
         "exporting inverse.onnx",
         "comparing the graphs with the flow in float64",
-        "exporting trace.onnx",
+        "comparing trace.onnx with the flow in float64",
     ]
 
 

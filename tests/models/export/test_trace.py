@@ -8,8 +8,9 @@ from torch import Tensor
 from models.architectures import build_flow
 from models.export.exported_graph import ExportedGraph
 from models.export.gate import reference
+from models.export.graph import export_graph
 from models.export.probes import make_probes
-from models.export.trace import check_trace, export_trace, trace_steps
+from models.export.trace import check_trace, trace_steps
 from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import quantized_support
 from service.bundle.bases import NormalBase
@@ -32,8 +33,9 @@ def flow() -> Flow:
 
 @pytest.fixture(scope="module")
 def exported(flow: Flow) -> ExportedGraph:
-    probes = make_probes(ROWS.numpy(), normal(40, 2, seed=3).float().numpy(), flow.support)
-    return export_trace(flow, reference(flow), probes)[1]
+    graph = ExportedGraph(export_graph(flow, "trace"), "trace")
+    check_trace(reference(flow), graph, make_probes(ROWS.numpy(), normal(40, 2, seed=3).float().numpy(), flow.support))
+    return graph
 
 
 def test_the_steps_have_names_and_shapes(flow: Flow) -> None:
@@ -83,7 +85,8 @@ def test_a_trace_of_another_flow_is_refused(chain: list[Bijection], quantity: st
     rows = normal(20, 2).float()
     right = Flow([2], [Shift(0.0), Shift(0.0), Shift(0.0)], NormalBase())
     probes = make_probes(rows.numpy(), None, None)
-    _, graph = export_trace(right, reference(right), probes)
+    graph = ExportedGraph(export_graph(right, "trace"), "trace")
+    check_trace(reference(right), graph, probes)
     with pytest.raises(ParityFailed, match=quantity):
         check_trace(reference(Flow([2], chain, NormalBase())), graph, probes)
 

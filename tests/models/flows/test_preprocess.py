@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.flows.precision import round_number
-from models.flows.preprocess import Logit, Standardize, Whiten, dequantize, quantized_support
+from models.flows.preprocess import Logit, Standardize, Whiten, correlation_matrix, dequantize, quantized_support
 from service.errors import DataError
 
 
@@ -51,6 +51,30 @@ def test_whitened_rows_are_uncorrelated() -> None:
 def test_whitening_few_rows_of_many_columns_is_well_defined() -> None:
     rows = torch.randn(10, 50, generator=generator())
     assert bool(torch.isfinite(Whiten.of(rows)(rows)[0]).all())
+
+
+@pytest.mark.parametrize("narrowness", [0.1, 0.01, 0.005])
+def test_a_narrow_direction_is_whitened_as_narrow_as_it_is(narrowness: float) -> None:
+    x = torch.randn(4000, 2, generator=generator(), dtype=torch.float64)
+    rows = torch.stack((x[:, 0], x[:, 0] + narrowness * x[:, 1]), dim=1)
+    standard = Standardize.of(rows)(rows.float())[0]
+    y, _ = Whiten.of(standard)(standard)
+    torch.testing.assert_close(y.T @ y / len(y), torch.eye(2), atol=0.45, rtol=0)
+    assert float(torch.linalg.eigvalsh(y.T @ y / len(y))[0]) > 0.5
+
+
+def test_columns_that_determine_one_another_are_not_blown_up() -> None:
+    x = torch.randn(1000, 1, generator=generator())
+    matrix = Whiten.of(Standardize.of(x)(x)[0].expand(-1, 2)).matrix
+    assert float(matrix.abs().max()) < 320
+
+
+def test_correlations_of_few_rows_are_drawn_towards_none() -> None:
+    rows = torch.randn(40, 30, generator=generator(), dtype=torch.float64)
+    few = correlation_matrix(rows)
+    sample = rows.T @ rows / len(rows)
+    off = ~torch.eye(30, dtype=torch.bool)
+    assert float(few[off].abs().mean()) < 0.5 * float(sample[off].abs().mean())
 
 
 def test_a_singular_correlation_cannot_be_whitened() -> None:

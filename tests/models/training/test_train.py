@@ -15,6 +15,7 @@ import torch
 import models.training.train
 from models.recipe import Recipe
 from models.training.checkpoint import CHECKPOINT_FILE, Checkpoint, EpochRecord
+from models.training.search import LEAST_EPOCHS, Trial
 from models.training.train import ExportOptions, export_kept, train
 from service.bundle.manifest import Provenance
 from service.errors import DataError, ForbiddenGraph, ParityFailed
@@ -154,6 +155,65 @@ def test_a_broken_fit_resumes_to_the_same_weights(recipe, exported, tmp_path, ep
     assert len(result.history) == 4
     assert weights_equal(exported[0]["flow"], exported[1]["flow"])
     assert not work.exists()
+
+
+def searched(recipe: Recipe) -> Recipe:
+    """A fit that is long enough for a search; its flow's options are open."""
+    values = {**recipe.model_dump(exclude_unset=True), "flow": {"transforms": 1, "bins": 4}}
+    return Recipe.parse({**values, "fit": {"epochs": LEAST_EPOCHS, "batch_size": 100, "patience": 20}})
+
+
+def test_what_the_search_chose_is_told_and_gives_the_same_fit_when_it_is_stated(recipe, exported):
+    said: list[str] = []
+    seen: list[int] = []
+    trials: list[Trial] = []
+    result = train(
+        searched(recipe), say=said.append, observe=lambda record: seen.append(record.epoch), watch=trials.append
+    )
+    (line,) = [line for line in said if line.startswith("Chosen by validation rows: ")]
+    assert seen == list(range(1, len(result.history) + 1))
+    assert trials[-1].done == trials[-1].planned
+    stated = exported[0]["recipe"]
+    assert None not in (stated["flow"]["whiten"], stated["flow"].get("hidden"), stated["fit"]["noise"])
+    figures = json.loads((result.report / "report.json").read_text())
+    assert figures["recipe"] == stated
+    assert line == f"Chosen by validation rows: {figures['fit']['chosen']}."
+    assert figures["fit"]["chosen"] in (result.report / "index.html").read_text()
+    again = Recipe.parse(stated).override({"out": recipe.out, "data": {"source": recipe.data.source}})
+    for repeated in (again, again.override({"fit": {"search": False}})):
+        train(repeated)
+        assert weights_equal(exported[0]["flow"], exported[-1]["flow"])
+
+
+def test_a_fit_broken_after_its_search_resumes_to_the_same_weights(recipe, exported, tmp_path):
+    recipe = searched(recipe)
+    train(recipe.override({"out": str(tmp_path / "whole")}))
+    with pytest.raises(Cut):
+        train(recipe, observe=cut_after(14), seconds_between=0.0)
+    trials: list[Trial] = []
+    train(recipe, resume=True, watch=trials.append)
+    assert trials == []  # the choice is in the checkpoint
+    assert weights_equal(exported[0]["flow"], exported[1]["flow"])
+    assert exported[0]["recipe"] == exported[1]["recipe"]
+
+
+@pytest.mark.parametrize("why", ["no search", "repeated values", "images"])
+def test_a_plain_fit_chooses_nothing(recipe, exported, tmp_path, why):
+    recipe = searched(recipe)
+    if why == "no search":
+        recipe = recipe.override({"fit": {"search": False}})
+    elif why == "repeated values":
+        np.save(tmp_path / "grid.npy", np.random.default_rng(0).normal(size=(200, 2)).round(1))
+        recipe = recipe.override({"data": {"source": str(tmp_path / "grid.npy")}})
+    else:
+        np.save(tmp_path / "images.npy", np.random.default_rng(0).normal(size=(200, 2, 2, 1)))
+        recipe = recipe.override({"data": {"source": str(tmp_path / "images.npy")}})
+    trials: list[Trial] = []
+    said: list[str] = []
+    train(recipe, watch=trials.append, say=said.append)
+    assert trials == []
+    assert exported[0]["recipe"]["flow"]["whiten"] is None
+    assert any("Most values repeat" in line for line in said) is (why == "repeated values")
 
 
 def three_columns(folder: Path) -> None:

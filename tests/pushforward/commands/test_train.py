@@ -16,6 +16,7 @@ import pytest
 
 from models.recipe import Recipe, options
 from models.training.checkpoint import EpochRecord
+from models.training.search import Trial
 from pushforward.cli.group import main
 from pushforward.commands.train import _Progress
 from service.bundle.store import read_bundle
@@ -131,6 +132,15 @@ def test_the_bar_starts_where_a_fit_is_resumed(capsys):
         assert capsys.readouterr() == ("Going on after epoch 6.\n", "")
         progress.observe(EpochRecord(7, -1.0, -2.0, -2.0, 1e-3))
     assert "7/9" in capsys.readouterr().err.split("\r")[-1]
+
+
+def test_the_search_has_a_bar_of_its_own(capsys):
+    with _Progress(9, quiet=False) as progress:
+        progress.watch(Trial(3, 48, "whitening", -2.0))
+        progress.say("Chosen by validation rows: whitening.")  # which ends the bar
+        assert "3/48" in capsys.readouterr().err.split("\r")[-1]
+        progress.observe(EpochRecord(1, -1.0, -2.0, -2.0, 1e-3))
+    assert "1/9" in capsys.readouterr().err.split("\r")[-1]
 
 
 def test_every_option_of_a_recipe_has_its_flag(run):

@@ -1,0 +1,217 @@
+"""The search for options that a recipe leaves open: whitening, noise, width and dropout, chosen by validation rows.
+
+A candidate is the ordinary fit of its options, broken off after a few epochs. The one that is left goes on from there:
+its weights are those of a fit that was given these options.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from models.architectures import ARCHITECTURES, default_options
+from models.recipe import Recipe
+from models.training.fit import Run, reproducible
+from service.errors import DataError
+
+__all__ = ["LEAST_EPOCHS", "Choice", "Trial", "search"]
+
+LEAST_EPOCHS: Final = 60
+"""A fit of fewer epochs is over before a search pays."""
+FEW_ROWS: Final = 2000
+"""Of fewer rows than this small networks learn as much, and overfit less."""
+_RUNG_EPOCHS, _RUNG_STEPS, _LEAST_RUNG = 12, 1500, 2  # candidates are compared after so many epochs, or steps
+# What is tried against overfitting: whether with the most of the noises, and options of the flow.
+_FEW: Final[Sequence[tuple[bool, Mapping[str, Any]]]] = (
+    (True, {"dropout": 0.2}),
+    (True, {"dropout": 0.1, "hidden": [32, 32]}),
+)
+_MANY: Final[Sequence[tuple[bool, Mapping[str, Any]]]] = ((True, {"dropout": 0.1}), (False, {"hidden": [64, 64]}))
+
+Start = Callable[[Recipe], Run]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Values for some of the options that a recipe leaves open.
+
+    Args:
+        flow: keys of the recipe's flow -> values.
+        noise: the noise, in standard deviations; None where it is not chosen.
+    """
+
+    flow: Mapping[str, Any] = field(default_factory=dict)
+    noise: float | None = None
+
+    @classmethod
+    def of(cls, overrides: Mapping[str, Any]) -> Choice:
+        """The choice that has these `overrides`."""
+        return cls(overrides.get("flow", {}), overrides.get("fit", {}).get("noise"))
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The values, nested as in a recipe."""
+        sections = {"flow": dict(self.flow), "fit": {} if self.noise is None else {"noise": self.noise}}
+        return {section: values for section, values in sections.items() if values}
+
+    @property
+    def words(self) -> str:
+        """The values in words, such as "no whitening, noise 0.02, hidden 128 x 128, dropout 0"."""
+        said = []
+        for key, value in self.flow.items():
+            if key == "whiten":
+                said.append("whitening" if value else "no whitening")
+            else:
+                said.append(f"{key} " + (" x ".join(map(str, value)) if isinstance(value, list) else f"{value:g}"))
+        if self.noise is not None:
+            said.insert(min(1, len(said)), f"noise {self.noise:.2g}")
+        return ", ".join(said)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An epoch of a search, for who watches it.
+
+    Args:
+        done: how many epochs are done, of all candidates.
+        planned: how many there will be.
+        words: the values that are tried.
+        validation: their best mean log-likelihood of the validation rows so far, in nats.
+    """
+
+    done: int
+    planned: int
+    words: str
+    validation: float
+
+
+def search(
+    recipe: Recipe,
+    start: Start,
+    *,
+    rows: int,
+    noises: Sequence[float],
+    watch: Callable[[Trial], None] | None = None,
+) -> tuple[Choice, Run] | None:
+    """Choose what a recipe leaves open, by short fits of which one goes on.
+
+    First whether the flow whitens; then how much noise and dropout there is, and how wide its networks are.
+
+    Args:
+        recipe: what it states is left as it is.
+        start: gives the fit of a recipe before its first epoch.
+        rows: the number of training rows.
+        noises: the noises to choose from, the likeliest first; empty where no column takes any.
+        watch: called after each epoch.
+
+    Returns:
+        The choice, and its fit after a few epochs; None where nothing is open, or the recipe's epochs are too
+        few for a search.
+
+    Raises:
+        DataError: where every candidate of a step diverges.
+    """
+    table = _Search(recipe, start, rows=rows, noises=noises, watch=watch)
+    if not table.worthwhile or recipe.fit.epochs < LEAST_EPOCHS:
+        return None
+    with reproducible(recipe.fit.threads):
+        found = table.choose()
+    return found.choice, found.run
+
+
+@dataclass(slots=True, eq=False)
+class _Candidate:
+    """A choice, and its fit as far as it has come."""
+
+    choice: Choice
+    run: Run
+    failure: DataError | None = None
+
+    @property
+    def score(self) -> float:
+        """The best validation so far; minus infinity where the fit has diverged."""
+        return -math.inf if self.failure else self.run.best_validation
+
+
+class _Search:
+    """The state of a search: what is open, and how many epochs are done."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        start: Start,
+        *,
+        rows: int,
+        noises: Sequence[float],
+        watch: Callable[[Trial], None] | None,
+    ) -> None:
+        self.recipe, self.start, self.watch = recipe, start, watch
+        known, stated = default_options(ARCHITECTURES[recipe.flow.architecture]), recipe.flow.options
+        self.open: set[str] = {key for key in ("hidden", "dropout") if key in known and key not in stated}
+        self.whitenings = (True, False) if recipe.flow.whiten is None else ()
+        self.noises = noises if recipe.fit.noise is None else ()
+        self.few = rows < FEW_ROWS
+        flow: dict[str, Any] = {key: _plain(known[key]) for key in ("hidden", "dropout") if key in self.open}
+        if self.few and "hidden" in self.open:
+            flow["hidden"] = [64, 64]
+            if "transforms" in known and "transforms" not in stated:
+                flow["transforms"] = min(4, known["transforms"])
+        self.base = Choice(flow, self.noises[0] if self.noises else None)
+        steps = math.ceil(rows / recipe.fit.rows_in_a_step(rows))
+        self.rung = max(_LEAST_RUNG, min(_RUNG_EPOCHS, math.ceil(_RUNG_STEPS / steps)))
+        self.done, self.planned = 0, self.rung * (max(1, len(self.whitenings)) + len(self.regularized(self.base)))
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether there is anything to choose from."""
+        return self.planned > self.rung or self.base != Choice()
+
+    def choose(self) -> _Candidate:
+        """Choose the whitening, and then how much is done against overfitting."""
+        whitened = [replace(self.base, flow={"whiten": whiten, **self.base.flow}) for whiten in self.whitenings]
+        found = self.best([self.begin(choice) for choice in whitened or [self.base]])
+        return self.best([found, *map(self.begin, self.regularized(found.choice))])
+
+    def regularized(self, choice: Choice) -> list[Choice]:
+        """The same choice with more noise, more dropout or narrower networks, where these are open."""
+        stronger: list[Choice] = []
+        for noise, values in _FEW if self.few else _MANY:
+            flow = {**choice.flow, **{key: value for key, value in values.items() if key in self.open}}
+            other = Choice(flow, self.noises[-1] if self.noises and noise else choice.noise)
+            if other not in (choice, *stronger):
+                stronger.append(other)
+        return stronger
+
+    def begin(self, choice: Choice) -> _Candidate:
+        return _Candidate(choice, self.start(self.recipe.override(choice.overrides)))
+
+    def best(self, candidates: Sequence[_Candidate]) -> _Candidate:
+        """Fit each candidate as far as the first rung, and give the one of the best validation.
+
+        Raises:
+            DataError: where all diverge.
+        """
+        for candidate in candidates:
+            while not candidate.failure and len(candidate.run.history) < self.rung:
+                self.step(candidate)
+        winner = max(candidates, key=lambda candidate: candidate.score)  # the first of equals
+        if winner.failure:
+            raise winner.failure
+        return winner
+
+    def step(self, candidate: _Candidate) -> None:
+        """Make one epoch of a candidate's fit."""
+        try:
+            candidate.run.epoch()
+        except DataError as failure:  # it diverged, which another choice may not
+            candidate.failure = failure
+        self.done += 1
+        if self.watch is not None:
+            self.watch(Trial(self.done, self.planned, candidate.choice.words, candidate.score))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  any value of TOML
+    """A default as a recipe would hold it: a list in place of a tuple."""
+    return list(value) if isinstance(value, tuple) else value
