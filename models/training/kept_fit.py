@@ -9,7 +9,7 @@ import json
 import shutil
 import typing
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,12 +46,11 @@ class KeptFit:
         Raises:
             OSError: the folder cannot be written into.
         """
-        values = {field.name: getattr(self.table, field.name) for field in fields(Table)}
-        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-        hints = typing.get_type_hints(Table)
+        values = _flatten(self.table)
+        arrays = {name: value for name, (value, _) in values.items() if isinstance(value, np.ndarray)}
         facts: dict[str, Any] = {
-            name: None if value is None else json.loads(TypeAdapter(hints[name]).dump_json(value))
-            for name, value in values.items()
+            name: None if value is None else json.loads(TypeAdapter(hint).dump_json(value))
+            for name, (value, hint) in values.items()
             if name not in arrays
         }
         recipe = self.recipe.model_dump(mode="json", exclude_unset=True)
@@ -71,7 +70,7 @@ class KeptFit:
         path = folder / _FACTS_FILE
         if not path.is_file():
             return None
-        hints = typing.get_type_hints(Table)
+        hints = _hints(Table)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content.get("format") != _FORMAT:
@@ -82,7 +81,7 @@ class KeptFit:
                 name: None if value is None else TypeAdapter(hints[name]).validate_json(json.dumps(value))
                 for name, value in content["table"].items()
             }
-            return cls(recipe=Recipe.parse(content["recipe"], _FACTS_FILE), table=Table(**values, **arrays))
+            return cls(recipe=Recipe.parse(content["recipe"], _FACTS_FILE), table=_build(Table, {**values, **arrays}))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, ValidationError) as error:
             raise DataError(f"the fit that was kept in {folder} cannot be read: {error}") from error
 
@@ -100,3 +99,36 @@ class KeptFit:
                 shutil.rmtree(folder / REPORT_FOLDER)
         except OSError as error:
             raise DataError(f"the fit that was kept in {folder} cannot be removed: {error.strerror}") from error
+
+
+def _flatten(record: Any, before: str = "") -> dict[str, tuple[Any, Any]]:  # noqa: ANN401  any dataclass
+    """The fields of a dataclass, and of those in it: their names, joined by dots -> the value and its type."""
+    hints, found = typing.get_type_hints(type(record)), {}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if is_dataclass(hints[field.name]):
+            found.update(_flatten(value, f"{before}{field.name}."))
+        else:
+            found[before + field.name] = value, hints[field.name]
+    return found
+
+
+def _hints(kind: type, before: str = "") -> dict[str, Any]:
+    """The types of the fields that `_flatten` gives."""
+    found: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(kind).items():
+        found |= _hints(hint, f"{before}{name}.") if is_dataclass(hint) else {before + name: hint}
+    return found
+
+
+def _build(kind: Any, values: dict[str, Any], before: str = "") -> Any:  # noqa: ANN401  any dataclass
+    """The dataclass whose fields `_flatten` gave."""
+    hints = typing.get_type_hints(kind)
+    return kind(
+        **{
+            field.name: _build(hints[field.name], values, f"{before}{field.name}.")
+            if is_dataclass(hints[field.name])
+            else values[before + field.name]
+            for field in fields(kind)
+        }
+    )
