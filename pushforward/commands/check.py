@@ -44,6 +44,9 @@ def command(bundle: Path) -> None:
     click.echo(f"at export, over batches of {', '.join(map(str, gate.batches))} (bound {gate.tolerance:.1e}):")
     for name in ("log_prob", "log_abs_det_jacobian", "z", "x", "round_trip"):
         click.echo(f"  {name:<36}{getattr(gate, name):>10.1e}")
+    for warning in (gate.warning, manifest.calibration.warning):
+        if warning is not None:
+            click.secho(f"WARNING: {warning}", bold=True)
     failed = [row for row in table if not row.passed]
     if failed:
         raise ParityFailed(

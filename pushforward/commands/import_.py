@@ -119,7 +119,7 @@ def command(
     if not quiet:
         warning = read_bundle(folder).manifest.parity.warning
         if warning is not None:
-            click.secho(f"WARNING: {warning}.", bold=True)
+            click.secho(f"WARNING: {warning}", bold=True)
         for note in imported.notes:
             click.echo(f"Note:   {note}")
         click.echo(f"Rows:   {rows.origin}")

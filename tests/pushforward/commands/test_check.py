@@ -38,6 +38,16 @@ def test_a_bundle_that_may_be_served(run, bundle):
     assert result.stdout.endswith("it may be served\n")
 
 
+def test_what_a_user_must_know_is_said_loudly(run, bundle, tmp_path):
+    assert "WARNING" not in run("check", bundle).stdout
+    parts = bundles.affine()
+    calibration = parts.manifest.calibration.model_copy(update={"warning": "no better than a Gaussian"})
+    parity = parts.manifest.parity.model_copy(update={"warning": "3 of 9 rows are off"})
+    changed = parts.manifest.model_copy(update={"calibration": calibration, "parity": parity})
+    text = run("check", Repository(tmp_path / "told").install(changed, parts.files)).stdout
+    assert "WARNING: 3 of 9 rows are off\nWARNING: no better than a Gaussian\n" in text
+
+
 def test_the_newest_version_of_a_repositorys_flow(run, bundle, monkeypatch):
     assert "affine version 2" in run("check", bundle.parent).stdout
     monkeypatch.chdir(bundle.parent.parent)
