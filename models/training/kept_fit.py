@@ -113,7 +113,7 @@ def _flatten(record: Any, before: str = "") -> dict[str, tuple[Any, Any]]:  # no
     return found
 
 
-def _hints(kind: type, before: str = "") -> dict[str, Any]:
+def _hints(kind: Any, before: str = "") -> dict[str, Any]:  # noqa: ANN401  any dataclass
     """The types of the fields that `_flatten` gives."""
     found: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(kind).items():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from models.data.load import Table
+from models.data.membership import Membership
 from models.recipe import Recipe
 from models.training.kept_fit import KeptFit
 from service.bundle.manifest import ContextFeature, Feature
@@ -25,6 +27,7 @@ FULL = Table(
     context_features=(ContextFeature(name="c=x", column="c", category="x"),),
     context_labels=("context c=x",),
     held_out=4,
+    membership=Membership(columns=("g",), groups=np.arange(30) // 3),
 )
 PLAIN = Table(rows=np.zeros((30, 4, 4, 1)), names=(), features=(), step=None, low=None, high=None, words="images")
 RECIPE = Recipe.parse(
@@ -39,10 +42,17 @@ def test_every_field_comes_back(tmp_path: Path):
         assert found is not None
         assert found.recipe == RECIPE
         assert found.table.digest == table.digest
-        for field in dataclasses.fields(Table):
-            before, after = getattr(table, field.name), getattr(found.table, field.name)
-            assert type(before) is type(after), field.name
-            assert np.array_equal(before, after) if isinstance(before, np.ndarray) else before == after, field.name
+        assert_same(table, found.table)
+
+
+def assert_same(before: Any, after: Any) -> None:
+    for field in dataclasses.fields(before):
+        one, other = getattr(before, field.name), getattr(after, field.name)
+        assert type(one) is type(other), field.name
+        if isinstance(one, Membership):
+            assert_same(one, other)
+        else:
+            assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other, field.name
 
 
 def test_none_is_there_before_and_after(tmp_path: Path):

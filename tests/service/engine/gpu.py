@@ -51,9 +51,9 @@ class CpuGpu:
             raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
         return _Session(self, open_on_cpu(data))
 
-    def buffer(self, shape: Sequence[int]) -> Any:
+    def buffer(self, shape: Sequence[int], dtype: Any) -> Any:
         self.threads.add(threading.current_thread().name)
-        return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32, "cpu", 0)
+        return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, "cpu", 0)
 
 
 class _Session:
