@@ -190,6 +190,7 @@ def check_graphs(exact: Flow, forward: ExportedGraph, inverse: ExportedGraph, pr
         quantity="value",
         own=Float32Errors(exact, answer_round_trip, probes.x[held_out], context),
     )
+    lost = int((row_errors(back.value, probes.x[held_out].astype(np.float64)) > ROUND_TRIP_TOLERANCE).sum())
     beyond = np.flatnonzero(off > TOLERANCE)
     edges = errors_of_x.at_an_edge(beyond)
     beyond = beyond[~edges]
@@ -207,11 +208,19 @@ def check_graphs(exact: Flow, forward: ExportedGraph, inverse: ExportedGraph, pr
         log_prob_beyond=float(off[beyond].max()) if beyond.size else None,
         rows_left_out=int(edges.sum()),
         torch_log_prob=torch_error,
-        warning=_warning(off, beyond, int(edges.sum()), torch_error),
+        warning=_warning(off, beyond, int(edges.sum()), torch_error, round_trips=lost, round_trip=round_trip),
     )
 
 
-def _warning(off: Float64, beyond: npt.NDArray[np.intp], edges: int, torch_error: float | None) -> str | None:
+def _warning(
+    off: Float64,
+    beyond: npt.NDArray[np.intp],
+    edges: int,
+    torch_error: float | None,
+    *,
+    round_trips: int,
+    round_trip: float,
+) -> str | None:
     """What is to be told of held-out rows that float32 answers worse than the tolerance.
 
     Args:
@@ -219,8 +228,16 @@ def _warning(off: Float64, beyond: npt.NDArray[np.intp], edges: int, torch_error
         beyond: those over the tolerance.
         edges: how many lie at an edge of the base's box.
         torch_error: torch's own greatest error over `beyond`.
+        round_trips: how many held-out rows do not come back from their latents.
+        round_trip: the greatest error of those that were tried.
     """
     said = []
+    if round_trips:
+        said.append(
+            f"{round_trips} of {len(off)} held-out rows tried do not come back from their latents: a value is off by "
+            f"{round_trip:.1e} of 1 + abs(value) at worst, since float32 keeps 7 digits of the largest values of its "
+            "column"
+        )
     if beyond.size:
         said.append(
             f"{beyond.size} of {len(off)} held-out rows tried ({beyond.size / len(off):.1%}) have a log_prob that "

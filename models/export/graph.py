@@ -23,6 +23,7 @@ from models.export.layers import replace_layers
 from models.export.operators import layer_of_operator, refuse_operators
 from models.export.rewrites.loops import build_loops
 from models.export.rewrites.lowering import lower
+from models.export.rewrites.nodes import adopt_constants
 from models.export.rewrites.reductions import merge_column_sums
 from models.export.rewrites.simplify import simplify
 from models.export.scalars import EXACT_SCALARS
@@ -171,6 +172,7 @@ def _capture(flow: Flow, direction: Direction, dtype: torch.dtype) -> ir.Model:
             output_size_limit=_FOLDED_VALUES,
             should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,  # by default it is kept
         )
+    adopt_constants(model.graph)
     return model
 
 

@@ -12,6 +12,7 @@ import onnx_ir as ir
 __all__ = [
     "Array",
     "add_constant",
+    "adopt_constants",
     "column_count",
     "constant_number",
     "constant_value",
@@ -161,6 +162,26 @@ def register_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     graph.register_initializer(value)
     return value
+
+
+def adopt_constants(graph: ir.Graph) -> None:
+    """Register the constants that nodes read and a graph does not hold.
+
+    onnxscript's fusion of Min and Max into Clip leaves its second pair of bounds of a value behind: it gives both pairs
+    one name.
+
+    Args:
+        graph: flat; changed in place.
+    """
+    held = set(graph.inputs)
+    for node in graph:
+        for value in node.inputs:
+            if value is None or value in held or value.producer() is not None or value.is_initializer():
+                continue
+            number, name = 0, value.name or "constant"
+            while value.name in graph.initializers or not value.name:
+                value.name, number = f"{name}_{number}", number + 1
+            graph.register_initializer(value)
 
 
 def add_constant(graph: ir.Graph, node: ir.Node, array: Array) -> ir.Value:

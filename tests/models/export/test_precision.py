@@ -24,13 +24,11 @@ from service.bundle.manifest import Support
 from service.bundle.parity import relative_error
 from service.bundle.store import Repository, read_bundle
 from service.engine.registry import load_flow
-from service.errors import ParityFailed
 from service.plan import run_now
 from tests.laws.table import normal, randomize
 
 BOUND = 1e-9
-REFUSED = ("neural_spline_autoregressive",)  # ONNX Runtime does not load its inverse in float64
-# In their log-determinants a constant is still rounded to float32 on its way into the graph.
+# Their log-determinants differ by up to 3e-8, by the same amount in nearly every row: why is not known yet.
 WIDER = {"maf": 1e-7, "iaf": 1e-7, "bernstein": 1e-7, "neural_spline_mixed": 1e-7}
 BASES = ("normal", "diagonal_normal", "mixture", "student_t", "uniform")
 
@@ -64,7 +62,7 @@ def test_the_graphs_are_the_flow() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in {*IMAGES, *REFUSED}])
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in IMAGES])
 def test_the_graphs_of_every_family_are_the_flow(architecture: str) -> None:
     check(built(architecture), 2 * normal(60, 3), bound=WIDER.get(architecture, BOUND))
 
@@ -112,7 +110,7 @@ def money(count: int) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_a_column_of_money_needs_float64(tmp_path: Path, precision: str) -> None:
+def test_a_column_of_money_is_kept_in_float64_and_told_of_in_float32(tmp_path: Path, precision: str) -> None:
     rows = money(400)
 
     def export(progress: Callable[[str], None] | None = None) -> Path:
@@ -123,8 +121,10 @@ def test_a_column_of_money_needs_float64(tmp_path: Path, precision: str) -> None
         )
 
     if precision == "float32":
-        with pytest.raises(ParityFailed, match="--precision float64"):
-            export()
+        warning = read_bundle(export()).manifest.parity.warning
+        assert warning is not None
+        assert "do not come back from their latents" in warning
+        assert "--precision float64" in warning
         return
     bundle = read_bundle(export())
     assert bundle.manifest.precision == "float64"

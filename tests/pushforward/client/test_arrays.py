@@ -5,7 +5,7 @@ import doctest
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -49,6 +49,7 @@ def test_the_one_text_between_two_float32():
 @settings(deadline=None)
 @given(arrays(np.float64, st.integers(1, 20), elements=st.floats(allow_nan=False)))
 def test_other_float64_are_rounded_to_the_nearest(numbers):
+    assume(not np.isin(np.abs(numbers), np.abs(orjson.loads(dump_numbers(BETWEEN)))).any())
     with np.errstate(over="ignore"):
         assert bits(restore_float32(numbers)) == bits(numbers.astype(np.float32))
 
