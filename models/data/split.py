@@ -15,7 +15,7 @@ from models.data.load import Table
 from models.recipe import DataRecipe
 from service.errors import DataError
 
-__all__ = ["Split", "derived_seed", "describe_split", "split"]
+__all__ = ["Split", "derived_generator", "derived_seed", "describe_split", "split"]
 
 _BLOCKS: Final = 20
 
@@ -49,6 +49,11 @@ def derived_seed(seed: int, purpose: str) -> int:
         True
     """
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7])
+
+
+def derived_generator(seed: int, purpose: str) -> torch.Generator:
+    """A generator of torch for one purpose of a fit, seeded by `derived_seed`."""
+    return torch.Generator().manual_seed(derived_seed(seed, purpose))
 
 
 def split(table: Table, options: DataRecipe, seed: int, dtype: torch.dtype = torch.float32) -> Split:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,25 +13,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from models.architectures import build_flow
 from models.data.load import Table, load_data
-from models.data.split import Split, derived_seed, describe_split, split
+from models.data.split import derived_generator, derived_seed, describe_split
 from models.evaluation.evaluate import Diagnosis, HeldOutRows, diagnose
 from models.evaluation.likelihood import Evaluation
 from models.evaluation.verdict import Verdict
 from models.export.export import export_flow
-from models.flows.flow import Flow
-from models.flows.precision import TORCH_DTYPES
-from models.flows.preprocess import quantized_support
 from models.recipe import Recipe
 from models.training.checkpoint import Checkpoint, EpochRecord, Origin
 from models.training.evaluate import TorchDensity, evaluate, gather_rows
-from models.training.fit import FitResult, Perturbation, Run, finish, mostly_repeated, noise_choices, reproducible
+from models.training.fit import FitResult, finish, reproducible
+from models.training.fit_start import FitStart, begin_fit
 from models.training.kept_fit import REPORT_FOLDER, KeptFit
 from models.training.places import WORK_FOLDER, Places, export_command
 from models.training.report import Findings, write_report
-from models.training.search import Choice, Trial, search
-from service.bundle.manifest import ContextFeature, Feature, Manifest, Support
+from models.training.search import Trial
+from service.bundle.manifest import ContextFeature, Feature, Manifest
 from service.bundle.store import MANIFEST_FILE, Repository, read_bundle
 from service.errors import BundleError, DataError, PushforwardError
 
@@ -130,7 +127,7 @@ def train(
         if resumed is not None:
             _check_resumed(resumed, origin, tell)
         began = time.monotonic()
-        start = _begin(recipe, table, resumed, tell=tell, watch=watch)
+        start = begin_fit(recipe, table, resumed, tell=tell, watch=watch)
         recipe = recipe.override(start.choice.overrides)
         if observe is not None and resumed is None:
             for record in start.run.history:  # of the search
@@ -191,14 +188,14 @@ def export_kept(
     if options.version is not None and options.version in places.repository.versions(places.name):
         raise DataError(f"{places.name} has a version {options.version} already")
     with reproducible(recipe.fit.threads):
-        start = _begin(kept.recipe, kept.table, checkpoint, tell=tell, watch=None)
+        start = begin_fit(kept.recipe, kept.table, checkpoint, tell=tell, watch=None)
         fitted = finish(start.run)
         return _finish(recipe, start, fitted, places, tell=tell, seconds=0.0, resumed=checkpoint, options=options)
 
 
 def _finish(
     recipe: Recipe,
-    start: _Start,
+    start: FitStart,
     fitted: FitResult,
     places: Places,
     *,
@@ -257,7 +254,7 @@ def _finish(
     )
 
 
-def _keep(recipe: Recipe, start: _Start, places: Places, *, outcome: _Outcome | None, error: Exception) -> str:
+def _keep(recipe: Recipe, start: FitStart, places: Places, *, outcome: _Outcome | None, error: Exception) -> str:
     """Keep a fit whose export failed, and write its report.
 
     Args:
@@ -287,38 +284,6 @@ def _keep(recipe: Recipe, start: _Start, places: Places, *, outcome: _Outcome | 
         except OSError as failed:
             said += f"\nThe report could not be written: {failed}."
     return f"{said}\nNext:   {command}\n        goes on from there; its --help lists what can be changed."
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Start:
-    """What a fit begins with.
-
-    Args:
-        table: all rows.
-        seen: the training rows, dequantized once.
-        run: the fit, before its first epoch or at the epoch where it goes on.
-        choice: what the search chose; nothing where there was none.
-    """
-
-    table: Table
-    seen: Tensor
-    run: Run
-    choice: Choice = field(default_factory=Choice)
-
-    @property
-    def parts(self) -> Split:
-        """The rows of the table, split."""
-        return self.run.split
-
-    @property
-    def flow(self) -> Flow:
-        """The flow that is fitted."""
-        return self.run.flow
-
-    @property
-    def perturbation(self) -> Perturbation:
-        """What is added to rows."""
-        return self.run.perturbation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -402,84 +367,7 @@ def _installed(repository: Repository, recipe: Recipe, table: Table, created: st
     return None
 
 
-def _begin(
-    recipe: Recipe,
-    table: Table,
-    resumed: Checkpoint | None,
-    *,
-    tell: Callable[[str], None],
-    watch: Callable[[Trial], None] | None,
-) -> _Start:
-    """Begin a fit: as a checkpoint left it, or by a search for what the recipe leaves open, or plainly.
-
-    Args:
-        recipe: as it was given.
-        table: all rows.
-        resumed: the checkpoint, if any.
-        tell: called with a line before each stage.
-        watch: called after each epoch of the search.
-    """
-    parts = split(table, recipe.data, recipe.seed, TORCH_DTYPES[recipe.fit.precision])
-    fitting = (
-        f"Fitting {recipe.flow.architecture} to {len(parts.train)} rows, split {describe_split(table, recipe.data)}."
-    )
-    if resumed is not None:
-        start = _start(recipe.override(resumed.chosen), table, parts)
-        start.run.restore(resumed)
-        if not resumed.finished:
-            tell(fitting)
-        return replace(start, choice=Choice.of(resumed.chosen))
-    start = _start(recipe, table, parts)
-    tell(fitting)
-    step = start.perturbation.step
-    if not recipe.fit.search or parts.train.ndim > 2:
-        return start
-    if table.low is None and mostly_repeated(parts.train if step is None else parts.train[:, step == 0]):
-        tell("Most values repeat, so that no density is there to choose options by: the fit is a plain one.")
-        return start
-    found = search(
-        recipe,
-        lambda candidate: _start(candidate, table, parts).run,
-        rows=len(parts.train),
-        noises=noise_choices(parts.train, step=step, bounded=table.low is not None),
-        watch=watch,
-    )
-    if found is None:
-        return start
-    choice, run = found
-    tell(f"Chosen by validation rows: {choice.words}.")
-    return replace(start, run=run, choice=choice)
-
-
-def _start(recipe: Recipe, table: Table, parts: Split) -> _Start:
-    """Build the flow of a recipe and its fit, before the first epoch."""
-    precision = recipe.fit.precision
-    dtype = TORCH_DTYPES[precision]
-    step = None if table.step is None else torch.from_numpy(table.step).to(dtype)
-    perturbation = Perturbation.of(
-        parts.train, step=step, noise=recipe.fit.noise, bounded=table.low is not None, context=parts.train_context
-    )
-    support = None
-    if table.low is not None and table.high is not None:
-        support = Support(low=table.low, high=table.high)
-        if table.step is not None:
-            support = quantized_support(table.low, table.high, float(table.step.max()), precision)
-    seen = perturbation.dequantized(parts.train, _generator(recipe.seed, "statistics"))
-    whiten = seen.ndim == 2 if recipe.flow.whiten is None else recipe.flow.whiten
-    flow = build_flow(
-        recipe.flow.architecture,
-        {**recipe.flow.options, "whiten": whiten},
-        rows=seen,
-        context=parts.train_context,
-        support=support,
-        seed=derived_seed(recipe.seed, "weights"),
-        precision=precision,
-    )
-    run = Run(flow, parts, recipe.fit, seed=recipe.seed, perturbation=perturbation)
-    return _Start(table=table, seen=seen, run=run)
-
-
-def _score(recipe: Recipe, start: _Start, fitted: FitResult, *, seconds: float) -> _Outcome:
+def _score(recipe: Recipe, start: FitStart, fitted: FitResult, *, seconds: float) -> _Outcome:
     """Score the fitted flow on the held-out rows.
 
     Args:
@@ -489,7 +377,7 @@ def _score(recipe: Recipe, start: _Start, fitted: FitResult, *, seconds: float) 
         seconds: how long it took.
     """
     parts = start.parts
-    scored = start.perturbation.dequantized(parts.test, _generator(recipe.seed, "held out"))
+    scored = start.perturbation.dequantized(parts.test, derived_generator(recipe.seed, "held out"))
     rows = gather_rows(
         start.seen,
         scored,
@@ -502,7 +390,7 @@ def _score(recipe: Recipe, start: _Start, fitted: FitResult, *, seconds: float) 
     return _Outcome(fitted=fitted, seconds=seconds, scored=scored, rows=rows, evaluation=evaluation)
 
 
-def _diagnose(recipe: Recipe, start: _Start, outcome: _Outcome) -> Diagnosis:
+def _diagnose(recipe: Recipe, start: FitStart, outcome: _Outcome) -> Diagnosis:
     """Test the fitted flow's samples, densities and latents against the held-out rows.
 
     Args:
@@ -521,7 +409,7 @@ def _diagnose(recipe: Recipe, start: _Start, outcome: _Outcome) -> Diagnosis:
 
 def _export(
     recipe: Recipe,
-    start: _Start,
+    start: FitStart,
     outcome: _Outcome,
     places: Places,
     tell: Callable[[str], None],
@@ -564,10 +452,6 @@ def _export(
     )
 
 
-def _generator(seed: int, purpose: str) -> torch.Generator:
-    return torch.Generator().manual_seed(derived_seed(seed, purpose))
-
-
 def _description(recipe: Recipe, table: Table) -> str:
     """The recipe's, and how integers are read where the manifest's `quantization` cannot say it."""
     if table.step is None or table.quantization is not None:
@@ -580,7 +464,13 @@ def _description(recipe: Recipe, table: Table) -> str:
 
 
 def _findings(
-    recipe: Recipe, start: _Start, outcome: _Outcome, bundle: Path | None, *, failure: str = "", next_command: str = ""
+    recipe: Recipe,
+    start: FitStart,
+    outcome: _Outcome,
+    bundle: Path | None,
+    *,
+    failure: str = "",
+    next_command: str = "",
 ) -> Findings:
     """All that the report says.
 

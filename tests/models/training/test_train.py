@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+import models.training.fit_start
 import models.training.train
+from models.data.split import split
 from models.recipe import Recipe
 from models.training.checkpoint import CHECKPOINT_FILE, Checkpoint, EpochRecord
 from models.training.search import LEAST_EPOCHS, Trial
@@ -126,7 +128,7 @@ def test_groups_stay_together_and_recipe_and_report_say_so(recipe, exported, tmp
 def test_standardization_is_of_training_rows_only(recipe, exported):
     train(recipe.override({"fit": {"epochs": 1}, "data": {"test": 0.3}}))
     table = models.training.train.load_data(recipe)
-    parts = models.training.train.split(table, recipe.override({"data": {"test": 0.3}}).data, 0)
+    parts = split(table, recipe.override({"data": {"test": 0.3}}).data, 0)
     (mean,) = (value for key, value in exported[0]["flow"].items() if key.endswith("mean"))
     torch.testing.assert_close(mean, parts.train.double().mean(dim=0).float())
     assert not torch.allclose(mean, torch.from_numpy(table.rows).mean(dim=0).float(), atol=1e-5)
@@ -576,14 +578,14 @@ def test_bounded_integers_get_a_logit_and_half_a_bin_around(recipe, exported, tm
     np.save(tmp_path / "counts.npy", np.random.default_rng(0).integers(0, 5, (200, 2)))
     data = {"source": str(tmp_path / "counts.npy"), "dequantize": True, "low": 0.0, "high": 4.0}
     built = []
-    true = models.training.train.build_flow
+    true = models.training.fit_start.build_flow
 
     def build(*args, **options):
         built.append(options["support"])
         return true(*args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models.training.train, "build_flow", build)
+        patch.setattr(models.training.fit_start, "build_flow", build)
         train(recipe.override({"data": data}))
     assert (built[0].low, built[0].high) == (-0.5, 4.5)
     assert (exported[0]["quantization"].low, exported[0]["quantization"].high) == (0, 4)
