@@ -173,6 +173,8 @@ def _capture(flow: Flow, direction: Direction, dtype: torch.dtype) -> ir.Model:
             should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,  # by default it is kept
         )
     adopt_constants(model.graph)
+    for value, name in zip(model.graph.inputs, inputs, strict=True):
+        value.name = name  # the exporter calls one that is given back as it is after its output
     return model
 
 
