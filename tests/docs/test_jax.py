@@ -101,7 +101,7 @@ def test_weights_are_saved_as_they_are_read(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_the_public_flow_of_seven_couplings_becomes_a_bundle(tmp_path: Path) -> None:
-    flow = page()["build"](weights(np.float32, hidden=128, size=2.0), BINS)
+    flow = page()["build"](weights(np.float32, hidden=128, size=0.7), BINS)
     imported = take(flow, event_shape=(WIDTH,), precision="float64")
     rows = draw_rows(imported, 300)
     folder = export_imported(

@@ -142,7 +142,7 @@ ZUKO_TRANSFORMS = {
     "CircularShiftTransform": Layer(constant(T.CircularShiftTransform, 1.0, base=box(-1, 1))),
     "ComposeTransform": Layer(constant(T.ComposeTransform, [T.IdentityTransform(), T.AffineTransform(1.0, 2.0)])),
     "ComposedTransform": Layer(constant(T.ComposedTransform, T.IdentityTransform(), T.AffineTransform(1.0, 2.0))),
-    "CosTransform": Layer(constant(T.CosTransform, base=box(-1, 1))),
+    "CosTransform": Layer(constant(T.CosTransform, base=box(-1, 1)), export="Acos"),
     "CouplingTransform": Layer(
         constant(T.CouplingTransform, meta=Sums(), mask=torch.tensor([True, False])),
         "CouplingTransform cannot be exported: it looks for its columns anew",
@@ -163,22 +163,22 @@ ZUKO_TRANSFORMS = {
     "LULinearTransform": Layer(constant(T.LULinearTransform, torch.eye(2) + 0.3 * random(2, 2))),
     "MonotonicAffineTransform": Layer(constant(T.MonotonicAffineTransform, random(2), random(2))),
     "MonotonicRQSTransform": Layer(constant(T.MonotonicRQSTransform, random(2, 4), random(2, 4), random(2, 3))),
-    "MonotonicTransform": Layer(constant(partial(T.MonotonicTransform, f=torch.sinh)), export=FAKE),
+    "MonotonicTransform": Layer(constant(partial(T.MonotonicTransform, f=torch.sinh)), export="Sinh"),
     "PermutationTransform": Layer(constant(T.PermutationTransform, torch.tensor([1, 0]))),
     "PowerTransform": Layer(constant(T.PowerTransform, torch.tensor([2.0, 0.5]), base=box(0, 1))),
     "RotationTransform": Layer(constant(T.RotationTransform, random(2, 2))),
     "SOSPolynomialTransform": Layer(constant(T.SOSPolynomialTransform, random(2, 2, 3))),
     "SigmoidTransform": Layer(constant(T.SigmoidTransform, base=box(0, 1))),
     "SignedPowerTransform": Layer(constant(T.SignedPowerTransform, 0.1 * random(2))),
-    "SinTransform": Layer(constant(T.SinTransform, base=box(-1, 1))),
+    "SinTransform": Layer(constant(T.SinTransform, base=box(-1, 1)), export="Asin"),
     "SoftclipTransform": Layer(constant(T.SoftclipTransform, 5.0, base=box(-5, 5))),
     "SoftplusTransform": Layer(constant(T.SoftplusTransform, inverse=True)),
     "StackTransform": Layer(
         constant(T.StackTransform, [T.IdentityTransform(), T.AffineTransform(1.0, 2.0)], dim=-1), "does not run on rows"
     ),
-    "TanhTransform": Layer(constant(T.TanhTransform, base=box(-1, 1))),
+    "TanhTransform": Layer(constant(T.TanhTransform, base=box(-1, 1)), export="Atanh"),
     "UnconstrainedMonotonicTransform": Layer(
-        constant(T.UnconstrainedMonotonicTransform, lambda x: 1 + x * x), export="Einsum"
+        constant(T.UnconstrainedMonotonicTransform, lambda x: 1 + x * x), export=FAKE
     ),
 }
 
