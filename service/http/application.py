@@ -109,9 +109,13 @@ def _until_close(cycle: RequestResponseCycle, app: ASGIApp) -> ASGIApp:
         async def send_plain(message: Message) -> None:
             nonlocal unbounded
             if message["type"] == "http.response.start":
-                unbounded = b"content-length" not in {name.lower() for name, _ in message.get("headers", ())}
+                headers = list(message.get("headers", ()))
+                names = {name.lower() for name, _ in headers}
+                unbounded = b"content-length" not in names
                 if unbounded:
                     cycle.chunked_encoding = False
+                if b"connection" not in names:  # uvicorn says so by itself from 0.53 on
+                    message["headers"] = [*headers, (b"connection", b"close")]
             elif unbounded:
                 cycle.expected_content_length = len(message.get("body", b""))
             await send(message)

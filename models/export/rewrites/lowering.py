@@ -397,6 +397,11 @@ def _atan(w: _Writer) -> ir.Value:
     return w.write("Mul", w.write("Sign", w.x), angle)
 
 
+def _cos(w: _Writer) -> ir.Value:
+    """Cos x = sin(x + pi / 2)."""
+    return w.write("Sin", w.write("Add", w.x, math.pi / 2))
+
+
 def _tan(w: _Writer) -> ir.Value:
     """Tan: sin(x) / cos(x)."""
     return w.write("Div", w.write("Sin", w.x), w.write("Cos", w.x))
@@ -479,6 +484,7 @@ _ALWAYS: Final[Mapping[str, _Rule]] = {
 
 _IN_FLOAT64: Final[Mapping[str, _Rule]] = {
     "Atan": _atan,
+    "Cos": _cos,
     "Cast": _cast_of_celu,
     "Elu": _elu,
     "Erf": _erf,
