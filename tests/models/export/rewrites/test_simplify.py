@@ -14,6 +14,7 @@ from tests.models.export.rewrites.small_graphs import parse, run
 WEIGHT = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 CONSTANTS = {
     "odd": np.array([1, 3]),
+    "kept": np.array([True, False, True, False]),
     "even": np.array([0, 2]),
     "back": np.array([2, 0, 3, 1]),
     "some": np.array([3, 0]),
@@ -109,6 +110,11 @@ BOUNDED = (
             ),
             PAIR,
             ["Gather", "Exp", "Concat", "Gather", "Exp"],
+        ),
+        (
+            "p = Compress<axis: int = 1>(x, kept) c = Concat<axis: int = 1>(p, x) y = Gather<axis: int = 1>(c, odd)",
+            PAIR,
+            ["Compress", "Concat", "Gather"],  # how wide the first part is, the graph does not say
         ),
         # a conditioner's parameters
         (
