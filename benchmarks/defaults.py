@@ -1,4 +1,4 @@
-"""What a fit reaches where nothing is said: `python -m benchmarks.defaults`, beside zuko's flows and a Gaussian.
+"""The benchmark of the defaults, beside zuko's flows and a Gaussian: `python -m benchmarks.defaults`.
 
 Each table is fitted by `pushforward train`'s defaults, and by a flow of zuko on standardized columns, with Adam and
 early stopping, on the same rows: the same are held out. What is printed is the mean log_prob of the held-out rows in

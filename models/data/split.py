@@ -105,7 +105,7 @@ def describe_split(table: Table, options: DataRecipe) -> str:
 def _places(table: Table, options: DataRecipe, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """The places of the training, validation and held-out rows, each part in an order drawn by seed."""
     count = len(table.rows) - table.held_out
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(derived_seed(seed, "split")))
+    order = torch.randperm(count, generator=derived_generator(seed, "split"))
     test = torch.arange(count, count + table.held_out)
     groups, shares = table.membership.groups, table.membership.shares
     if options.split == "blocks":
@@ -142,7 +142,7 @@ def _block_count(count: int, options: DataRecipe) -> int:
 def _part_groups(groups: npt.NDArray[np.intp], options: DataRecipe, seed: int, held_out: int) -> npt.NDArray[np.intp]:
     """The part of each row: 0 to train on, 1 to validate by, 2 held out. Groups are drawn until a part is full."""
     sizes = np.bincount(groups)
-    drawn = torch.randperm(len(sizes), generator=torch.Generator().manual_seed(derived_seed(seed, "groups"))).tolist()
+    drawn = torch.randperm(len(sizes), generator=derived_generator(seed, "groups")).tolist()
     part_of = np.zeros(len(sizes), np.intp)
     fractions = {1: options.validation} if held_out else {1: options.validation, 2: options.test}
     target = {part: max(2, round(len(groups) * fraction)) for part, fraction in fractions.items()}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.data.split import Split, derived_seed
+from models.data.split import Split, derived_generator, derived_seed
 from models.flows.flow import Flow
 from models.flows.preprocess import correlation_matrix, dequantize
 from models.recipe import FitRecipe
@@ -361,10 +361,10 @@ class Run:
     def __init__(self, flow: Flow, split: Split, options: FitRecipe, *, seed: int, perturbation: Perturbation) -> None:
         self.flow, self.split, self.options, self.perturbation = flow, split, options, perturbation
         self.seed = seed
-        self.generator = torch.Generator().manual_seed(derived_seed(seed, "fit"))
+        self.generator = derived_generator(seed, "fit")
         spread = perturbation if perturbation.repeated else perturbation.dequantized
         self.validation = spread(  # drawn once: epochs must be compared on the same rows
-            split.validation, torch.Generator().manual_seed(derived_seed(seed, "validation"))
+            split.validation, derived_generator(seed, "validation")
         )
         self.learning_rate = options.first_learning_rate(len(split.train))
         self.optimizer = torch.optim.AdamW(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from models.data.readers import FloatArray
-from models.data.split import derived_seed
+from models.data.split import derived_generator
 from models.evaluation import pictures
 from models.evaluation.evaluate import Diagnosis
 from models.evaluation.figures import collect_figures
@@ -183,7 +183,7 @@ def draw(findings: Findings) -> dict[str, bytes]:
 
 def _samples(flow: Flow, seed: int, count: int, context: Tensor | None) -> FloatArray:
     """Rows drawn from the flow, one at each context; the few that are not finite are left out."""
-    generator = torch.Generator().manual_seed(derived_seed(seed, "report"))
+    generator = derived_generator(seed, "report")
     with torch.no_grad():
         x, _ = flow.inverse(sample_base(flow.base, count, flow.width, generator, flow.dtype), context)
     rows = x.to(torch.float64).numpy()
