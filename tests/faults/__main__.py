@@ -11,13 +11,20 @@ import click
 from tqdm import tqdm
 
 from benchmarks.serving import Server, naive, pushforward
-from tests.faults import bodies, ends, load, mixed
+from tests.faults import bodies, ends, fuzz, load, machine, mixed
 from tests.faults.scenario import Effort, NotPossible, Outcome, Scenario, Subject
 from tests.faults.table import Cell, render, replace
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs" / "reliability.md"
-SCENARIOS: Final = (*bodies.SCENARIOS, *ends.SCENARIOS, *load.SCENARIOS, *mixed.SCENARIOS)
+SCENARIOS: Final = (
+    *bodies.SCENARIOS,
+    *ends.SCENARIOS,
+    *fuzz.SCENARIOS,
+    *load.SCENARIOS,
+    *machine.SCENARIOS,
+    *mixed.SCENARIOS,
+)
 
 
 @click.command()
