@@ -76,6 +76,10 @@ def test_the_page_holds_the_figures(tmp_path):
     assert "150 to train on, 50 to stop by, 100 held out, split at random" in page
     assert "pushforward serve flows" in page
     assert "Full-covariance Gaussian" in page
+    assert "Serve it" in page
+    without = write_report(findings(3, bundle=None), tmp_path / "no bundle").read_text()
+    assert "Go on with it" in without
+    assert "Serve it" not in without
 
 
 def test_the_page_stands_by_itself_and_escapes_what_it_is_given(tmp_path):
