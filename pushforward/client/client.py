@@ -132,6 +132,18 @@ class Client:
         version: int | None = None,
     ) -> Scores: ...
 
+    @overload
+    def log_prob(
+        self,
+        x: npt.ArrayLike,
+        *,
+        returns: Sequence[ScoreName] | None = None,
+        alarm_rate: float,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Scores: ...
+
     def log_prob(
         self,
         x: npt.ArrayLike,
@@ -155,7 +167,7 @@ class Client:
             version: its version.
 
         Returns:
-            ``[N]`` in nats, -inf outside the support; `Scores` where `returns` is given.
+            ``[N]`` in nats, -inf outside the support; `Scores` where `returns` or `alarm_rate` is given.
 
         Raises:
             InvalidInput: x holds NaN, text or no rows; nothing was sent.
@@ -166,7 +178,7 @@ class Client:
             x, returns=returns or (), alarm_rate=alarm_rate, context=context, model=model, version=version
         )
         scores = run_blocking(call)
-        return scores.log_prob if returns is None else scores
+        return scores.log_prob if returns is None and alarm_rate is None else scores
 
     def sample(
         self,
