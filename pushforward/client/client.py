@@ -157,10 +157,8 @@ class Client:
         """Log-densities of rows: log p(x) = log p_Z(f(x)) + log|det df/dx|.
 
         Args:
-            x: ``[N, *event]``, or one event; in the units that the flow was fitted in. An array of more than the
-                client's `max_values` numbers is taken as rows along its first axis.
-            returns: the names of further scores, such as ``["z", "quantile"]``; an empty list gives `Scores` of
-                log_prob alone.
+            x: ``[N, *event]``, or one event; in the units of the data. More than `max_values` numbers are always rows.
+            returns: further scores, such as ``["z", "quantile"]``; an empty list gives `Scores` of log_prob alone.
             alarm_rate: in (0, 1); a row is an anomaly where at most this share of held-out rows has a log_prob as low.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
