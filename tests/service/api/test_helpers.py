@@ -92,7 +92,7 @@ def test_what_waits_is_held_against_the_deadline_by_the_time_that_a_byte_has_tak
         await asyncio.sleep(0)
         helpers.admit(2, work.now + 8.0 / MARGIN)  # 6 + 2 bytes for two threads: 4 seconds
         helpers.admit(2, work.now + 4.01 / MARGIN)
-        with pytest.raises(QueueFull, match="after 4 seconds, and the deadline is in 3$"):
+        with pytest.raises(QueueFull, match=r"after 4 seconds, and the deadline is in 3$"):
             helpers.admit(2, work.now + 3.0)
         sends[0]()
         await waiting[0]
