@@ -46,7 +46,7 @@ def deadline(field: str | None, usual_seconds: float, now: float) -> float:
     """
     if field is None:
         return now + usual_seconds
-    text = field.strip()
+    text = field.strip(" \t")
     if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 7 and 1 <= int(text) <= _LONGEST_MILLISECONDS):
         reason = f"expected a whole number of milliseconds from 1 to {_LONGEST_MILLISECONDS}, and found {text[:32]!r}"
         raise InvalidArgument(f"{TIMEOUT_HEADER}: {reason}", (Reason(("header", TIMEOUT_HEADER), reason),))

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
-from flatbuffers.number_types import BoolFlags, Int16Flags, Int32Flags, Int64Flags, Uint8Flags
+from flatbuffers.number_types import Int16Flags, Int32Flags, Int64Flags, Uint8Flags
 from flatbuffers.table import Table
 
 from service.api.codecs.codec import Array, malformed
@@ -145,7 +145,7 @@ def _read(body: Body) -> Stream:
     first = next(messages, None)
     if first is None or first[0] != _SCHEMA:
         raise malformed("not an Arrow stream: it does not begin with a schema")
-    order = ">" if _scalar(first[1], 0, Int16Flags, 0) else "<"
+    order = _one_of("<>", _scalar(first[1], 0, Int16Flags, 0))
     left = iter(range(_MOST_FIELDS))
     fields = [_field(table, order, left) for table in _tables(first[1], 1)]
     rows = 0
@@ -207,10 +207,10 @@ def _field(table: Table, order: str, left: Iterator[int], depth: int = 0) -> _Fi
     dtype, width = None, 0
     if kind == _INTEGER and said is not None:
         bits = _scalar(said, 0, Int32Flags, 0)
-        letter = "i" if _scalar(said, 1, BoolFlags, False) else "u"
+        letter = _one_of("ui", _scalar(said, 1, Uint8Flags, 0))
         dtype = np.dtype(f"{order}{letter}{bits // 8}") if bits in (8, 16, 32, 64) else None
     elif kind == _FLOAT and said is not None:
-        dtype = np.dtype(f"{order}f{(2, 4, 8)[_scalar(said, 0, Int16Flags, 0)]}")
+        dtype = np.dtype(f"{order}f{_one_of('248', _scalar(said, 0, Int16Flags, 0))}")
     elif kind == _FIXED_LIST and said is not None:
         width = _scalar(said, 0, Int32Flags, 0)
         for _ in range(width):  # each is a column of its own
@@ -255,6 +255,8 @@ def _with(batch: _Batch, field: _Field, column: Column, before: int) -> Column:
 def _values(batch: _Batch, field: _Field, rows: int) -> tuple[Array, int | None]:
     """The numbers of a field, and the first of its rows that is null."""
     found, nulls = batch.node()
+    if not 0 <= nulls <= rows:
+        raise malformed(f"not an Arrow stream: the column {field.name[:64]!r} has {nulls} nulls in {rows} rows")
     if found != rows:
         raise malformed(f"not an Arrow stream: the column {field.name[:64]!r} has other rows than its record batch")
     validity, *data = batch.buffers(_TYPES[field.kind][1])
@@ -295,6 +297,17 @@ def _slot(table: Table, number: int) -> int:
 def _scalar(table: Table, number: int, flags: type, default: int) -> int:
     offset = _slot(table, number)
     return int(table.Get(flags, table.Pos + offset)) if offset else default
+
+
+def _one_of(values: str, number: int) -> str:
+    """The value that an enumeration's number stands for. A negative number is none, and is no count from the end.
+
+    Raises:
+        ValueError: it has no such number.
+    """
+    if not 0 <= number < len(values):
+        raise ValueError(number)
+    return values[number]
 
 
 def _text(table: Table, number: int) -> bytes:

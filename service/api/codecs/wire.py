@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
@@ -45,6 +46,9 @@ _UTF8: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
 """Charsets of which UTF-8 is one, or holds all texts."""
 
 _BINARY: Final = frozenset({Npy.media_type, Arrow.media_type})
+
+_WEIGHT: Final = re.compile(r"0?\.[0-9]+|0\.?|1(?:\.0*)?")
+"""A weight of an Accept header, from 0 to 1 (RFC 9110, section 12.4.2). Some clients leave the 0 out."""
 
 _FORM = "application/x-www-form-urlencoded"
 
@@ -196,10 +200,7 @@ def _weighted(accept: str) -> list[tuple[str, float]]:
     for item in accept.split(","):
         media_type, *parameters = (part.strip().lower() for part in item.split(";"))
         weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        try:
-            pairs.append((media_type, float(weight)))
-        except ValueError:
-            pairs.append((media_type, 0.0))
+        pairs.append((media_type, float(weight) if _WEIGHT.fullmatch(weight) else 0.0))
     return pairs
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.api.codecs import wire
+from service.api.codecs.query import query_number
 from service.api.codecs.codec import answer_fields
 from service.api.native.answers import answer_writer, flow_identity, require_room
 from service.api.native.arrays import event_rows
@@ -25,7 +26,6 @@ from service.errors import Reason, WrongShape
 from service.exchange import Exchange, Reply
 from service.pictures.options import Extent
 from service.plan import Floats, Plan
-from service.tabular import parse_number
 
 __all__ = ["edit"]
 
@@ -85,7 +85,7 @@ def _direction(
 def _numbers_or_name(text: str) -> str | npt.NDArray[np.float64]:
     """A query's text that names no direction of the flow: numbers with commas between them, if it is that."""
     try:
-        return np.array([parse_number(part) for part in text.split(",")])
+        return np.array([query_number(part) for part in text.split(",")])
     except ValueError:
         return text
 

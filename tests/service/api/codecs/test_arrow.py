@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from service.api.codecs import arrow_read
 from service.api.codecs.arrow import Arrow
-from service.errors import InvalidArgument, MalformedBody, WrongShape
+from service.errors import InvalidArgument, MalformedBody, PushforwardError, WrongShape
 from tests.service.api.codecs.tables import FORM, LOC, densities, mutated, read_or_refused, rows_of_three, taken
 
 ARROW = Arrow()
@@ -248,3 +248,31 @@ def test_columns_are_nested_only_so_deep():
         kind = pa.list_(kind)
     with pytest.raises(MalformedBody, match="nested too deep"):
         taken(ARROW, stream(pa.table({"deep": pa.nulls(3, kind), "x0": [1.0] * 3})), ["x0"])
+
+
+def test_a_precision_that_stands_for_nothing_is_refused():
+    body = bytearray(stream(pa.table({"a": [1.0, 2.0, 3.0]})))
+    size = struct.unpack_from("<i", body, 4)[0]
+
+    def read_with(at: int, number: int) -> str | list[int]:
+        changed = bytearray(body)
+        struct.pack_into("<h", changed, at, number)
+        try:
+            columns = arrow_read.read_stream(bytes(changed)).columns
+        except PushforwardError as error:
+            return error.code
+        return [values.itemsize for column in columns for values in column.values]
+
+    places = [at for at in range(8, 8 + size, 2) if read_with(at, 2) == [8] and read_with(at, 1) == [4]]
+    assert len(places) == 1
+    assert {read_with(places[0], number) for number in (-1, -2, -3, 3, 7)} == {"malformed_body"}
+
+
+def test_as_many_nulls_as_there_are_rows_are_the_most():
+    table = pa.table({"a": pa.array([1.0, None, 3.0])})
+    body = stream(table)
+    node = struct.pack("<2q", 3, 1)
+    assert body.count(node) == 1
+    for nulls in (-1, 4, 1 << 40):
+        with pytest.raises(MalformedBody, match=f"the column 'a' has {nulls} nulls in 3 rows"):
+            taken(ARROW, body.replace(node, struct.pack("<2q", 3, nulls)), ["a"])

@@ -38,7 +38,15 @@ def test_json_is_acceptable(accept):
 
 @pytest.mark.parametrize(
     "accept",
-    ["text/html", "image/png", "application/json;q=0", "application/json;q=x"],
+    [
+        "text/html",
+        "image/png",
+        "application/json;q=0",
+        *(
+            f"application/json;q={weight}"
+            for weight in ("x", "", "+1", " +1", "1_0", "nan", "inf", "2", "-1", "1e0", "\u0661")
+        ),
+    ],
 )
 def test_another_type_is_not_acceptable(accept):
     with pytest.raises(NotAcceptable, match="accept application/json"):
