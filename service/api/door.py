@@ -16,7 +16,7 @@ from service.api.counting import ERROR_CODE
 from service.api.driver import Call, Driver, Fields, RawRequest
 from service.api.endpoints import Endpoint
 from service.api.problems import problem
-from service.errors import Draining, PushforwardError, UnsupportedMediaType
+from service.errors import Draining, PushforwardError, UnsupportedMediaType, release_frames
 from service.exchange import Reply
 from service.guard import TIMEOUT_HEADER, read_body
 from service.plan import Plan
@@ -131,6 +131,7 @@ class _Streamed(StreamingResponse):
             await super().__call__(scope, receive, send)
         except PushforwardError as error:
             _log.warning("an answer that streams broke off: %s", error.code)
+            release_frames(error)
         except asyncio.CancelledError:
             _log.warning("an answer that streams broke off: the server has shut down")  # nobody else cancels
 
@@ -148,6 +149,7 @@ async def _pieces(reply: Reply, driver: Driver) -> AsyncIterator[bytes]:
     finally:
         if ahead is not None:
             ahead.cancel()
+            ahead = None  # this frame would hold a future whose error holds this frame
 
 
 def _driven(plans: Iterator[Plan[bytes]], driver: Driver) -> asyncio.Future[bytes] | None:

@@ -22,7 +22,7 @@ from service.api.grouping import Replies
 from service.api.helpers import Helpers
 from service.api.problems import problem_reply
 from service.engine.batching.workers import QueuedLane, Submission
-from service.errors import PushforwardError, QueueFull
+from service.errors import PushforwardError, QueueFull, release_frames
 from service.exchange import Body, Exchange, Reply
 from service.guard import deadline
 from service.plan import Finished, Outputs, Plan, Run, Ticket, advance
@@ -382,7 +382,9 @@ class Driver:
         try:
             step = helper.result()
         except Exception as error:  # as above
-            if not task.abandoned:
+            if task.abandoned:
+                release_frames(error)
+            else:
                 task.done(error)
             return
         if task.abandoned:
@@ -449,6 +451,8 @@ def _reply_with(answer: Callable[[Reply], None], result: Reply | Exception) -> N
 def _settle(future: asyncio.Future[T], result: T | Exception) -> None:
     """Put what a plan gave into a future."""
     if future.done():  # cancelled, and the task is about to be told
+        if isinstance(result, Exception):
+            release_frames(result)
         return
     if isinstance(result, Exception):
         future.set_exception(result)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from service.api.codecs import wire
-from service.api.codecs.query import query_number
 from service.api.codecs.codec import answer_fields
+from service.api.codecs.query import query_number
 from service.api.native.answers import answer_writer, flow_identity, require_room
 from service.api.native.arrays import event_rows
 from service.api.native.backend import Backend
