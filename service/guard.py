@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.errors import BodyTooLarge, InvalidArgument, MalformedBody, OverWorkBudget, Reason
 
-__all__ = ["TIMEOUT_HEADER", "Waits", "check_length", "check_work", "deadline", "read_body"]
+__all__ = ["TIMEOUT_HEADER", "Waits", "WorkLimit", "check_length", "check_work", "deadline", "read_body"]
 
 TIMEOUT_HEADER: Final = "Pushforward-Timeout-Ms"
 """How long the client waits for its answer, in milliseconds."""
@@ -87,6 +87,37 @@ async def read_body(headers: Mapping[str, str], stream: AsyncIterator[bytes], ca
             raise BodyTooLarge(f"the body has more than {cap} bytes, which is the cap")
         pieces.append(piece)
     return b"".join(pieces)
+
+
+class WorkLimit(NamedTuple):
+    """The work budget for rows whose number shows while they are read.
+
+    Args:
+        width: as for `check_work`.
+        steps: as for `check_work`.
+        budget: as for `check_work`.
+        loc: as for `check_work`.
+    """
+
+    width: int
+    steps: int
+    budget: int
+    loc: tuple[str, ...]
+
+    def check(self, rows: int) -> None:
+        """Hold what has been read so far against the budget.
+
+        Args:
+            rows: how many these are.
+
+        Raises:
+            OverWorkBudget: they are too many.
+        """
+        if rows * self.width * self.steps > self.budget:
+            times = f", {self.steps} steps each," if self.steps > 1 else ""
+            more = f"{rows} rows of {self.width} values and more{times} make more than {self.budget} values"
+            detail = f"{more}, which is the server's budget for one request"
+            raise OverWorkBudget(detail, (Reason(self.loc, detail),))
 
 
 def check_work(rows: int, width: int, steps: int, budget: int, loc: tuple[str, ...]) -> None:

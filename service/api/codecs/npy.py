@@ -12,7 +12,7 @@ import numpy as np
 
 from service.api.codecs.codec import Answer, Array, Form, malformed
 from service.errors import InvalidArgument, NotAcceptable, PushforwardError, Reason
-from service.exchange import Body
+from service.exchange import UNWATCHED, Body, Watch
 
 __all__ = ["Npy"]
 
@@ -39,7 +39,7 @@ class Npy:
         """Nothing stands after the rows."""
         return b""
 
-    def decode(self, body: Body, main: str) -> Mapping[str, Any]:
+    def decode(self, body: Body, main: str, watch: Watch = UNWATCHED) -> Mapping[str, Any]:  # noqa: ARG002  at once
         """The array, as the one argument that a body of this type holds."""
         return {main: _array(body, main)}
 

@@ -47,6 +47,8 @@ _UTF8: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
 
 _BINARY: Final = frozenset({Npy.media_type, Arrow.media_type})
 
+_NOT_AN_OBJECT: Final = re.compile(rb"\s*[^\s{]")
+
 _WEIGHT: Final = re.compile(r"0?\.[0-9]+|0\.?|1(?:\.0*)?")
 """A weight of an Accept header, from 0 to 1 (RFC 9110, section 12.4.2). Some clients leave the 0 out."""
 
@@ -94,12 +96,12 @@ def decode(exchange: Exchange, main: str) -> Arguments:
             name = exchange.query[0][0][:64]
             detail = f"{name!r} stands in the query; a call with a JSON body takes all of its arguments there"
             raise InvalidArgument(detail, (Reason(("query", name), "put it into the body"),))
-        return Arguments(_JSON.decode(exchange.body, main), "body")
+        return Arguments(_JSON.decode(exchange.body, main, exchange.watch), "body")
     codec = CODECS.get(named)
     if codec is None:
         raise UnsupportedMediaType(f"a body of type {named[:100]!r} cannot be read; send {_LISTED}")
     values = query_arguments(exchange.query)
-    arrays = codec.decode(exchange.body, main)
+    arrays = codec.decode(exchange.body, main, exchange.watch)
     if twice := values.keys() & {main, *arrays}:
         detail = f"{min(twice)} stands in the query, and the body holds it"
         raise InvalidArgument(detail, tuple(Reason(("query", name), "the body holds it") for name in sorted(twice)))
@@ -110,7 +112,7 @@ def holds_all(exchange: Exchange) -> bool:
     """Whether the body is JSON and holds all arguments, as `decode` reads it."""
     if is_json(exchange.content_type):
         return True
-    return _without_parameters(exchange.content_type or "") == _FORM and exchange.body.lstrip()[:1] in (b"{", b"")
+    return _without_parameters(exchange.content_type or "") == _FORM and _NOT_AN_OBJECT.match(exchange.body) is None
 
 
 def takes_long(content_type: str | None, size: int) -> bool:

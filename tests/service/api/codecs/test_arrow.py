@@ -175,10 +175,49 @@ def test_the_number_of_batches_is_bounded(monkeypatch):
 
 
 def test_the_number_of_fields_is_bounded(monkeypatch):
-    monkeypatch.setattr(arrow_read, "_MOST_FIELDS", 3)
+    monkeypatch.setattr(arrow_read, "MOST_COLUMNS", 3)
     wide = pa.table({f"x{at}": [1.0] for at in range(4)})
-    with pytest.raises(MalformedBody, match="metadata"):
+    with pytest.raises(MalformedBody, match="too many columns"):
         taken(ARROW, stream(wide), ["x0"])
+
+
+def test_fields_that_share_their_bytes_are_refused(monkeypatch):
+    wide = stream(pa.table({f"x{at}": [1.0] for at in range(50)}))
+    assert len(taken(ARROW, wide, ["x0"])) == 1
+    size = struct.unpack_from("<i", wide, 4)[0]
+    monkeypatch.setattr(arrow_read, "_LEAST_FIELD_BYTES", size / 49)
+    with pytest.raises(MalformedBody, match="share their bytes"):
+        taken(ARROW, wide, ["x0"])
+
+
+def test_buffers_that_share_their_bytes_are_refused():
+    body = stream(pa.table({f"x{at}": np.arange(64, dtype=np.int8) for at in range(3)}), 64)
+    first, third = struct.pack("<2q", 0, 64), struct.pack("<2q", 128, 64)
+    assert body.count(third) == 1
+    with pytest.raises(MalformedBody, match="buffers of a record batch share their bytes"):
+        taken(ARROW, body.replace(third, struct.pack("<2q", 0, 192)), ["x0", "x1", "x2"])
+    assert taken(ARROW, body.replace(third, first), ["x0", "x1", "x2"])[:, 2].tolist() == list(range(64))
+
+
+def test_more_than_a_few_batches_must_hold_something(monkeypatch):
+    monkeypatch.setattr(arrow_read, "_FEW_BATCHES", 8)
+    table = pa.table({"x0": np.arange(40, dtype=np.float32)})
+    assert len(taken(ARROW, stream(table, 5), ["x0"])) == 40
+    with pytest.raises(MalformedBody, match=r"more than \d+ record batches; send fewer and larger ones"):
+        taken(ARROW, stream(table, 1), ["x0"])
+
+
+@pytest.mark.parametrize("columns", [1, 13])
+def test_batches_without_rows_are_passed_over(columns):
+    schema = pa.schema([(f"x{at}", pa.float32()) for at in range(columns)])
+    empty = pa.record_batch([pa.array([], pa.float32())] * columns, schema=schema)
+    one = pa.record_batch([pa.array([at], pa.float32()) for at in range(columns)], schema=schema)
+    out = io.BytesIO()
+    with pa.ipc.new_stream(out, schema) as writer:
+        for batch in (empty, one, empty, empty, one):
+            writer.write_batch(batch)
+    rows = taken(ARROW, out.getvalue(), list(schema.names))
+    assert rows.tolist() == [[*map(float, range(columns))]] * 2
 
 
 def test_a_batch_that_tells_of_more_rows_than_it_has_is_refused():
@@ -215,9 +254,9 @@ def test_a_missing_column_is_named():
 
 
 def test_the_width_of_a_list_is_bounded(monkeypatch):
-    monkeypatch.setattr(arrow_read, "_MOST_FIELDS", 40)
+    monkeypatch.setattr(arrow_read, "MOST_COLUMNS", 40)
     wide = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(50, np.float32)), 50)
-    with pytest.raises(MalformedBody, match="metadata"):
+    with pytest.raises(MalformedBody, match="too many columns"):
         taken(ARROW, stream(pa.table({"x": wide})), ["x0"])
 
 
