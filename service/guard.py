@@ -6,9 +6,19 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from service.errors import BodyTooLarge, InvalidArgument, MalformedBody, OverWorkBudget, Reason
+from service.errors import BodyTooLarge, InvalidArgument, MalformedBody, OverWorkBudget, QueueFull, Reason
 
-__all__ = ["TIMEOUT_HEADER", "Waits", "WorkLimit", "check_length", "check_work", "deadline", "read_body"]
+__all__ = [
+    "TIMEOUT_HEADER",
+    "BodyBudget",
+    "HeldBody",
+    "Waits",
+    "WorkLimit",
+    "check_length",
+    "check_work",
+    "deadline",
+    "read_body",
+]
 
 TIMEOUT_HEADER: Final = "Pushforward-Timeout-Ms"
 """How long the client waits for its answer, in milliseconds."""
@@ -31,6 +41,49 @@ class Waits:
     body_seconds: float = 60.0
     keep_alive_seconds: float = 75.0
     linger_seconds: float = 30.0
+
+
+class BodyBudget:
+    """The bytes of large bodies that a process holds: from when they come until their requests are answered.
+
+    What is read of a body takes some times its bytes. Without a bound on all of them together, some dozens of bodies
+    that each are below the cap would end the process. A body that is alone is always taken.
+
+    Args:
+        most: in bytes.
+    """
+
+    LARGE: Final = 1 << 16
+    """In bytes; a smaller body does not count."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+
+    @property
+    def held(self) -> int:
+        """The bytes that are held."""
+        return self._held
+
+    def take(self, size: int, own: int) -> None:
+        """Take more bytes of a body.
+
+        Args:
+            size: how many.
+            own: those of the same body that have been taken.
+
+        Raises:
+            QueueFull: with those of other bodies they are too many. None has been taken.
+        """
+        if self._held > own and self._held + size > self._most:
+            raise QueueFull(
+                f"the bodies of other requests take {self._held - own} bytes, and {self._most} may be held at once"
+            )
+        self._held += size
+
+    def give_back(self, size: int) -> None:
+        """Give back bytes that were taken."""
+        self._held -= size
 
 
 def deadline(field: str | None, usual_seconds: float, now: float) -> float:
@@ -68,25 +121,57 @@ def check_length(field: str | None, cap: int) -> None:
         raise BodyTooLarge(f"the body has {field[:32]} bytes; the cap is {cap}")
 
 
-async def read_body(headers: Mapping[str, str], stream: AsyncIterator[bytes], cap: int) -> bytes:
+class HeldBody:
+    """A body as it comes, counted against a budget while it is large. A large one grows in place.
+
+    Args:
+        budget: of all bodies.
+    """
+
+    __slots__ = ("_budget", "_taken", "body")
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget = budget
+        self._taken = 0
+        self.body = bytearray()
+
+    def add(self, piece: bytes) -> None:
+        """Add a piece.
+
+        Raises:
+            QueueFull: from the budget.
+        """
+        size = len(self.body) + len(piece)
+        if size > BodyBudget.LARGE:
+            self._budget.take(size - self._taken, self._taken)
+            self._taken = size
+        self.body += piece
+
+    def release(self) -> None:
+        """Let the body go."""
+        self._budget.give_back(self._taken)
+        self._taken = 0
+        self.body = bytearray()
+
+
+async def read_body(headers: Mapping[str, str], stream: AsyncIterator[bytes], cap: int, held: HeldBody) -> None:
     """Read a body whole, and stop as soon as it passes the cap.
 
     Args:
         headers: Content-Length is believed where it says too much, and never where it says little.
         stream: the body's pieces.
         cap: in bytes.
+        held: gets them.
 
     Raises:
         BodyTooLarge: it has more bytes than `cap`.
+        QueueFull: there is no room for it.
     """
     check_length(headers.get("content-length"), cap)
-    pieces, size = [], 0
     async for piece in stream:
-        size += len(piece)
-        if size > cap:
+        if len(held.body) + len(piece) > cap:
             raise BodyTooLarge(f"the body has more than {cap} bytes, which is the cap")
-        pieces.append(piece)
-    return b"".join(pieces)
+        held.add(piece)
 
 
 class WorkLimit(NamedTuple):
