@@ -108,7 +108,7 @@ class _Table(Columns):
         with _told(lines):
             table = read_table(lines)
         if table is None:
-            raise malformed("empty; a line of numbers a row is expected")
+            raise malformed("empty; expected a line of numbers for each row")
         self._body = body
         self._watch = watch
         self._delimiter = table.delimiter
