@@ -76,6 +76,14 @@ class Settings(BaseSettings):
         bool, Field(description="do not serve a flow that the device cannot run; otherwise such a flow runs on the CPU")
     ] = False
     max_body_bytes: Annotated[int, Field(ge=1024, description="largest body of a request, in bytes")] = 64 << 20
+    max_decode_bytes: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="bytes of large bodies that a process holds at once before 429; 0 for an eighth of the memory, "
+            "divided by the workers",
+        ),
+    ] = 0
     max_header_bytes: Annotated[int, Field(ge=1024, description="largest header of a request, in bytes")] = 16 << 10
     max_work: Annotated[int, Field(ge=1, description="work budget of one request, in values: rows * width * steps")] = (
         1 << 24

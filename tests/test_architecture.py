@@ -18,7 +18,7 @@ ALLOWED = {
     "service.errors": set(),
     "service.plan": set(),
     "service.tabular": set(),
-    "service.exchange": {"service.plan"},
+    "service.exchange": {"service.errors", "service.plan"},
     "service.guard": {"service.errors"},
     "service.bundle": {"service.errors"},
     "service.settings": {"service.bundle", "service.errors"},

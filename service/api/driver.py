@@ -22,8 +22,8 @@ from service.api.grouping import Replies
 from service.api.helpers import Helpers
 from service.api.problems import problem_reply
 from service.engine.batching.workers import QueuedLane, Submission
-from service.errors import PushforwardError, QueueFull
-from service.exchange import Body, Exchange, Reply
+from service.errors import DeadlineExceeded, PushforwardError, QueueFull, release_frames
+from service.exchange import UNWATCHED, Body, Exchange, Reply, Watch
 from service.guard import deadline
 from service.plan import Finished, Outputs, Plan, Run, Ticket, advance
 
@@ -102,6 +102,7 @@ class PlanTask(Generic[T]):
         deadline: on `time.monotonic`, in seconds.
         draws: whether the plan draws a picture, so that a helper goes on after each run.
         threads_only: whether the event loop may run none of its batches, however short.
+        watch: what the plan asks whether anybody still waits; None where its steps are short.
     """
 
     __slots__ = (
@@ -111,10 +112,12 @@ class PlanTask(Generic[T]):
         "draws",
         "driver",
         "helper",
+        "late",
         "plan",
         "step_bytes",
         "threads_only",
         "ticket",
+        "watch",
     )
 
     def __init__(
@@ -126,6 +129,7 @@ class PlanTask(Generic[T]):
         *,
         draws: bool = False,
         threads_only: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.driver = driver
         self.plan = plan
@@ -136,6 +140,8 @@ class PlanTask(Generic[T]):
         self.step_bytes = 0  # what its next step works on; more than LARGE_BODY where a helper is to take it
         self.ticket: Ticket | None = None
         self.helper: asyncio.Task[Run | Finished[T]] | None = None
+        self.late: asyncio.TimerHandle | None = None
+        self.watch = watch
         self.abandoned = False
 
     def __call__(self, result: Outputs | Exception) -> None:
@@ -145,6 +151,8 @@ class PlanTask(Generic[T]):
     def abandon(self) -> None:
         """Give the plan up: nobody waits for it any more."""
         self.abandoned = True
+        if self.watch is not None:
+            self.watch.abandoned = True
         if self.ticket is not None:
             self.ticket.abandoned = True
         if self.helper is not None:  # it has the plan, and finds nobody waiting
@@ -243,6 +251,18 @@ class Driver:
         """Seconds, on which deadlines are given."""
         return self._helpers.clock()
 
+    def deadline(self, fields: Fields, since: float) -> float:
+        """The time after which an answer comes too late.
+
+        Args:
+            fields: of the request.
+            since: when its head had come.
+
+        Raises:
+            InvalidArgument: from `service.guard.deadline`.
+        """
+        return deadline(fields.timeout, self._timeout_seconds, since)
+
     def answer(
         self, request: RawRequest, answer: Callable[[Reply], None], since: float | None = None
     ) -> PlanTask[Reply] | GroupMember | None:
@@ -261,7 +281,7 @@ class Driver:
         now = self.clock()
         since = now if since is None else since
         try:
-            until = deadline(fields.timeout, self._timeout_seconds, since)
+            until = self.deadline(fields, since)
         except PushforwardError as error:
             answer(problem_reply(error))
             return None
@@ -301,14 +321,18 @@ class Driver:
         """
         call, fields, query, body = request
         asked = tuple(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else ()
-        exchange = Exchange(call.name, call.version, asked, fields.content_type, fields.accept, body, until)
+        size = len(body) if wire.takes_long(fields.content_type, len(body)) else 0
+        watch = Watch(until, self.clock) if size > LARGE_BODY else UNWATCHED
+        exchange = Exchange(call.name, call.version, asked, fields.content_type, fields.accept, body, until, watch)
         try:
             plan = call.endpoint.verb(exchange)
         except Exception as error:  # told and, where it is no one's fault but ours, logged
             answer(problem_reply(error))
             return None
-        task = PlanTask(self, plan, partial(_reply_with, answer), until, draws=_may_be_picture(fields.accept))
-        self._start(task, len(body) if wire.takes_long(fields.content_type, len(body)) else 0)
+        done = partial(_reply_with, answer)
+        draws = _may_be_picture(fields.accept)
+        task = PlanTask(self, plan, done, until, draws=draws, watch=watch if size > LARGE_BODY else None)
+        self._start(task, size)
         return task
 
     def _hand_over(self, answer: Callable[[Reply], None], reply: Reply) -> None:
@@ -366,6 +390,9 @@ class Driver:
             helper = self._running_loop().create_task(self._helpers.run(task.step_bytes, advance, task.plan, message))
             task.helper = helper
             helper.add_done_callback(partial(self._come_back, task))
+            if task.deadline < math.inf:
+                left = max(0.0, task.deadline - self.clock())
+                task.late = self._running_loop().call_later(left, self._expire, task)
             return
         try:
             step = advance(task.plan, message)
@@ -374,15 +401,25 @@ class Driver:
         else:
             self._take_step(task, step)
 
+    def _expire(self, task: PlanTask[Any]) -> None:
+        """Answer a task whose deadline passes while a helper thread has it: whatever that does, nobody waits longer."""
+        task.abandon()
+        task.done(DeadlineExceeded("the deadline passed before the request was answered"))
+
     def _come_back(self, task: PlanTask[T], helper: asyncio.Task[Run | Finished[T]]) -> None:
         """Take the step that a helper thread has taken."""
         task.helper = None
+        if task.late is not None:
+            task.late.cancel()
+            task.late = None
         if helper.cancelled():
             return
         try:
             step = helper.result()
         except Exception as error:  # as above
-            if not task.abandoned:
+            if task.abandoned:
+                release_frames(error)
+            else:
                 task.done(error)
             return
         if task.abandoned:
@@ -449,6 +486,8 @@ def _reply_with(answer: Callable[[Reply], None], result: Reply | Exception) -> N
 def _settle(future: asyncio.Future[T], result: T | Exception) -> None:
     """Put what a plan gave into a future."""
     if future.done():  # cancelled, and the task is about to be told
+        if isinstance(result, Exception):
+            release_frames(result)
         return
     if isinstance(result, Exception):
         future.set_exception(result)
