@@ -27,6 +27,7 @@ from service.api.routes import SCHEMAS, add_routes
 from service.bundle.store import Repository
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
+from service.engine.isolation.options import Isolation
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.engine.runtime.cpu import usable_cpus
@@ -65,7 +66,15 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     workers = Workers(settings.threads or max(1, usable_cpus() // settings.workers))
     limits = Limits(settings.chunk_rows, settings.max_queued_rows)
     repository = Repository(settings.repository)
-    registry = Registry(repository, settings.default_flow, workers, limits, metrics, _device(settings))
+    registry = Registry(
+        repository,
+        settings.default_flow,
+        workers,
+        limits,
+        metrics,
+        device=_device(settings),
+        isolation=_isolation(settings),
+    )
     helpers = Helpers(workers.threads, send=workers.submit_task if workers.threads > 1 else None)
     driver = Driver(helpers, settings.timeout_seconds)
     operations = Operations(registry, driver, settings.probe_seconds, metrics)
@@ -101,6 +110,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             registry.close()
             await asyncio.to_thread(workers.close, _CLOSE_SECONDS)
             await loading
+            await asyncio.to_thread(registry.free)
             helpers.close()
 
     app = FastAPI(
@@ -135,6 +145,16 @@ def _device(settings: Settings) -> Device | None:
         return None
     memory, tf32, required = settings.device_memory_bytes, settings.device_tf32, settings.device_required
     return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)))
+
+
+def _isolation(settings: Settings) -> Isolation:
+    """The flows that run in processes of their own."""
+    return Isolation(
+        settings.isolated_flows,
+        processes=settings.isolate_processes,
+        hang_seconds=settings.hang_seconds,
+        memory_bytes=settings.isolate_memory_bytes,
+    )
 
 
 async def _expire(workers: Workers) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "METRICS",
     "NO_COUNTS",
     "BucketCounts",
+    "EngineMetrics",
     "LaneMetrics",
     "LogProbScale",
     "Metric",
@@ -37,7 +38,7 @@ _SECONDS: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0
 _FEW_ROWS: Final = 8
 """Up to this number of rows Python sorts into buckets sooner than NumPy."""
 
-_STATES: Final = ("loading", "ready", "failed")
+_STATES: Final = ("loading", "ready", "failed", "quarantined")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,18 @@ CANARY_FAILED: Final = Metric(
     "Workers on which the last canary row of a flow did not give its golden answer.",
     labels=("flow", "version"),
 )
+ENGINE_PROCESSES: Final = Metric(
+    "gauge",
+    "pushforward_engine_processes",
+    "Processes that run a flow apart from the server, and are ready.",
+    labels=("flow", "version"),
+)
+ENGINE_RESTARTS: Final = Metric(
+    "counter",
+    "pushforward_engine_restarts",
+    "Processes of a flow that crashed, or were killed because they hung.",
+    labels=("flow", "version", "cause"),
+)
 WORKER_STARTS: Final = Metric(
     "counter",
     "pushforward_worker_starts",
@@ -144,6 +157,8 @@ METRICS: Final = (
     FLOW_STATE,
     FLOW_PROVIDER,
     CANARY_FAILED,
+    ENGINE_PROCESSES,
+    ENGINE_RESTARTS,
     WORKERS,
     WORKER_STARTS,
     WORKER_START_TIME,
@@ -294,6 +309,30 @@ class RoundTripMetrics:
             _add(self._cells[direction], observed)
 
 
+class EngineMetrics:
+    """The counts of the processes that run one flow, for one thread. Made by `Metrics.engine`.
+
+    Args:
+        region: holds the counts.
+        flow: its name.
+        version: its version.
+    """
+
+    def __init__(self, region: Region, flow: str, version: str) -> None:
+        self._processes = region.cells("gauge", (ENGINE_PROCESSES.name, flow, version))
+        self._restarts = {
+            cause: region.cells("counter", (ENGINE_RESTARTS.name, flow, version, cause)) for cause in ("crash", "hang")
+        }
+
+    def count_restart(self, cause: Literal["crash", "hang"]) -> None:
+        """Count a process that crashed or hung."""
+        self._restarts[cause][0] += 1
+
+    def set_processes(self, count: int) -> None:
+        """Set the number of processes that are ready."""
+        self._processes[0] = count
+
+
 class Metrics:
     """The counts of one worker.
 
@@ -354,13 +393,17 @@ class Metrics:
         """The counts of a flow's round trips."""
         return RoundTripMetrics(self._region, flow, str(version))
 
+    def engine(self, flow: str, version: int) -> EngineMetrics:
+        """The counts of the processes that run a flow."""
+        return EngineMetrics(self._region, flow, str(version))
+
     def set_state(self, flow: str, version: int, state: str | None) -> None:
         """Set the state of a flow.
 
         Args:
             flow: its name.
             version: its version.
-            state: loading, ready or failed; None where the flow is gone.
+            state: loading, ready, failed or quarantined; None where the flow is gone.
         """
         for each in _STATES:
             self._region.cells("gauge", (FLOW_STATE.name, flow, str(version), each))[0] = each == state

@@ -12,7 +12,7 @@ but for log_prob = -inf where the density is zero, no infinity.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 
@@ -115,6 +115,7 @@ class ServedFlow:
         execution: how both are run; None where that is not known.
         round_trips: where round-trip errors are counted; None for nowhere.
         tracer: x -> the event after each step (`service.engine.verbs.traces`); None for a bundle without trace.onnx.
+        release: frees what its lanes hold beside memory; None where that is nothing.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class ServedFlow:
         execution: Execution | None = None,
         round_trips: RoundTripCounts | None = None,
         tracer: Lane | None = None,
+        release: Callable[[], None] | None = None,
     ) -> None:
         self.manifest = manifest
         self.golden = golden
@@ -134,6 +136,7 @@ class ServedFlow:
         self.execution = execution
         self.round_trips = round_trips
         self.tracer = tracer
+        self._release = release
         self.held_out = HeldOut(manifest.calibration, manifest.dtype)
         self.dtype = manifest.dtype
         """The dtype of rows, context and answers: float32 or float64."""
@@ -148,6 +151,11 @@ class ServedFlow:
         """The names of x's columns; x0, x1 and so on where the manifest names none."""
         self.conditions = tuple(feature.name for feature in manifest.context_features)
         """The names of the context's columns; empty where the manifest names none."""
+
+    def close(self) -> None:
+        """End the processes that run the flow, where it has some. No run may be under way any more."""
+        if self._release is not None:
+            self._release()
 
     def log_prob(
         self,
