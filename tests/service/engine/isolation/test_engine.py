@@ -141,7 +141,7 @@ def test_a_batch_in_another_process_goes_on(content, opened):
 
     thread = threading.Thread(target=hang)
     thread.start()
-    (busy,) = (until_one_is_busy(engine),)
+    busy = until_one_is_busy(engine)
     assert len(graph(rows(0.5), None).log_prob) == 1
     assert lost == []
     os.kill(busy, signal.SIGKILL)
@@ -262,3 +262,26 @@ def test_a_process_that_hangs_does_not_outlive_a_server_that_is_killed(tmp_path)
         assert lives(pid)
         owner.kill()
     until(lambda: not lives(pid))
+
+
+def test_the_socket_of_a_process_that_ended_is_not_closed_under_a_batch(content, opened):
+    # The thread of the batch would read from whatever descriptor takes its number: the socket of the next process.
+    engine = opened(content)
+    process = engine._ready[0]
+    with process._using:
+        closing = threading.Thread(target=process.close)
+        closing.start()
+        until(lambda: not lives(process.pid))
+        closing.join(0.1)
+        assert process._control.fileno() != -1
+    closing.join(60)
+    assert process._control.fileno() == -1
+
+
+def test_what_a_process_answers_is_taken_for_numbers_only(content, opened):
+    engine = opened(content)
+    os.kill(engine.pids[0], signal.SIGSTOP)
+    process = engine._ready[0]
+    process._batch.begin(1 << 40)  # it may write into the shared memory what it likes
+    os.kill(engine.pids[0], signal.SIGCONT)
+    assert len(engine.graph("forward")(rows(0.5), None).log_prob) == 1
