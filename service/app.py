@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -51,12 +51,15 @@ _LINGER_SECONDS = 30.0
 _DESCRIPTION = "Densities, samples and interpolations of normalizing flows."
 
 
-def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, metrics: Metrics | None = None, leave: Callable[[str], None] | None = None
+) -> FastAPI:
     """Put a server's parts together. Flows are loaded when it starts.
 
     Args:
         settings: how it runs.
         metrics: where it counts; None for numbers of its own.
+        leave: is called with the reason, on any thread, where the server cannot go on; None for nothing.
 
     Returns:
         The application. `app.state.operations` is told when the server drains, `app.state.registry` knows the flows,
@@ -72,7 +75,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
         workers,
         limits,
         metrics,
-        device=_device(settings),
+        device=_device(settings, leave),
         isolation=_isolation(settings),
     )
     helpers = Helpers(workers.threads, send=workers.submit_task if workers.threads > 1 else None)
@@ -138,13 +141,13 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     return app
 
 
-def _device(settings: Settings) -> Device | None:
+def _device(settings: Settings, leave: Callable[[str], None] | None) -> Device | None:
     """Where flows run, or None for the CPU."""
     kind, _, index = settings.device.partition(":")
     if kind == "cpu":
         return None
     memory, tf32, required = settings.device_memory_bytes, settings.device_tf32, settings.device_required
-    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)))
+    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)), settings.hang_seconds, leave)
 
 
 def _isolation(settings: Settings) -> Isolation:

@@ -25,7 +25,7 @@ from service.engine.isolation.options import Isolation
 from service.engine.metrics.metrics import LaneMetrics, Metrics
 from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.execution import Execution
-from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph, Device, cpu_execution, open_graphs
+from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph, Device, DeviceGraph, cpu_execution, open_graphs
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
 from service.engine.verbs.traces import Tracer
@@ -95,7 +95,10 @@ def load_flow(
     metrics = metrics or Metrics()
     if isolation is None or not isolation.covers(bundle.manifest.name):
         graphs = _Graphs(*open_graphs(bundle, device, limits.chunk_rows))
-        return _open_flow(bundle, graphs, workers, limits, metrics)
+        flow = _open_flow(bundle, graphs, workers, limits, metrics)
+        if device is not None and isinstance(graphs.forward, DeviceGraph):
+            flow.on_close(device.listen(lambda reason: _move_to_cpu(flow, metrics, f"{device.name}: {reason}")))
+        return flow
     engine = _open_engine(bundle, isolation, limits, metrics, device=device, quarantine=quarantine)
     apart = workers.apart(isolation.processes)
 
@@ -105,10 +108,24 @@ def load_flow(
 
     try:
         graphs = _isolated_graphs(bundle, engine, device)
-        return _open_flow(bundle, graphs, apart, limits, metrics, release=release)
+        flow = _open_flow(bundle, graphs, apart, limits, metrics)
     except BaseException:
         release()
         raise
+    flow.on_close(release)
+    return flow
+
+
+def _move_to_cpu(flow: ServedFlow, metrics: Metrics, reason: str) -> None:
+    """Tell that a flow runs on the CPU from now on.
+
+    Args:
+        flow: of a device that is lost.
+        metrics: tell it too.
+        reason: of the loss.
+    """
+    flow.execution = cpu_execution(flow.manifest, reason)
+    metrics.set_provider(flow.manifest.name, flow.manifest.version, flow.execution.provider)
 
 
 class _Graph(Protocol):
@@ -180,7 +197,7 @@ def _open_engine(
 def _isolated_graphs(bundle: Bundle, engine: IsolatedEngine, device: Device | None) -> _Graphs:
     fallback = None if device is None else f"{device.name}: a flow in processes of its own runs on the CPU"
     trace = engine.graph("trace") if bundle.manifest.trace else None
-    return _Graphs(engine.graph("forward"), engine.graph("inverse"), cpu_execution(bundle, fallback), trace)
+    return _Graphs(engine.graph("forward"), engine.graph("inverse"), cpu_execution(bundle.manifest, fallback), trace)
 
 
 def _open_flow(
@@ -189,7 +206,6 @@ def _open_flow(
     workers: Workers,
     limits: Limits,
     metrics: Metrics,
-    release: Callable[[], None] | None = None,
 ) -> ServedFlow:
     """Warm the graphs of a flow up, open its lanes, and check its golden rows.
 
@@ -199,7 +215,6 @@ def _open_flow(
         workers: the threads that run them.
         limits: of each lane.
         metrics: counts the batches.
-        release: as of `ServedFlow`.
 
     Raises:
         BundleError: as `load_flow`.
@@ -221,9 +236,7 @@ def _open_flow(
         _open_lane(workers, inverse, limits, timings=inverse_timings, metrics=inverse_metrics),
     )
     tracer = _open_tracer(bundle, trace, workers, limits, metrics) if bundle.manifest.trace else None
-    flow = ServedFlow(
-        bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version), tracer, release=release
-    )
+    flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version), tracer)
     try:
         run_now(check_golden(flow))
     except BundleError:

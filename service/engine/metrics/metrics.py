@@ -348,6 +348,7 @@ class Metrics:
         self._region = self.counters.claim_region(worker)
         self._requests: dict[tuple[str, str, int], Cells] = {}
         self._rejections: dict[str, Cells] = {}
+        self._providers: dict[tuple[str, int], Cells] = {}
         self._region.cells("counter", (WORKER_STARTS.name, str(worker)))[0] += 1
         self._region.cells("gauge", (WORKER_START_TIME.name, str(worker)))[0] = time.time()
 
@@ -409,14 +410,19 @@ class Metrics:
             self._region.cells("gauge", (FLOW_STATE.name, flow, str(version), each))[0] = each == state
 
     def set_provider(self, flow: str, version: int, provider: str) -> None:
-        """Set the execution provider that runs a flow.
+        """Set the execution provider that runs a flow, in the place of the one before.
 
         Args:
             flow: its name.
             version: its version.
             provider: of ONNX Runtime's.
         """
-        self._region.cells("gauge", (FLOW_PROVIDER.name, flow, str(version), provider))[0] = 1
+        before = self._providers.get((flow, version))
+        if before is not None:
+            before[0] = 0
+        cells = self._region.cells("gauge", (FLOW_PROVIDER.name, flow, str(version), provider))
+        self._providers[flow, version] = cells
+        cells[0] = 1
 
     def set_canary(self, flow: str, version: int, *, passed: bool) -> None:
         """Set whether the last canary row of a flow gave its golden answer.

@@ -115,7 +115,6 @@ class ServedFlow:
         execution: how both are run; None where that is not known.
         round_trips: where round-trip errors are counted; None for nowhere.
         tracer: x -> the event after each step (`service.engine.verbs.traces`); None for a bundle without trace.onnx.
-        release: frees what its lanes hold beside memory; None where that is nothing.
     """
 
     def __init__(
@@ -127,7 +126,6 @@ class ServedFlow:
         execution: Execution | None = None,
         round_trips: RoundTripCounts | None = None,
         tracer: Lane | None = None,
-        release: Callable[[], None] | None = None,
     ) -> None:
         self.manifest = manifest
         self.golden = golden
@@ -136,7 +134,7 @@ class ServedFlow:
         self.execution = execution
         self.round_trips = round_trips
         self.tracer = tracer
-        self._release = release
+        self._on_close: list[Callable[[], object]] = []
         self.held_out = HeldOut(manifest.calibration, manifest.dtype)
         self.dtype = manifest.dtype
         """The dtype of rows, context and answers: float32 or float64."""
@@ -152,10 +150,14 @@ class ServedFlow:
         self.conditions = tuple(feature.name for feature in manifest.context_features)
         """The names of the context's columns; empty where the manifest names none."""
 
+    def on_close(self, release: Callable[[], object]) -> None:
+        """Have a function called when the flow is closed, that frees what its lanes hold beside memory."""
+        self._on_close.append(release)
+
     def close(self) -> None:
-        """End the processes that run the flow, where it has some. No run may be under way any more."""
-        if self._release is not None:
-            self._release()
+        """End what runs the flow apart from its lanes, such as processes. No run may be under way any more."""
+        while self._on_close:
+            self._on_close.pop()()
 
     def log_prob(
         self,
