@@ -22,6 +22,7 @@ from service.engine.batching.workers import QueuedLane, Workers
 from service.engine.canary import check_golden, check_trace
 from service.engine.isolation.engine import IsolatedEngine
 from service.engine.isolation.options import Isolation
+from service.engine.isolation.quarantine import MAX_ENDS
 from service.engine.metrics.metrics import LaneMetrics, Metrics
 from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.execution import Execution
@@ -189,7 +190,7 @@ def _open_engine(
     """
     if device is not None and device.gpu.options.required:
         raise EngineFailed(f"{device.name} is required, and a flow in processes of its own runs on the CPU")
-    counts = metrics.engine(bundle.manifest.name, bundle.manifest.version)
+    counts = metrics.engine(bundle.manifest.name, bundle.manifest.version, MAX_ENDS)
     rows = limits.chunk_rows or CPU_BATCH_SIZES[-1]
     return IsolatedEngine(bundle, isolation, rows, counts=counts, quarantined=quarantine)
 

@@ -41,6 +41,9 @@ _FIRST_DELAY: Final = 0.5
 _LONGEST_DELAY: Final = 30.0
 """The delays until the next try, in seconds, where the machine cannot start a process."""
 
+_FOLLOW_SECONDS: Final = 0.5
+"""The time between two looks at the counts of other workers."""
+
 _QUARANTINED: Final = (
     f"the engine of this flow crashed or hung {MAX_ENDS} times within a minute, and is not started again; "
     "load the flow anew once its bundle is mended"
@@ -52,6 +55,14 @@ class EngineCounts(Protocol):
 
     def count_restart(self, cause: Cause) -> None:
         """Count a process that crashed or hung."""
+        ...
+
+    def count_quarantine(self) -> None:
+        """Count that the flow is quarantined."""
+        ...
+
+    def read_others(self) -> int | None:
+        """The crashes and hangs in other workers, a quarantine there as `MAX_ENDS` of them; None without others."""
         ...
 
     def set_processes(self, count: int) -> None:
@@ -99,6 +110,11 @@ class IsolatedEngine:
         self._ready: list[EngineProcess] = []
         """The processes that are idle or run a batch."""
         self._starting: EngineProcess | None = None
+        self._delay = 0.0
+        self._retry_at = 0.0
+        others = counts.read_others()
+        self._shared = others is not None
+        self._others = others or 0
         self._refusal: str | None = None
         self._closed = False
         self._released = False
@@ -204,10 +220,10 @@ class IsolatedEngine:
             opened.set_exception(error.with_traceback(None))
             return
         opened.set_result(None)
-        delay: float | None = None
         while not (self._closed or (self._refusal is not None and not self._ready)):
-            delay = None if self._refusal is not None else self._fill(delay)
-            for process in self._wait(delay):
+            self._follow_others()
+            self._fill()
+            for process in self._wait():
                 self._handle_end(process)
         self._release()
 
@@ -250,31 +266,40 @@ class IsolatedEngine:
             self._counts.set_processes(len(self._ready))
         self._give_back(process)
 
-    def _fill(self, delay: float | None) -> float | None:
-        """Start the processes that are missing.
+    def _follow_others(self) -> None:
+        """Count what the engines of this flow in other workers have met, so that all are quarantined together."""
+        ends = self._counts.read_others() if self._shared else None
+        if ends is not None and self._refusal is None:
+            new, self._others = ends - self._others, ends
+            now = self._clock()
+            recorded = [self._rule.record_end(now) for _ in range(min(new, MAX_ENDS))]
+            self._quarantine_if(any(recorded))
 
-        Args:
-            delay: the last delay, where the machine could not start one.
-
-        Returns:
-            The seconds after which to try again; None where none is missing, or no further one is to be started.
-        """
-        while self._refusal is None and len(self._ready) < self._options.processes:
+    def _fill(self) -> None:
+        """Start the processes that are missing, if it is time to try."""
+        while (
+            self._refusal is None and len(self._ready) < self._options.processes and self._retry_at <= time.monotonic()
+        ):
             try:
                 self._start()
             except OSError as error:
-                delay = _FIRST_DELAY if delay is None else min(_LONGEST_DELAY, 2 * delay)
-                _log.error("no engine of %s can be started: %s; again in %g s", self._flow, error.strerror, delay)
-                return delay
+                self._delay = min(_LONGEST_DELAY, max(_FIRST_DELAY, 2 * self._delay))
+                self._retry_at = time.monotonic() + self._delay
+                _log.error("no engine of %s can be started: %s; again in %g s", self._flow, error.strerror, self._delay)
             except (BundleError, ProcessLost, RunFailed) as error:
                 if self._refusal is None:
                     self._counts.count_restart("hang" if isinstance(error, ProcessLost) and error.hung else "crash")
                     _log.error("an engine of %s could not be started: %s", self._flow, error)
                     self._quarantine_if(self._rule.record_failed_start(self._clock()))
-        return None
+            else:
+                self._delay = 0.0
 
-    def _wait(self, seconds: float | None) -> list[EngineProcess]:
-        """Wait for processes that end, for so many seconds at most; None for ever. Those that ended are returned."""
+    def _wait(self) -> list[EngineProcess]:
+        """Wait until a process ends or there is something to do. The processes that ended are returned."""
+        seconds = _FOLLOW_SECONDS if self._shared else None
+        if self._refusal is None and len(self._ready) < self._options.processes:
+            left = max(0.0, self._retry_at - time.monotonic())
+            seconds = left if seconds is None else min(seconds, left)
         lifelines = {process.lifeline: process for process in self._ready}
         ended = wait([self._wakeup, *lifelines], seconds)
         if self._wakeup in ended:
@@ -299,6 +324,7 @@ class IsolatedEngine:
     def _quarantine_if(self, faulty: bool) -> None:
         if faulty:
             _log.error("%s is quarantined: %s", self._flow, _QUARANTINED)
+            self._counts.count_quarantine()
             self._refuse(_QUARANTINED, closed=False)
             if self._quarantined is not None:
                 self._quarantined(EngineLost(_QUARANTINED))

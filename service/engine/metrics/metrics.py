@@ -130,6 +130,12 @@ ENGINE_RESTARTS: Final = Metric(
     "Processes of a flow that crashed, or were killed because they hung.",
     labels=("flow", "version", "cause"),
 )
+ENGINE_QUARANTINES: Final = Metric(
+    "counter",
+    "pushforward_engine_quarantines",
+    "How often a worker has quarantined a flow whose processes crashed or hung too often.",
+    labels=("flow", "version"),
+)
 WORKER_STARTS: Final = Metric(
     "counter",
     "pushforward_worker_starts",
@@ -159,6 +165,7 @@ METRICS: Final = (
     CANARY_FAILED,
     ENGINE_PROCESSES,
     ENGINE_RESTARTS,
+    ENGINE_QUARANTINES,
     WORKERS,
     WORKER_STARTS,
     WORKER_START_TIME,
@@ -313,12 +320,18 @@ class EngineMetrics:
     """The counts of the processes that run one flow, for one thread. Made by `Metrics.engine`.
 
     Args:
-        region: holds the counts.
+        counters: of all workers.
+        region: holds the counts of this one.
         flow: its name.
         version: its version.
+        ends: the number of crashes that a quarantine stands for.
     """
 
-    def __init__(self, region: Region, flow: str, version: str) -> None:
+    def __init__(self, counters: SharedCounters, region: Region, flow: str, version: str, ends: int) -> None:
+        self._counters = counters
+        self._flow = (flow, version)
+        self._ends = ends
+        self._quarantines = region.cells("counter", (ENGINE_QUARANTINES.name, flow, version))
         self._processes = region.cells("gauge", (ENGINE_PROCESSES.name, flow, version))
         self._restarts = {
             cause: region.cells("counter", (ENGINE_RESTARTS.name, flow, version, cause)) for cause in ("crash", "hang")
@@ -327,6 +340,20 @@ class EngineMetrics:
     def count_restart(self, cause: Literal["crash", "hang"]) -> None:
         """Count a process that crashed or hung."""
         self._restarts[cause][0] += 1
+
+    def count_quarantine(self) -> None:
+        """Count that the flow is quarantined."""
+        self._quarantines[0] += 1
+
+    def read_others(self) -> int | None:
+        """The crashes and hangs in other workers, a quarantine as so many of them; None where there is no other."""
+        if self._counters.regions == 1:
+            return None
+        cells = self._counters.read().cells
+        restarts = sum(cells[(ENGINE_RESTARTS.name, *self._flow, cause)][0] for cause in self._restarts)
+        quarantines = cells[(ENGINE_QUARANTINES.name, *self._flow)][0] - self._quarantines[0]
+        own = sum(each[0] for each in self._restarts.values())
+        return int(restarts - own + self._ends * quarantines)
 
     def set_processes(self, count: int) -> None:
         """Set the number of processes that are ready."""
@@ -394,9 +421,15 @@ class Metrics:
         """The counts of a flow's round trips."""
         return RoundTripMetrics(self._region, flow, str(version))
 
-    def engine(self, flow: str, version: int) -> EngineMetrics:
-        """The counts of the processes that run a flow."""
-        return EngineMetrics(self._region, flow, str(version))
+    def engine(self, flow: str, version: int, ends: int) -> EngineMetrics:
+        """The counts of the processes that run a flow.
+
+        Args:
+            flow: its name.
+            version: its version.
+            ends: the number of crashes that a quarantine stands for.
+        """
+        return EngineMetrics(self.counters, self._region, flow, str(version), ends)
 
     def set_state(self, flow: str, version: int, state: str | None) -> None:
         """Set the state of a flow.

@@ -70,6 +70,23 @@ def test_each_worker_has_engines_of_its_own_which_end_with_it(started):
     until(lambda: not any(map(lives, left)))
 
 
+def test_workers_quarantine_a_flow_together(started):
+    server = started("--isolate", "square", "--isolate-processes", 1, "--workers", 2)
+    worker = children(server.process.pid)[0]
+    for count in (1, 2, 3):
+        until(lambda: total(server, "pushforward_engine_processes") == 2)
+        os.kill(children(worker)[0], signal.SIGSEGV)
+        until(lambda count=count: total(server, "pushforward_engine_restarts_total") == count)
+    until(lambda: total(server, "pushforward_flow_state", state="quarantined") == 2)
+    assert total(server, "pushforward_flow_state", flow="square", state="ready") == 0
+    for _ in range(8):  # each a connection of its own, to either worker
+        (flow,) = [each for each in httpx.get(f"{server.url}/health/ready").json()["flows"] if each["name"] == "square"]
+        assert flow["state"] == "quarantined"
+        assert log_prob(server).json()["code"] == "not_ready"
+    assert httpx.post(f"{server.url}/logprob", json={"x": [[0.5, 0.25]]}).status_code == 200
+    assert server.stop() == 0
+
+
 def test_a_flow_that_is_not_there_is_a_warning(started):
     server = started("--isolate", "square,absent")
     server.process.terminate()

@@ -12,7 +12,7 @@ import pytest
 
 from service.engine.isolation.engine import IsolatedEngine
 from service.engine.isolation.options import Isolation
-from service.engine.isolation.process import RunFailed
+from service.engine.isolation.process import EngineProcess, RunFailed
 from service.engine.isolation.quarantine import MAX_ENDS, WINDOW_SECONDS
 from service.engine.runtime.graph import CpuGraph
 from service.errors import BundleError, EngineLost
@@ -28,8 +28,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for 
 class Counts:
     """What an engine counts."""
 
-    def __init__(self):
-        self.restarts, self.processes = [], 0
+    def __init__(self, others=None):
+        self.restarts, self.processes, self.quarantines, self.others = [], 0, 0, others
+
+    def count_quarantine(self):
+        self.quarantines += 1
+
+    def read_others(self):
+        return self.others
 
     def count_restart(self, cause):
         self.restarts.append(cause)
@@ -196,6 +202,45 @@ def test_crashes_that_are_further_apart_are_not(content, opened):
             engine.graph("inverse")(rows(CRASH), None)
     assert len(engine.graph("inverse")(rows(0.5), None).log_prob) == 1
     assert told == []
+
+
+@pytest.mark.parametrize("ends", [MAX_ENDS, 2 * MAX_ENDS])
+def test_what_other_workers_meet_counts_as_well(content, opened, ends):
+    told, counts = [], Counts(others=50)
+    engine = opened(content, counts, quarantined=told.append)
+    assert len(engine.graph("inverse")(rows(0.5), None).log_prob) == 1, "what was before does not count"
+    counts.others += ends
+    until(lambda: told)
+    assert (counts.quarantines, counts.restarts) == (1, [])
+    with pytest.raises(EngineLost, match="3 times within a minute"):
+        engine.graph("inverse")(rows(0.5), None)
+
+
+def test_where_the_machine_starts_no_process_it_is_tried_again(content, opened, monkeypatch, caplog):
+    made, failures = EngineProcess.__init__, iter([OSError(11, "too many processes")] * 2)
+
+    def start(process, files):
+        if error := next(failures, None):
+            raise error
+        made(process, files)
+
+    counts = Counts()
+    engine = opened(content, counts)
+    monkeypatch.setattr("service.engine.isolation.engine._FIRST_DELAY", 0.01)
+    monkeypatch.setattr(EngineProcess, "__init__", start)
+    os.kill(engine.pids[0], signal.SIGKILL)
+    assert len(engine.graph("inverse")(rows(0.5), None).log_prob) == 1
+    assert caplog.text.count("too many processes") == 2
+    assert counts.restarts == ["crash"]
+
+
+def test_where_the_machine_starts_no_process_at_all_the_flow_is_not_served(content, opened, monkeypatch):
+    def start(process, files):
+        raise OSError(11, "too many processes")
+
+    monkeypatch.setattr(EngineProcess, "__init__", start)
+    with pytest.raises(EngineLost, match="no process can be started for the engine of this flow: too many processes"):
+        opened(content)
 
 
 def test_a_graph_that_onnx_runtime_refuses_is_refused(content, opened):

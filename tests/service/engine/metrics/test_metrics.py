@@ -145,7 +145,7 @@ def python_calls(function):
 
 def test_the_processes_of_an_engine_are_counted():
     metrics = Metrics()
-    engine = metrics.engine("two-moons", 1)
+    engine = metrics.engine("two-moons", 1, 3)
     engine.set_processes(2)
     for cause in ("crash", "hang", "crash"):
         engine.count_restart(cause)
@@ -153,3 +153,16 @@ def test_the_processes_of_an_engine_are_counted():
     assert cells["pushforward_engine_processes", "two-moons", "1"] == [2.0]
     assert cells["pushforward_engine_restarts", "two-moons", "1", "crash"] == [2.0]
     assert cells["pushforward_engine_restarts", "two-moons", "1", "hang"] == [1.0]
+    assert engine.read_others() is None
+
+
+def test_what_other_workers_counted_of_an_engine_is_read():
+    counters = SharedCounters(3)
+    engines = [Metrics(counters, worker).engine("two-moons", 1, 3) for worker in range(3)]
+    assert [engine.read_others() for engine in engines] == [0, 0, 0]
+    for _ in range(2):
+        engines[0].count_restart("crash")
+    engines[1].count_restart("hang")
+    assert [engine.read_others() for engine in engines] == [1, 2, 3]
+    engines[2].count_quarantine()
+    assert [engine.read_others() for engine in engines] == [4, 5, 3]
