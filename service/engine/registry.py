@@ -7,10 +7,11 @@ have passed through the lanes that will answer. Knows no HTTP.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -36,6 +37,9 @@ from service.plan import Floats, Outputs, run_now
 __all__ = ["Entry", "Registry", "State", "load_flow"]
 
 _log = logging.getLogger(__name__)
+
+_HANG_MARGIN: Final = 20
+"""A batch may take this many times as long as when it was measured, before it is taken for a hang."""
 
 State = Literal["loading", "ready", "failed", "quarantined"]
 
@@ -96,6 +100,8 @@ def load_flow(
     metrics = metrics or Metrics()
     if isolation is None or not isolation.covers(bundle.manifest.name):
         graphs = _Graphs(*open_graphs(bundle, device, limits.chunk_rows))
+        if device is not None:
+            graphs = graphs._replace(hang_seconds=device.hang_seconds)
         flow = _open_flow(bundle, graphs, workers, limits, metrics)
         if device is not None and isinstance(graphs.forward, DeviceGraph):
             flow.on_close(device.listen(lambda reason: _move_to_cpu(flow, metrics, f"{device.name}: {reason}")))
@@ -108,7 +114,7 @@ def load_flow(
         apart.close(0)
 
     try:
-        graphs = _isolated_graphs(bundle, engine, device)
+        graphs = _isolated_graphs(bundle, engine, device)._replace(hang_seconds=isolation.hang_seconds)
         flow = _open_flow(bundle, graphs, apart, limits, metrics)
     except BaseException:
         release()
@@ -157,12 +163,14 @@ class _Graphs(NamedTuple):
         inverse: z -> x.
         execution: of both.
         trace: x -> the event after each step; None for one that is opened here when it is asked for.
+        hang_seconds: a batch that takes longer is taken for a hang.
     """
 
     forward: _Graph
     inverse: _Graph
     execution: Execution
     trace: _Graph | None = None
+    hang_seconds: float = math.inf
 
 
 def _open_engine(
@@ -221,7 +229,7 @@ def _open_flow(
         BundleError: as `load_flow`.
     """
     name, version = bundle.manifest.name, bundle.manifest.version
-    forward, inverse, execution, trace = graphs
+    forward, inverse, execution, trace, hang_seconds = graphs
     golden = bundle.golden
     try:
         forward_timings = _warm_up(forward, limits, golden.x, golden.context)
@@ -229,6 +237,12 @@ def _open_flow(
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         _log.exception("%s version %d fails on its golden rows", name, version)
         raise BundleError("the flow could not be run on its golden rows") from error
+    longest = max(timing.seconds for timing in (*forward_timings, *inverse_timings))
+    if longest > hang_seconds / _HANG_MARGIN:
+        text = (
+            "a batch of %s version %d took %.3g s; raise --hang-seconds from %g, or a busy machine makes a hang of it"
+        )
+        _log.warning(text, name, version, longest, hang_seconds)
     held_out = HeldOut(bundle.manifest.calibration, bundle.manifest.dtype)
     forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
     inverse_metrics = metrics.lane(name, version, "inverse", held_out=held_out)

@@ -7,12 +7,12 @@ quarantined: it starts no further process and refuses every batch, until the flo
 from __future__ import annotations
 
 import logging
+import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from multiprocessing.connection import wait
 from typing import Final, Literal, Protocol
 
 from service.bundle.store import Bundle
@@ -159,8 +159,11 @@ class IsolatedEngine:
                     how = "did not come back from" if lost.hung else "crashed in"
                     detail = f"the engine {how} a batch with these rows; another engine takes its place"
                     raise EngineLost(detail) from None
-            except BaseException:
+            except RunFailed:
                 self._give_back(process)
+                raise
+            except BaseException:  # an answer may still come, which must not pass for that of the next batch
+                process.kill()
                 raise
             else:
                 self._give_back(process)
@@ -300,11 +303,14 @@ class IsolatedEngine:
         if self._refusal is None and len(self._ready) < self._options.processes:
             left = max(0.0, self._retry_at - time.monotonic())
             seconds = left if seconds is None else min(seconds, left)
-        lifelines = {process.lifeline: process for process in self._ready}
-        ended = wait([self._wakeup, *lifelines], seconds)
-        if self._wakeup in ended:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            for process in self._ready:
+                selector.register(process.lifeline, selectors.EVENT_READ, process)
+            ready = [key for key, _ in selector.select(seconds)]
+        if any(key.fileobj is self._wakeup for key in ready):
             self._wakeup.recv(64)
-        return [process for lifeline, process in lifelines.items() if lifeline in ended]
+        return [key.data for key in ready if key.data is not None]
 
     def _handle_end(self, process: EngineProcess) -> None:
         with self._changed:

@@ -146,8 +146,7 @@ def test_a_batch_in_another_process_goes_on(content, opened):
         lost.append(True)
 
     thread = threading.Thread(target=hang)
-    thread.start()
-    busy = until_one_is_busy(engine)
+    busy = until_one_is_busy(engine, thread.start)
     assert len(graph(rows(0.5), None).log_prob) == 1
     assert lost == []
     os.kill(busy, signal.SIGKILL)
@@ -155,9 +154,18 @@ def test_a_batch_in_another_process_goes_on(content, opened):
     assert lost == [True]
 
 
-def until_one_is_busy(engine):
-    until(lambda: len(engine._idle) == 1)
-    return (set(engine.pids) - {engine._idle[0].pid}).pop()
+def until_one_is_busy(engine, start):
+    """Start something, wait until a process has begun with its batch, and give the number of that process."""
+    trials = {process: process._number for process in engine._ready}
+    busy = []
+    start()
+
+    def begun():
+        busy[:] = [each for each in engine._ready if each._batch.begun > trials[each]]
+        return busy
+
+    until(begun)
+    return busy[0].pid
 
 
 def test_an_error_of_onnx_runtime_costs_no_process(content, opened):
