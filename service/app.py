@@ -147,7 +147,7 @@ def _device(settings: Settings, leave: Callable[[str], None] | None) -> Device |
     if kind == "cpu":
         return None
     memory, tf32, required = settings.device_memory_bytes, settings.device_tf32, settings.device_required
-    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)), settings.hang_seconds, leave)
+    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)), settings.engine_hang_seconds, leave)
 
 
 def _isolation(settings: Settings) -> Isolation:
@@ -155,7 +155,7 @@ def _isolation(settings: Settings) -> Isolation:
     return Isolation(
         settings.isolated_flows,
         processes=settings.isolate_processes,
-        hang_seconds=settings.hang_seconds,
+        hang_seconds=settings.engine_hang_seconds,
         memory_bytes=settings.isolate_memory_bytes,
     )
 

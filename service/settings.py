@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     isolate_memory_bytes: Annotated[
         int, Field(ge=0, description="most memory that such a process may allocate; 0 for no bound")
     ] = 4 << 30
-    hang_seconds: Annotated[
+    engine_hang_seconds: Annotated[
         float,
         Field(
             gt=0,

@@ -240,7 +240,7 @@ def _open_flow(
     longest = max(timing.seconds for timing in (*forward_timings, *inverse_timings))
     if longest > hang_seconds / _HANG_MARGIN:
         text = (
-            "a batch of %s version %d took %.3g s; raise --hang-seconds from %g, or a busy machine makes a hang of it"
+            "a batch of %s version %d took %.3g s; raise --engine-hang-seconds (%g): a busy machine makes a hang of it"
         )
         _log.warning(text, name, version, longest, hang_seconds)
     held_out = HeldOut(bundle.manifest.calibration, bundle.manifest.dtype)

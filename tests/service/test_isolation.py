@@ -105,7 +105,7 @@ def test_without_a_version_of_its_default_flow_the_server_is_not_ready(isolated,
 
 
 def test_a_hang_holds_up_no_other_flow(isolated):
-    client = isolated(hang_seconds=60.0)
+    client = isolated(engine_hang_seconds=60.0)
     late = log_prob(client, HANG, **{"Pushforward-Timeout-Ms": "300"})
     assert late.status_code == 504
     assert client.post("/models/square/logprob", json={"x": [[1]]}).status_code == 200
@@ -114,7 +114,7 @@ def test_a_hang_holds_up_no_other_flow(isolated):
 
 
 def test_a_hang_ends_with_its_limit(isolated, caplog):
-    client = isolated(hang_seconds=1.0)
+    client = isolated(engine_hang_seconds=1.0)
     lost = log_prob(client, HANG)
     assert (lost.status_code, lost.json()["code"]) == (503, "engine_lost")
     assert log_prob(client, 0.5).status_code == 200

@@ -40,7 +40,7 @@ def test_what_is_given_goes_before_the_environment_and_that_before_the_default(m
         ("isolate", "../etc"),
         ("isolate", "wine,"),
         ("isolate_processes", "0"),
-        ("hang_seconds", "0"),
+        ("engine_hang_seconds", "0"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_flag_and_its_variable(monkeypatch, name, value):

@@ -229,7 +229,7 @@ def test_a_limit_of_hangs_that_a_sound_batch_may_reach_is_warned_of(tmp_path, wo
     made = bundle(tmp_path, affine())
     load_flow(made, workers, isolation=Isolation(None, processes=1, hang_seconds=60.0)).close()
     assert "a batch of affine version 1 took" in caplog.text
-    assert "raise --hang-seconds from 60" in caplog.text
+    assert "raise --engine-hang-seconds (60)" in caplog.text
     caplog.clear()
     load_flow(made, workers)
     assert caplog.text == ""
