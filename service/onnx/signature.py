@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from service.bundle.manifest import Manifest
 from service.bundle.precision import FloatType
 from service.errors import BundleError
+
+if TYPE_CHECKING:  # it brings pydantic, which a process of an isolated engine does without
+    from service.bundle.manifest import Manifest
 
 __all__ = ["CONTEXT", "TENSORS", "Direction", "Signature", "TensorNames"]
 

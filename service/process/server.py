@@ -24,6 +24,7 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
+from service.errors import ServerError
 from service.http.connection import Connection
 from service.process.preflight import ServerStatus, bind, check_environment, check_repository, server_url, start_log
 from service.settings import Settings
@@ -57,6 +58,7 @@ def serve(settings: Settings, announce: Callable[[str, ServerStatus], None]) -> 
 
     Raises:
         InvalidArgument: the repository holds no flow, or the address cannot be listened on.
+        ServerError: as `run`.
     """
     start_log(settings)
     check_environment()
@@ -73,10 +75,19 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
         bound: from `service.process.preflight.bind`.
         metrics: where to count.
         started: is called once, when the socket listens.
+
+    Raises:
+        ServerError: the server could not go on, as where a device that is required was lost.
     """
     _allocate_in_one_place()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    app = create_app(settings, metrics)
+    failures: list[str] = []
+
+    def leave(reason: str) -> None:
+        failures.append(reason)
+        server.stop()
+
+    app = create_app(settings, metrics, leave)
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -93,6 +104,8 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     server.run(sockets=[bound])
+    if failures:
+        raise ServerError(failures[0])
 
 
 def standing(registry: Registry) -> ServerStatus:
