@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -249,6 +250,27 @@ def test_where_the_machine_starts_no_process_at_all_the_flow_is_not_served(conte
     monkeypatch.setattr(EngineProcess, "__init__", start)
     with pytest.raises(EngineLost, match="no process can be started for the engine of this flow: too many processes"):
         opened(content)
+
+
+def test_callers_get_their_own_answers_whatever_becomes_of_others(content, opened):
+    times = iter(range(0, 100_000, int(WINDOW_SECONDS)))
+    engine = opened(content, processes=2, clock=lambda: float(next(times)))
+    graph, here = engine.graph("forward"), CpuGraph(content, "forward")
+
+    def ask(caller):
+        generator = np.random.default_rng(caller)
+        for at in range(60):
+            given = generator.normal(size=(1 + at % 7, 3)).astype(np.float32)
+            if at == 15 * caller:
+                given[0, 0] = (CRASH, FAIL, CRASH)[caller]
+                with pytest.raises(RunFailed if caller == 1 else EngineLost):
+                    graph(given, None)
+            else:
+                assert bits(graph(given, None)) == bits(here(given, None))
+        return True
+
+    with ThreadPoolExecutor(3) as callers:
+        assert list(callers.map(ask, range(3))) == [True] * 3
 
 
 def test_a_graph_that_onnx_runtime_refuses_is_refused(content, opened):
