@@ -54,7 +54,7 @@ class CpuGraph:
         self._signature = Signature.of(bundle.manifest, direction)
         file = self._signature.file
         try:
-            self._session = open_on_cpu(bundle.graphs[file])
+            self._session = open_on_cpu(bundle.graphs[file], bundle.manifest.precision)
         except Exception as error:  # ONNX Runtime raises a dozen unrelated classes, with paths and nodes in them
             raise BundleError(f"ONNX Runtime cannot load {file}") from error
         self._signature.check(self._session)
