@@ -184,8 +184,13 @@ class FitRecipe(_Section):
     search: bool = Field(
         True,
         description="choose by validation what is not said of whiten, noise, hidden and dropout, by short fits before "
-        "the fit; of tables only, and not where epochs are under 60",
+        "the fit; of tables only, and not where epochs are under 60 or patience is under 9",
     )
+
+    @property
+    def least_epochs(self) -> int:
+        """The epochs of a fit, at least: its first gain is in the first, and the patience after that."""
+        return min(self.epochs, self.patience + 1)
 
     def rows_in_a_step(self, rows: int) -> int:
         """The size of a batch out of `rows` training rows."""
