@@ -83,6 +83,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             keep_alive_seconds=settings.keep_alive_seconds,
             linger_seconds=min(_LINGER_SECONDS, settings.body_seconds),
         ),
+        max_body_bytes=settings.max_body_bytes,
         count=count,
     )
 
@@ -99,8 +100,8 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             expiring.cancel()
             operations.draining = True
             registry.close()
+            loading.cancel()  # its thread goes on with the bundle that it has begun, and nobody waits for it
             await asyncio.to_thread(workers.close, _CLOSE_SECONDS)
-            await loading
             helpers.close()
 
     app = FastAPI(

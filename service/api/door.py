@@ -15,8 +15,7 @@ from starlette.types import Receive, Scope, Send
 from service.api.counting import ERROR_CODE
 from service.api.driver import Call, Driver, Fields, RawRequest
 from service.api.endpoints import Endpoint
-from service.api.problems import problem
-from service.errors import Draining, PushforwardError, UnsupportedMediaType
+from service.errors import PushforwardError, UnsupportedMediaType
 from service.exchange import Reply
 from service.guard import TIMEOUT_HEADER, read_body
 from service.plan import Plan
@@ -53,9 +52,6 @@ class Door:
                 return respond(await _unless_gone(self._driver.reply(raw, since), request), self._driver)
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody is there to read it
-            except asyncio.CancelledError:
-                # Only the server cancels, when the time to drain is over: whoever waits still is to have an answer.
-                return respond(problem(Draining("the server has shut down before this request was finished")))
 
         return answer
 
@@ -131,8 +127,6 @@ class _Streamed(StreamingResponse):
             await super().__call__(scope, receive, send)
         except PushforwardError as error:
             _log.warning("an answer that streams broke off: %s", error.code)
-        except asyncio.CancelledError:
-            _log.warning("an answer that streams broke off: the server has shut down")  # nobody else cancels
 
 
 async def _pieces(reply: Reply, driver: Driver) -> AsyncIterator[bytes]:

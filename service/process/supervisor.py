@@ -39,8 +39,9 @@ _log = logging.getLogger(__name__)
 _MAX_FAILED_STARTS: Final = 3
 """The starts of one worker that fail in a row, while no worker has ever answered, before the server gives up."""
 
-_GRACE_SECONDS: Final = 3.0
-"""The time after the drain from which on a worker that has not ended is killed."""
+_GRACE_SECONDS: Final = 1.75
+"""The time after the drain from which on a worker that has not ended is killed: it was to end itself before
+(`service.process.ending.FORCED_SECONDS`)."""
 
 
 def serve(settings: Settings, announce: Callable[[str, ServerStatus], None], *, reuse: bool = REUSES_PORTS) -> None:
