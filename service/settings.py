@@ -96,6 +96,10 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[
         float, Field(ge=0, le=3600, description="after SIGTERM, requests in flight have so long to finish")
     ] = 5.0
+    hang_seconds: Annotated[
+        float,
+        Field(ge=0.5, description="one of several workers whose event loop stands still for so long is replaced"),
+    ] = 5.0
     keep_alive_seconds: Annotated[
         int, Field(ge=1, description="an idle connection is closed after so long; clients should close theirs sooner")
     ] = 75

@@ -29,6 +29,7 @@ from service.engine.registry import Registry
 from service.http.connection import Connection
 from service.process.ending import FORCED_SECONDS, Deadline, end_process
 from service.process.listening import accept_the_last
+from service.process.loop_watch import LOOK_SECONDS
 from service.process.preflight import ServerStatus, bind, check_environment, check_repository, server_url, start_log
 from service.settings import Settings
 
@@ -168,6 +169,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
+        self._beat()
         await super().startup(sockets)
         # What is loaded stays: without this, each full collection would walk all of it, tens of milliseconds at a time.
         gc.collect()
@@ -175,6 +177,11 @@ class _Server(uvicorn.Server):
         _give_back_freed_memory()
         if self.started:
             self._when_started(standing(self._application.state.registry))
+
+    def _beat(self) -> None:
+        """Say that the event loop turns, as long as it does."""
+        self._application.state.metrics.beat()
+        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._beat)
 
     async def on_tick(self, counter: int) -> bool:
         """Every tenth of a second; every half second, look for connections that keep the server waiting."""
