@@ -46,7 +46,7 @@ class Door:
         """
 
         async def answer(request: Request) -> Response:
-            since = self._driver.clock()
+            since = self._driver.since()
             try:
                 raw = await self._read(endpoint, route, request)
                 return respond(await _unless_gone(self._driver.reply(raw, since), request), self._driver)

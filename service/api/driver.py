@@ -20,7 +20,8 @@ from service.api.codecs import wire
 from service.api.endpoints import Endpoint
 from service.api.grouping import Replies
 from service.api.helpers import Helpers
-from service.api.problems import problem_reply
+from service.api.problems import problem, problem_reply
+from service.api.turns import Turns
 from service.engine.batching.workers import QueuedLane, Submission
 from service.errors import PushforwardError, QueueFull
 from service.exchange import Body, Exchange, Reply
@@ -49,6 +50,17 @@ _SMALL_BODY: Final = 1 << 13
 
 _SPENT: Final = 0.1
 """Of the time until its deadline: a request whose body took longer to come joins no group, which would share it."""
+
+
+_TOO_FAR_BEHIND: Final = problem(
+    QueueFull("the event loop is so far behind that the deadline passed before this request was looked at")
+)
+"""The reply to a request that waited too long for the event loop: made once, since many are refused when it is made."""
+
+
+_LAGS: Final = 0.05
+"""Of the time until its deadline: where the loop's turns are longer, a request that took too long to come in is late
+through the server's fault."""
 
 
 class Call(NamedTuple):
@@ -232,16 +244,27 @@ class Driver:
         self._helpers = helpers
         self._timeout_seconds = timeout_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._turns: Turns | None = None
         self._thread = 0
         self._waiting: dict[tuple[Call, Fields], list[GroupMember]] = {}
         self._runs: dict[QueuedLane, list[tuple[Run, PlanTask[Any]]]] = {}
         self._flushing = False
         self._arrived: deque[tuple[PlanTask[Any], Outputs | Exception]] = deque()
         self._arriving = False
+        self._delivering = False
 
     def clock(self) -> float:
         """Seconds, on which deadlines are given."""
         return self._helpers.clock()
+
+    def since(self) -> float:
+        """Since when bytes that are read now may have waited for the event loop, on `clock`."""
+        return self._running_turns().since()
+
+    def deliver(self) -> None:
+        """Take the results of other threads, which would wait for the end of a long turn of the event loop."""
+        if self._arrived and not self._delivering:
+            self._take_in()
 
     def answer(
         self, request: RawRequest, answer: Callable[[Reply], None], since: float | None = None
@@ -251,7 +274,7 @@ class Driver:
         Args:
             request: a whole one.
             answer: called once with the reply, on the event loop, at once or later; never once it is abandoned.
-            since: when its head had come, from which its deadline counts; None for just now.
+            since: when its head had come, from which its deadline counts; None for just now, as of `since`.
 
         Returns:
             The request under way, for whoever may have to abandon it; None where it has its reply.
@@ -259,13 +282,18 @@ class Driver:
         call, fields, query, body = request
         answer = partial(self._hand_over, answer)
         now = self.clock()
-        since = now if since is None else since
+        turns = self._running_turns()
+        read = turns.since()
+        since = read if since is None else since
         try:
             until = deadline(fields.timeout, self._timeout_seconds, since)
         except PushforwardError as error:
             answer(problem_reply(error))
             return None
-        slow = now - since > _SPENT * (until - since)
+        if until <= now and (since >= read or turns.seconds > _LAGS * (until - since)):
+            answer(_TOO_FAR_BEHIND)
+            return None
+        slow = read - since > _SPENT * (until - since)
         if call.endpoint.group_verb is None or slow or len(body) > _SMALL_BODY or (body and query):
             return self.single(request, until, answer)
         member = GroupMember(self, request, until, answer)
@@ -331,8 +359,17 @@ class Driver:
 
     def _take_in(self) -> None:
         self._arriving = False
-        while self._arrived:
-            self._go_on(*self._arrived.popleft())
+        self._delivering = True
+        try:
+            while self._arrived:
+                self._go_on(*self._arrived.popleft())
+        finally:
+            self._delivering = False
+
+    def _running_turns(self) -> Turns:
+        if self._turns is None:
+            self._turns = Turns(self._running_loop().call_soon, self.clock)
+        return self._turns
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:

@@ -238,6 +238,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes: of a head, of a body, or of what comes behind a direct request that has no answer yet."""
         self._heard = True
+        if self._direct is not None:
+            self._direct.driver.deliver()
         if self._lingers is not None:
             self._throw_away(data)
             return
@@ -501,8 +503,8 @@ class Connection(asyncio.Protocol):
     def _count_framing(self, received: int, given: int) -> None:
         """Count the bytes that frame a body: the sizes of chunks, their extensions, and trailers.
 
-        They count toward the cap on the body, but for an eighth of it, which chunks of some length need. Where the
-        body has few bytes, they may be as many as those of a header, or eight times the body's.
+        They take the room that the body leaves under its cap, and beyond it an eighth of the body, which chunks of some
+        length need. Where the body has few bytes, they may be as many as those of a header, or eight times the body's.
 
         Args:
             received: the bytes of a piece that lies within the body.
@@ -511,8 +513,8 @@ class Connection(asyncio.Protocol):
         self._framing_bytes += received - given
         self._unparsed_bytes = 0 if given else self._unparsed_bytes + received
         body, framing, cap = self._body_bytes, self._framing_bytes, self._shared.max_body_bytes
-        few = max(self._unparsed_bytes, framing - _FRAMING_PER_BYTE * body) <= self._cap
-        if not few or body + framing > cap + self._cap + body // 8:
+        room = min(max(cap - body, 0) + body // 8, _FRAMING_PER_BYTE * body)
+        if self._unparsed_bytes > self._cap or framing > room + self._cap:
             detail = f"{framing} bytes frame {body} bytes of the body in chunks; the cap is {cap} bytes in all"
             self._refuse(BodyTooLarge(f"{detail}, and {_FRAMING_PER_BYTE} for each byte of the body"))
 
@@ -577,7 +579,7 @@ class Connection(asyncio.Protocol):
             known = self._known(self._direct.requests)
             if known is not None:
                 self._direct.requests.remember(head, known)
-                self._request = DirectRequest(known.request, known.length, self._direct.driver.clock())
+                self._request = DirectRequest(known.request, known.length, self._direct.driver.since())
                 return
         self._hand_over()
 
