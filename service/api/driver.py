@@ -63,6 +63,20 @@ _LAGS: Final = 0.05
 through the server's fault."""
 
 
+class _Refusal(NamedTuple):
+    """A request that a full queue refused.
+
+    Args:
+        size: of its body, in bytes.
+        until: its deadline.
+        reply: that it got.
+    """
+
+    size: int
+    until: float
+    reply: Reply
+
+
 class Call(NamedTuple):
     """What a request line asks for, but for its query.
 
@@ -252,6 +266,8 @@ class Driver:
         self._arrived: deque[tuple[PlanTask[Any], Outputs | Exception]] = deque()
         self._arriving = False
         self._delivering = False
+        self._refusals: dict[tuple[Call, str | None], _Refusal] = {}  # by call and Content-Type
+        self._refused_in = 0  # the turn of all of them
 
     def clock(self) -> float:
         """Seconds, on which deadlines are given."""
@@ -292,6 +308,11 @@ class Driver:
             return None
         if until <= now and (since >= read or turns.seconds > _LAGS * (until - since)):
             answer(_TOO_FAR_BEHIND)
+            return None
+        full = self._refused_in == turns.number and not query
+        known = self._refusals.get((call, fields.content_type)) if full else None
+        if known is not None and len(body) >= known.size and until <= known.until:
+            answer(known.reply)
             return None
         slow = read - since > _SPENT * (until - since)
         if call.endpoint.group_verb is None or slow or len(body) > _SMALL_BODY or (body and query):
@@ -335,9 +356,31 @@ class Driver:
         except Exception as error:  # told and, where it is no one's fault but ours, logged
             answer(problem_reply(error))
             return None
-        task = PlanTask(self, plan, partial(_reply_with, answer), until, draws=_may_be_picture(fields.accept))
+        reply = partial(self._reply, request, until, answer)
+        task = PlanTask(self, plan, reply, until, draws=_may_be_picture(fields.accept))
         self._start(task, len(body) if wire.takes_long(fields.content_type, len(body)) else 0)
         return task
+
+    def _reply(
+        self, request: RawRequest, until: float, answer: Callable[[Reply], None], result: Reply | Exception
+    ) -> None:
+        """Answer with what a verb's plan gave.
+
+        What a full queue refuses, it refuses for the rest of this turn of the loop, or until a result comes: no plan is
+        made for another request of the same kind that is no smaller and has no more time.
+        """
+        if not isinstance(result, Exception):
+            answer(result)
+            return
+        reply = problem_reply(result)
+        call, fields, query, body = request
+        if isinstance(result, QueueFull) and not query and wire.holds_rows_only(fields.content_type):
+            turn = self._running_turns().number
+            if turn != self._refused_in:
+                self._refusals.clear()
+                self._refused_in = turn
+            self._refusals[call, fields.content_type] = _Refusal(len(body), until, reply)
+        answer(reply)
 
     def _hand_over(self, answer: Callable[[Reply], None], reply: Reply) -> None:
         """Give a reply to whoever waits for it; what goes wrong there is the loop's to tell, and no other request's."""
@@ -360,6 +403,7 @@ class Driver:
     def _take_in(self) -> None:
         self._arriving = False
         self._delivering = True
+        self._refusals.clear()
         try:
             while self._arrived:
                 self._go_on(*self._arrived.popleft())
@@ -476,11 +520,6 @@ class Driver:
         group = _Group(members)
         group.task = PlanTask(self, plan, group.settle, min([member.deadline for member in members]))
         self._start(group.task, 0)
-
-
-def _reply_with(answer: Callable[[Reply], None], result: Reply | Exception) -> None:
-    """Answer with what a verb's plan gave."""
-    answer(problem_reply(result) if isinstance(result, Exception) else result)
 
 
 def _settle(future: asyncio.Future[T], result: T | Exception) -> None:

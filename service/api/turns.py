@@ -24,13 +24,14 @@ class Turns:
         clock: seconds, on which deadlines are given.
     """
 
-    __slots__ = ("_began", "_call_soon", "_clock", "_ended", "_open", "_since", "seconds")
+    __slots__ = ("_began", "_call_soon", "_clock", "_ended", "_open", "_since", "number", "seconds")
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object], clock: Callable[[], float]) -> None:
         self._call_soon = call_soon
         self._clock = clock
         self._open = False
         self._since = self._began = self._ended = 0.0
+        self.number = 0
         self.seconds = 0.0
         """The length of the turn before this one; 0 where the loop has waited since."""
 
@@ -38,6 +39,7 @@ class Turns:
         """The earliest time at which bytes that are read now can have come: they were not there at the last poll."""
         if not self._open:
             self._open = True
+            self.number += 1
             self._call_soon(self._end)
             now = self._clock()
             waited = now - self._ended > _POLL_SECONDS

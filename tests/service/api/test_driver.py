@@ -460,3 +460,69 @@ def test_results_of_other_threads_do_not_wait_for_the_end_of_a_turn(helpers):
         workers.close(10)
 
     asyncio.run(main())
+
+
+class Full:
+    """A driver of a verb that is always refused by its queue."""
+
+    def __init__(self, helpers):
+        self.now = 100.0
+        helpers.clock = lambda: self.now
+        self.driver = Driver(helpers, 0.1)
+        self.plans, self.replies = 0, []
+        self.call = Call(Endpoint("POST", "/verb", self.verb))
+
+    def verb(self, exchange):
+        self.plans += 1
+        yield from ()
+        raise QueueFull("there is no room", retry_seconds=2.5)
+
+    def ask(self, size=100, content_type="application/x-npy", query=b"", timeout=None):
+        """Whether a plan was made for a request."""
+        before = self.plans
+        request = RawRequest(self.call, Fields(content_type, timeout=timeout), query, bytes(size))
+        self.driver.answer(request, self.replies.append)
+        assert (self.replies[-1].status, self.replies[-1].headers) == (429, {"Retry-After": "3"})
+        return self.plans - before == 1
+
+
+def test_what_a_full_queue_refused_is_refused_again_without_a_plan_for_a_turn(helpers):
+    async def main():
+        full = Full(helpers)
+        assert full.ask()
+        assert not full.ask()
+        assert not full.ask(size=200)
+        assert not full.ask(timeout="50")
+        assert full.ask(timeout="200"), "it has more time"
+        assert full.ask(size=99), "it is smaller"
+        assert not full.ask(size=99)
+        assert full.ask(content_type="text/csv")
+        assert full.ask(query=b"model=other")
+        assert full.ask(query=b"model=other")
+        await turns()
+        assert full.ask(), "another turn"
+        assert len(full.driver._refusals) == 1, "what was known in another turn is forgotten"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("content_type", [None, "application/json", "application/x-www-form-urlencoded"])
+def test_a_body_that_may_name_another_flow_is_looked_at(helpers, content_type):
+    async def main():
+        full = Full(helpers)
+        assert full.ask(content_type=content_type)
+        assert full.ask(content_type=content_type)
+
+    asyncio.run(main())
+
+
+def test_a_result_ends_what_was_known_of_a_full_queue(helpers):
+    async def main():
+        full = Full(helpers)
+        assert full.ask()
+        assert not full.ask()
+        full.driver._arrived.append((SimpleNamespace(ticket=None, abandoned=True), OUTPUTS))
+        full.driver.deliver()
+        assert full.ask()
+
+    asyncio.run(main())
