@@ -351,12 +351,12 @@ class Driver:
         call, fields, query, body = request
         asked = tuple(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else ()
         exchange = Exchange(call.name, call.version, asked, fields.content_type, fields.accept, body, until)
+        reply = partial(self._reply, request, until, answer)
         try:
             plan = call.endpoint.verb(exchange)
         except Exception as error:  # told and, where it is no one's fault but ours, logged
-            answer(problem_reply(error))
+            reply(error)
             return None
-        reply = partial(self._reply, request, until, answer)
         task = PlanTask(self, plan, reply, until, draws=_may_be_picture(fields.accept))
         self._start(task, len(body) if wire.takes_long(fields.content_type, len(body)) else 0)
         return task
