@@ -373,12 +373,12 @@ class Driver:
         size = len(body) if wire.takes_long(fields.content_type, len(body)) else 0
         watch = Watch(until, self.clock) if size > LARGE_BODY else UNWATCHED
         exchange = Exchange(call.name, call.version, asked, fields.content_type, fields.accept, body, until, watch)
+        reply = partial(self._reply, request, until, answer)
         try:
             plan = call.endpoint.verb(exchange)
         except Exception as error:  # told and, where it is no one's fault but ours, logged
-            answer(problem_reply(error))
+            reply(error)
             return None
-        reply = partial(self._reply, request, until, answer)
         draws = _may_be_picture(fields.accept)
         task = PlanTask(self, plan, reply, until, draws=draws, watch=watch if size > LARGE_BODY else None)
         self._start(task, size)

@@ -512,19 +512,22 @@ def test_results_of_other_threads_do_not_wait_for_the_end_of_a_turn(helpers):
 
 
 class Full:
-    """A driver of a verb that is always refused by its queue."""
+    """A driver of a verb that is always refused by its queue, at once or in its plan."""
 
-    def __init__(self, helpers):
+    def __init__(self, helpers, *, at_once=False):
         self.now = 100.0
         helpers.clock = lambda: self.now
         self.driver = Driver(helpers, 0.1)
         self.plans, self.replies = 0, []
-        self.call = Call(Endpoint("POST", "/verb", self.verb))
+        self.call = Call(Endpoint("POST", "/verb", self.refuse if at_once else self.verb))
+
+    def refuse(self, exchange):
+        self.plans += 1
+        raise QueueFull("there is no room", retry_seconds=2.5)
 
     def verb(self, exchange):
-        self.plans += 1
         yield from ()
-        raise QueueFull("there is no room", retry_seconds=2.5)
+        self.refuse(exchange)
 
     def ask(self, size=100, content_type="application/x-npy", query=b"", timeout=None):
         """Whether a plan was made for a request."""
@@ -535,9 +538,10 @@ class Full:
         return self.plans - before == 1
 
 
-def test_what_a_full_queue_refused_is_refused_again_without_a_plan_for_a_turn(helpers):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_a_full_queue_refused_is_refused_again_without_a_plan_for_a_turn(helpers, at_once):
     async def main():
-        full = Full(helpers)
+        full = Full(helpers, at_once=at_once)
         assert full.ask()
         assert not full.ask()
         assert not full.ask(size=200)

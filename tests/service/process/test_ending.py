@@ -254,6 +254,7 @@ def test_connections_in_the_backlog_are_accepted_and_answered(repository):
         server.kill()
 
 
+@pytest.mark.slow
 def test_float_bodies_are_answered_at_the_end_too(repository):
     """What an engine's thread runs in native code while the process ends."""
     options = ("--drain-seconds", 0.5, "--threads", 2, "--max-work", 1 << 26)

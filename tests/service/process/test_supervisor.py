@@ -247,7 +247,13 @@ if hasattr(signal, "SIGUSR1"):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGUSR1], ids=["stopped", "endless loop"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGSTOP, id="stopped"),
+        pytest.param(signal.SIGUSR1, id="endless loop", marks=pytest.mark.slow),
+    ],
+)
 def test_a_worker_that_hangs_is_killed_told_counted_and_replaced(repository, tmp_path, number):
     (tmp_path / "sitecustomize.py").write_text(STUCK)
     options = ("--repository", repository, "--default-flow", "two-moons", "--hang-seconds", 2)
