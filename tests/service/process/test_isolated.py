@@ -92,9 +92,5 @@ def test_workers_quarantine_a_flow_together(started):
 
 def test_a_flow_that_is_not_there_is_a_warning(repository, caplog):
     check_repository(Settings(repository=repository, default_flow="two-moons", isolate="square,absent"))
-    assert [record.getMessage() for record in caplog.records] == [
-        (
-            "the flow 'absent', to run in processes of its own, is not in the repository. "
-            "Set --isolate (PUSHFORWARD_ISOLATE)"
-        )
-    ]
+    (record,) = caplog.records
+    assert "the flow 'absent', to run in processes of its own, is not in the repository. Set" in record.getMessage()

@@ -321,11 +321,12 @@ from service.bundle.store import read_bundle
 from service.engine.isolation.engine import IsolatedEngine
 from service.engine.isolation.options import Isolation
 from tests.service.engine.isolation.faulty_child import HANG, MODULE
-from tests.service.engine.isolation.test_engine import Counts, rows
+from tests.service.engine.isolation.test_engine import Counts, rows, until_one_is_busy
 
 engine = IsolatedEngine(read_bundle(Path(sys.argv[1])), Isolation(None, processes=1), 300, Counts(), module=MODULE)
-print(engine.pids[0], flush=True)
-engine.graph("forward")(rows(HANG), None)
+thread = threading.Thread(target=engine.graph("forward"), args=(rows(HANG), None))
+print(until_one_is_busy(engine, thread.start), flush=True)
+thread.join()
 """
 
 
