@@ -238,6 +238,9 @@ def test_a_map_of_a_conditional_flow_is_the_mean_over_contexts(monkeypatch):
     monkeypatch.setattr("models.training.report._MAP", 10)
     monkeypatch.setattr(pictures, "density", lambda values, low, high, *_: seen.update(v=values, at=(low, high)) or b"")
     draw(found)
+    low, high = found.scored.double().numpy().min(axis=0), found.scored.double().numpy().max(axis=0)
+    np.testing.assert_allclose(seen["at"][0], low - 0.15 * (high - low), rtol=1e-6)
+    np.testing.assert_allclose(seen["at"][1], high + 0.15 * (high - low), rtol=1e-6)
     corner = torch.tensor([seen["at"][0]])
     with torch.no_grad():
         each = [float(found.flow.log_prob(corner, one[None]).exp()) for one in found.context[:16]]

@@ -123,6 +123,24 @@ def test_what_is_written_means_the_same(text: str, dtype: type[np.floating]):
 
 
 @pytest.mark.parametrize(
+    "text", ["y = LayerNormalization(x, row, slope)", "y = GroupNormalization<num_groups: int = 2>(x, row, slope)"]
+)
+def test_norms_of_rows_are_written_too(text: str):
+    parsed = parse(text, np.float64)
+    del parsed.graph.input[0].type.tensor_type.shape.dim[1]
+    del parsed.graph.value_info[:]
+    parsed.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, ["N", 4]))
+    after = lowered(parsed)
+    assert not {node.op_type for node in after.graph.node} & {"LayerNormalization", "GroupNormalization"}
+    session = ort.InferenceSession(after.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = inputs(np.float64).reshape(-1, 4)
+    groups = x.reshape(-1, 1, 4) if "Layer" in text else x.reshape(-1, 2, 2)
+    standard = (groups - groups.mean(axis=-1, keepdims=True)) / np.sqrt(groups.var(axis=-1, keepdims=True) + 1e-5)
+    exact = standard.reshape(-1, 4) * CONSTANTS["row"] + CONSTANTS["slope"]
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
     ("operator", "function"),
     [
         ("Atan", np.arctan),

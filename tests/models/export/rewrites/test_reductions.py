@@ -84,3 +84,11 @@ def test_a_row_keeps_its_bits_wherever_it_lies():
     assert differing(before) > 0, "ReduceSum does not need to be replaced any more"
     merge_column_sums(after)
     assert differing(after) == 0
+
+
+def test_a_sum_over_columns_of_unknown_shape_stays():
+    graph = model("e = Exp(x) y = ReduceSum<keepdims: int = 0>(e, axis)", "float[N] y")
+    exp = next(node for node in graph.graph if node.op_type == "Exp")
+    exp.outputs[0].shape = None
+    merge_column_sums(graph)
+    assert [node.op_type for node in graph.graph] == ["Exp", "ReduceSum"]
