@@ -66,3 +66,13 @@ def test_wide_rows_and_few_rows_have_none():
     assert Mixture.fit(Gaussian.fit(wide), wide, None, 0) is None
     few = np.random.default_rng(0).normal(size=(22, 2))
     assert Mixture.fit(Gaussian.fit(few), few, None, 0) is None
+
+
+def test_a_constant_column_of_the_context_says_nothing():
+    rows = clusters(900)
+    context = np.random.default_rng(1).normal(size=(900, 2))
+    rows = rows + 50 * context
+    constant = np.column_stack([context, np.full(900, 3.0)])
+    np.testing.assert_allclose(
+        fitted(rows, constant).log_prob(rows, constant), fitted(rows, context).log_prob(rows, context), rtol=1e-6
+    )

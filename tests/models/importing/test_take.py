@@ -269,3 +269,25 @@ def test_a_coupling_of_one_column_keeps_its_rank_in_the_graph(kind: str, context
 def test_a_coupling_that_moves_nothing_fails_in_its_library_and_is_refused(context: int) -> None:
     with pytest.raises(DataError, match=r"the flow's own log_prob does not run on rows of shape \[1\]"):
         take(one_column("normflows", context=context, reverse=False))
+
+
+class Doubled(transforms.MaskedAffineAutoregressiveTransform):
+    """Someone's own autoregressive transform, which does more than the library's."""
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        value, ladj = super().forward(inputs, context)
+        return 2 * value, ladj + inputs.shape[1] * np.log(2)
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        value, ladj = super().inverse(inputs / 2, context)
+        return value, ladj - inputs.shape[1] * np.log(2)
+
+
+def test_a_transform_that_overrides_the_library_s_is_taken_as_it_is() -> None:
+    source = nflows.flows.base.Flow(Doubled(3, 8), nflows.distributions.StandardNormal([3]))
+    imported = take(source)
+    rows = draw_rows(imported, 20).x
+    check_agreement(imported, rows, None)
+    x = torch.from_numpy(rows)
+    exact = source.double().log_prob(x.double())
+    torch.testing.assert_close(imported.flow.log_prob(x.double()), exact)
