@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import os
 import signal
 import socket
 import sys
@@ -82,7 +83,7 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
 
     def leave(reason: str) -> None:
         failures.append(reason)
-        server.stop()
+        os.kill(os.getpid(), signal.SIGTERM)  # taken by the main thread, as any signal is
 
     app = create_app(settings, metrics, leave)
     config = uvicorn.Config(

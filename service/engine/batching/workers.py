@@ -113,6 +113,7 @@ class Workers:
         self._tasks: deque[Callable[[], None]] = deque()
         self._running_tasks = 0
         self._closed = False
+        self._deferred: deque[Callable[[], None]] = deque()
         self._apart: WeakSet[Workers] = WeakSet()  # those that are closed vanish
 
     def apart(self, threads: int) -> Workers:
@@ -127,6 +128,14 @@ class Workers:
         with self._wake:
             self._apart.add(made)
         return made
+
+    def defer(self, work: Callable[[], None]) -> None:
+        """Have a function called by the next `expire`. Any thread may call this at any moment, as a finalizer does.
+
+        Args:
+            work: takes no time, and must not raise.
+        """
+        self._deferred.append(work)
 
     def lane(
         self, runner: Runner, limits: Limits, metrics: LaneMetrics | None = None, *, inline: bool = True
@@ -247,6 +256,8 @@ class Workers:
         _deliver(outcomes)
         for workers in apart:
             workers.expire()
+        while self._deferred:
+            self._deferred.popleft()()
 
     def stop(self) -> None:
         """Take no further runs."""
