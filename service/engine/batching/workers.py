@@ -101,11 +101,13 @@ class Workers:
     Args:
         threads: the number of threads; `service.engine.runtime.cpu.usable_cpus` is what the container grants.
         clock: seconds, for deadlines and for the expected time of a batch.
+        nice: the niceness of the threads above that of the event loop's thread.
     """
 
-    def __init__(self, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, threads: int, clock: Callable[[], float] = time.monotonic, nice: int = _NICE) -> None:
         self.threads = threads
         self.clock = clock
+        self._nice = nice
         self._wake = threading.Condition()
         self._batcher = Batcher(threads)
         self._lanes: dict[Queue, QueuedLane] = {}
@@ -124,7 +126,7 @@ class Workers:
         Args:
             threads: their number.
         """
-        made = Workers(threads, self.clock)
+        made = Workers(threads, self.clock, nice=0)  # they compute nothing, and the process has a niceness of its own
         with self._wake:
             self._apart.add(made)
         return made
@@ -294,7 +296,7 @@ class Workers:
 
     def _work(self) -> None:
         """Do tasks and compute batches until the workers are closed."""
-        _lower_priority()
+        _lower_priority(self._nice)
         busy_since: float | None = None
         while True:
             with self._wake:
@@ -363,12 +365,12 @@ class Workers:
         return ended
 
 
-def _lower_priority() -> None:
+def _lower_priority(nice: int) -> None:
     """Lower the priority of the calling thread. Only Linux has priorities of threads; elsewhere nothing happens."""
     if sys.platform == "linux":
         with suppress(OSError):
             own = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + _NICE)
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + nice)
 
 
 def _compute(runner: Runner, batch: Batch) -> Outputs | PushforwardError:
