@@ -33,8 +33,9 @@ from service.engine.registry import Registry
 from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.devices import CudaOptions, OrtGpu
 from service.engine.runtime.graph import Device
+from service.engine.runtime.memory import usable_memory
 from service.errors import MethodNotAllowed, PushforwardError, RequestError, RouteNotFound
-from service.guard import Waits
+from service.guard import BodyBudget, Waits
 from service.http.connection import STATE, Direct, Shared
 from service.http.heads import RequestHeads
 from service.settings import Settings
@@ -47,6 +48,9 @@ _CLOSE_SECONDS = 0.5
 _EXPIRE_SECONDS = 0.05
 
 _LINGER_SECONDS = 30.0
+
+_BODIES_SHARE = 8
+"""Of the memory, bodies take so much at most: what is read of them takes a few times as much."""
 
 _DESCRIPTION = "Densities, samples and interpolations of normalizing flows."
 
@@ -86,6 +90,7 @@ def create_app(
         GroupVerbs(registry, settings.max_work),
     )
     count = AnswerCounter(metrics)
+    budget = BodyBudget(settings.max_decode_bytes or usable_memory() // _BODIES_SHARE // settings.workers)
     prefix = (settings.root_path or "").rstrip("/")
     shared = Shared(
         direct=Direct(driver, RequestHeads(table, settings.max_body_bytes, prefix)),
@@ -95,7 +100,9 @@ def create_app(
             keep_alive_seconds=settings.keep_alive_seconds,
             linger_seconds=min(_LINGER_SECONDS, settings.body_seconds),
         ),
+        max_body_bytes=settings.max_body_bytes,
         count=count,
+        budget=budget,
     )
 
     @asynccontextmanager
@@ -111,8 +118,8 @@ def create_app(
             expiring.cancel()
             operations.draining = True
             registry.close()
+            loading.cancel()  # its thread goes on with the bundle that it has begun, and nobody waits for it
             await asyncio.to_thread(workers.close, _CLOSE_SECONDS)
-            await loading
             await asyncio.to_thread(registry.free)
             helpers.close()
 
@@ -128,7 +135,7 @@ def create_app(
     app.state.operations = operations
     app.state.registry = registry
     app.state.metrics = metrics
-    add_routes(app, table, operations, Door(driver, settings.max_body_bytes))
+    add_routes(app, table, operations, Door(driver, settings.max_body_bytes, budget))
     add_pages(app)
     app.add_middleware(CountedApplication, count=count)
     if prefix:

@@ -81,7 +81,24 @@ __all__ = [
     "UnsupportedMediaType",
     "VersionNotFound",
     "WrongShape",
+    "release_frames",
 ]
+
+
+def release_frames(error: BaseException) -> None:
+    """Let go of the frames that an error and its causes have passed, once it has been told.
+
+    A traceback keeps those frames, and they keep a body and what was read of it. A frame that holds the error too, as
+    one that waited for a future does, closes a circle with it, which is there until the next collection.
+    """
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            left += (each.__cause__, each.__context__)
 
 
 @dataclass(frozen=True, slots=True)

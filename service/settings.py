@@ -97,6 +97,14 @@ class Settings(BaseSettings):
         ),
     ] = 10.0
     max_body_bytes: Annotated[int, Field(ge=1024, description="largest body of a request, in bytes")] = 64 << 20
+    max_decode_bytes: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="bytes of large bodies that a process holds at once before 429; 0 for an eighth of the memory, "
+            "divided by the workers",
+        ),
+    ] = 0
     max_header_bytes: Annotated[int, Field(ge=1024, description="largest header of a request, in bytes")] = 16 << 10
     max_work: Annotated[int, Field(ge=1, description="work budget of one request, in values: rows * width * steps")] = (
         1 << 24
@@ -120,6 +128,10 @@ class Settings(BaseSettings):
     ] = 10.0
     drain_seconds: Annotated[
         float, Field(ge=0, le=3600, description="time for requests in flight to finish after SIGTERM")
+    ] = 5.0
+    hang_seconds: Annotated[
+        float,
+        Field(ge=0.5, description="time after which one of several workers is replaced if its event loop stands still"),
     ] = 5.0
     keep_alive_seconds: Annotated[
         int, Field(ge=1, description="an idle connection is closed after this time; clients should close theirs sooner")

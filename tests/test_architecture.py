@@ -19,7 +19,7 @@ ALLOWED = {
     "service.plan": set(),
     "service.tabular": set(),
     "service.children": set(),
-    "service.exchange": {"service.plan"},
+    "service.exchange": {"service.errors", "service.plan"},
     "service.guard": {"service.errors"},
     "service.bundle": {"service.errors"},
     "service.settings": {"service.bundle", "service.errors"},
@@ -304,7 +304,9 @@ import onnxruntime
     assert done.stdout.split() == ["1"]
 
 
-LONG: dict[str, str] = {}
+LONG: dict[str, str] = {
+    "service.http.connection": "one state machine: each of its methods works on the state of the same connection",
+}
 """Modules of more than 600 lines, each with the one purpose that keeps it whole."""
 
 

@@ -15,7 +15,7 @@ from service.engine.canary import probe
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Entry, Registry
 from service.engine.verbs.flow import ServedFlow
-from service.errors import Draining, NotReady, PushforwardError, Reason
+from service.errors import Draining, NotReady, PushforwardError, Reason, release_frames
 from service.exchange import Reply
 
 __all__ = ["Operations"]
@@ -118,6 +118,7 @@ class Operations:
         except TimeoutError:
             return f"no answer within {self._probe_seconds:g} seconds"
         except PushforwardError as error:
+            release_frames(error)
             return error.detail
         except Exception:
             _log.exception("the canary of %s version %d failed", flow.manifest.name, flow.manifest.version)
