@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple, Protocol
@@ -104,10 +105,14 @@ def load_flow(
             graphs = graphs._replace(hang_seconds=device.hang_seconds)
         flow = _open_flow(bundle, graphs, workers, limits, metrics)
         if device is not None and isinstance(graphs.forward, DeviceGraph):
-            flow.on_close(device.listen(lambda reason: _move_to_cpu(flow, metrics, f"{device.name}: {reason}")))
+            _follow_device(flow, device, metrics)
         return flow
     engine = _open_engine(bundle, isolation, limits, metrics, device=device, quarantine=quarantine)
     apart = workers.apart(isolation.processes)
+
+    def stop() -> None:
+        engine.stop()
+        apart.close(0)
 
     def release() -> None:
         engine.close()
@@ -120,19 +125,31 @@ def load_flow(
         release()
         raise
     flow.on_close(release)
+    weakref.finalize(
+        flow, workers.defer, stop
+    ).atexit = False  # where nobody closes it: after the last plan that has it
     return flow
 
 
-def _move_to_cpu(flow: ServedFlow, metrics: Metrics, reason: str) -> None:
-    """Tell that a flow runs on the CPU from now on.
+def _follow_device(flow: ServedFlow, device: Device, metrics: Metrics) -> None:
+    """Tell that a flow runs on the CPU once its device is lost.
 
     Args:
-        flow: of a device that is lost.
+        flow: on the device.
+        device: of the flow.
         metrics: tell it too.
-        reason: of the loss.
     """
-    flow.execution = cpu_execution(flow.manifest, reason)
-    metrics.set_provider(flow.manifest.name, flow.manifest.version, flow.execution.provider)
+    followed = weakref.ref(flow)
+
+    def move(reason: str) -> None:
+        flow = followed()
+        if flow is not None:
+            flow.execution = cpu_execution(flow.manifest, f"{device.name}: {reason}")
+            metrics.set_provider(flow.manifest.name, flow.manifest.version, flow.execution.provider)
+
+    forget = device.listen(move)
+    flow.on_close(forget)
+    weakref.finalize(flow, forget).atexit = False
 
 
 class _Graph(Protocol):

@@ -101,11 +101,13 @@ class Workers:
     Args:
         threads: the number of threads; `service.engine.runtime.cpu.usable_cpus` is what the container grants.
         clock: seconds, for deadlines and for the expected time of a batch.
+        nice: the niceness of the threads above that of the event loop's thread.
     """
 
-    def __init__(self, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, threads: int, clock: Callable[[], float] = time.monotonic, nice: int = _NICE) -> None:
         self.threads = threads
         self.clock = clock
+        self._nice = nice
         self._wake = threading.Condition()
         self._batcher = Batcher(threads)
         self._lanes: dict[Queue, QueuedLane] = {}
@@ -113,6 +115,7 @@ class Workers:
         self._tasks: deque[Callable[[], None]] = deque()
         self._running_tasks = 0
         self._closed = False
+        self._deferred: deque[Callable[[], None]] = deque()
         self._apart: WeakSet[Workers] = WeakSet()  # those that are closed vanish
 
     def apart(self, threads: int) -> Workers:
@@ -123,10 +126,18 @@ class Workers:
         Args:
             threads: their number.
         """
-        made = Workers(threads, self.clock)
+        made = Workers(threads, self.clock, nice=0)  # they compute nothing, and the process has a niceness of its own
         with self._wake:
             self._apart.add(made)
         return made
+
+    def defer(self, work: Callable[[], None]) -> None:
+        """Have a function called by the next `expire`. Any thread may call this at any moment, as a finalizer does.
+
+        Args:
+            work: takes no time, and must not raise.
+        """
+        self._deferred.append(work)
 
     def lane(
         self, runner: Runner, limits: Limits, metrics: LaneMetrics | None = None, *, inline: bool = True
@@ -247,6 +258,8 @@ class Workers:
         _deliver(outcomes)
         for workers in apart:
             workers.expire()
+        while self._deferred:
+            self._deferred.popleft()()
 
     def stop(self) -> None:
         """Take no further runs."""
@@ -283,7 +296,7 @@ class Workers:
 
     def _work(self) -> None:
         """Do tasks and compute batches until the workers are closed."""
-        _lower_priority()
+        _lower_priority(self._nice)
         busy_since: float | None = None
         while True:
             with self._wake:
@@ -352,12 +365,12 @@ class Workers:
         return ended
 
 
-def _lower_priority() -> None:
+def _lower_priority(nice: int) -> None:
     """Lower the priority of the calling thread. Only Linux has priorities of threads; elsewhere nothing happens."""
     if sys.platform == "linux":
         with suppress(OSError):
             own = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + _NICE)
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + nice)
 
 
 def _compute(runner: Runner, batch: Batch) -> Outputs | PushforwardError:

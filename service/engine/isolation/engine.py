@@ -169,9 +169,13 @@ class IsolatedEngine:
                 self._give_back(process)
                 return outputs
 
-    def close(self) -> None:
-        """End all processes. A batch that still runs gets `EngineLost`."""
+    def stop(self) -> None:
+        """End all processes, and wait for none of them. A batch that still runs gets `EngineLost`."""
         self._refuse("the engine of this flow is closed", closed=True)
+
+    def close(self) -> None:
+        """End all processes, as `stop`, and wait for their ends."""
+        self.stop()
         self._keeper.join()
 
     def _take(self) -> EngineProcess:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -12,11 +14,13 @@ from service.engine.batching.workers import Workers
 from service.engine.isolation.options import Isolation
 from service.engine.registry import Registry, load_flow
 from service.engine.runtime.execution import Execution
-from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph
+from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph, Device
 from service.errors import BundleError, EngineLost, FlowNotFound, NotReady, ParityFailed, VersionNotFound
 from service.plan import run_now
 from tests.processes import children
 from tests.service.bundles import affine, bundle, coupling, install, square
+from tests.service.engine.gpu import CpuGpu
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -261,3 +265,27 @@ def test_a_version_that_is_quarantined_while_it_is_loaded_is_not_served(made):
     registry.quarantine("one", 1, EngineLost("as told"))
     with pytest.raises(NotReady, match="is not served: as told"):
         registry.find("one")
+
+
+def test_a_flow_apart_that_nobody_holds_leaves_no_process(tmp_path):
+    workers, before = Workers(1), children(os.getpid())
+    flow = load_flow(bundle(tmp_path, affine()), workers, isolation=Isolation(None))
+    run_now(flow.log_prob(np.zeros((1, 2), np.float32)))
+    assert children(os.getpid()) != before
+    kept = weakref.ref(flow)
+    del flow
+    gc.collect()
+    assert kept() is None
+    workers.expire()
+    until(lambda: children(os.getpid()) == before)
+    workers.close(10)
+
+
+def test_a_flow_on_a_device_that_nobody_holds_is_forgotten(tmp_path, workers):
+    device = Device(CpuGpu())
+    flow = load_flow(bundle(tmp_path, affine()), workers, Limits(chunk_rows=64), device=device)
+    kept = weakref.ref(flow)
+    del flow
+    gc.collect()
+    assert kept() is None
+    assert device._listeners == []
