@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,6 +27,7 @@ from service.api.routes import SCHEMAS, add_routes
 from service.bundle.store import Repository
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
+from service.engine.isolation.options import Isolation
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.engine.runtime.cpu import usable_cpus
@@ -54,12 +55,15 @@ _BODIES_SHARE = 8
 _DESCRIPTION = "Densities, samples and interpolations of normalizing flows."
 
 
-def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, metrics: Metrics | None = None, leave: Callable[[str], None] | None = None
+) -> FastAPI:
     """Put a server's parts together. Flows are loaded when it starts.
 
     Args:
         settings: how it runs.
         metrics: where it counts; None for numbers of its own.
+        leave: is called with the reason, on any thread, where the server cannot go on; None for nothing.
 
     Returns:
         The application. `app.state.operations` is told when the server drains, `app.state.registry` knows the flows,
@@ -69,7 +73,15 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     workers = Workers(settings.threads or max(1, usable_cpus() // settings.workers))
     limits = Limits(settings.chunk_rows, settings.max_queued_rows)
     repository = Repository(settings.repository)
-    registry = Registry(repository, settings.default_flow, workers, limits, metrics, _device(settings))
+    registry = Registry(
+        repository,
+        settings.default_flow,
+        workers,
+        limits,
+        metrics,
+        device=_device(settings, leave),
+        isolation=_isolation(settings),
+    )
     helpers = Helpers(workers.threads, send=workers.submit_task if workers.threads > 1 else None)
     driver = Driver(helpers, settings.timeout_seconds)
     operations = Operations(registry, driver, settings.probe_seconds, metrics)
@@ -88,6 +100,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             keep_alive_seconds=settings.keep_alive_seconds,
             linger_seconds=min(_LINGER_SECONDS, settings.body_seconds),
         ),
+        max_body_bytes=settings.max_body_bytes,
         count=count,
         budget=budget,
     )
@@ -105,8 +118,9 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             expiring.cancel()
             operations.draining = True
             registry.close()
+            loading.cancel()  # its thread goes on with the bundle that it has begun, and nobody waits for it
             await asyncio.to_thread(workers.close, _CLOSE_SECONDS)
-            await loading
+            await asyncio.to_thread(registry.free)
             helpers.close()
 
     app = FastAPI(
@@ -134,13 +148,23 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     return app
 
 
-def _device(settings: Settings) -> Device | None:
+def _device(settings: Settings, leave: Callable[[str], None] | None) -> Device | None:
     """Where flows run, or None for the CPU."""
     kind, _, index = settings.device.partition(":")
     if kind == "cpu":
         return None
     memory, tf32, required = settings.device_memory_bytes, settings.device_tf32, settings.device_required
-    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)))
+    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)), settings.engine_hang_seconds, leave)
+
+
+def _isolation(settings: Settings) -> Isolation:
+    """The flows that run in processes of their own."""
+    return Isolation(
+        settings.isolated_flows,
+        processes=settings.isolate_processes,
+        hang_seconds=settings.engine_hang_seconds,
+        memory_bytes=settings.isolate_memory_bytes,
+    )
 
 
 async def _expire(workers: Workers) -> None:

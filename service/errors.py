@@ -26,6 +26,7 @@
     │   ├── NotReady                not_ready               still loading, or a canary row failed
     │   ├── Draining                draining                shutting down
     │   ├── EngineFailed            engine_failed           a run of the flow failed
+    │   ├── EngineLost              engine_lost             the engine crashed or hung in a run, or is not there
     │   └── DeadlineExceeded        deadline_exceeded       the answer came too late to be of use
     ├── BundleError                 bundle_invalid          a bundle that may not be served
     │   ├── ManifestInvalid         manifest_invalid        flow.json is not a manifest of this format
@@ -54,6 +55,7 @@ __all__ = [
     "DigestMismatch",
     "Draining",
     "EngineFailed",
+    "EngineLost",
     "FlowNotFound",
     "ForbiddenGraph",
     "HeaderTooLarge",
@@ -294,6 +296,15 @@ class EngineFailed(ServerError):
     """A run of the flow failed."""
 
     code: ClassVar[str] = "engine_failed"
+
+
+class EngineLost(ServerError):
+    """The engine crashed or hung while it ran the batch of this request, or is not there to run it.
+
+    Which rows of the batch are at fault is not known. None of them is tried again, as each try could cost an engine.
+    """
+
+    code: ClassVar[str] = "engine_lost"
 
 
 class DeadlineExceeded(ServerError):

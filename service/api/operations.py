@@ -73,8 +73,8 @@ class Operations:
     async def ready(self) -> Reply:
         """GET /health/ready: a canary row through every served flow's engine.
 
-        A bundle that failed to load is not served, and does not make the server unready, unless no version of the
-        default flow is left, or of any flow.
+        A version that failed to load, or is quarantined, is not served. It does not make the server unready, unless no
+        version of the default flow is left, or of any flow.
 
         Raises:
             Draining: the server is shutting down.
@@ -90,7 +90,7 @@ class Operations:
         default = self._registry.default
         served = {entry.name for entry in entries if entry.state == "ready"}
         if not served or (default is not None and default not in served):
-            failed = tuple(_reason(e.name, e.version, _why(e)) for e in entries if e.state == "failed")
+            failed = tuple(_reason(e.name, e.version, _why(e)) for e in entries if e.error is not None)
             what = f"the default flow {default!r} is not served" if served else "no flow is served"
             raise NotReady(what, failed)
         # Probes that come while one runs share its answer: whoever may ask may not multiply the work.

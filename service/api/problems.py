@@ -55,6 +55,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "engine_failed": Problem(500, "The flow could not be run"),
     "bundle_invalid": Problem(500, "The flow's bundle may not be served"),
     "queue_full": Problem(429, "Too much is waiting", retry_after=1),
+    "engine_lost": Problem(503, "The engine was lost", retry_after=1),
     "not_ready": Problem(503, "The flow is not ready", retry_after=1),
     "draining": Problem(503, "The server is shutting down", retry_after=1),
     "deadline_exceeded": Problem(504, "The deadline passed"),
