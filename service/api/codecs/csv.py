@@ -181,23 +181,28 @@ class _Rows(Items):
 
     def _plain(self, text: bytes) -> Block | None:
         """The numbers of lines that are JSON but for their brackets; None where they are not quite."""
-        if text.isspace() or not text.translate(None, _BLANK):
+        if text.isspace() or not text.strip(_BLANK):
             return []
         if self._layout.delimiter != "," and b"," not in text:
             text = text.replace(self._layout.delimiter.encode(), b",")
         text = text.replace(b"\r\n", b"\n").strip(b"\n")
         if text.translate(None, _PLAIN):
             return None
-        if b"\n\n" in text or b"\n " in text or b"\n," in text:
-            text = _BLANK_LINES.sub(b"", b"\n%b\n" % text).strip(b"\n")
-        try:
-            rows = orjson.loads(b"[[%b]]" % text.replace(b"\n", b"],["))
-        except orjson.JSONDecodeError:
-            return None
-        if set(map(len, rows)) != {self._layout.width}:
+        rows = self._json_rows(text)
+        if rows is None:
+            rows = self._json_rows(_BLANK_LINES.sub(b"", b"\n%b\n" % text).strip(b"\n"))
+        if rows is None:
             return None
         numbers = np.array(rows, np.float64)
         return numbers if self._in_order else numbers[:, list(self._places)]
+
+    def _json_rows(self, text: bytes) -> list[list[float]] | None:
+        """The numbers of lines of which none is blank; None where they are not JSON, or not as wide as the table."""
+        try:
+            rows: list[list[float]] = orjson.loads(b"".join((b"[[", text.replace(b"\n", b"],["), b"]]")))
+        except orjson.JSONDecodeError:
+            return None
+        return rows if set(map(len, rows)) == {self._layout.width} else None
 
     def _checked(self, at: int, end: int, before: int, rows: int) -> Iterator[list[list[float]]]:
         """The numbers of some lines, cell by cell, so that an error can name the cell.
@@ -326,7 +331,8 @@ def _too_long() -> MalformedBody:
 
 def _count_lines(text: bytes) -> int:
     """The number of line ends."""
-    return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
+    lines = text.count(b"\n")
+    return lines if b"\r" not in text else lines + text.count(b"\r") - text.count(b"\r\n")
 
 
 def _skip_lines(body: Body, count: int) -> int:

@@ -32,6 +32,9 @@ __all__ = ["JsonItems", "Parsers", "long_item", "read_object"]
 _SHORT_BYTES: Final = 1 << 18
 """Of all arrays that are short, and read at once, so many bytes are: what is made of them is a few MB."""
 
+_LEAST_BYTES: Final = 12
+"""Bytes of a long item for each array and each object in it."""
+
 _LONGEST_TEXT: Final = 1 << 16
 """Bytes of a name, or of a text or a number that is an argument."""
 
@@ -309,8 +312,11 @@ class JsonItems(Items):
         return min(cuts[0], self._end) if cuts else self._end
 
     def _listed(self, at: int, end: int) -> list[Any]:
-        if end - at > LONGEST_BYTES + BLOCK_BYTES:
-            raise _too_long(self._loc)
+        size = end - at
+        if size > 4 * BLOCK_BYTES:  # one item, then, and no text of which each byte makes an object may be so long
+            opened = self._body.count(b"[", at, end) + self._body.count(b"{", at, end)
+            if size > LONGEST_BYTES + BLOCK_BYTES or opened * _LEAST_BYTES > size:
+                raise _too_long(self._loc)
         items: list[Any] = _parsed(self._body, at, end, b"[", b"]")
         if not items:
             raise _misplaced(self._body, end, "unexpected character")
@@ -347,7 +353,9 @@ def long_item(body: Body, extent: tuple[int, int], watch: Watch, parsers: Parser
 
 
 def _too_long(loc: tuple[str, ...]) -> InvalidArgument:
-    reason = f"an item of more than {LONGEST_BYTES} bytes is no array of numbers, or ragged"
+    reason = (
+        f"an item of more than {4 * BLOCK_BYTES} bytes is neither an array of numbers of one shape nor a plain record"
+    )
     return InvalidArgument(f"{loc[-1]}: {reason}", (Reason(loc, reason),))
 
 

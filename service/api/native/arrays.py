@@ -254,10 +254,12 @@ class _ItemReader:
         """
         pieces: list[Floats] = []
         first: Shape = ()
+        begins: Any = None
         count = 0
         for block in items.blocks():
-            numbers, shape = self._block(block, items, first, count)
+            numbers, shape = self._block(block, begins, first, count)
             if not pieces:
+                begins = block[0]
                 first = shape[1:]
                 self.whole = inner is not None and first not in inner
                 if self.whole and first not in [each[1:] for each in whole]:
@@ -274,14 +276,20 @@ class _ItemReader:
             raise self._wrong(count, first)
         return np.concatenate(pieces).reshape(count, *first)
 
-    def _block(self, block: Block, items: Items, first: Shape, before: int) -> tuple[npt.NDArray[np.floating], Shape]:
+    def _block(
+        self,
+        block: Block,
+        begins: Any,  # noqa: ANN401  what JSON holds, or an array
+        first: Shape,
+        before: int,
+    ) -> tuple[npt.NDArray[np.floating], Shape]:
         """The numbers of a block, and its shape, which is that of the first item but for the number of items."""
         if isinstance(block, np.ndarray) and (not before or block.shape[1:] == first):
             return block.ravel(), block.shape
         listed = block_items(block)
         if not before:
             return _block(listed, 0, self._loc, self._single)
-        begins = items.first.tolist() if isinstance(items.first, np.ndarray) else items.first
+        begins = begins.tolist() if isinstance(begins, (np.ndarray, np.generic)) else begins
         numbers, (length, *inner) = _block([begins, *listed], before - 1, self._loc, self._single)
         return numbers[math.prod(inner) :], (length - 1, *inner)
 
