@@ -23,8 +23,8 @@ from service.api.helpers import Helpers
 from service.api.problems import problem, problem_reply
 from service.api.turns import Turns
 from service.engine.batching.workers import QueuedLane, Submission
-from service.errors import PushforwardError, QueueFull
-from service.exchange import Body, Exchange, Reply
+from service.errors import DeadlineExceeded, PushforwardError, QueueFull, release_frames
+from service.exchange import UNWATCHED, Body, Exchange, Reply, Watch
 from service.guard import deadline
 from service.plan import Finished, Outputs, Plan, Run, Ticket, advance
 
@@ -128,6 +128,7 @@ class PlanTask(Generic[T]):
         deadline: on `time.monotonic`, in seconds.
         draws: whether the plan draws a picture, so that a helper goes on after each run.
         threads_only: whether the event loop may run none of its batches, however short.
+        watch: what the plan asks whether anybody still waits; None where its steps are short.
     """
 
     __slots__ = (
@@ -137,10 +138,12 @@ class PlanTask(Generic[T]):
         "draws",
         "driver",
         "helper",
+        "late",
         "plan",
         "step_bytes",
         "threads_only",
         "ticket",
+        "watch",
     )
 
     def __init__(
@@ -152,6 +155,7 @@ class PlanTask(Generic[T]):
         *,
         draws: bool = False,
         threads_only: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.driver = driver
         self.plan = plan
@@ -162,6 +166,8 @@ class PlanTask(Generic[T]):
         self.step_bytes = 0  # what its next step works on; more than LARGE_BODY where a helper is to take it
         self.ticket: Ticket | None = None
         self.helper: asyncio.Task[Run | Finished[T]] | None = None
+        self.late: asyncio.TimerHandle | None = None
+        self.watch = watch
         self.abandoned = False
 
     def __call__(self, result: Outputs | Exception) -> None:
@@ -171,6 +177,8 @@ class PlanTask(Generic[T]):
     def abandon(self) -> None:
         """Give the plan up: nobody waits for it any more."""
         self.abandoned = True
+        if self.watch is not None:
+            self.watch.abandoned = True
         if self.ticket is not None:
             self.ticket.abandoned = True
         if self.helper is not None:  # it has the plan, and finds nobody waiting
@@ -273,6 +281,18 @@ class Driver:
         """Seconds, on which deadlines are given."""
         return self._helpers.clock()
 
+    def deadline(self, fields: Fields, since: float) -> float:
+        """The time after which an answer comes too late.
+
+        Args:
+            fields: of the request.
+            since: when its head had come.
+
+        Raises:
+            InvalidArgument: from `service.guard.deadline`.
+        """
+        return deadline(fields.timeout, self._timeout_seconds, since)
+
     def since(self) -> float:
         """Since when bytes that are read now may have waited for the event loop, on `clock`."""
         return self._running_turns().since()
@@ -302,7 +322,7 @@ class Driver:
         read = turns.since()
         since = read if since is None else since
         try:
-            until = deadline(fields.timeout, self._timeout_seconds, since)
+            until = self.deadline(fields, since)
         except PushforwardError as error:
             answer(problem_reply(error))
             return None
@@ -350,15 +370,18 @@ class Driver:
         """
         call, fields, query, body = request
         asked = tuple(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else ()
-        exchange = Exchange(call.name, call.version, asked, fields.content_type, fields.accept, body, until)
+        size = len(body) if wire.takes_long(fields.content_type, len(body)) else 0
+        watch = Watch(until, self.clock) if size > LARGE_BODY else UNWATCHED
+        exchange = Exchange(call.name, call.version, asked, fields.content_type, fields.accept, body, until, watch)
         reply = partial(self._reply, request, until, answer)
         try:
             plan = call.endpoint.verb(exchange)
         except Exception as error:  # told and, where it is no one's fault but ours, logged
             reply(error)
             return None
-        task = PlanTask(self, plan, reply, until, draws=_may_be_picture(fields.accept))
-        self._start(task, len(body) if wire.takes_long(fields.content_type, len(body)) else 0)
+        draws = _may_be_picture(fields.accept)
+        task = PlanTask(self, plan, reply, until, draws=draws, watch=watch if size > LARGE_BODY else None)
+        self._start(task, size)
         return task
 
     def _reply(
@@ -447,6 +470,9 @@ class Driver:
             helper = self._running_loop().create_task(self._helpers.run(task.step_bytes, advance, task.plan, message))
             task.helper = helper
             helper.add_done_callback(partial(self._come_back, task))
+            if task.deadline < math.inf:
+                left = max(0.0, task.deadline - self.clock())
+                task.late = self._running_loop().call_later(left, self._expire, task)
             return
         try:
             step = advance(task.plan, message)
@@ -455,15 +481,25 @@ class Driver:
         else:
             self._take_step(task, step)
 
+    def _expire(self, task: PlanTask[Any]) -> None:
+        """Answer a task whose deadline passes while a helper thread has it: whatever that does, nobody waits longer."""
+        task.abandon()
+        task.done(DeadlineExceeded("the deadline passed before the request was answered"))
+
     def _come_back(self, task: PlanTask[T], helper: asyncio.Task[Run | Finished[T]]) -> None:
         """Take the step that a helper thread has taken."""
         task.helper = None
+        if task.late is not None:
+            task.late.cancel()
+            task.late = None
         if helper.cancelled():
             return
         try:
             step = helper.result()
         except Exception as error:  # as above
-            if not task.abandoned:
+            if task.abandoned:
+                release_frames(error)
+            else:
                 task.done(error)
             return
         if task.abandoned:
@@ -525,6 +561,8 @@ class Driver:
 def _settle(future: asyncio.Future[T], result: T | Exception) -> None:
     """Put what a plan gave into a future."""
     if future.done():  # cancelled, and the task is about to be told
+        if isinstance(result, Exception):
+            release_frames(result)
         return
     if isinstance(result, Exception):
         future.set_exception(result)

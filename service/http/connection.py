@@ -36,9 +36,19 @@ from uvicorn.server import ServerState
 from service.api.counting import OTHER, AnswerCounter, route_template
 from service.api.driver import Driver, GroupMember, PlanTask, RawRequest
 from service.api.problems import problem
-from service.errors import BodyTooLarge, Draining, HeaderTooLarge, MalformedBody, PushforwardError, SlowRequest
+from service.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    Draining,
+    HeaderTooLarge,
+    InvalidArgument,
+    MalformedBody,
+    PushforwardError,
+    QueueFull,
+    SlowRequest,
+)
 from service.exchange import Body, Reply
-from service.guard import Waits
+from service.guard import BodyBudget, HeldBody, Waits
 from service.http.application import ApplicationProtocol, ApplicationTransport
 from service.http.heads import KnownHead, RequestHeads, ResponseHeads, check_host
 
@@ -96,6 +106,7 @@ class Shared:
         waits: how long a client may keep the server waiting.
         max_body_bytes: the cap on a body.
         count: counts the answers that do not come from the application; None where nobody does.
+        budget: of all bodies; None where there is no bound.
         responses: the heads of those answers.
     """
 
@@ -103,6 +114,7 @@ class Shared:
     waits: Waits = field(default_factory=Waits)
     max_body_bytes: int = 64 << 20
     count: AnswerCounter | None = None
+    budget: BodyBudget | None = None
     responses: ResponseHeads = field(default_factory=ResponseHeads)
 
 
@@ -113,11 +125,15 @@ class DirectRequest:
         request: what its head says.
         length: of its body, in bytes, where that is still to come.
         since: when its head had come, on the driver's clock; None where all of it came at once.
+        budget: of all bodies; None where all of it came at once.
     """
 
-    __slots__ = ("_body", "_length", "ended", "request", "since", "task")
+    __slots__ = ("_body", "_held", "_length", "ended", "request", "since", "task")
 
-    def __init__(self, request: RawRequest, length: int = 0, since: float | None = None) -> None:
+    def __init__(
+        self, request: RawRequest, length: int = 0, since: float | None = None, budget: BodyBudget | None = None
+    ) -> None:
+        self._held = None if budget is None or length <= BodyBudget.LARGE else HeldBody(budget)
         self.request = request
         self.since = since
         self.task: PlanTask[Reply] | GroupMember | None = None
@@ -129,7 +145,14 @@ class DirectRequest:
         """Add a piece of the body. A large one grows in place, so that it lies in memory once.
 
         To make room for all of it at the start would hold up the loop until as many zeros are written.
+
+        Raises:
+            QueueFull: there is no room for it.
         """
+        if self._held is not None:
+            self._held.add(piece)
+            self._body = self._held.body
+            return
         if len(piece) == self._length:
             self._body = piece
             return
@@ -151,6 +174,8 @@ class DirectRequest:
         self.ended = True
         self.task = None
         self._body = b""
+        if self._held is not None:
+            self._held.release()
 
 
 class Connection(asyncio.Protocol):
@@ -303,7 +328,11 @@ class Connection(asyncio.Protocol):
             what, limit = (
                 ("body", self._waits.body_seconds) if self._in_body else ("header", self._waits.header_seconds)
             )
-            if waited > limit and self._in_body and getattr(self._application.cycle, "response_started", False):
+            if self._request is not None and self._is_late(self._request):
+                self._turn_away(
+                    self._request, DeadlineExceeded("the deadline passed before the request's body had come in whole")
+                )
+            elif waited > limit and self._in_body and getattr(self._application.cycle, "response_started", False):
                 self._transport.close()  # it has its answer, and sends a body that nobody reads
             elif waited > limit and self._transport.is_reading():
                 self._refuse(SlowRequest(f"the request's {what} did not come in whole within {limit:g} seconds"))
@@ -324,6 +353,16 @@ class Connection(asyncio.Protocol):
             plain = cycle is not None and not cycle.response_started and cycle.scope["http_version"] == "1.1"
             if self._request is not None or plain:
                 self._transport.write(_PROCESSING)
+
+    def _is_late(self, request: DirectRequest) -> bool:
+        """Whether the deadline of a direct request whose body still comes has passed."""
+        if self._direct is None or request.since is None:
+            return False
+        driver = self._direct.driver
+        try:
+            return driver.clock() > driver.deadline(request.request.fields, request.since)
+        except InvalidArgument:  # told once the body is there
+            return False
 
     def shutdown(self) -> None:
         """Close after the answers that are owed. To be called again and again, since more may come meanwhile.
@@ -522,7 +561,11 @@ class Connection(asyncio.Protocol):
         """Take a direct request's body, which to the parser is nothing but bytes, and would be copied."""
         missing = request.missing
         piece = data[:missing]
-        request.take(piece)
+        try:
+            request.take(piece)
+        except QueueFull as error:
+            self._turn_away(request, error)
+            return b""
         if len(data) < missing:
             if len(piece) >= _LONG_PIECE:
                 self._transport.pause_reading()
@@ -579,7 +622,8 @@ class Connection(asyncio.Protocol):
             known = self._known(self._direct.requests)
             if known is not None:
                 self._direct.requests.remember(head, known)
-                self._request = DirectRequest(known.request, known.length, self._direct.driver.since())
+                since = self._direct.driver.since()
+                self._request = DirectRequest(known.request, known.length, since, self._shared.budget)
                 return
         self._hand_over()
 
@@ -649,6 +693,14 @@ class Connection(asyncio.Protocol):
             self.data_received(behind)
             if self._ended and not self.is_closing and not self._end_after_answers():
                 self._transport.close()
+
+    def _turn_away(self, request: DirectRequest, error: PushforwardError) -> None:
+        """Refuse a direct request whose body still comes: there is no room for it, or no time."""
+        self._request = None
+        request.end()
+        call = request.request.call
+        self._write(problem(error), call.endpoint.method, call.route, keep_alive=False)
+        self._linger()
 
     def _refuse(self, error: PushforwardError) -> None:
         """Tell what is wrong with a request that has not come in whole, and close.

@@ -35,14 +35,18 @@ class Deadline:
         self._reader, self._writer = os.pipe()
         threading.Thread(target=self._wait, name="deadline", daemon=True).start()
 
-    def begin(self) -> None:
-        """Count from now on."""
-        os.write(self._writer, b"\0")
+    def begin(self, status: int = 0) -> None:
+        """Count from now on.
+
+        Args:
+            status: of the process, 0 to 255, should it end then.
+        """
+        os.write(self._writer, bytes([status]))
 
     def _wait(self) -> None:
-        os.read(self._reader, 1)
+        (status,) = os.read(self._reader, 1)
         time.sleep(self._seconds)
-        os._exit(0)  # without a flush, which another thread may hold up
+        os._exit(status)  # without a flush, which another thread may hold up
 
 
 def end_process(status: int) -> NoReturn:

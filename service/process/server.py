@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import logging
 import signal
 import socket
 import sys
@@ -34,6 +35,11 @@ from service.process.preflight import ServerStatus, bind, check_environment, che
 from service.settings import Settings
 
 __all__ = ["run", "serve", "standing"]
+
+_log = logging.getLogger(__name__)
+
+_SWEEP_TICKS: Final = 4
+"""In tenths of a second. A body that still comes when its deadline passes is told so within half a second."""
 
 _LAME_DUCK_SECONDS: Final = 1.0
 
@@ -84,7 +90,9 @@ def run(
     *,
     shared: bool = False,
 ) -> None:
-    """Answer on a socket until a signal comes, on this process's main thread. Then end the process with status 0.
+    """Answer on a socket until a signal comes, on this process's main thread. Then end the process.
+
+    Its status is 0, or 1 where the server could not go on, as where a device that is required was lost.
 
     Args:
         settings: how.
@@ -95,7 +103,11 @@ def run(
     """
     _allocate_in_one_place()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    app = create_app(settings, metrics)
+
+    def leave(reason: str) -> None:
+        server.leave(reason)
+
+    app = create_app(settings, metrics, leave)
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -147,6 +159,7 @@ class _Server(uvicorn.Server):
         self._shared = shared
         self._stopped_at: float | None = None
         self._deadline = Deadline(drain_seconds + FORCED_SECONDS)
+        self._status = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  as uvicorn has it
         """Take a signal. The first asks for the end; a second SIGINT ends the process at once.
@@ -154,18 +167,32 @@ class _Server(uvicorn.Server):
         uvicorn raises a signal again after the end, which does not come back to it here.
         """
         if self._stopped_at is None:
-            self._stopped_at = time.monotonic()
-            self._deadline.begin()
-            self.should_exit = True
-            if not self.started:  # nothing has been accepted
-                end_process(0)
+            self._begin_to_end()
         elif sig == signal.SIGINT:
-            end_process(0)
+            end_process(self._status)
+
+    def leave(self, reason: str) -> None:
+        """Drain and end with status 1, since the server cannot go on. From any thread.
+
+        Args:
+            reason: why.
+        """
+        self._status = 1
+        _log.error("the server ends: %s", reason)
+        if self._stopped_at is None:
+            self._begin_to_end()
+
+    def _begin_to_end(self) -> None:
+        self._stopped_at = time.monotonic()
+        self._deadline.begin(self._status)
+        self.should_exit = True
+        if not self.started:  # nothing has been accepted
+            end_process(self._status)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal comes, and end the process."""
         await super().serve(sockets)
-        end_process(0)
+        end_process(self._status)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
@@ -184,8 +211,8 @@ class _Server(uvicorn.Server):
         asyncio.get_running_loop().call_later(LOOK_SECONDS, self._beat)
 
     async def on_tick(self, counter: int) -> bool:
-        """Every tenth of a second; every half second, look for connections that keep the server waiting."""
-        if counter % 5 == 0:
+        """Every tenth of a second; every few of them, look for connections that keep the server waiting."""
+        if counter % _SWEEP_TICKS == 0:
             now = asyncio.get_running_loop().time()
             for connection in self._connections():
                 connection.sweep(now)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 from typing import Final, NamedTuple
 
+from service.children import module_command
 from service.process.loop_watch import LoopWatch
 from service.process.preflight import ServerStatus
 from service.settings import Settings
@@ -135,10 +134,7 @@ def start_worker(job: WorkerJob) -> WorkerProcess:
     """
     ours, theirs = Pipe()
     files = (theirs.fileno(), job.counters, *(() if job.listener is None else (job.listener,)))
-    # The worker finds modules where this process does: -P leaves out the working directory unless it counts here too.
-    here = str(Path.cwd())
-    safe_path = [] if here in sys.path or "" in sys.path else ["-P"]
-    command = [sys.executable, *safe_path, "-m", "service.process.worker", str(theirs.fileno())]
+    command = module_command("service.process.worker", theirs.fileno())
     with ExitStack() as opened:
         opened.enter_context(ours)
         with theirs:

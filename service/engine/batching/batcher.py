@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from service.engine.batching.queues import Backlog, Batch, Limits, Queue, QueuedRun, RunOutcome, RunSlice
-from service.errors import ClientGone, DeadlineExceeded, Draining, PushforwardError, QueueFull
+from service.errors import ClientGone, DeadlineExceeded, Draining, EngineLost, PushforwardError, QueueFull
 from service.plan import Done, Outputs, Run
 
 __all__ = ["Batcher"]
@@ -313,6 +313,8 @@ class Batcher:
     def fail(self, batch: Batch, error: PushforwardError) -> None:
         """Pass in the error of a batch. Its halves are computed again, until the run at fault is alone with the error.
 
+        Where the engine was lost, each half could cost another engine: all runs are then answered with the error.
+
         Args:
             batch: from `take`.
             error: the answer to its only run. Where it has several, they are retried without it.
@@ -321,7 +323,8 @@ class Batcher:
             return
         del self._running[batch]
         slices = [piece for piece in batch.slices if not piece.run.answered]
-        if len(batch.slices) > 1:  # the run at fault may have been answered meanwhile, so that one other is left
+        # The run at fault may have been answered meanwhile, so that one other is left.
+        if len(batch.slices) > 1 and not isinstance(error, EngineLost):
             middle = len(slices) // 2
             for half in (slices[:middle], slices[middle:]):
                 if half:

@@ -13,11 +13,12 @@ import logging
 import mmap
 import os
 import struct
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from typing import IO, Final, Literal, NamedTuple, TypeAlias
+
+from service.children import memory_file
 
 __all__ = ["REGION_BYTES", "Cells", "Key", "Kind", "Region", "SharedCounters", "Totals", "shared_file"]
 
@@ -193,12 +194,7 @@ class SharedCounters:
 
 def shared_file(regions: int) -> IO[bytes]:
     """A file with room for `regions` regions, which exists only as long as some process has it open."""
-    if hasattr(os, "memfd_create"):  # in memory, and so also where no folder is writable
-        file: IO[bytes] = os.fdopen(os.memfd_create("pushforward-metrics"), "w+b")
-    else:
-        file = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
-    file.truncate(regions * REGION_BYTES)
-    return file
+    return memory_file("metrics", regions * REGION_BYTES)
 
 
 def _records(memory: memoryview) -> Iterator[tuple[Key, int, int, bool]]:

@@ -12,11 +12,11 @@ from service.api.endpoints import Endpoint
 from service.api.helpers import Helpers
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
-from service.errors import EngineFailed, NotFinite, QueueFull
+from service.errors import ClientGone, EngineFailed, NotFinite, QueueFull
 from service.exchange import Reply
 from service.plan import Outputs, Run
 from tests.service.api.lanes import OUTPUTS, Lane, plan, with_helpers
-from tests.waiting import until
+from tests.waiting import turns_until, until
 
 
 def verb(exchange):
@@ -288,6 +288,55 @@ def test_a_step_that_nobody_waits_for_is_not_taken_or_not_told(fails):
     asyncio.run(main())
     helpers.close()
     assert (len(steps), answers) == (1, [])
+
+
+def test_a_deadline_bounds_a_step_that_does_not_end():
+    """The answer comes when the deadline passes, whatever a helper thread does, and that hears that nobody waits."""
+    let_go, watches = threading.Event(), []
+
+    def verb(exchange):
+        watches.append(exchange.watch)
+        assert let_go.wait(30)
+        yield from ()
+        return Reply(b"late")
+
+    async def main(helpers):
+        driver = Driver(helpers, 30.0)
+        fields = Fields(timeout="20")
+        call = Call(Endpoint("POST", "/verb", verb))
+        reply = await asyncio.wait_for(driver.reply(RawRequest(call, fields, b"", bytes(LARGE_BODY + 1))), 20)
+        assert (reply.status, reply.code) == (504, "deadline_exceeded")
+        assert watches[0].abandoned
+        with pytest.raises(ClientGone):
+            watches[0].check()
+        let_go.set()
+
+    with_helpers(main)
+
+
+def test_a_client_that_goes_is_told_to_the_step_under_way():
+    begun, let_go, ends = threading.Event(), threading.Event(), []
+
+    def verb(exchange):
+        begun.set()
+        assert let_go.wait(30)
+        try:
+            exchange.watch.check()
+        except ClientGone as error:
+            ends.append(error.code)
+        yield from ()
+        return Reply(b"")
+
+    async def main(helpers):
+        answers = []
+        task = single(Driver(helpers, 30.0), verb, answers, bytes(LARGE_BODY + 1))
+        await asyncio.to_thread(begun.wait, 30)
+        task.abandon()
+        let_go.set()
+        await turns_until(lambda: ends)
+        assert (ends, answers) == (["client_gone"], [])
+
+    with_helpers(main)
 
 
 def test_a_plan_that_draws_goes_on_on_a_helper():

@@ -8,7 +8,7 @@ import pytest
 
 from service.engine.batching.batcher import Batcher
 from service.engine.batching.queues import Limits
-from service.errors import ClientGone, DeadlineExceeded, Draining, EngineFailed, QueueFull
+from service.errors import ClientGone, DeadlineExceeded, Draining, EngineFailed, EngineLost, QueueFull
 from service.plan import Run
 from tests.service.engine.batching.simulation import Lazy, play, ran, right, rows
 
@@ -165,6 +165,20 @@ def test_who_is_left_of_a_failed_batch_is_not_taken_for_the_culprit():
     box.batcher.fail(batch, EngineFailed("of the second one"))
     box.run()
     assert right(1, 1, box.answers[1])
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 3), (1,), (40,)])
+def test_a_lost_engine_costs_its_whole_batch_and_no_second_one(sizes):
+    box = Box()
+    for request, size in enumerate(sizes, 1):
+        box.submit(request, size)
+    lost = EngineLost("as told")
+    box.batcher.fail(box.take(), lost)
+    box.deliver()
+    assert box.answers == dict.fromkeys(range(1, len(sizes) + 1), lost)
+    assert box.take() is None
+    assert box.batcher.idle
+    assert box.queue.waiting_rows == 0
 
 
 def test_a_long_culprit_drops_its_other_chunks():
