@@ -13,6 +13,7 @@ import ctypes
 import select
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,8 +25,8 @@ _SO_ATTACH_FILTER: Final = 26
 _HANDSHAKE_SECONDS: Final = 0.1
 """The time for a handshake that has begun to end: a round trip to the client."""
 
-_ACCEPT_SECONDS: Final = 0.2
-"""The most time for the connections that wait. Where others share the socket, some may come for ever."""
+_SHARED_SECONDS: Final = 0.2
+"""The most time for the connections that wait at a socket that others share: some may come for ever."""
 
 _INSTRUCTIONS: Final = (
     (0x30, 0, 0, 13),  # load the flags of the TCP header
@@ -64,20 +65,23 @@ def refuse_handshakes(listener: socket.socket) -> bool:
     return True
 
 
-async def accept_the_last(listeners: Sequence[socket.socket], *, shared: bool) -> None:
+async def accept_the_last(listeners: Sequence[socket.socket], end: float, *, shared: bool) -> None:
     """Let the event loop accept all connections that wait, so that the sockets may be closed.
+
+    A turn of the loop may accept one connection alone, and takes long on a busy machine.
 
     Args:
         listeners: the sockets, on which the event loop accepts connections.
+        end: the latest time, on `time.monotonic`.
         shared: whether other processes go on to accept connections on them.
     """
     refusing = [refuse_handshakes(listener) for listener in listeners if not shared]
     if any(refusing):
         await asyncio.sleep(_HANDSHAKE_SECONDS)
-    loop = asyncio.get_running_loop()
-    end = loop.time() + _ACCEPT_SECONDS
+    if shared:
+        end = min(end, time.monotonic() + _SHARED_SECONDS)
     waiting = select.poll()
     for listener in listeners:
         waiting.register(listener, select.POLLIN)
-    while waiting.poll(0) and loop.time() < end:
-        await asyncio.sleep(0.001)
+    while waiting.poll(0) and time.monotonic() < end:
+        await asyncio.sleep(0)

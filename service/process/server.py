@@ -225,7 +225,7 @@ class _Server(uvicorn.Server):
         self._application.state.operations.draining = True
         self.server_state.default_headers.append((b"connection", b"close"))
         await self._wait_for_connections(start + min(_LAME_DUCK_SECONDS, self._drain_seconds / 2))
-        await accept_the_last(sockets or [], shared=self._shared)
+        await accept_the_last(sockets or [], end, shared=self._shared)
         for server in self.servers:
             server.close()
         for each in sockets or []:
