@@ -31,6 +31,15 @@ def test_a_mark_of_what_is_missing_is_told_with_its_rows_and_the_filter(mark):
     assert f"--where 'v!={mark:.10g}'" in said
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("mark", [99, 9999, 999999, 999999999, 32768, 32767, 2147483648, 2147483647])
+def test_a_usual_mark_is_told_where_it_is_less_far_than_others_have_to_be(mark, sign):
+    values = RANDOM.normal(size=5000) * mark / 5
+    (said,) = told(with_marks(values, sign * mark))
+    assert said.startswith(f"column 'v' is {sign * mark:.10g} in 100 of 5000 rows")
+    assert told(with_marks(values, sign * (mark - 5.5))) == []
+
+
 def test_two_marks_are_told_apart_and_from_a_heavy_tail():
     values = with_marks(with_marks(RANDOM.normal(size=5000), -999999.0), -888888.0, 0.0101)
     assert [said[: said.index(" in ")] for said in told(values)] == [
