@@ -127,7 +127,12 @@ class _Walk:
             at = self.skip(at)
             if body[at : at + 1] != b":":
                 raise self.unexpected(at)
-            found[name], at = self._value(name, self.skip(at + 1), depth)
+            value, at = self._value(name, self.skip(at + 1), depth)
+            hidden = found.get(name)
+            if isinstance(hidden, JsonItems):  # the last of a name counts, and the others are to be JSON, too
+                for _ in hidden.blocks():
+                    pass
+            found[name] = value
             at = self.skip(at)
             after, at = body[at : at + 1], at + 1
             if after == b"}":

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.api.codecs import large_json
@@ -117,6 +117,7 @@ def exact(value):
 
 
 @given(bodies())
+@example(b'{"x":[],[NaN,NaN,NaN,NaN]],"x":null}')
 def test_it_reads_what_the_other_reads_or_refuses(body):
     try:
         arguments = read(body)
