@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
+from service.access.keys import Caller
 from service.plan import Plan
 
 __all__ = ["Body", "Exchange", "Reply"]
@@ -29,6 +30,7 @@ class Exchange(NamedTuple):
         accept: the header, or None.
         body: whole, at most the cap.
         deadline: on `time.monotonic`, in seconds; nobody waits for the answer any longer.
+        caller: whose key the request has; None where the server asks for none.
     """
 
     name: str | None = None
@@ -38,6 +40,7 @@ class Exchange(NamedTuple):
     accept: str | None = None
     body: Body = b""
     deadline: float = math.inf
+    caller: Caller | None = None
 
 
 class Reply(NamedTuple):

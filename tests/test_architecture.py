@@ -18,7 +18,8 @@ ALLOWED = {
     "service.errors": set(),
     "service.plan": set(),
     "service.tabular": set(),
-    "service.exchange": {"service.plan"},
+    "service.access": {"service.errors"},
+    "service.exchange": {"service.access", "service.plan"},
     "service.guard": {"service.errors"},
     "service.bundle": {"service.errors"},
     "service.settings": {"service.bundle", "service.errors"},
@@ -48,6 +49,7 @@ ALLOWED = {
     "service.drawing": {"service.engine.verbs", "service.pictures", "service.plan"},
     "service.api.codecs": {"service.errors", "service.exchange", "service.plan", "service.tabular"},
     "service.api.native": {
+        "service.access",
         "service.api.codecs",
         "service.bundle",
         "service.drawing",
@@ -62,6 +64,7 @@ ALLOWED = {
         "service.tabular",
     },
     "service.api": {
+        "service.access",
         "service.api.codecs",
         "service.api.native",
         "service.bundle",
@@ -75,8 +78,9 @@ ALLOWED = {
         "service.guard",
         "service.plan",
     },
-    "service.http": {"service.api", "service.errors", "service.exchange", "service.guard"},
+    "service.http": {"service.access", "service.api", "service.errors", "service.exchange", "service.guard"},
     "service.app": {
+        "service.access",
         "service.api",
         "service.api.native",
         "service.bundle",
@@ -90,6 +94,7 @@ ALLOWED = {
         "service.settings",
     },
     "service.process": {
+        "service.access",
         "service.app",
         "service.bundle",
         "service.engine",
@@ -154,6 +159,7 @@ ALLOWED = {
         "models.training",
         "pushforward.cli",
         "pushforward.client",
+        "service.access",
         "service.bundle",
         "service.engine",
         "service.engine.verbs",

@@ -25,6 +25,7 @@ def source_options(command: _Command) -> _Command:
         click.option("--model", help="The flow's name; a server's default flow by default."),
         click.option("--repository", type=_PATH, help="A folder of flows, to run one here, without a server."),
         click.option("--bundle", type=_PATH, help="A bundle's folder, to run it here, without a server."),
+        click.option("--key", help="The server's key; better PUSHFORWARD_KEY, which no list of processes shows."),
         click.option("--url", help="The server.  [default: http://127.0.0.1:8000]"),
     ):
         command = option(command)

@@ -52,6 +52,8 @@ class Client:
         retries: how often at most a request is sent again, after a connection that failed and after 429 and 503
             (Retry-After is waited for). No other answer is asked for twice.
         max_values: the bound on the numbers in one request.
+        key: the key that the server asks for; None for that of the environment variable PUSHFORWARD_KEY, if there is
+            one. It is sent to `base_url` alone.
         headers: sent with each request.
         transport: what carries the requests, in the place of the network.
         clock: gives seconds, for the timeout.
@@ -59,7 +61,7 @@ class Client:
         random: gives the retries' jitter.
 
     Raises:
-        InvalidInput: `base_url` is no address.
+        InvalidInput: `base_url` is no address, or `key` no key.
 
     Example::
 
@@ -77,6 +79,7 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT,
         retries: int = 3,
         max_values: int = MAX_VALUES,
+        key: str | None = None,
         headers: Mapping[str, str] | None = None,
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -85,7 +88,7 @@ class Client:
     ) -> None:
         self.base_url = base_url
         self._connection = BlockingConnection(
-            base_url, timeout=timeout, headers=headers, transport=transport, clock=clock, sleep=sleep
+            base_url, timeout=timeout, key=key, headers=headers, transport=transport, clock=clock, sleep=sleep
         )
         self._calls = Calls(
             self._connection,

@@ -28,10 +28,12 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
+from service.access.connections import ConnectionCaps
+from service.access.request_ids import RequestIds
 from service.api.counting import OTHER, AnswerCounter
 from service.api.driver import Driver, GroupMember, PlanTask, RawRequest
-from service.api.problems import problem
-from service.errors import Draining, HeaderTooLarge, MalformedBody, PushforwardError, SlowRequest
+from service.api.problems import identified, problem
+from service.errors import Draining, HeaderTooLarge, MalformedBody, PushforwardError, SlowRequest, TooManyConnections
 from service.exchange import Body, Reply
 from service.guard import Waits
 from service.http.application import ApplicationProtocol, ApplicationTransport
@@ -47,6 +49,9 @@ _LONG_PIECE: Final = 1 << 16
 
 _LINGER_BYTES: Final = 1 << 30
 """The most that is read and thrown away after an answer that ends a connection."""
+
+_REFUSED_SECONDS: Final = 1.0
+"""A connection over a cap is ended after so long, whatever its client does."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,12 +78,18 @@ class Shared:
         waits: how long a client may keep the server waiting.
         count: counts the answers that do not come from the application; None where nobody does.
         responses: the heads of those answers.
+        ids: makes the ids of requests that have none.
+        caps: on connections; None for none.
+        admin_port: at which only the application answers; None where there is no such port.
     """
 
     direct: Direct | None = None
     waits: Waits = field(default_factory=Waits)
     count: AnswerCounter | None = None
     responses: ResponseHeads = field(default_factory=ResponseHeads)
+    ids: RequestIds = field(default_factory=RequestIds)
+    caps: ConnectionCaps | None = None
+    admin_port: int | None = None
 
 
 class DirectRequest:
@@ -88,12 +99,16 @@ class DirectRequest:
         request: what its head says.
         length: of its body, in bytes, where that is still to come.
         since: when its head had come, on the driver's clock; None where all of it came at once.
+        request_id: the client's own; None where it gave none.
     """
 
-    __slots__ = ("_body", "_length", "ended", "request", "since", "task")
+    __slots__ = ("_body", "_length", "ended", "request", "request_id", "since", "task")
 
-    def __init__(self, request: RawRequest, length: int = 0, since: float | None = None) -> None:
+    def __init__(
+        self, request: RawRequest, length: int = 0, since: float | None = None, request_id: bytes | None = None
+    ) -> None:
         self.request = request
+        self.request_id = request_id
         self.since = since
         self.task: PlanTask[Reply] | GroupMember | None = None
         self.ended = False
@@ -132,8 +147,7 @@ class Connection(asyncio.Protocol):
     """One client's connection, as uvicorn's server makes it.
 
     Args:
-        config: of uvicorn. Its `h11_max_incomplete_event_size` is the cap on a header. Where it has an access log, all
-            requests go to the application, which writes it.
+        config: of uvicorn. Its `h11_max_incomplete_event_size` is the cap on a header.
         server_state: of uvicorn.
         app_state: of the application's lifespan; `STATE` in it is what connections share.
     """
@@ -150,10 +164,11 @@ class Connection(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._server = server_state
         self._shared = shared
-        self._direct = None if config.access_log else shared.direct
+        self._direct = shared.direct
         self._waits = shared.waits
         self._cap = config.h11_max_incomplete_event_size or (1 << 16)
         self._transport: asyncio.Transport
+        self._address = ""
         self._keep_alive = True
         self._request: DirectRequest | None = None  # the direct request under way
         self._behind = b""  # what came behind it
@@ -180,10 +195,30 @@ class Connection(asyncio.Protocol):
         self._application.connection_made(within)
         self._server.connections.discard(self._application)
         self._server.connections.add(self)  # type: ignore[arg-type]  # it has what a server asks for
+        if self._shared.admin_port is not None and _port(transport) == self._shared.admin_port:
+            self._direct = None
+        self._enter()
+
+    def _enter(self) -> None:
+        """Hold the number of connections against the caps. One too many is told so, and has a second to read it."""
+        caps = self._shared.caps
+        if caps is None:
+            return
+        self._address = str((self._transport.get_extra_info("peername") or ("",))[0])
+        try:
+            caps.enter(self._address)
+        except TooManyConnections as error:
+            if caps.overrun:
+                self._transport.abort()
+                return
+            self._refuse(error)
+            self._loop.call_later(_REFUSED_SECONDS, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  whatever was the cause
         """Drop what has not run yet, and tell the application."""
         self._server.connections.discard(self)
+        if self._shared.caps is not None:
+            self._shared.caps.leave(self._address)
         request, self._request = self._request, None
         if request is not None:
             if request.task is not None:
@@ -297,7 +332,8 @@ class Connection(asyncio.Protocol):
         self._behind = b""
         self._since = self._loop.time()
         self._leave_application()
-        self._transport.write_eof()
+        if self._transport.can_write_eof():  # TLS knows no such thing
+            self._transport.write_eof()
         self._transport.resume_reading()
 
     def _throw_away(self, data: bytes) -> None:
@@ -419,7 +455,9 @@ class Connection(asyncio.Protocol):
             known = self._known(self._direct.requests)
             if known is not None:
                 self._direct.requests.remember(head, known)
-                self._request = DirectRequest(known.request, known.length, self._direct.driver.clock())
+                self._request = DirectRequest(
+                    known.request, known.length, self._direct.driver.clock(), known.request_id
+                )
                 return
         self._hand_over()
 
@@ -479,7 +517,7 @@ class Connection(asyncio.Protocol):
             return
         call, fields = request.request.call, request.request.fields
         keep_alive = fields.keep_alive and self._keep_alive
-        self._write(reply, call.endpoint.method, call.route, keep_alive=keep_alive)
+        self._write(reply, call.endpoint.method, call.route, keep_alive=keep_alive, request_id=request.request_id)
         if not keep_alive:
             self.close_after_answer()
         if self._behind:
@@ -492,8 +530,20 @@ class Connection(asyncio.Protocol):
         self._write(problem(error), OTHER, OTHER, keep_alive=False)
         self._linger()
 
-    def _write(self, reply: Reply, method: str, route: str, *, keep_alive: bool) -> None:
+    def _write(
+        self, reply: Reply, method: str, route: str, *, keep_alive: bool, request_id: bytes | None = None
+    ) -> None:
         defaults = self._server.default_headers
-        self._transport.write(self._shared.responses.message(reply, defaults, keep_alive=keep_alive))
+        chosen = request_id or self._shared.ids.make()
+        if reply.code is not None:
+            reply = identified(reply, chosen)
+        message = self._shared.responses.message(reply, defaults, keep_alive=keep_alive, request_id=chosen)
+        self._transport.write(message)
         if self._shared.count is not None:
             self._shared.count(method, route, reply.status, reply.code)
+
+
+def _port(transport: asyncio.Transport) -> int | None:
+    """The port at which a client has come in."""
+    found: int | None = (transport.get_extra_info("sockname") or (None, None))[1]
+    return found

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import socket
+import ssl
 import sys
+from pathlib import Path
 from typing import Final, NamedTuple
 
+from service.access.key_source import KeySource
 from service.bundle.store import Repository
 from service.errors import InvalidArgument, Reason
 from service.settings import Settings, environment_name, flag_name, unknown_variables
@@ -16,9 +20,11 @@ __all__ = [
     "REUSES_PORTS",
     "ServerStatus",
     "bind",
+    "check_access",
     "check_environment",
     "check_repository",
     "listen_error",
+    "load_certificate",
     "server_url",
     "start_log",
 ]
@@ -50,7 +56,7 @@ def start_log(settings: Settings) -> None:
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     if settings.access_log:
-        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+        logging.getLogger("pushforward.access").setLevel(logging.INFO)
 
 
 def check_repository(settings: Settings) -> None:
@@ -70,6 +76,74 @@ def check_repository(settings: Settings) -> None:
         how = f"{flag_name('default_flow')} ({environment_name('default_flow')})"
         absent = "the default flow %r is not in the repository; %s a request that names no flow. Set %s"
         _log.warning(absent, settings.default_flow, answers, how)
+
+
+def check_access(settings: Settings) -> None:
+    """Check who may ask: keys and certificate can be read, and no other machine may ask without a key by oversight.
+
+    Raises:
+        InvalidArgument: a file cannot be used; or another machine could ask without a key, and nobody has said so.
+    """
+    keys = KeySource(settings.keys_file, settings.keys)
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise InvalidArgument(
+            f"{flag_name('tls_certificate')} and {flag_name('tls_key')} are given together, or not at all"
+        )
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings.tls_certificate, settings.tls_key)
+    if settings.admin_port is not None and settings.admin_port == settings.port != 0:
+        raise InvalidArgument(f"{flag_name('admin_port')} is the port of the server itself: choose another")
+    if keys.ring is not None or settings.insecure:
+        return
+    hosts = {"host": settings.host} | ({} if settings.admin_port is None else {"admin_host": settings.admin_host})
+    for field, host in hosts.items():
+        if not _is_loopback(host):
+            how = f"{flag_name(field)} {host} ({environment_name(field)})"
+            raise InvalidArgument(
+                f"other machines reach {how}, and the server has no keys",
+                (
+                    Reason(("--keys-file",), "make one by `pushforward key`, and name the file that has its line"),
+                    Reason(
+                        ("--insecure",), f"or say so ({environment_name('insecure')}=true) where anyone may ask who can"
+                    ),
+                ),
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address. A name is what it resolves to."""
+    try:
+        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)
+    except (OSError, ValueError, UnicodeError):  # told when it is listened on
+        return False
+
+
+def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Load a certificate and its key.
+
+    Args:
+        context: takes them.
+        certificate: PEM, with its chain.
+        key: PEM.
+
+    Raises:
+        InvalidArgument: they cannot be read, do not belong together, or the key has a password.
+    """
+    for path in (certificate, key):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
+
+    def refuse_password() -> str:
+        raise InvalidArgument(f"the key in {key} has a password, and nobody is there to type it: store it without one")
+
+    try:
+        context.load_cert_chain(certificate, key, refuse_password)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        raise InvalidArgument(f"{certificate} and {key} are no certificate and its key: {why}") from error
 
 
 def check_environment() -> None:
@@ -117,7 +191,8 @@ def listen_error(host: str, port: int, why: str) -> InvalidArgument:
     return InvalidArgument(f"cannot listen on {host}, port {port}: {why}", (hint,))
 
 
-def server_url(bound: socket.socket) -> str:
+def server_url(bound: socket.socket, settings: Settings) -> str:
     """The URL of the server behind a socket."""
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -25,7 +25,15 @@ from service.app import create_app
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.http.connection import Connection
-from service.process.preflight import ServerStatus, bind, check_environment, check_repository, server_url, start_log
+from service.process.preflight import (
+    ServerStatus,
+    bind,
+    check_access,
+    check_environment,
+    check_repository,
+    server_url,
+    start_log,
+)
 from service.settings import Settings
 
 __all__ = ["run", "serve", "standing"]
@@ -57,9 +65,10 @@ def serve(settings: Settings, announce: Callable[[str, ServerStatus], None]) -> 
     """
     start_log(settings)
     check_environment()
+    check_access(settings)
     check_repository(settings)
     bound = bind(settings.host, settings.port)
-    run(settings, bound, Metrics(), lambda standing: announce(server_url(bound), standing))
+    run(settings, bound, Metrics(), lambda standing: announce(server_url(bound, settings), standing))
 
 
 def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Callable[[ServerStatus], None]) -> None:
@@ -80,7 +89,8 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
         ws="none",
         lifespan="on",
         log_config=None,
-        access_log=settings.access_log,
+        access_log=False,  # the application writes it
+        forwarded_allow_ips=list(settings.trusted_proxies),
         server_header=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         h11_max_incomplete_event_size=settings.max_header_bytes,

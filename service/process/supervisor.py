@@ -23,6 +23,7 @@ from service.process.preflight import (
     REUSES_PORTS,
     ServerStatus,
     bind,
+    check_access,
     check_environment,
     check_repository,
     listen_error,
@@ -57,6 +58,7 @@ def serve(settings: Settings, announce: Callable[[str, ServerStatus], None], *, 
     """
     start_log(settings)
     check_environment()
+    check_access(settings)
     check_repository(settings)
     with ExitStack() as held:
         bound = held.enter_context(bind(settings.host, settings.port))
@@ -72,7 +74,9 @@ def serve(settings: Settings, announce: Callable[[str, ServerStatus], None], *, 
             listener = None if reuse else bound.fileno()
             return start_worker(WorkerJob(settings, number, counters=file.fileno(), listener=listener))
 
-        supervisor = _Supervisor(settings, start, counters, lambda status: announce(server_url(bound), status))
+        supervisor = _Supervisor(
+            settings, start, counters, lambda status: announce(server_url(bound, settings), status)
+        )
         with _deliver_signals(supervisor) as wakeup:
             supervisor.supervise(wakeup)
             bound.close()
