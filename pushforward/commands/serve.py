@@ -66,11 +66,12 @@ def command(**given: Any) -> None:  # noqa: ANN401  each has its field's type
     serve(settings, _announce)
 
 
-def _announce(url: str, status: ServerStatus) -> None:
+def _announce(status: ServerStatus, url: str, admin_url: str | None = None) -> None:
     """Print the flows that answer. The log says why another does not."""
     ready = ", ".join(sorted(status.flows)) or "no flow"
     waiting = "" if status.loaded else "flows are still loading; "
-    click.echo(f"Pushforward serves {ready} at {url} ({waiting}API: {url}/docs; stop with Ctrl-C)")
+    admin = "" if admin_url is None else f"administration and metrics: {admin_url}; "
+    click.echo(f"Pushforward serves {ready} at {url} ({waiting}API: {url}/docs; {admin}stop with Ctrl-C)")
 
 
 def _add_shipped_flows(given: dict[str, Any]) -> dict[str, Any]:

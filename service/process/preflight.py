@@ -6,26 +6,25 @@ import ipaddress
 import logging
 import os
 import socket
-import ssl
 import sys
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from service.access.key_source import KeySource
 from service.bundle.store import Repository
 from service.errors import InvalidArgument, Reason
+from service.process.tls import Certificate
 from service.settings import Settings, environment_name, flag_name, unknown_variables
 
 __all__ = [
     "REUSES_PORTS",
+    "Announce",
     "ServerStatus",
     "bind",
     "check_access",
     "check_environment",
     "check_repository",
     "listen_error",
-    "load_certificate",
-    "server_url",
+    "server_urls",
     "start_log",
 ]
 
@@ -48,6 +47,20 @@ class ServerStatus(NamedTuple):
 
     flows: frozenset[str]
     loaded: bool
+
+
+class Announce(Protocol):
+    """Tells whoever started the server that it answers."""
+
+    def __call__(self, status: ServerStatus, url: str, admin_url: str | None = None, /) -> None:
+        """Tell.
+
+        Args:
+            status: of the server.
+            url: of the server.
+            admin_url: of its port for administration and metrics; None where there is none.
+        """
+        ...
 
 
 def start_log(settings: Settings) -> None:
@@ -90,7 +103,7 @@ def check_access(settings: Settings) -> None:
             f"{flag_name('tls_certificate')} and {flag_name('tls_key')} are given together, or not at all"
         )
     if settings.tls_certificate is not None and settings.tls_key is not None:
-        load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings.tls_certificate, settings.tls_key)
+        Certificate(settings.tls_certificate, settings.tls_key).check()
     if settings.admin_port is not None and settings.admin_port == settings.port != 0:
         raise InvalidArgument(f"{flag_name('admin_port')} is the port of the server itself: choose another")
     if keys.ring is not None or settings.insecure:
@@ -117,33 +130,6 @@ def _is_loopback(host: str) -> bool:
         return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)
     except (OSError, ValueError, UnicodeError):  # told when it is listened on
         return False
-
-
-def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    """Load a certificate and its key.
-
-    Args:
-        context: takes them.
-        certificate: PEM, with its chain.
-        key: PEM.
-
-    Raises:
-        InvalidArgument: they cannot be read, do not belong together, or the key has a password.
-    """
-    for path in (certificate, key):
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
-
-    def refuse_password() -> str:
-        raise InvalidArgument(f"the key in {key} has a password, and nobody is there to type it: store it without one")
-
-    try:
-        context.load_cert_chain(certificate, key, refuse_password)
-    except (ssl.SSLError, OSError, ValueError) as error:
-        why = getattr(error, "reason", None) or error
-        raise InvalidArgument(f"{certificate} and {key} are no certificate and its key: {why}") from error
 
 
 def check_environment() -> None:
@@ -191,8 +177,8 @@ def listen_error(host: str, port: int, why: str) -> InvalidArgument:
     return InvalidArgument(f"cannot listen on {host}, port {port}: {why}", (hint,))
 
 
-def server_url(bound: socket.socket, settings: Settings) -> str:
-    """The URL of the server behind a socket."""
-    host, port = bound.getsockname()[:2]
+def server_urls(settings: Settings, *sockets: socket.socket) -> list[str]:
+    """The URLs of the server behind each socket."""
     scheme = "http" if settings.tls_certificate is None else "https"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    found = [each.getsockname()[:2] for each in sockets]
+    return [f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}" for host, port in found]

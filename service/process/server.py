@@ -26,14 +26,16 @@ from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.http.connection import Connection
 from service.process.preflight import (
+    Announce,
     ServerStatus,
     bind,
     check_access,
     check_environment,
     check_repository,
-    server_url,
+    server_urls,
     start_log,
 )
+from service.process.tls import Certificate
 from service.settings import Settings
 
 __all__ = ["run", "serve", "standing"]
@@ -53,12 +55,12 @@ _SWITCH_SECONDS: Final = 2e-4
 the loop gives it up at each read and write, and a thread that joins rows or hands out answers would keep it so long."""
 
 
-def serve(settings: Settings, announce: Callable[[str, ServerStatus], None]) -> None:
+def serve(settings: Settings, announce: Announce) -> None:
     """Serve until a signal comes. A flow that cannot be served is logged with its reason as soon as that is known.
 
     Args:
         settings: how.
-        announce: is given the server's URL once it answers, and the flows as they stand.
+        announce: is called once it answers, with the flows as they stand.
 
     Raises:
         InvalidArgument: the repository holds no flow, or the address cannot be listened on.
@@ -68,10 +70,19 @@ def serve(settings: Settings, announce: Callable[[str, ServerStatus], None]) -> 
     check_access(settings)
     check_repository(settings)
     bound = bind(settings.host, settings.port)
-    run(settings, bound, Metrics(), lambda standing: announce(server_url(bound, settings), standing))
+    admin = None if settings.admin_port is None else bind(settings.admin_host, settings.admin_port)
+    sockets = [bound] if admin is None else [bound, admin]
+    run(settings, bound, Metrics(), lambda status: announce(status, *server_urls(settings, *sockets)), admin=admin)
 
 
-def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Callable[[ServerStatus], None]) -> None:
+def run(
+    settings: Settings,
+    bound: socket.socket,
+    metrics: Metrics,
+    started: Callable[[ServerStatus], None],
+    *,
+    admin: socket.socket | None = None,
+) -> None:
     """Answer on a socket until a signal comes, on this process's main thread.
 
     Args:
@@ -79,7 +90,10 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
         bound: from `service.process.preflight.bind`.
         metrics: where to count.
         started: is called once, when the socket listens.
+        admin: the socket of administration and metrics; None where they have none of their own.
     """
+    if admin is not None:  # the port that the system has chosen, where it was to choose
+        settings = settings.model_copy(update={"admin_port": admin.getsockname()[1]})
     _allocate_in_one_place()
     sys.setswitchinterval(_SWITCH_SECONDS)
     app = create_app(settings, metrics)
@@ -94,12 +108,14 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
         server_header=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         h11_max_incomplete_event_size=settings.max_header_bytes,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
     )
-    server = _Server(config, app, settings.drain_seconds, started)
+    server = _Server(config, app, settings.drain_seconds, started, _watch_certificate(settings))
     # uvicorn raises a signal again once it has drained; a handler of ours makes that a plain end, with status 0.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
-    server.run(sockets=[bound])
+    server.run(sockets=[bound] if admin is None else [bound, admin])
 
 
 def standing(registry: Registry) -> ServerStatus:
@@ -112,9 +128,15 @@ class _Server(uvicorn.Server):
     """uvicorn's server, with a lame duck's last second."""
 
     def __init__(
-        self, config: uvicorn.Config, app: FastAPI, drain_seconds: float, started: Callable[[ServerStatus], None]
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        drain_seconds: float,
+        started: Callable[[ServerStatus], None],
+        certificate: Certificate | None,
     ) -> None:
         super().__init__(config)
+        self._certificate = certificate
         self._application = app
         self._drain_seconds = drain_seconds
         self._when_started = started
@@ -139,6 +161,8 @@ class _Server(uvicorn.Server):
             now = asyncio.get_running_loop().time()
             for connection in self._connections():
                 connection.sweep(now)
+            if self._certificate is not None and self.config.ssl is not None:
+                self._certificate.refresh(self.config.ssl)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -162,6 +186,13 @@ class _Server(uvicorn.Server):
 
     def _connections(self) -> list[Connection]:
         return [each for each in self.server_state.connections if isinstance(each, Connection)]
+
+
+def _watch_certificate(settings: Settings) -> Certificate | None:
+    """The certificate of the settings; None where the server speaks no TLS."""
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return Certificate(settings.tls_certificate, settings.tls_key)
 
 
 def _allocate_in_one_place() -> None:

@@ -21,13 +21,14 @@ from service.engine.metrics.shared_counters import SharedCounters, shared_file
 from service.errors import ServerError
 from service.process.preflight import (
     REUSES_PORTS,
+    Announce,
     ServerStatus,
     bind,
     check_access,
     check_environment,
     check_repository,
     listen_error,
-    server_url,
+    server_urls,
     start_log,
 )
 from service.process.slots import Slot, StartFailure, WorkerJob, WorkerProcess, start_worker
@@ -44,12 +45,12 @@ _GRACE_SECONDS: Final = 3.0
 """The time after the drain from which on a worker that has not ended is killed."""
 
 
-def serve(settings: Settings, announce: Callable[[str, ServerStatus], None], *, reuse: bool = REUSES_PORTS) -> None:
+def serve(settings: Settings, announce: Announce, *, reuse: bool = REUSES_PORTS) -> None:
     """Serve with several workers until a signal comes.
 
     Args:
         settings: of the server.
-        announce: takes the server's URL once every worker answers, and the flows that are ready on all of them.
+        announce: is called once every worker answers, with the flows that are ready on all of them.
         reuse: whether each worker listens on a socket of its own, or all on the same.
 
     Raises:
@@ -62,24 +63,30 @@ def serve(settings: Settings, announce: Callable[[str, ServerStatus], None], *, 
     check_repository(settings)
     with ExitStack() as held:
         bound = held.enter_context(bind(settings.host, settings.port))
-        if reuse:
-            held.enter_context(_claim_address(bound))
-        else:
-            bound.listen(2048)
+        sockets = [bound]
         settings = settings.model_copy(update={"port": bound.getsockname()[1]})
+        if settings.admin_port is not None:
+            sockets.append(held.enter_context(bind(settings.admin_host, settings.admin_port)))
+            settings = settings.model_copy(update={"admin_port": sockets[1].getsockname()[1]})
+        for each in sockets:
+            if reuse:
+                held.enter_context(_claim_address(each))
+            else:
+                each.listen(2048)
         file = held.enter_context(shared_file(settings.workers))
         counters = SharedCounters(settings.workers, file.fileno())
 
         def start(number: int) -> WorkerProcess:
-            listener = None if reuse else bound.fileno()
-            return start_worker(WorkerJob(settings, number, counters=file.fileno(), listener=listener))
+            descriptors = [None if reuse else each.fileno() for each in sockets]
+            return start_worker(WorkerJob(settings, number, file.fileno(), *descriptors))
 
         supervisor = _Supervisor(
-            settings, start, counters, lambda status: announce(server_url(bound, settings), status)
+            settings, start, counters, lambda status: announce(status, *server_urls(settings, *sockets))
         )
         with _deliver_signals(supervisor) as wakeup:
             supervisor.supervise(wakeup)
-            bound.close()
+            for each in sockets:
+                each.close()
             supervisor.shut_down(wakeup)
 
 
