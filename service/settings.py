@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     keys: Annotated[str | None, Field(description="the same lines, with semicolons between them")] = None
     allowed_host: Annotated[
         Texts,
-        Field(description="name by which clients may ask, besides localhost and addresses; *.NAME, or * for any"),
+        Field(description="name by which clients may ask, if it has a dot and is no address; *.NAME, or * for any"),
     ] = ()
     cors_origin: Annotated[
         Texts, Field(description="origin whose pages may use the API, such as https://example.org; * for any")

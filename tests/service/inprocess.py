@@ -29,7 +29,7 @@ class InProcess:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._lifespan = app.router.lifespan_context(app)
         transport = httpx.ASGITransport(app, raise_app_exceptions=raises)
-        self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://test")
 
     def __enter__(self) -> Self:
         self._thread.start()

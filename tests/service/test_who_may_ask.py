@@ -1,0 +1,328 @@
+"""Nobody gets past the gate: some 200 ways to try, on one real server, through both doors and at both lengths.
+
+`Content-Encoding: identity` says nothing and sends a request to the application. Without it, a request is answered by
+the connection, which remembers heads that it has seen: a good request with the same line is sent before each bad one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import socket
+
+import pytest
+
+from service.access.keys import make_key
+from tests.server import Server
+
+ALICE, BOB = make_key("alice", ["infer"]), make_key("bob", ["infer"])
+OPS, EYE = make_key("ops", ["admin"]), make_key("eye", ["metrics"])
+KEY = ALICE.key
+ROW = b'{"x": [[0.5, 0.25]]}'
+DOORS = {"hot": b"", "cold": b"Content-Encoding: identity\r\n"}
+LONG = {"short": b"", "long": b"X-Padding: " + b"p" * 4000 + b"\r\n"}
+"""Heads of more than 2048 bytes are parsed each time, and never remembered."""
+
+
+@pytest.fixture(scope="module")
+def server(repository, tmp_path_factory):
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    file.write_text("".join(each.stored.line() + "\n" for each in (ALICE, BOB, OPS, EYE)))
+    process = Server("--repository", repository, "--default-flow", "two-moons", "--keys-file", file)
+    yield process
+    assert process.stop() == 0
+
+
+def ask(server, *requests, until_close=False):
+    """Send requests over one connection, and give what comes for all of them: (status, head, body) of each."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as plug:
+        read = plug.makefile("rb")
+        found = []
+        for request in requests:
+            plug.sendall(request)
+            found.append(answer(read, request.startswith(b"HEAD")))
+            if found[-1] is None:
+                break
+        return found
+
+
+def answer(read, bodiless):
+    line = read.readline()
+    if not line:
+        return None
+    head = {}
+    while field := read.readline().rstrip(b"\r\n"):
+        name, _, value = field.partition(b":")
+        head[name.lower().decode()] = value.strip().decode("latin-1")
+    body = b"" if bodiless else read.read(int(head.get("content-length", 0)))
+    return int(line.split()[1]), head, body
+
+
+def request(fields=b"", method=b"POST", target=b"/logprob", body=ROW, host=b"localhost"):
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%bContent-Length: %d\r\n\r\n%b" % (
+        method, target, host, fields, len(body), body,
+    )  # fmt: skip
+
+
+def bearer(key):
+    key = key if isinstance(key, bytes) else key.encode()
+    return b"Authorization: Bearer " + key + b"\r\n"
+
+
+GOOD = request(bearer(KEY))
+
+
+def assert_refused(found, statuses):
+    assert found is not None
+    status, head, body = found
+    assert status in statuses, (status, body)
+    assert b"log_prob" not in body
+    assert KEY.encode() not in body
+    assert head["x-request-id"]
+    if status == 401:
+        assert head["www-authenticate"].startswith("Bearer ")
+    if head["content-type"] == "application/problem+json" and body:
+        assert json.loads(body)["request_id"] == head["x-request-id"]
+
+
+@pytest.mark.parametrize("length", LONG)
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("key", [ALICE, BOB])
+def test_a_key_opens_both_doors(server, door, length, key):
+    whole = request(LONG[length] + DOORS[door] + bearer(key.key))
+    for status, _, body in ask(server, whole, whole, whole):
+        assert status == 200
+        assert json.loads(body)["log_prob"]
+
+
+raw = KEY.encode()
+digest = hashlib.sha256(raw)
+WRONG = {
+    "none": b"",
+    "empty": b"Authorization:\r\n",
+    "no key": b"Authorization: Bearer\r\n",
+    "blank key": b"Authorization: Bearer  \r\n",
+    "no scheme": b"Authorization: " + raw + b"\r\n",
+    "no space": b"Authorization: Bearer" + raw + b"\r\n",
+    "a tab": b"Authorization: Bearer\t" + raw + b"\r\n",
+    "basic": b"Authorization: Basic " + base64.b64encode(b"alice:" + raw) + b"\r\n",
+    "token": b"Authorization: Token " + raw + b"\r\n",
+    "digest scheme": b"Authorization: Digest " + raw + b"\r\n",
+    "quoted": bearer(b'"' + raw + b'"'),
+    "in brackets": bearer(b"<" + raw + b">"),
+    "one too few": bearer(raw[:-1]),
+    "half": bearer(raw[: len(raw) // 2]),
+    "the beginning": bearer(raw[:3]),
+    "one letter": bearer(raw[:1]),
+    "without its beginning": bearer(raw[3:]),
+    "one too many": bearer(raw + b"A"),
+    "padded": bearer(raw + b"="),
+    "twice in one": bearer(raw + raw),
+    "two keys": bearer(raw + b" " + BOB.key.encode()),
+    "a list": bearer(raw + b", Bearer " + raw),
+    "commas": bearer(raw + b"," + BOB.key.encode()),
+    "two fields": bearer(KEY) + bearer(KEY),
+    "wrong, then right": bearer("pf_wrong") + bearer(KEY),
+    "right, then wrong": bearer(KEY) + bearer("pf_wrong"),
+    "basic, then right": b"Authorization: Basic YTpi\r\n" + bearer(KEY),
+    "upper": bearer(raw.upper()),
+    "lower": bearer(raw.lower()),
+    "other case": bearer(raw.swapcase()),
+    "last letter": bearer(raw[:-1] + (b"A" if raw[-1:] != b"A" else b"B")),
+    "first letter": bearer(b"P" + raw[1:]),
+    "reversed": bearer(raw[::-1]),
+    "a dot behind": bearer(raw + b"."),
+    "nbsp behind": bearer(raw + b"\xa0"),
+    "nbsp before": bearer(b"\xa0" + raw),
+    "accent": bearer(raw + "\u00e9".encode()),
+    "fullwidth": bearer("".join(chr(ord(c) + 0xFEE0) for c in KEY).encode()),
+    "zero width": bearer(raw[:5] + "\u200b".encode() + raw[5:]),
+    "bom": bearer("\ufeff".encode() + raw),
+    "percent": bearer(b"".join(b"%%%02X" % c for c in raw)),
+    "one percent": bearer(b"%70" + raw[1:]),
+    "base64": bearer(base64.b64encode(raw)),
+    "hex": bearer(raw.hex()),
+    "its hash": bearer(digest.hexdigest()),
+    "its hash as stored": bearer("sha256:" + digest.hexdigest()),
+    "its hash in base64": bearer(base64.b64encode(digest.digest())),
+    "its name": bearer("alice"),
+    "its line": bearer(ALICE.stored.line()),
+    "none in words": bearer("null"),
+    "a star": bearer("*"),
+    "a pattern": bearer("pf_.*"),
+    "long": bearer(b"x" * 9000),
+    "long with the key": bearer(raw + b"x" * 9000),
+    "jwt": bearer("eyJhbGciOiJub25lIn0.e30."),
+    "of administration": bearer(OPS.key),
+    "of metrics": bearer(EYE.key),
+    "cookie": b"Cookie: Authorization=Bearer " + raw + b"; key=" + raw + b"\r\n",
+    "proxy": b"Proxy-Authorization: Bearer " + raw + b"\r\n",
+    "api key": b"X-Api-Key: " + raw + b"\r\n",
+    "other name": b"X-Authorization: Bearer " + raw + b"\r\n",
+    "underscore": b"Authorization_: Bearer " + raw + b"\r\n",
+    "forwarded": b"X-Forwarded-For: 127.0.0.1\r\nForwarded: for=127.0.0.1\r\n",
+    "forwarded key": b"X-Forwarded-Authorization: Bearer " + raw + b"\r\n",
+    "original url": b"X-Original-URL: /health/live\r\nX-Rewrite-URL: /health/live\r\n",
+    "other method": b"X-HTTP-Method-Override: GET\r\n",
+    "forwarded prefix": b"X-Forwarded-Prefix: /health/live\r\n",
+    "preflight fields": b"Access-Control-Request-Method: POST\r\n",
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("name", WRONG)
+def test_nothing_else_does(server, name, door):
+    good, bad = request(DOORS[door] + bearer(KEY)), request(DOORS[door] + WRONG[name])
+    before, found = ask(server, good, bad)
+    assert before[0] == 200
+    assert_refused(found, {403} if name.startswith("of ") else {401})
+
+
+@pytest.mark.parametrize("length", LONG)
+@pytest.mark.parametrize("name", ["none", "one too few", "of metrics", "two fields"])
+def test_nor_at_another_length(server, name, length):
+    for door in DOORS.values():
+        found = ask(server, GOOD, request(LONG[length] + door + WRONG[name]))[1]
+        assert_refused(found, {401, 403})
+
+
+PATHS = {
+    "as it is": b"/logprob",
+    "by name": b"/models/two-moons/logprob",
+    "by version": b"/models/two-moons/versions/1/logprob",
+    "two slashes": b"//logprob",
+    "three slashes": b"///logprob",
+    "slash behind": b"/logprob/",
+    "dot": b"/./logprob",
+    "dots": b"/models/../logprob",
+    "dots from the open": b"/health/live/../../logprob",
+    "dots from the pages": b"/docs/../logprob",
+    "percent": b"/%6cogprob",
+    "percent dots": b"/health/live/%2e%2e/%2e%2e/logprob",
+    "percent slashes": b"/health/live%2f..%2f..%2flogprob",
+    "percent twice": b"/%256cogprob",
+    "percent wrong": b"/%zzlogprob",
+    "null": b"/logprob%00",
+    "null before": b"/health/live%00/logprob",
+    "upper": b"/LOGPROB",
+    "semicolon": b"/logprob;/health/live",
+    "parameter": b"/health/live;/../logprob",
+    "backslash": b"/health/live\\..\\..\\logprob",
+    "query": b"/logprob?/health/live",
+    "key in query": b"/logprob?key=" + raw + b"&access_token=" + raw + b"&authorization=Bearer%20" + raw,
+    "fragment": b"/logprob#/health/live",
+    "absolute": b"http://localhost/logprob",
+    "absolute elsewhere": b"http://localhost/health/live/../../logprob",
+    "v2": b"/v2/models/two-moons/infer",
+    "v2 dots": b"/v2/health/live/../../../logprob",
+    "repository": b"/repository",
+    "repository version": b"/repository/two-moons/versions/1",
+    "repository percent": b"/%72epository",
+    "repository slashes": b"//repository",
+    "v2 repository": b"/v2/repository/index",
+    "metrics": b"/metrics",
+    "metrics percent": b"/%6detrics",
+    "metrics slashes": b"//metrics",
+    "metrics slash behind": b"/metrics/",
+    "models": b"/models",
+    "sample": b"/sample?n=1&seed=1",
+    "nowhere": b"/nowhere",
+    "empty": b"/?",
+}
+OPEN = {"empty"}
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"])
+@pytest.mark.parametrize("name", PATHS)
+def test_no_path_and_no_method_goes_around(server, name, method):
+    for door in DOORS.values():
+        _, found = ask(server, GOOD, request(door, method=method, target=PATHS[name]))
+        assert_refused(found, {404, 405} if name in OPEN else {400, 401})
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_key_for_flows_is_none_for_metrics_or_administration(server, name):
+    for method in (b"GET", b"POST", b"PUT", b"DELETE"):
+        found = ask(server, request(bearer(KEY), method=method, target=PATHS[name]))[0]
+        if any(word in name for word in ("repository", "metrics")) and "slash" not in name:
+            assert_refused(found, {403})
+        else:
+            assert b"pushforward_requests_total" not in (found or (0, {}, b""))[2]
+
+
+def test_each_key_opens_what_is_its_own(server):
+    def statuses(key):
+        targets = (b"/metrics", b"/models", b"/repository", b"/health/live", b"/docs", b"/openapi.json")
+        return [ask(server, request(bearer(key.key), b"GET", target, b""))[0][0] for target in targets]
+
+    assert statuses(ALICE) == [403, 200, 403, 200, 200, 200]
+    assert statuses(EYE) == [200, 403, 403, 200, 200, 200]
+    assert statuses(OPS)[:2] == [403, 403]
+    assert statuses(OPS)[2] in (200, 404)
+
+
+def test_probes_and_pages_need_no_key(server):
+    for target in (b"/health/live", b"/health/ready", b"/docs", b"/redoc", b"/openapi.json"):
+        assert ask(server, request(b"", b"GET", target, b""))[0][0] == 200
+
+
+def test_one_connection_has_no_key_of_its_own(server):
+    """Each request brings its own key: on one connection, one behind the other, and sent all at once."""
+    bad = request()
+    statuses = [found[0] for found in ask(server, GOOD, bad, GOOD, request(bearer(EYE.key)), GOOD)]
+    assert statuses == [200, 401, 200, 403, 200]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as plug:
+        plug.sendall(GOOD + bad + GOOD + bad + request(b"", b"GET", b"/health/live", b"") + bad)
+        read = plug.makefile("rb")
+        assert [answer(read, False)[0] for _ in range(6)] == [200, 401, 200, 401, 200, 401]
+
+
+def test_a_body_in_chunks_needs_a_key_too(server):
+    head = b"POST /logprob HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n"
+    assert_refused(ask(server, head % (b"", len(ROW), ROW))[0], {401})
+    assert ask(server, head % (bearer(KEY), len(ROW), ROW))[0][0] == 200
+
+
+def test_a_stream_needs_a_key_too(server):
+    target, accept = b"/sample?n=100000&seed=1", b"Accept: text/csv\r\n"
+    assert_refused(ask(server, request(accept, b"GET", target, b""))[0], {401})
+    assert ask(server, request(accept + bearer(KEY), b"GET", target, b""))[0][0] == 200
+
+
+@pytest.mark.parametrize("host", [b"evil.example", b"localhost.evil.example:80", b"127.0.0.1.evil.example"])
+def test_a_strangers_name_is_refused_with_a_key_too(server, host):
+    for door in DOORS.values():
+        for target in (b"/logprob", b"/health/live", b"/metrics"):
+            found = ask(server, GOOD, request(door + bearer(KEY), target=target, host=host))[1]
+            assert_refused(found, {421})
+
+
+FOREIGN = [
+    b"Origin: http://evil.example\r\n",
+    b"Origin: null\r\n",
+    b"Sec-Fetch-Site: cross-site\r\n",
+    b"Sec-Fetch-Site: same-site\r\n",
+    b"Origin: http://localhost:1\r\n",
+]
+
+
+@pytest.mark.parametrize(
+    "kind", [b"application/json", b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data", b""]
+)
+@pytest.mark.parametrize("fields", FOREIGN)
+def test_a_foreign_page_is_refused_whatever_it_sends(server, fields, kind):
+    typed = fields + (b"Content-Type: %b\r\n" % kind if kind else b"")
+    for door in DOORS.values():
+        _, found, after = ask(server, GOOD, request(typed + door + bearer(KEY)), GOOD)
+        assert_refused(found, {403})
+        assert after[0] == 200
+        assert json.loads(found[2])["code"] == "foreign_origin"
+
+
+@pytest.mark.parametrize("kind", [b"text/plain", b"application/x-www-form-urlencoded"])
+def test_a_program_may_send_a_form(server, kind):
+    """curl -d says that it sends a form."""
+    assert ask(server, request(bearer(KEY) + b"Content-Type: %b\r\n" % kind))[0][0] in (200, 415)
+    own = b"Origin: http://localhost\r\nSec-Fetch-Site: same-origin\r\n"
+    assert ask(server, request(bearer(KEY) + own))[0][0] == 200
