@@ -156,7 +156,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     app.add_exception_handler(PushforwardError, _project_error)
     app.add_exception_handler(HTTPException, _framework_error)
     app.add_exception_handler(Exception, _unforeseen_error)
-    openapi.install(app, SCHEMAS)
+    openapi.install(app, SCHEMAS, keys=keys.ring is not None)
     return app
 
 

@@ -71,9 +71,9 @@ class GuardedApplication:
         """What answers a request: the application, or a refusal."""
         gate, method = self._gate, scope["method"]
         try:
-            if is_preflight(method, fields) and gate.origins.any_named:
+            if is_preflight(method, fields):  # a browser asks so without the key that it would send
                 gate.check_host(fields)
-                return _preflight(gate, fields)
+                return _preflight(gate, fields) if gate.origins.any_named else self._app
             port = (scope.get("server") or ("", None))[1]
             at_admin_port = self._admin_port is not None and port == self._admin_port
             scope[CALLER] = gate.admit(method, get_route_path(scope), fields, at_admin_port=at_admin_port)
