@@ -14,10 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service.access.connections import ConnectionCaps, within_descriptors
-from service.access.gate import Gate
 from service.access.hosts import AllowedHosts
 from service.access.key_source import KeySource
 from service.access.origins import Origins
+from service.access.policy import AccessPolicy
 from service.access.request_ids import ID_FIELD, RequestIds
 from service.api import openapi
 from service.api.counting import AnswerCounter, CountedApplication
@@ -79,7 +79,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     keys = KeySource(settings.keys_file, settings.keys)
     hosts = AllowedHosts((*settings.allowed_host, settings.host))
     separate = settings.admin_port is not None
-    gate = Gate(keys.ring, hosts, Origins(settings.cors_origin), separate=separate)
+    policy = AccessPolicy(keys.ring, hosts, Origins(settings.cors_origin), separate=separate)
     ids = RequestIds()
     metrics = metrics or Metrics()
     workers = Workers(settings.threads or max(1, usable_cpus() // settings.workers))
@@ -95,7 +95,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     )
     count = AnswerCounter(metrics)
     prefix = (settings.root_path or "").rstrip("/")
-    heads = RequestHeads(table, settings.max_body_bytes, prefix, gate)
+    heads = RequestHeads(table, settings.max_body_bytes, prefix, policy)
     shared = Shared(
         direct=None if settings.access_log else Direct(driver, heads),  # the application writes the log
         waits=Waits(
@@ -146,7 +146,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     app.state.metrics = metrics
     add_routes(app, table, operations, Door(driver, settings.max_body_bytes))
     add_pages(app)
-    app.add_middleware(GuardedApplication, gate=gate, ids=ids, admin_port=settings.admin_port)
+    app.add_middleware(GuardedApplication, policy=policy, ids=ids, admin_port=settings.admin_port)
     app.add_middleware(CountedApplication, count=count)
     if settings.access_log:
         app.add_middleware(LoggedApplication, queries=settings.log_queries)

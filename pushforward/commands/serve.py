@@ -66,11 +66,11 @@ def command(**given: Any) -> None:  # noqa: ANN401  each has its field's type
     serve(settings, _announce)
 
 
-def _announce(status: ServerStatus, url: str, admin_url: str | None = None) -> None:
+def _announce(url: str, status: ServerStatus, *admin_url: str) -> None:
     """Print the flows that answer. The log says why another does not."""
     ready = ", ".join(sorted(status.flows)) or "no flow"
     waiting = "" if status.loaded else "flows are still loading; "
-    admin = "" if admin_url is None else f"administration and metrics: {admin_url}; "
+    admin = "".join(f"administration and metrics: {each}; " for each in admin_url)
     click.echo(f"Pushforward serves {ready} at {url} ({waiting}API: {url}/docs; {admin}stop with Ctrl-C)")
 
 

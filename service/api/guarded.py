@@ -1,7 +1,7 @@
-"""The guarded application: every request passes the gate, has an id, and is logged if the server is told to.
+"""The guarded application: every request is held against the access policy, has an id, and may be logged.
 
 The middleware stands before all routes, so that what no route has is guarded too. It and the connection, for the
-requests that it answers by itself, ask one gate.
+requests that it answers by itself, ask the same policy.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from starlette._utils import get_route_path  # the path as the router sees it: n
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.access.gate import Gate, by_name
 from service.access.keys import Caller
 from service.access.origins import is_preflight
+from service.access.policy import AccessPolicy, by_name
 from service.access.request_ids import ID_FIELD, RequestIds, read_request_id
 from service.api.door import CALLER, REQUEST_ID, respond
 from service.api.problems import problem_reply
@@ -34,14 +34,14 @@ class GuardedApplication:
 
     Args:
         app: what answers the rest.
-        gate: says what may pass.
+        policy: says what may pass.
         ids: makes the ids of requests that have none.
         admin_port: the port of administration and metrics; None where they have none of their own.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate, ids: RequestIds, admin_port: int | None = None) -> None:
+    def __init__(self, app: ASGIApp, policy: AccessPolicy, ids: RequestIds, admin_port: int | None = None) -> None:
         self._app = app
-        self._gate = gate
+        self._policy = policy
         self._ids = ids
         self._admin_port = admin_port
 
@@ -54,7 +54,7 @@ class GuardedApplication:
         given = fields.get(ID_FIELD)
         request_id = (given and read_request_id(given.encode("latin-1"))) or self._ids.make()
         scope[REQUEST_ID] = request_id
-        named = self._gate.origins.answer_fields(fields.get("origin"))
+        named = self._policy.origins.answer_fields(fields.get("origin"))
         more = [
             (ID_FIELD.encode(), request_id),
             *((key.lower().encode(), text.encode()) for key, text in named.items()),
@@ -69,32 +69,32 @@ class GuardedApplication:
 
     def _answer(self, scope: Scope, fields: dict[str, str]) -> ASGIApp:
         """What answers a request: the application, or a refusal."""
-        gate, method = self._gate, scope["method"]
+        policy, method = self._policy, scope["method"]
         try:
             if is_preflight(method, fields):  # a browser asks so without the key that it would send
-                gate.check_host(fields)
-                return _preflight(gate, fields) if gate.origins.any_named else self._app
+                policy.check_host(fields)
+                return _preflight(policy, fields) if policy.origins.any_named else self._app
             port = (scope.get("server") or ("", None))[1]
             at_admin_port = self._admin_port is not None and port == self._admin_port
-            scope[CALLER] = gate.admit(method, get_route_path(scope), fields, at_admin_port=at_admin_port)
+            scope[CALLER] = policy.admit(method, get_route_path(scope), fields, at_admin_port=at_admin_port)
         except PushforwardError as error:
             return respond(problem_reply(error))
         return self._app
 
 
-def _preflight(gate: Gate, fields: dict[str, str]) -> Response:
+def _preflight(policy: AccessPolicy, fields: dict[str, str]) -> Response:
     """The answer to a browser that asks whether a page may call.
 
     Raises:
         ForeignOrigin: it may not.
     """
     origin = fields["origin"]
-    if not gate.origins.allow(origin):
+    if not policy.origins.allow(origin):
         raise ForeignOrigin(
             f"pages of {origin[:100]!r} may not call this server; start it with --cors-origin and that origin if they "
             "may"
         )
-    return Response(status_code=204, headers=gate.origins.preflight_fields(fields))
+    return Response(status_code=204, headers=policy.origins.preflight_fields(fields))
 
 
 class LoggedApplication:

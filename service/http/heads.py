@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Final, NamedTuple, TypeVar
 
-from service.access.gate import Gate, by_name
 from service.access.keys import Caller
+from service.access.policy import AccessPolicy, by_name
 from service.access.request_ids import ID_FIELD, read_request_id
 from service.api.driver import Call, Fields, RawRequest
 from service.api.endpoints import PREFIXES, Endpoint
@@ -67,14 +67,14 @@ class RequestHeads:
         table: the endpoints.
         max_body_bytes: the cap on a body.
         prefix: of paths behind a proxy, such as ``/flows``; they may come without it.
-        gate: says who may ask; None for anyone. What it refuses goes to the application, which asks it again and
+        policy: says who may ask; None for everyone. What it refuses goes to the application, which asks it again and
             tells why.
     """
 
     def __init__(
-        self, table: Iterable[Endpoint], max_body_bytes: int, prefix: str = "", gate: Gate | None = None
+        self, table: Iterable[Endpoint], max_body_bytes: int, prefix: str = "", policy: AccessPolicy | None = None
     ) -> None:
-        self._gate = gate
+        self._policy = policy
         self._prefix = prefix.encode()
         self._endpoints = {(e.method.encode(), e.path.encode().removeprefix(b"/")): e for e in table}
         self._max_body_bytes = max_body_bytes
@@ -100,9 +100,9 @@ class RequestHeads:
         fields, length = said
         if _may_stream(call, fields):
             return None
-        if self._gate is not None:
+        if self._policy is not None:
             try:
-                caller = self._gate.admit(method.decode("ascii"), call.route, by_name(headers))
+                caller = self._policy.admit(method.decode("ascii"), call.route, by_name(headers))
             except PushforwardError:
                 return None
             fields = fields._replace(caller=caller)

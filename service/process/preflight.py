@@ -52,13 +52,13 @@ class ServerStatus(NamedTuple):
 class Announce(Protocol):
     """Tells whoever started the server that it answers."""
 
-    def __call__(self, status: ServerStatus, url: str, admin_url: str | None = None, /) -> None:
+    def __call__(self, url: str, status: ServerStatus, /, *admin_url: str) -> None:
         """Tell.
 
         Args:
-            status: of the server.
             url: of the server.
-            admin_url: of its port for administration and metrics; None where there is none.
+            status: of the server.
+            admin_url: of its port for administration and metrics, if it has one.
         """
         ...
 

@@ -72,7 +72,8 @@ def serve(settings: Settings, announce: Announce) -> None:
     bound = bind(settings.host, settings.port)
     admin = None if settings.admin_port is None else bind(settings.admin_host, settings.admin_port)
     sockets = [bound] if admin is None else [bound, admin]
-    run(settings, bound, Metrics(), lambda status: announce(status, *server_urls(settings, *sockets)), admin=admin)
+    url, *admin_url = server_urls(settings, *sockets)
+    run(settings, bound, Metrics(), lambda status: announce(url, status, *admin_url), admin=admin)
 
 
 def run(

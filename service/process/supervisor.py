@@ -68,6 +68,7 @@ def serve(settings: Settings, announce: Announce, *, reuse: bool = REUSES_PORTS)
         if settings.admin_port is not None:
             sockets.append(held.enter_context(bind(settings.admin_host, settings.admin_port)))
             settings = settings.model_copy(update={"admin_port": sockets[1].getsockname()[1]})
+        url, *admin_url = server_urls(settings, *sockets)
         for each in sockets:
             if reuse:
                 held.enter_context(_claim_address(each))
@@ -80,9 +81,7 @@ def serve(settings: Settings, announce: Announce, *, reuse: bool = REUSES_PORTS)
             descriptors = [None if reuse else each.fileno() for each in sockets]
             return start_worker(WorkerJob(settings, number, file.fileno(), *descriptors))
 
-        supervisor = _Supervisor(
-            settings, start, counters, lambda status: announce(status, *server_urls(settings, *sockets))
-        )
+        supervisor = _Supervisor(settings, start, counters, lambda status: announce(url, status, *admin_url))
         with _deliver_signals(supervisor) as wakeup:
             supervisor.supervise(wakeup)
             for each in sockets:

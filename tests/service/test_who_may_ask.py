@@ -1,4 +1,4 @@
-"""Nobody gets past the gate: some 200 ways to try, on one real server, through both doors and at both lengths.
+"""Nobody gets past the access policy: some 600 ways to try, on one real server, through both doors and at both lengths.
 
 `Content-Encoding: identity` says nothing and sends a request to the application. Without it, a request is answered by
 the connection, which remembers heads that it has seen: a good request with the same line is sent before each bad one.

@@ -20,10 +20,10 @@ def registry(tmp_path):
 
 
 def test_a_flow_is_named_once_it_is_ready(registry, capsys):
-    _announce(standing(registry), "http://host:1")
+    _announce("http://host:1", standing(registry))
     begun = "Pushforward serves no flow at http://host:1 (flows are still loading; API: http://host:1/docs; "
     assert capsys.readouterr().out == begun + "stop with Ctrl-C)\n"
     registry.load()
-    _announce(standing(registry), "http://host:1")
+    _announce("http://host:1", standing(registry))
     loaded = "Pushforward serves affine, square at http://host:1 (API: http://host:1/docs; stop with Ctrl-C)\n"
     assert capsys.readouterr().out == loaded

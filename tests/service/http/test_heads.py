@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.access.gate import Gate
 from service.access.keys import KeyRing, make_key
+from service.access.policy import AccessPolicy
 from service.api.driver import Call, Fields, RawRequest
 from service.api.endpoints import Endpoint
 from service.exchange import Reply
@@ -161,7 +161,7 @@ def bearer(key):
 @pytest.fixture
 def guarded():
     ring = KeyRing([ALICE.stored, OPS.stored], clock=lambda: 0.0)
-    return RequestHeads([LOGPROB], 1000, gate=Gate(ring)), ring
+    return RequestHeads([LOGPROB], 1000, policy=AccessPolicy(ring)), ring
 
 
 def find(heads, *fields):

@@ -177,7 +177,8 @@ def make_certificate(folder, name="localhost"):
 
 def test_a_server_speaks_tls_and_takes_up_a_new_certificate(repository, tmp_path):
     certificate, key = make_certificate(tmp_path)
-    server = Server("--repository", repository, "--tls-certificate", certificate, "--tls-key", key)
+    options = ("--repository", repository, "--default-flow", "two-moons")
+    server = Server(*options, "--tls-certificate", certificate, "--tls-key", key)
     try:
         assert server.url.startswith("https://")
 

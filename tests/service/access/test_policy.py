@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.access.gate import Gate, by_name
 from service.access.keys import KeyRing, make_key
+from service.access.policy import AccessPolicy, by_name
 from service.errors import (
     BudgetSpent,
     ForeignOrigin,
@@ -18,8 +18,8 @@ ALICE = make_key("alice", ["infer"], requests_per_minute=3)
 OPS = make_key("ops", ["admin", "metrics"])
 
 
-def gate(**more):
-    return Gate(KeyRing([ALICE.stored, OPS.stored], clock=lambda: 0.0), **more)
+def policy(**more):
+    return AccessPolicy(KeyRing([ALICE.stored, OPS.stored], clock=lambda: 0.0), **more)
 
 
 def bearer(key):
@@ -27,11 +27,11 @@ def bearer(key):
 
 
 def test_without_keys_anyone_passes():
-    assert Gate().admit("POST", "/repository", {}) is None
+    assert AccessPolicy().admit("POST", "/repository", {}) is None
 
 
 def test_a_key_passes_where_its_scope_is_enough():
-    here = gate()
+    here = policy()
     assert here.admit("POST", "/logprob", bearer(ALICE.key)).stored == ALICE.stored
     assert here.admit("GET", "/metrics", bearer(OPS.key)).stored == OPS.stored
     assert here.admit("GET", "/health/live", {}) is None
@@ -43,21 +43,21 @@ def test_a_key_passes_where_its_scope_is_enough():
 
 def test_who_has_no_key_and_who_has_a_wrong_one():
     with pytest.raises(KeyMissing, match="Authorization: Bearer KEY"):
-        gate().admit("POST", "/logprob", {})
+        policy().admit("POST", "/logprob", {})
     for field in ("", "Bearer", f"Basic {ALICE.key}", ALICE.key, f"Bearer {ALICE.key}, Bearer {ALICE.key}"):
         with pytest.raises(KeyUnknown) as caught:
-            gate().admit("POST", "/logprob", {"authorization": field})
+            policy().admit("POST", "/logprob", {"authorization": field})
         assert ALICE.key not in caught.value.detail
 
 
 def test_the_scheme_may_be_written_in_any_case_and_the_key_may_not():
-    assert gate().admit("GET", "/models", {"authorization": f"bEARER   {ALICE.key} "})
+    assert policy().admit("GET", "/models", {"authorization": f"bEARER   {ALICE.key} "})
     with pytest.raises(KeyUnknown):
-        gate().admit("GET", "/models", bearer(ALICE.key.swapcase()))
+        policy().admit("GET", "/models", bearer(ALICE.key.swapcase()))
 
 
 def test_a_budget_is_used_up_and_what_is_refused_costs_nothing():
-    here = gate()
+    here = policy()
     for _ in range(5):
         with pytest.raises(ScopeMissing):
             here.admit("GET", "/metrics", bearer(ALICE.key))
@@ -69,13 +69,13 @@ def test_a_budget_is_used_up_and_what_is_refused_costs_nothing():
 
 def test_hosts_and_origins_hold_without_keys_too():
     with pytest.raises(MisdirectedRequest, match=r"'evil\.example'.*--allowed-host"):
-        Gate().admit("GET", "/health/live", {"host": "evil.example"})
+        AccessPolicy().admit("GET", "/health/live", {"host": "evil.example"})
     with pytest.raises(ForeignOrigin, match="--cors-origin"):
-        Gate().admit("POST", "/logprob", {"host": "localhost", "origin": "http://evil.example"})
+        AccessPolicy().admit("POST", "/logprob", {"host": "localhost", "origin": "http://evil.example"})
 
 
 def test_a_port_of_its_own():
-    here = Gate(separate=True)
+    here = AccessPolicy(separate=True)
     for path in ("/metrics", "/repository", "/v2/repository/index"):
         here.admit("GET", path, {}, at_admin_port=True)
         with pytest.raises(RouteNotFound):

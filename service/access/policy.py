@@ -1,4 +1,4 @@
-"""The gate: the one place that says whether a request may be answered. Both doors ask it, with the same words.
+"""The access policy: the one place that says whether a request may be answered. Both doors ask it, with the same words.
 
 A request passes if it names this server, comes from no foreign page, and brings a key that may do what it asks for and
 has not used up its budget. Without keys anyone may ask.
@@ -22,13 +22,13 @@ from service.errors import (
     ScopeMissing,
 )
 
-__all__ = ["Gate", "by_name"]
+__all__ = ["AccessPolicy", "by_name"]
 
 _ASK: Final = "send the header Authorization: Bearer KEY"
 
 
 def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """The fields that the gate reads, by their names in lower case. A field that stands there twice has both values."""
+    """The fields that the policy reads, by their names in lower case. A field that stands there twice has both values."""
     found: dict[str, str] = {}
     for name, value in headers:
         key, text = name.decode("latin-1"), value.decode("latin-1")
@@ -36,8 +36,8 @@ def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     return found
 
 
-class Gate:
-    """The gate of one server.
+class AccessPolicy:
+    """The access policy of one server.
 
     Args:
         keys: who may ask; None for anyone.
