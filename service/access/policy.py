@@ -28,7 +28,7 @@ _ASK: Final = "send the header Authorization: Bearer KEY"
 
 
 def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """The fields that the policy reads, by their names in lower case. A field that stands there twice has both values."""
+    """The header fields of a request by their names in lower case. One that stands there twice has both values."""
     found: dict[str, str] = {}
     for name, value in headers:
         key, text = name.decode("latin-1"), value.decode("latin-1")
