@@ -10,6 +10,7 @@ import logging
 from typing import Any, Final
 from urllib.parse import quote
 
+import orjson
 from starlette._utils import get_route_path  # the path as the router sees it: no other reading may decide who may ask
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +22,7 @@ from service.access.request_ids import ID_FIELD, RequestIds, read_request_id
 from service.api.door import CALLER, REQUEST_ID, respond
 from service.api.problems import problem_reply
 from service.errors import ForeignOrigin, PushforwardError
+from service.exchange import Reply
 
 __all__ = ["GuardedApplication", "LoggedApplication"]
 
@@ -78,8 +80,21 @@ class GuardedApplication:
             at_admin_port = self._admin_port is not None and port == self._admin_port
             scope[CALLER] = policy.admit(method, get_route_path(scope), fields, at_admin_port=at_admin_port)
         except PushforwardError as error:
-            return respond(problem_reply(error))
+            return respond(_refusal(error, get_route_path(scope)))
         return self._app
+
+
+def _refusal(error: PushforwardError, path: str) -> Reply:
+    """What a refusal says: a problem, or what the Open Inference Protocol has for one.
+
+    Args:
+        error: the refusal.
+        path: of the request.
+    """
+    reply = problem_reply(error)
+    if path != "/v2" and not path.startswith("/v2/"):
+        return reply
+    return reply._replace(body=orjson.dumps({"error": error.detail}), media_type="application/json")
 
 
 def _preflight(policy: AccessPolicy, fields: dict[str, str]) -> Response:

@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
         self._waits = shared.waits
         self._cap = config.h11_max_incomplete_event_size or (1 << 16)
         self._transport: asyncio.Transport
-        self._address = ""
+        self._address: str | None = None  # of the client, where its connection counts toward the caps
         self._keep_alive = True
         self._request: DirectRequest | None = None  # the direct request under way
         self._behind = b""  # what came behind it
@@ -197,13 +197,11 @@ class Connection(asyncio.Protocol):
         self._server.connections.add(self)  # type: ignore[arg-type]  # it has what a server asks for
         if self._shared.admin_port is not None and _port(transport) == self._shared.admin_port:
             self._direct = None
-        self._enter()
+        elif self._shared.caps is not None:
+            self._enter(self._shared.caps)
 
-    def _enter(self) -> None:
+    def _enter(self, caps: ConnectionCaps) -> None:
         """Hold the number of connections against the caps. One too many is told so, and has a second to read it."""
-        caps = self._shared.caps
-        if caps is None:
-            return
         self._address = str((self._transport.get_extra_info("peername") or ("",))[0])
         try:
             caps.enter(self._address)
@@ -217,7 +215,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  whatever was the cause
         """Drop what has not run yet, and tell the application."""
         self._server.connections.discard(self)
-        if self._shared.caps is not None:
+        if self._shared.caps is not None and self._address is not None:
             self._shared.caps.leave(self._address)
         request, self._request = self._request, None
         if request is not None:

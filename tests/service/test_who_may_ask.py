@@ -267,6 +267,12 @@ def test_probes_and_pages_need_no_key(server):
         assert ask(server, request(b"", b"GET", target, b""))[0][0] == 200
 
 
+def test_the_inference_protocol_is_refused_in_its_own_words(server):
+    status, head, body = ask(server, request(target=b"/v2/models/two-moons/infer"))[0]
+    assert (status, head["content-type"]) == (401, "application/json")
+    assert list(json.loads(body)) == ["error"]
+
+
 def test_one_connection_has_no_key_of_its_own(server):
     """Each request brings its own key: on one connection, one behind the other, and sent all at once."""
     bad = request()

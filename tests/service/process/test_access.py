@@ -138,7 +138,8 @@ def test_keys_are_taken_up_and_given_up_without_a_restart(pair):
 
 
 def test_connections_have_a_cap(repository):
-    server = Server("--repository", repository, "--max-connections", 3)
+    server = Server("--repository", repository, "--max-connections", 3, "--admin-port", 0)
+    admin = re.search(r"administration and metrics: (http://127\.0\.0\.1:\d+);", server.announced)[1]
     try:
         held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
         for each in held:
@@ -149,6 +150,7 @@ def test_connections_have_a_cap(repository):
         assert told.startswith(b"HTTP/1.1 503 ")
         assert b"too_many_connections" in told
         assert b"retry-after: 1" in told
+        assert [httpx.get(admin + "/health/live").status_code for _ in range(3)] == [200] * 3
         held.pop().close()
         until(lambda: answers(server))
         for each in held:
