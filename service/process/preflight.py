@@ -37,6 +37,9 @@ Other systems have the socket option too, and give every connection to one of th
 """
 
 
+_CLIENT_KEY: Final = "PUSHFORWARD_KEY"
+
+
 class ServerStatus(NamedTuple):
     """The status of a server when it begins to answer.
 
@@ -135,6 +138,9 @@ def _is_loopback(host: str) -> bool:
 def check_environment() -> None:
     """Warn of each environment variable that is called as settings are and is none, with the nearest that is one."""
     for name, nearest in unknown_variables(os.environ):
+        if name == _CLIENT_KEY:
+            _log.warning("%s is for clients; a server knows the keys of --keys-file and PUSHFORWARD_KEYS", name)
+            continue
         hint = "" if nearest is None else f"; did you mean {nearest}?"
         _log.warning("the environment variable %s is no setting, and is passed over%s", name, hint)
 

@@ -326,6 +326,15 @@ def test_a_foreign_page_is_refused_whatever_it_sends(server, fields, kind):
         assert json.loads(found[2])["code"] == "foreign_origin"
 
 
+@pytest.mark.parametrize("fields", FOREIGN)
+def test_what_a_page_may_read_is_no_leave_to_do_more(server, fields):
+    """A GET passes, and its head is then known: a POST with the same fields and length is still refused."""
+    read, done = (request(fields + bearer(KEY), method, b"/sample", b"") for method in (b"GET", b"POST"))
+    plain, warm = request(bearer(KEY), b"POST", b"/sample", b""), ask(server, read, read)
+    assert [found[0] for found in warm] == [200, 200]
+    assert_refused(ask(server, plain, read, done)[2], {403})
+
+
 @pytest.mark.parametrize("kind", [b"text/plain", b"application/x-www-form-urlencoded"])
 def test_a_program_may_send_a_form(server, kind):
     """curl -d says that it sends a form."""
