@@ -190,3 +190,19 @@ def test_what_keys_are_used_for_is_in_the_metrics(serving):
     counters = server.app.state.metrics.counters
     until(lambda: counters.read().cells.get(("pushforward_key_rows", "small")) == [7.0])
     assert counters.read().cells["pushforward_key_requests", "small"] == [1.0]
+
+
+def test_a_prefix_hides_no_scope(serving):
+    server = serving(root_path="/flows", keys=ALICE.stored.line())
+    for path, status in {
+        "/flows/metrics": 403,
+        "/metrics": 403,
+        "/flows/repository/two-moons/versions/1": 403,
+        "/flows/flows/metrics": 404,
+        "/flows/health/live": 200,
+        "/flows": 404,
+        "/flows/models": 200,
+    }.items():
+        assert server.get(path, headers=BEARER).status_code == status, path
+    assert server.get("/flows/models").status_code == 401
+    assert server.get("/flows").status_code == 401
