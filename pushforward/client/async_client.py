@@ -31,8 +31,7 @@ class AsyncClient(Calls):
         retries: how often at most a request is sent again, after a connection that failed and after 429 and 503
             (Retry-After is waited for). No other answer is asked for twice.
         max_values: the bound on the numbers in one request.
-        key: the key that the server asks for; None for that of the environment variable PUSHFORWARD_KEY, if there is
-            one. It is sent to `base_url` alone.
+        key: the key that the server asks for; None for that of PUSHFORWARD_KEY in the environment.
         headers: sent with each request.
         transport: what carries the requests, in the place of the network.
         clock: gives seconds, for the timeout.

@@ -41,8 +41,7 @@ class Client:
 
     Arrays go in and come out in the flow's precision, bit for bit: for a flow of float32, float64 is rounded first.
     Rows whose columns have names, such as a DataFrame, are matched with the flow's columns by name. An input of more
-    than about `max_values` numbers travels in several requests, and its answers come back joined. Threads may share a
-    client.
+    than about `max_values` numbers travels in several requests, whose answers are joined. Threads may share a client.
 
     Args:
         base_url: the server's address.
@@ -52,8 +51,7 @@ class Client:
         retries: how often at most a request is sent again, after a connection that failed and after 429 and 503
             (Retry-After is waited for). No other answer is asked for twice.
         max_values: the bound on the numbers in one request.
-        key: the key that the server asks for; None for that of the environment variable PUSHFORWARD_KEY, if there is
-            one. It is sent to `base_url` alone.
+        key: the key that the server asks for; None for that of PUSHFORWARD_KEY in the environment.
         headers: sent with each request.
         transport: what carries the requests, in the place of the network.
         clock: gives seconds, for the timeout.
@@ -135,6 +133,18 @@ class Client:
         version: int | None = None,
     ) -> Scores: ...
 
+    @overload
+    def log_prob(
+        self,
+        x: npt.ArrayLike,
+        *,
+        returns: Sequence[ScoreName] | None = None,
+        alarm_rate: float,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Scores: ...
+
     def log_prob(
         self,
         x: npt.ArrayLike,
@@ -148,17 +158,15 @@ class Client:
         """Log-densities of rows: log p(x) = log p_Z(f(x)) + log|det df/dx|.
 
         Args:
-            x: ``[N, *event]``, or one event; in the units that the flow was fitted in. An array of more than the
-                client's `max_values` numbers is taken as rows along its first axis.
-            returns: the names of further scores, such as ``["z", "quantile"]``; an empty list gives `Scores` of
-                log_prob alone.
+            x: ``[N, *event]``, or one event; in the units of the data. More than `max_values` numbers are always rows.
+            returns: further scores, such as ``["z", "quantile"]``; an empty list gives `Scores` of log_prob alone.
             alarm_rate: in (0, 1); a row is an anomaly where at most this share of held-out rows has a log_prob as low.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
             version: its version.
 
         Returns:
-            ``[N]`` in nats, -inf outside the support; `Scores` where `returns` is given.
+            ``[N]`` in nats, -inf outside the support; `Scores` where `returns` or `alarm_rate` is given.
 
         Raises:
             InvalidInput: x holds NaN, text or no rows; nothing was sent.
@@ -169,7 +177,7 @@ class Client:
             x, returns=returns or (), alarm_rate=alarm_rate, context=context, model=model, version=version
         )
         scores = run_blocking(call)
-        return scores.log_prob if returns is None else scores
+        return scores.log_prob if returns is None and alarm_rate is None else scores
 
     def sample(
         self,
