@@ -35,7 +35,7 @@ from service.process.preflight import (
     server_urls,
     start_log,
 )
-from service.process.tls import Certificate
+from service.process.tls import CIPHERS, Certificate
 from service.settings import Settings
 
 __all__ = ["run", "serve", "standing"]
@@ -111,6 +111,7 @@ def run(
         h11_max_incomplete_event_size=settings.max_header_bytes,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
+        ssl_ciphers=CIPHERS,
     )
     server = _Server(config, app, settings.drain_seconds, started, _watch_certificate(settings))
     # uvicorn raises a signal again once it has drained; a handler of ours makes that a plain end, with status 0.

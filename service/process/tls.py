@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import ssl
 from pathlib import Path
+from typing import Final
 
 from service.access.watched_file import WatchedFile
 from service.errors import InvalidArgument, PushforwardError
 
-__all__ = ["Certificate"]
+__all__ = ["CIPHERS", "Certificate"]
+
+CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""For TLS 1.2: those that are authenticated and have forward secrecy, as all of TLS 1.3 do. uvicorn's own list has none
+of them."""
 
 _log = logging.getLogger(__name__)
 

@@ -195,6 +195,15 @@ def test_a_server_speaks_tls_and_takes_up_a_new_certificate(repository, tmp_path
                 return None
 
         assert asked() == (200, 60001, 404)
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = ssl.create_default_context(cafile=certificate)
+            context.minimum_version = context.maximum_version = version
+            plug = socket.create_connection(("127.0.0.1", server.port))
+            with context.wrap_socket(plug, server_hostname="localhost") as secure:
+                assert re.search("GCM|CHACHA20", secure.cipher()[0])
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as plain:  # costs it a line at most
+            plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200" not in plain.recv(1 << 16)
         make_certificate(tmp_path, "another")
         until(lambda: asked() == (200, 60001, 404))
     finally:
