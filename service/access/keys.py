@@ -109,7 +109,7 @@ def parse_keys(text: str, place: str) -> tuple[StoredKey, ...]:
     """Read the lines of a file of keys, or of the environment, where a semicolon ends a line too.
 
     Args:
-        text: lines; what follows a # is a remark.
+        text: lines; what follows a # is a comment.
         place: the file or the variable, for errors.
 
     Raises:
