@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -36,13 +36,15 @@ from service.api.routes import SCHEMAS, add_routes
 from service.bundle.store import Repository
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
+from service.engine.isolation.options import Isolation
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.devices import CudaOptions, OrtGpu
 from service.engine.runtime.graph import Device
+from service.engine.runtime.memory import usable_memory
 from service.errors import MethodNotAllowed, PushforwardError, RequestError, RouteNotFound
-from service.guard import Waits
+from service.guard import BodyBudget, Waits
 from service.http.connection import STATE, Direct, Shared
 from service.http.heads import RequestHeads
 from service.settings import Settings
@@ -59,15 +61,21 @@ _LINGER_SECONDS = 30.0
 _KEY_SECONDS = 0.25
 """So often the workers tell each other of the use of keys, and look whether the file of keys has changed."""
 
+_BODIES_SHARE = 8
+"""Of the memory, bodies take so much at most: what is read of them takes a few times as much."""
+
 _DESCRIPTION = "Densities, samples and interpolations of normalizing flows."
 
 
-def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, metrics: Metrics | None = None, leave: Callable[[str], None] | None = None
+) -> FastAPI:
     """Put a server's parts together. Flows are loaded when it starts.
 
     Args:
         settings: how it runs.
         metrics: where it counts; None for numbers of its own.
+        leave: is called with the reason, on any thread, where the server cannot go on; None for nothing.
 
     Returns:
         The application. `app.state.operations` is told when the server drains, `app.state.registry` knows the flows,
@@ -85,7 +93,15 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     workers = Workers(settings.threads or max(1, usable_cpus() // settings.workers))
     limits = Limits(settings.chunk_rows, settings.max_queued_rows)
     repository = Repository(settings.repository)
-    registry = Registry(repository, settings.default_flow, workers, limits, metrics, _device(settings))
+    registry = Registry(
+        repository,
+        settings.default_flow,
+        workers,
+        limits,
+        metrics,
+        device=_device(settings, leave),
+        isolation=_isolation(settings),
+    )
     helpers = Helpers(workers.threads, send=workers.submit_task if workers.threads > 1 else None)
     driver = Driver(helpers, settings.timeout_seconds)
     operations = Operations(registry, driver, settings.probe_seconds, metrics)
@@ -94,6 +110,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
         GroupVerbs(registry, settings.max_work),
     )
     count = AnswerCounter(metrics)
+    budget = BodyBudget(settings.max_decode_bytes or usable_memory() // _BODIES_SHARE // settings.workers)
     prefix = (settings.root_path or "").rstrip("/")
     heads = RequestHeads(table, settings.max_body_bytes, prefix, policy)
     shared = Shared(
@@ -104,10 +121,12 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             keep_alive_seconds=settings.keep_alive_seconds,
             linger_seconds=min(_LINGER_SECONDS, settings.body_seconds),
         ),
+        max_body_bytes=settings.max_body_bytes,
         count=count,
         ids=ids,
         caps=ConnectionCaps(within_descriptors(settings.max_connections), settings.max_client_connections),
         admin_port=settings.admin_port,
+        budget=budget,
     )
 
     @asynccontextmanager
@@ -128,8 +147,9 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
                 watching.cancel()
             operations.draining = True
             registry.close()
+            loading.cancel()  # its thread goes on with the bundle that it has begun, and nobody waits for it
             await asyncio.to_thread(workers.close, _CLOSE_SECONDS)
-            await loading
+            await asyncio.to_thread(registry.free)
             helpers.close()
 
     app = FastAPI(
@@ -144,7 +164,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     app.state.operations = operations
     app.state.registry = registry
     app.state.metrics = metrics
-    add_routes(app, table, operations, Door(driver, settings.max_body_bytes))
+    add_routes(app, table, operations, Door(driver, settings.max_body_bytes, budget))
     add_pages(app)
     app.add_middleware(GuardedApplication, policy=policy, ids=ids, admin_port=settings.admin_port)
     app.add_middleware(CountedApplication, count=count)
@@ -160,13 +180,23 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     return app
 
 
-def _device(settings: Settings) -> Device | None:
+def _device(settings: Settings, leave: Callable[[str], None] | None) -> Device | None:
     """Where flows run, or None for the CPU."""
     kind, _, index = settings.device.partition(":")
     if kind == "cpu":
         return None
     memory, tf32, required = settings.device_memory_bytes, settings.device_tf32, settings.device_required
-    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)))
+    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)), settings.engine_hang_seconds, leave)
+
+
+def _isolation(settings: Settings) -> Isolation:
+    """The flows that run in processes of their own."""
+    return Isolation(
+        settings.isolated_flows,
+        processes=settings.isolate_processes,
+        hang_seconds=settings.engine_hang_seconds,
+        memory_bytes=settings.isolate_memory_bytes,
+    )
 
 
 async def _expire(workers: Workers) -> None:

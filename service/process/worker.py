@@ -14,29 +14,26 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from typing import Final
 
 from service.engine.metrics.metrics import Metrics
 from service.engine.metrics.shared_counters import SharedCounters
 from service.errors import PushforwardError
+from service.process.ending import FORCED_SECONDS, end_process
 from service.process.preflight import ServerStatus, bind, start_log
 from service.process.server import run
 from service.process.slots import StartFailure, WorkerJob
 
 __all__ = ["main"]
 
-_GRACE_SECONDS: Final = 2.0
-"""The time after the drain from which on a worker without a supervisor ends at once."""
-
 
 def main(control: Connection[ServerStatus | StartFailure, WorkerJob]) -> int:
-    """Serve until a signal comes or the supervisor ends.
+    """Serve until a signal comes or the supervisor ends, and end this process.
 
     Args:
         control: to the supervisor.
 
     Returns:
-        The exit status.
+        The exit status of a worker that cannot serve.
     """
     job = control.recv()
     start_log(job.settings)
@@ -50,7 +47,8 @@ def main(control: Connection[ServerStatus | StartFailure, WorkerJob]) -> int:
         bound = _open_socket(job.listener, settings.host, settings.port)
         port = settings.admin_port
         admin = None if port is None else _open_socket(job.admin_listener, settings.admin_host, port)
-        run(settings, bound, metrics, lambda status: _send(control, status), admin=admin)
+        shared = job.listener is not None
+        run(settings, bound, metrics, lambda status: _send(control, status), admin=admin, shared=shared)
     except PushforwardError as error:
         _send(control, StartFailure(error.detail))
         return 1
@@ -72,9 +70,9 @@ def _watch_supervisor(control: Connection[ServerStatus | StartFailure, WorkerJob
         control.recv()
     except (EOFError, OSError):
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(drain_seconds + _GRACE_SECONDS)
+        time.sleep(drain_seconds + FORCED_SECONDS)
         os._exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Connection(int(sys.argv[1]))))
+    end_process(main(Connection(int(sys.argv[1]))))
