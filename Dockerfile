@@ -51,6 +51,6 @@ WORKDIR /tmp
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["python", "-IS", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['PUSHFORWARD_PORT'] + '/health/live', timeout=2)"]
+    CMD ["python", "-IS", "-c", "import os, ssl, urllib.request as u; e = os.environ; s = 'https' if e.get('PUSHFORWARD_TLS_CERTIFICATE') else 'http'; u.urlopen(s + '://127.0.0.1:' + e['PUSHFORWARD_PORT'] + '/health/live', timeout=2, context=ssl._create_unverified_context())"]
 ENTRYPOINT ["pushforward"]
 CMD ["serve"]

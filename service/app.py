@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -12,13 +13,21 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from service.access.connections import ConnectionCaps, within_descriptors
+from service.access.hosts import AllowedHosts
+from service.access.key_source import KeySource
+from service.access.origins import Origins
+from service.access.policy import AccessPolicy
+from service.access.request_ids import ID_FIELD, RequestIds
 from service.api import openapi
 from service.api.counting import AnswerCounter, CountedApplication
-from service.api.door import Door, respond
+from service.api.door import REQUEST_ID, Door, respond
 from service.api.driver import Driver
 from service.api.endpoints import endpoints
 from service.api.grouping import GroupVerbs
+from service.api.guarded import GuardedApplication, LoggedApplication
 from service.api.helpers import Helpers
+from service.api.key_use import KeyUse
 from service.api.native.verbs import Verbs
 from service.api.operations import Operations
 from service.api.prefix import PrefixedApplication, add_pages, require_free
@@ -49,6 +58,9 @@ _EXPIRE_SECONDS = 0.05
 
 _LINGER_SECONDS = 30.0
 
+_KEY_SECONDS = 0.25
+"""So often the workers tell each other of the use of keys, and look whether the file of keys has changed."""
+
 _BODIES_SHARE = 8
 """Of the memory, bodies take so much at most: what is read of them takes a few times as much."""
 
@@ -68,7 +80,15 @@ def create_app(
     Returns:
         The application. `app.state.operations` is told when the server drains, `app.state.registry` knows the flows,
         `app.state.metrics` counts.
+
+    Raises:
+        InvalidArgument: the keys cannot be read.
     """
+    keys = KeySource(settings.keys_file, settings.keys)
+    hosts = AllowedHosts((*settings.allowed_host, settings.host))
+    separate = settings.admin_port is not None
+    policy = AccessPolicy(keys.ring, hosts, Origins(settings.cors_origin), separate=separate)
+    ids = RequestIds()
     metrics = metrics or Metrics()
     workers = Workers(settings.threads or max(1, usable_cpus() // settings.workers))
     limits = Limits(settings.chunk_rows, settings.max_queued_rows)
@@ -92,8 +112,9 @@ def create_app(
     count = AnswerCounter(metrics)
     budget = BodyBudget(settings.max_decode_bytes or usable_memory() // _BODIES_SHARE // settings.workers)
     prefix = (settings.root_path or "").rstrip("/")
+    heads = RequestHeads(table, settings.max_body_bytes, prefix, policy)
     shared = Shared(
-        direct=Direct(driver, RequestHeads(table, settings.max_body_bytes, prefix)),
+        direct=None if settings.access_log else Direct(driver, heads),  # the application writes the log
         waits=Waits(
             header_seconds=settings.header_seconds,
             body_seconds=settings.body_seconds,
@@ -102,12 +123,18 @@ def create_app(
         ),
         max_body_bytes=settings.max_body_bytes,
         count=count,
+        ids=ids,
+        caps=ConnectionCaps(within_descriptors(settings.max_connections), settings.max_client_connections),
+        admin_port=settings.admin_port,
         budget=budget,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         expiring = asyncio.create_task(_expire(workers))
+        watching = (
+            None if keys.ring is None else asyncio.create_task(_watch_keys(keys, KeyUse(keys.ring, metrics), heads))
+        )
         loading = asyncio.create_task(asyncio.to_thread(registry.load))
         await asyncio.wait({loading}, timeout=settings.startup_seconds)
         if loading.done():
@@ -116,6 +143,8 @@ def create_app(
             yield {STATE: shared}
         finally:
             expiring.cancel()
+            if watching is not None:
+                watching.cancel()
             operations.draining = True
             registry.close()
             loading.cancel()  # its thread goes on with the bundle that it has begun, and nobody waits for it
@@ -137,14 +166,17 @@ def create_app(
     app.state.metrics = metrics
     add_routes(app, table, operations, Door(driver, settings.max_body_bytes, budget))
     add_pages(app)
+    app.add_middleware(GuardedApplication, policy=policy, ids=ids, admin_port=settings.admin_port)
     app.add_middleware(CountedApplication, count=count)
+    if settings.access_log:
+        app.add_middleware(LoggedApplication, queries=settings.log_queries)
     if prefix:
         require_free(app, prefix)
         app.add_middleware(PrefixedApplication, prefix=prefix)
     app.add_exception_handler(PushforwardError, _project_error)
     app.add_exception_handler(HTTPException, _framework_error)
     app.add_exception_handler(Exception, _unforeseen_error)
-    openapi.install(app, SCHEMAS)
+    openapi.install(app, SCHEMAS, keys=keys.ring is not None)
     return app
 
 
@@ -174,6 +206,15 @@ async def _expire(workers: Workers) -> None:
         workers.expire()
 
 
+async def _watch_keys(keys: KeySource, use: KeyUse, heads: RequestHeads) -> None:
+    """Share the use of keys, and take up a file of keys that has changed."""
+    while True:
+        await asyncio.sleep(_KEY_SECONDS)
+        if keys.refresh():
+            heads.forget()
+        use.exchange(time.monotonic())
+
+
 async def _project_error(_: Request, error: Exception) -> Response:
     """The answer to an error of the project's own."""
     return respond(problem_reply(error))
@@ -190,7 +231,7 @@ async def _framework_error(request: Request, error: Exception) -> Response:
             detail += (
                 f". A browser asks whether a page of {request.headers.get('origin', 'another origin')[:100]} may call "
                 "this server, and it may not: the server has no CORS. Serve the page and the API from one origin, by a "
-                "proxy"
+                "proxy, or start the server with --cors-origin"
             )
         refused = respond(problem_reply(MethodNotAllowed(detail)))
         refused.headers["Allow"] = ", ".join(methods)
@@ -204,9 +245,11 @@ async def _framework_error(request: Request, error: Exception) -> Response:
     return respond(problem_reply(RequestError(str(error.detail))))
 
 
-async def _unforeseen_error(_: Request, error: Exception) -> Response:  # noqa: ARG001  it goes on to the log
+async def _unforeseen_error(request: Request, error: Exception) -> Response:  # noqa: ARG001  it goes on to the log
     """The answer to a fault of the server's own, of which nothing goes to the client."""
-    return respond(problem(PushforwardError("the server failed on this request; the failure has been logged")))
+    answer = respond(problem(PushforwardError("the server failed on this request; the failure has been logged")))
+    answer.headers[ID_FIELD] = request.scope.get(REQUEST_ID, b"").decode("ascii")  # it does not pass the middleware
+    return answer
 
 
 def _methods(request: Request) -> list[str]:

@@ -20,9 +20,16 @@
     │   ├── BodyTooLarge            body_too_large          the body is over its cap
     │   ├── HeaderTooLarge          header_too_large        the request's header is over its cap
     │   ├── SlowRequest             slow_request            the request did not come in whole in time
+    │   ├── MisdirectedRequest      misdirected_request     the Host field names another server
+    │   ├── ForeignOrigin           foreign_origin          a page of another origin asks
+    │   ├── KeyMissing              key_missing             the server asks for a key, and there is none
+    │   ├── KeyUnknown              key_unknown             the key is none of the server's
+    │   ├── ScopeMissing            scope_missing           the key may not do this
+    │   ├── BudgetSpent             budget_spent            the key has used up its budget of this minute
     │   └── ClientGone              client_gone             the client no longer waits for the answer
     ├── ServerError                 internal_error          a fault that the caller cannot correct
     │   ├── QueueFull               queue_full              too many rows wait; retry later
+    │   ├── TooManyConnections      too_many_connections    a cap on connections is reached
     │   ├── NotReady                not_ready               still loading, or a canary row failed
     │   ├── Draining                draining                shutting down
     │   ├── EngineFailed            engine_failed           a run of the flow failed
@@ -48,6 +55,7 @@ from typing import ClassVar, Self
 
 __all__ = [
     "BodyTooLarge",
+    "BudgetSpent",
     "BundleError",
     "ClientGone",
     "DataError",
@@ -58,11 +66,15 @@ __all__ = [
     "EngineLost",
     "FlowNotFound",
     "ForbiddenGraph",
+    "ForeignOrigin",
     "HeaderTooLarge",
     "InvalidArgument",
+    "KeyMissing",
+    "KeyUnknown",
     "MalformedBody",
     "ManifestInvalid",
     "MethodNotAllowed",
+    "MisdirectedRequest",
     "NotAcceptable",
     "NotFinite",
     "NotReady",
@@ -75,8 +87,10 @@ __all__ = [
     "Reason",
     "RequestError",
     "RouteNotFound",
+    "ScopeMissing",
     "ServerError",
     "SlowRequest",
+    "TooManyConnections",
     "UnexpectedFile",
     "UnsupportedMediaType",
     "VersionNotFound",
@@ -252,6 +266,52 @@ class SlowRequest(RequestError):
     code: ClassVar[str] = "slow_request"
 
 
+class MisdirectedRequest(RequestError):
+    """The Host field names a server that this one is not known to be."""
+
+    code: ClassVar[str] = "misdirected_request"
+
+
+class ForeignOrigin(RequestError):
+    """A page of an origin that is neither the server's own nor named asks for more than to read."""
+
+    code: ClassVar[str] = "foreign_origin"
+
+
+class KeyMissing(RequestError):
+    """The server answers to keys alone, and the request has none."""
+
+    code: ClassVar[str] = "key_missing"
+
+
+class KeyUnknown(RequestError):
+    """The request's key is none of the server's."""
+
+    code: ClassVar[str] = "key_unknown"
+
+
+class ScopeMissing(RequestError):
+    """The key is one of the server's, and may not do what the request asks for."""
+
+    code: ClassVar[str] = "scope_missing"
+
+
+class BudgetSpent(RequestError):
+    """The key has used up its budget of requests or of rows.
+
+    Args:
+        detail: as in `PushforwardError`.
+        errors: as in `PushforwardError`.
+        retry_seconds: the time after which there is enough of it again.
+    """
+
+    code: ClassVar[str] = "budget_spent"
+
+    def __init__(self, detail: str, errors: tuple[Reason, ...] = (), retry_seconds: float = 1.0) -> None:
+        super().__init__(detail, errors)
+        self.retry_seconds = retry_seconds
+
+
 class ClientGone(RequestError):
     """The client has closed its connection; what it asked for is dropped."""
 
@@ -278,6 +338,12 @@ class QueueFull(ServerError):
     def __init__(self, detail: str, errors: tuple[Reason, ...] = (), retry_seconds: float = 1.0) -> None:
         super().__init__(detail, errors)
         self.retry_seconds = retry_seconds
+
+
+class TooManyConnections(ServerError):
+    """There are as many connections as the server takes, of all clients or of one."""
+
+    code: ClassVar[str] = "too_many_connections"
 
 
 class NotReady(ServerError):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
+from service.access.keys import Caller
 from service.errors import ClientGone, DeadlineExceeded
 from service.plan import Plan
 
@@ -64,6 +65,7 @@ class Exchange(NamedTuple):
         body: whole, at most the cap.
         deadline: on `time.monotonic`, in seconds; nobody waits for the answer any longer.
         watch: of the body's decoding.
+        caller: whose key the request has; None where the server asks for none.
     """
 
     name: str | None = None
@@ -74,6 +76,7 @@ class Exchange(NamedTuple):
     body: Body = b""
     deadline: float = math.inf
     watch: Watch = UNWATCHED
+    caller: Caller | None = None
 
 
 class Reply(NamedTuple):

@@ -6,12 +6,13 @@ A flag of `pushforward serve` overrides an environment variable, and that the de
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.bundle.manifest import NAME_PATTERN
 from service.errors import InvalidArgument, Reason
@@ -20,6 +21,25 @@ __all__ = ["PREFIX", "Settings", "environment_name", "flag_name", "read_settings
 
 PREFIX = "PUSHFORWARD_"
 """The beginning of the environment variables of all settings."""
+
+
+_SECRET: Final = frozenset({"keys"})
+"""Fields whose value no error repeats: a key may stand there by mistake."""
+
+
+def _split(given: object) -> object:
+    """The items of a list that was given as a text with commas, or as several such texts."""
+    texts = [given] if isinstance(given, str) else given
+    if isinstance(texts, (list, tuple)) and all(isinstance(text, str) for text in texts):
+        return tuple(item.strip() for text in texts for item in text.split(",") if item.strip())
+    return given
+
+
+Texts: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""A list: a flag that may be given several times, or a text with commas."""
+
+_HOST_NAME: Final = r"^(\*|(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?)$"
+_ORIGIN: Final = r"^(\*|[a-z][a-z0-9+.-]*://[^/\s?#@]+/?)$"
 
 
 class Settings(BaseSettings):
@@ -33,6 +53,33 @@ class Settings(BaseSettings):
     ] = None
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 for any that is free")] = 8000
+    insecure: Annotated[
+        bool, Field(description="answer anyone without a key, also on an address that other machines reach")
+    ] = False
+    keys_file: Annotated[
+        Path | None, Field(description="file of hashed keys, one on a line, as `pushforward key` prints it")
+    ] = None
+    keys: Annotated[str | None, Field(description="the same lines, with semicolons between them")] = None
+    allowed_host: Annotated[
+        Texts,
+        Field(description="name by which clients may ask, if it has a dot and is no address; *.NAME, or * for any"),
+    ] = ()
+    cors_origin: Annotated[
+        Texts, Field(description="origin whose pages may use the API, such as https://example.org; * for any")
+    ] = ()
+    admin_port: Annotated[
+        int | None,
+        Field(ge=0, le=65535, description="port of its own for administration and metrics; 0 for any that is free"),
+    ] = None
+    admin_host: Annotated[str, Field(min_length=1, description="address to listen on with --admin-port")] = "127.0.0.1"
+    tls_certificate: Annotated[
+        Path | None, Field(description="file of the certificate and its chain (PEM): the server then speaks HTTPS")
+    ] = None
+    tls_key: Annotated[Path | None, Field(description="file of the certificate's key (PEM), without a password")] = None
+    trusted_proxies: Annotated[
+        Texts,
+        Field(description="address whose X-Forwarded-For and X-Forwarded-Proto the access log believes; * for any"),
+    ] = ("127.0.0.1",)
     root_path: Annotated[
         str | None,
         Field(
@@ -136,13 +183,31 @@ class Settings(BaseSettings):
     keep_alive_seconds: Annotated[
         int, Field(ge=1, description="an idle connection is closed after this time; clients should close theirs sooner")
     ] = 75
+    max_connections: Annotated[
+        int, Field(ge=1, description="most connections of a worker; also no more than its file descriptors allow")
+    ] = 4096
+    max_client_connections: Annotated[
+        int, Field(ge=0, description="most connections of one client's address to a worker; 0 for no cap")
+    ] = 0
     probe_seconds: Annotated[
         float, Field(gt=0, description="time for a canary row of /health/ready; a slower one counts as failed")
     ] = 5.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="least severe messages to log")
     ] = "warning"
-    access_log: Annotated[bool, Field(description="log a line for each request")] = False
+    access_log: Annotated[bool, Field(description="log a line for each request, without its query string")] = False
+    log_queries: Annotated[bool, Field(description="log the query strings too")] = False
+
+    @field_validator("allowed_host", "cors_origin")
+    @classmethod
+    def _check_items(cls, items: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """Refuse what can never be met, such as a Host name with a port, or an origin with a path."""
+        host = info.field_name == "allowed_host"
+        for item in items:
+            if not re.fullmatch(_HOST_NAME if host else _ORIGIN, item):
+                form = "a host name without a port" if host else "an origin such as https://example.org"
+                raise ValueError(f"{item!r:.80} is not {form}")
+        return items
 
     @property
     def isolated_flows(self) -> frozenset[str] | None:
@@ -185,7 +250,7 @@ def read_settings(**given: Any) -> Settings:  # noqa: ANN401  each value has its
     """Read the settings from the given values, then from the environment, then from the defaults.
 
     Args:
-        given: field -> value. A field that is None is read from the environment.
+        given: field -> value. A field that is None, or a list without items, is read from the environment.
 
     Returns:
         The settings.
@@ -194,11 +259,12 @@ def read_settings(**given: Any) -> Settings:  # noqa: ANN401  each value has its
         InvalidArgument: settings are wrong; each is named by flag and environment variable.
     """
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**{name: value for name, value in given.items() if value not in (None, ())})
     except ValidationError as error:
         reasons = tuple(_reason(str(fault["loc"][0]), fault["msg"], fault["input"]) for fault in error.errors())
         raise InvalidArgument(f"a setting is wrong: {reasons[0].reason}", reasons[1:]) from None
 
 
 def _reason(field: str, message: str, value: object) -> Reason:
-    return Reason((field,), f"{flag_name(field)} ({environment_name(field)}): {message}, and is {value!r:.80}")
+    shown = "" if field in _SECRET else f", and is {value!r:.80}"
+    return Reason((field,), f"{flag_name(field)} ({environment_name(field)}): {message}{shown}")

@@ -44,7 +44,7 @@ class Server:
         )
         ready, _, _ = select.select([self.process.stdout], [], [], 180)
         self.announced = self.process.stdout.readline() if ready and self.process.stdout else ""
-        found = re.search(r"http://[^ ]*:(\d+)", self.announced)
+        found = re.search(r"https?://[^ ]*:(\d+)", self.announced)
         if found is None:
             self.process.kill()
             raise AssertionError(f"the server did not start: {self.process.communicate()[1]}")

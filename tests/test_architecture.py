@@ -18,8 +18,9 @@ ALLOWED = {
     "service.errors": set(),
     "service.plan": set(),
     "service.tabular": set(),
+    "service.access": {"service.errors"},
     "service.children": set(),
-    "service.exchange": {"service.errors", "service.plan"},
+    "service.exchange": {"service.access", "service.errors", "service.plan"},
     "service.guard": {"service.errors"},
     "service.bundle": {"service.errors"},
     "service.settings": {"service.bundle", "service.errors"},
@@ -58,6 +59,7 @@ ALLOWED = {
     "service.drawing": {"service.engine.verbs", "service.pictures", "service.plan"},
     "service.api.codecs": {"service.errors", "service.exchange", "service.plan", "service.tabular"},
     "service.api.native": {
+        "service.access",
         "service.api.codecs",
         "service.bundle",
         "service.drawing",
@@ -72,6 +74,7 @@ ALLOWED = {
         "service.tabular",
     },
     "service.api": {
+        "service.access",
         "service.api.codecs",
         "service.api.native",
         "service.bundle",
@@ -85,8 +88,9 @@ ALLOWED = {
         "service.guard",
         "service.plan",
     },
-    "service.http": {"service.api", "service.errors", "service.exchange", "service.guard"},
+    "service.http": {"service.access", "service.api", "service.errors", "service.exchange", "service.guard"},
     "service.app": {
+        "service.access",
         "service.api",
         "service.api.native",
         "service.bundle",
@@ -101,6 +105,7 @@ ALLOWED = {
         "service.settings",
     },
     "service.process": {
+        "service.access",
         "service.app",
         "service.bundle",
         "service.children",
@@ -166,6 +171,7 @@ ALLOWED = {
         "models.training",
         "pushforward.cli",
         "pushforward.client",
+        "service.access",
         "service.bundle",
         "service.engine",
         "service.engine.verbs",

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
@@ -188,6 +188,7 @@ class SourceOptions:
         repository: a folder of flows.
         model: the flow's name; needed with a repository of several flows.
         version: its version; None for the newest.
+        key: for the server; None for that of the environment.
     """
 
     url: str | None = None
@@ -195,6 +196,7 @@ class SourceOptions:
     repository: Path | None = None
     model: str | None = None
     version: int | None = None
+    key: str | None = field(default=None, repr=False)
 
 
 @contextmanager
@@ -206,6 +208,8 @@ def open_source(options: SourceOptions) -> Iterator[FlowSource]:
         FlowNotFound, VersionNotFound, BundleError: the bundle is not there or may not be run.
         ClientError: the server does not answer, or has no such flow.
     """
+    if options.key is not None and (options.bundle or options.repository):
+        raise InvalidInput("--key is for a server: it goes with --url")
     places = [f"--{name}" for name in ("url", "bundle", "repository") if getattr(options, name) is not None]
     if len(places) > 1:
         raise InvalidInput(f"{' and '.join(places)} name different places: give one of them")
@@ -213,7 +217,8 @@ def open_source(options: SourceOptions) -> Iterator[FlowSource]:
         from pushforward.client.client import Client
         from pushforward.client.connection import DEFAULT_URL
 
-        with Client(options.url or DEFAULT_URL, model=options.model, version=options.version) as client:
+        url = options.url or DEFAULT_URL
+        with Client(url, model=options.model, version=options.version, key=options.key) as client:
             yield _ServedFlow(client)
         return
     yield _LocalFlow(_load(_folder(options)))

@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS: Final[dict[str, str]] = {
     "serve": "Serve a repository of flows over HTTP.",
+    "key": "Make a key for a server, and the line that a server keeps of it.",
     "train": "Fit a flow to a table or to images, and export it as a bundle.",
     "export": "Export a fit whose export failed, with other options.",
     "import": "Make a bundle from a flow of zuko, nflows, normflows or FrEIA.",

@@ -25,6 +25,7 @@ def source_options(command: _Command) -> _Command:
         click.option("--model", help="The name of the flow.  [default: the server's default flow]"),
         click.option("--repository", type=_PATH, help="A folder of flows: run --model from it here, without a server."),
         click.option("--bundle", type=_PATH, help="A bundle's folder: run it here, without a server."),
+        click.option("--key", help="The server's key. PUSHFORWARD_KEY is better: no list of processes shows it."),
         click.option("--url", help="The server.  [default: http://127.0.0.1:8000]"),
     ):
         command = option(command)

@@ -31,6 +31,7 @@ class AsyncClient(Calls):
         retries: how often at most a request is sent again, after a connection that failed and after 429 and 503
             (Retry-After is waited for). No other answer is asked for twice, nor is one of code `engine_lost`.
         max_values: the bound on the numbers in one request.
+        key: the key that the server asks for; None for that of PUSHFORWARD_KEY in the environment.
         headers: sent with each request.
         transport: what carries the requests, in the place of the network.
         clock: gives seconds, for the timeout.
@@ -38,7 +39,7 @@ class AsyncClient(Calls):
         random: gives the retries' jitter.
 
     Raises:
-        InvalidInput: `base_url` is no address.
+        InvalidInput: `base_url` is no address, or `key` no key.
 
     Example::
 
@@ -55,6 +56,7 @@ class AsyncClient(Calls):
         timeout: float = DEFAULT_TIMEOUT,
         retries: int = 3,
         max_values: int = MAX_VALUES,
+        key: str | None = None,
         headers: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -63,7 +65,7 @@ class AsyncClient(Calls):
     ) -> None:
         self.base_url = base_url
         self._connection = AsyncConnection(
-            base_url, timeout=timeout, headers=headers, transport=transport, clock=clock, sleep=sleep
+            base_url, timeout=timeout, key=key, headers=headers, transport=transport, clock=clock, sleep=sleep
         )
         super().__init__(
             self._connection,

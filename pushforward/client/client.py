@@ -41,8 +41,7 @@ class Client:
 
     Arrays go in and come out in the flow's precision, bit for bit: for a flow of float32, float64 is rounded first.
     Rows whose columns have names, such as a DataFrame, are matched with the flow's columns by name. An input of more
-    than about `max_values` numbers travels in several requests, and its answers come back joined. Threads may share a
-    client.
+    than about `max_values` numbers travels in several requests, whose answers are joined. Threads may share a client.
 
     Args:
         base_url: the server's address.
@@ -52,6 +51,7 @@ class Client:
         retries: how often at most a request is sent again, after a connection that failed and after 429 and 503
             (Retry-After is waited for). No other answer is asked for twice, nor is one of code `engine_lost`.
         max_values: the bound on the numbers in one request.
+        key: the key that the server asks for; None for that of PUSHFORWARD_KEY in the environment.
         headers: sent with each request.
         transport: what carries the requests, in the place of the network.
         clock: gives seconds, for the timeout.
@@ -59,7 +59,7 @@ class Client:
         random: gives the retries' jitter.
 
     Raises:
-        InvalidInput: `base_url` is no address.
+        InvalidInput: `base_url` is no address, or `key` no key.
 
     Example::
 
@@ -77,6 +77,7 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT,
         retries: int = 3,
         max_values: int = MAX_VALUES,
+        key: str | None = None,
         headers: Mapping[str, str] | None = None,
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -85,7 +86,7 @@ class Client:
     ) -> None:
         self.base_url = base_url
         self._connection = BlockingConnection(
-            base_url, timeout=timeout, headers=headers, transport=transport, clock=clock, sleep=sleep
+            base_url, timeout=timeout, key=key, headers=headers, transport=transport, clock=clock, sleep=sleep
         )
         self._calls = Calls(
             self._connection,

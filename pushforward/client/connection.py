@@ -20,6 +20,7 @@ from anyio.lowlevel import RunVar
 
 from pushforward.client.delivery import HttpAnswer, HttpRequest
 from pushforward.client.errors import ClientError, ConnectionFailed, InvalidInput, TimedOut
+from pushforward.client.keys import find_key
 from pushforward.client.proxies import find_proxy, without_password
 
 __all__ = ["DEFAULT_TIMEOUT", "DEFAULT_URL", "AsyncConnection", "BlockingConnection", "run_blocking"]
@@ -64,6 +65,7 @@ class _HttpxConnection:
     Args:
         base_url: the server's address.
         timeout: seconds that one request may take, for the error.
+        key: sent with each request; None for what the environment says. An Authorization among the headers goes before.
         headers: sent with each request.
         transport: what carries the requests, in the place of the network.
         clock: gives seconds, the delivery's own.
@@ -77,6 +79,7 @@ class _HttpxConnection:
         base_url: str,
         *,
         timeout: float,
+        key: str | None = None,
         headers: Mapping[str, str] | None,
         transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None,
         clock: Callable[[], float],
@@ -84,6 +87,7 @@ class _HttpxConnection:
         url = _read_url(base_url)
         self._base_url = base_url
         self._headers = headers
+        self._auth = None if "authorization" in httpx.Headers(headers) else find_key(key)
         self._given = transport
         self._clock = clock
         self._timeout = timeout
@@ -190,6 +194,7 @@ class BlockingConnection(_HttpxConnection):
     Args:
         base_url: the server's address.
         timeout: seconds that one request may take, for the error.
+        key: sent with each request; None for what the environment says. An Authorization among the headers goes before.
         headers: sent with each request.
         transport: what carries the requests, in the place of the network.
         clock: gives seconds, the delivery's own.
@@ -205,12 +210,13 @@ class BlockingConnection(_HttpxConnection):
         base_url: str,
         *,
         timeout: float,
+        key: str | None = None,
         headers: Mapping[str, str] | None,
         transport: httpx.BaseTransport | None,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
-        super().__init__(base_url, timeout=timeout, headers=headers, transport=transport, clock=clock)
+        super().__init__(base_url, timeout=timeout, key=key, headers=headers, transport=transport, clock=clock)
         self._transport = transport
         self._sleep = sleep
         # The pools of parent processes stay, unused: to close them here might wait for a lock that a thread had there.
@@ -219,7 +225,7 @@ class BlockingConnection(_HttpxConnection):
     def _open(self) -> httpx.Client:
         with self._set_up():
             transport = self._transport or httpx.HTTPTransport(proxy=self._proxy_url)
-            return httpx.Client(base_url=self._base_url, headers=self._headers, transport=transport)
+            return httpx.Client(base_url=self._base_url, headers=self._headers, auth=self._auth, transport=transport)
 
     def _pool(self) -> httpx.Client:
         """The pool of this process."""
@@ -265,6 +271,7 @@ class AsyncConnection(_HttpxConnection):
     Args:
         base_url: the server's address.
         timeout: seconds that one request may take, for the error.
+        key: sent with each request; None for what the environment says. An Authorization among the headers goes before.
         headers: sent with each request.
         transport: what carries the requests, in the place of the network.
         clock: gives seconds, the delivery's own.
@@ -280,12 +287,13 @@ class AsyncConnection(_HttpxConnection):
         base_url: str,
         *,
         timeout: float,
+        key: str | None = None,
         headers: Mapping[str, str] | None,
         transport: httpx.AsyncBaseTransport | None,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        super().__init__(base_url, timeout=timeout, headers=headers, transport=transport, clock=clock)
+        super().__init__(base_url, timeout=timeout, key=key, headers=headers, transport=transport, clock=clock)
         self._transport = transport
         self._sleep = sleep
         self._unused: httpx.AsyncClient | None = self._open()
@@ -295,7 +303,9 @@ class AsyncConnection(_HttpxConnection):
     def _open(self) -> httpx.AsyncClient:
         with self._set_up():
             transport = self._transport or httpx.AsyncHTTPTransport(proxy=self._proxy_url)
-            return httpx.AsyncClient(base_url=self._base_url, headers=self._headers, transport=transport)
+            return httpx.AsyncClient(
+                base_url=self._base_url, headers=self._headers, auth=self._auth, transport=transport
+            )
 
     def _pool(self) -> httpx.AsyncClient:
         """The pool of this event loop in this process."""

@@ -9,7 +9,7 @@
         ├── TimedOut                        no answer came in the time that the client allows
         ├── UnexpectedAnswer                an answer came, and it is not one of Pushforward's
         └── ApiError                        the server refused: status, code, detail, errors
-            ├── InvalidRequest              400, 405, 406, 408, 415, 422
+            ├── InvalidRequest              400, 405, 406, 408, 415, 421, 422
             ├── NotAuthorized               401, 403
             ├── NotFound                    404
             ├── TooLarge                    413, 431
@@ -116,7 +116,7 @@ class InvalidRequest(ApiError):
 
 
 class NotAuthorized(ApiError):
-    """A key is missing or wrong."""
+    """A key is missing, wrong, or not for this call; or the request seems to be a foreign page's."""
 
 
 class NotFound(ApiError):
@@ -128,7 +128,7 @@ class TooLarge(ApiError):
 
 
 class Overloaded(ApiError):
-    """The server's queue is full."""
+    """The server's queue is full, or the budget of the key is used up."""
 
 
 class Unavailable(ApiError):

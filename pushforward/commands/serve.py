@@ -27,10 +27,12 @@ def _setting_options(function: Callable[..., None]) -> Callable[..., None]:
     """An option for each field of `Settings`: its flag, environment variable, default and help."""
     for name, field in reversed(Settings.model_fields.items()):
         default = _OWN_DEFAULTS.get(name) if field.is_required() else field.default
-        shown = (
-            f"{field.description}  [env: {environment_name(name)}; default: {'none' if default is None else default}]"
-        )
-        if field.annotation is bool:
+        shown = f"{field.description}  [{_origin(name, default)}]"
+        if field.annotation == tuple[str, ...]:
+            usual = _origin(name, ", ".join(default or ()))
+            shown = f"{field.description}; several with commas, or by several flags  [{usual}]"
+            option = click.option(flag_name(name), name, multiple=True, metavar="TEXT", help=shown)
+        elif field.annotation is bool:
             option = click.option(f"{flag_name(name)}/--no-{flag_name(name)[2:]}", name, default=None, help=shown)
         else:
             option = click.option(flag_name(name), name, default=None, metavar=_metavar(field.annotation), help=shown)
@@ -38,9 +40,16 @@ def _setting_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
+def _origin(name: str, default: object) -> str:
+    """Where the value of a setting comes from without its flag."""
+    return f"env: {environment_name(name)}; default: {'none' if default in (None, '') else default}"
+
+
 def _metavar(annotation: Any) -> str:  # noqa: ANN401  a type, or a union of types
-    if annotation in (int, float):
+    if annotation in (int, float, int | None):
         return "NUMBER"
+    if annotation == Path | None:
+        return "FILE"
     return "FOLDER" if annotation is Path else "TEXT"
 
 
@@ -57,11 +66,12 @@ def command(**given: Any) -> None:  # noqa: ANN401  each has its field's type
     serve(settings, _announce)
 
 
-def _announce(url: str, status: ServerStatus) -> None:
+def _announce(url: str, status: ServerStatus, *admin_url: str) -> None:
     """Print the flows that answer. The log says why another does not."""
     ready = ", ".join(sorted(status.flows)) or "no flow"
     waiting = "" if status.loaded else "flows are still loading; "
-    click.echo(f"Pushforward serves {ready} at {url} ({waiting}API: {url}/docs; stop with Ctrl-C)")
+    admin = "".join(f"administration and metrics: {each}; " for each in admin_url)
+    click.echo(f"Pushforward serves {ready} at {url} ({waiting}API: {url}/docs; {admin}stop with Ctrl-C)")
 
 
 def _add_shipped_flows(given: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -15,12 +15,19 @@ from starlette.types import Receive, Scope, Send
 from service.api.counting import ERROR_CODE
 from service.api.driver import Call, Driver, Fields, RawRequest
 from service.api.endpoints import Endpoint
+from service.api.problems import identified
 from service.errors import DeadlineExceeded, PushforwardError, UnsupportedMediaType, release_frames
 from service.exchange import Reply
 from service.guard import TIMEOUT_HEADER, BodyBudget, HeldBody, read_body
 from service.plan import Plan
 
-__all__ = ["Door", "respond"]
+__all__ = ["CALLER", "REQUEST_ID", "Door", "respond"]
+
+CALLER: Final = "pushforward.caller"
+"""The entry of an ASGI scope that says whose key the request has."""
+
+REQUEST_ID: Final = "pushforward.request_id"
+"""The entry of an ASGI scope that holds the request's id, in bytes."""
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +84,12 @@ class Door:
         if encoding != "identity":
             detail = f"a body with Content-Encoding {encoding[:64]!r} cannot be read; send it as it is"
             raise UnsupportedMediaType(detail)
-        fields = Fields(headers.get("content-type"), headers.get("accept"), headers.get(TIMEOUT_HEADER.lower()))
+        fields = Fields(
+            headers.get("content-type"),
+            headers.get("accept"),
+            headers.get(TIMEOUT_HEADER.lower()),
+            caller=request.scope.get(CALLER),
+        )
         try:
             async with asyncio.timeout(self._driver.deadline(fields, since) - self._driver.clock()):
                 await read_body(headers, request.stream(), self._max_body_bytes, held)
@@ -118,14 +130,17 @@ def respond(reply: Reply, driver: Driver | None = None) -> Response:
 
 
 class _Whole(Response):
-    """An answer in one piece, which tells its error's code to whoever counts."""
+    """An answer in one piece. It tells its error's code to whoever counts, and puts the request's id into a problem."""
 
     def __init__(self, reply: Reply, headers: dict[str, str]) -> None:
         super().__init__(reply.body, reply.status, headers)
-        self._code = reply.code
+        self._reply = reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[ERROR_CODE] = self._code
+        scope[ERROR_CODE] = self._reply.code
+        if REQUEST_ID in scope:
+            self.body = identified(self._reply, scope[REQUEST_ID]).body
+            self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
 

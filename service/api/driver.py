@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
+from service.access.keys import Caller
 from service.api.codecs import wire
 from service.api.endpoints import Endpoint
 from service.api.grouping import Replies
@@ -101,12 +102,14 @@ class Fields(NamedTuple):
         accept: the field, or None.
         timeout: the field `service.guard.TIMEOUT_HEADER`, or None.
         keep_alive: whether the connection goes on after the answer.
+        caller: whose key the request has; None where the server asks for none.
     """
 
     content_type: str | None = None
     accept: str | None = None
     timeout: str | None = None
     keep_alive: bool = True
+    caller: Caller | None = None
 
 
 class RawRequest(NamedTuple):
@@ -335,7 +338,8 @@ class Driver:
             answer(known.reply)
             return None
         slow = read - since > _SPENT * (until - since)
-        if call.endpoint.group_verb is None or slow or len(body) > _SMALL_BODY or (body and query):
+        alone = slow or (fields.caller is not None and fields.caller.counts_rows)
+        if call.endpoint.group_verb is None or alone or len(body) > _SMALL_BODY or (body and query):
             return self.single(request, until, answer)
         member = GroupMember(self, request, until, answer)
         self._waiting.setdefault((call, fields), []).append(member)
@@ -372,7 +376,9 @@ class Driver:
         asked = tuple(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else ()
         size = len(body) if wire.takes_long(fields.content_type, len(body)) else 0
         watch = Watch(until, self.clock) if size > LARGE_BODY else UNWATCHED
-        exchange = Exchange(call.name, call.version, asked, fields.content_type, fields.accept, body, until, watch)
+        exchange = Exchange(
+            call.name, call.version, asked, fields.content_type, fields.accept, body, until, watch, fields.caller
+        )
         reply = partial(self._reply, request, until, answer)
         try:
             plan = call.endpoint.verb(exchange)

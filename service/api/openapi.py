@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from service.access.scopes import required_scope
 from service.api import problems
 from service.api.codecs import wire
 from service.api.codecs.query import LISTS
@@ -19,6 +20,8 @@ __all__ = ["describe_route", "install", "path_parameters", "query_parameters"]
 
 _EXAMPLES: Final[dict[str, Any]] = {"name": "two-moons", "version": 1, "n": 3, "seed": 7}
 
+
+_KEY: Final = "key"
 
 _JSON, *_TABLES = (name for name in wire.CODECS if name != wire.PICTURE.media_type)
 _TEXTS: Final = {"text/csv": ("{}\n", ","), "application/x-ndjson": ("[{}]\n", ", ")}
@@ -92,18 +95,38 @@ def query_parameters(schema: type[VerbRequest], prefix: str, main: str = "") -> 
     return described
 
 
-def install(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:
-    """Let `app.openapi` give the routes together with the models that they refer to."""
+def install(app: FastAPI, models: Iterable[type[BaseModel]], *, keys: bool = False) -> None:
+    """Let `app.openapi` give the routes together with the models that they refer to.
+
+    Args:
+        app: the application.
+        models: that the routes refer to.
+        keys: whether the server asks for keys: each route then says which scope it needs.
+    """
 
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             known = document.setdefault("components", {}).setdefault("schemas", {})
             known |= {model.__name__: _schema(model) for model in models}
+            if keys:
+                _secure(document)
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = build  # type: ignore[method-assign]  # how FastAPI documents its own replacement
+
+
+def _secure(document: dict[str, Any]) -> None:
+    """Say of each route that it needs a key, and of which scope."""
+    document["components"]["securitySchemes"] = {_KEY: {"type": "http", "scheme": "bearer"}}
+    for path, operations in document["paths"].items():
+        scope = required_scope(path)
+        for operation in operations.values():
+            if scope is not None:
+                operation["security"] = [{_KEY: []}]
+                before = operation.get("description", "")
+                operation["description"] = f"{before} Needs a key with the scope {scope}.".strip()
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:

@@ -26,16 +26,19 @@ import logging
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
+from service.access.connections import ConnectionCaps
+from service.access.request_ids import RequestIds
 from service.api.counting import OTHER, AnswerCounter, route_template
+from service.api.door import REQUEST_ID
 from service.api.driver import Driver, GroupMember, PlanTask, RawRequest
-from service.api.problems import problem
+from service.api.problems import identified, problem
 from service.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -46,6 +49,7 @@ from service.errors import (
     PushforwardError,
     QueueFull,
     SlowRequest,
+    TooManyConnections,
 )
 from service.exchange import Body, Reply
 from service.guard import BodyBudget, HeldBody, Waits
@@ -68,6 +72,9 @@ _FRAMING_PER_BYTE: Final = 8
 
 _LINGER_BYTES: Final = 1 << 30
 """The most that is read and thrown away after an answer that ends a connection."""
+
+_REFUSED_SECONDS: Final = 1.0
+"""A connection over a cap is ended after so long, whatever its client does."""
 
 _FIRST_SECONDS: Final = 1.0
 """The time for the first request on a connection that was accepted just before the server drained."""
@@ -108,6 +115,9 @@ class Shared:
         count: counts the answers that do not come from the application; None where nobody does.
         budget: of all bodies; None where there is no bound.
         responses: the heads of those answers.
+        ids: makes the ids of requests that have none.
+        caps: on connections; None for none.
+        admin_port: at which only the application answers; None where there is no such port.
     """
 
     direct: Direct | None = None
@@ -116,6 +126,9 @@ class Shared:
     count: AnswerCounter | None = None
     budget: BodyBudget | None = None
     responses: ResponseHeads = field(default_factory=ResponseHeads)
+    ids: RequestIds = field(default_factory=RequestIds)
+    caps: ConnectionCaps | None = None
+    admin_port: int | None = None
 
 
 class DirectRequest:
@@ -126,15 +139,22 @@ class DirectRequest:
         length: of its body, in bytes, where that is still to come.
         since: when its head had come, on the driver's clock; None where all of it came at once.
         budget: of all bodies; None where all of it came at once.
+        request_id: the client's own; None where it gave none.
     """
 
-    __slots__ = ("_body", "_held", "_length", "ended", "request", "since", "task")
+    __slots__ = ("_body", "_held", "_length", "ended", "request", "request_id", "since", "task")
 
     def __init__(
-        self, request: RawRequest, length: int = 0, since: float | None = None, budget: BodyBudget | None = None
+        self,
+        request: RawRequest,
+        length: int = 0,
+        since: float | None = None,
+        budget: BodyBudget | None = None,
+        request_id: bytes | None = None,
     ) -> None:
         self._held = None if budget is None or length <= BodyBudget.LARGE else HeldBody(budget)
         self.request = request
+        self.request_id = request_id
         self.since = since
         self.task: PlanTask[Reply] | GroupMember | None = None
         self.ended = False
@@ -182,8 +202,7 @@ class Connection(asyncio.Protocol):
     """One client's connection, as uvicorn's server makes it.
 
     Args:
-        config: of uvicorn. Its `h11_max_incomplete_event_size` is the cap on a header. Where it has an access log, all
-            requests go to the application, which writes it.
+        config: of uvicorn. Its `h11_max_incomplete_event_size` is the cap on a header.
         server_state: of uvicorn.
         app_state: of the application's lifespan; `STATE` in it is what connections share.
     """
@@ -200,10 +219,11 @@ class Connection(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._server = server_state
         self._shared = shared
-        self._direct = None if config.access_log else shared.direct
+        self._direct = shared.direct
         self._waits = shared.waits
         self._cap = config.h11_max_incomplete_event_size or (1 << 16)
         self._transport: asyncio.Transport
+        self._address: str | None = None  # of the client, where its connection counts toward the caps
         self._within: ApplicationTransport
         self._keep_alive = True
         self._request: DirectRequest | None = None  # the direct request under way
@@ -239,10 +259,28 @@ class Connection(asyncio.Protocol):
         self._application.connection_made(self._within)
         self._server.connections.discard(self._application)
         self._server.connections.add(self)  # type: ignore[arg-type]  # it has what a server asks for
+        if self._shared.admin_port is not None and _port(transport) == self._shared.admin_port:
+            self._direct = None
+        elif self._shared.caps is not None:
+            self._enter(self._shared.caps)
+
+    def _enter(self, caps: ConnectionCaps) -> None:
+        """Hold the number of connections against the caps. One too many is told so, and has a second to read it."""
+        self._address = str((self._transport.get_extra_info("peername") or ("",))[0])
+        try:
+            caps.enter(self._address)
+        except TooManyConnections as error:
+            if caps.overrun:
+                self._transport.abort()
+                return
+            self._refuse(error)
+            self._loop.call_later(_REFUSED_SECONDS, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  whatever was the cause
         """Drop what has not run yet, and tell the application."""
         self._server.connections.discard(self)
+        if self._shared.caps is not None and self._address is not None:
+            self._shared.caps.leave(self._address)
         request, self._request = self._request, None
         if request is not None:
             if request.task is not None:
@@ -396,7 +434,8 @@ class Connection(asyncio.Protocol):
             _log.warning("an answer that streams broke off: the server has shut down")
             self._break_off(cycle)
         else:
-            self._write(refusal, cycle.scope["method"], route_template(cycle.scope), keep_alive=False)
+            method, given = cycle.scope["method"], cast("bytes | None", cycle.scope.get(REQUEST_ID))
+            self._write(refusal, method, route_template(cycle.scope), keep_alive=False, request_id=given)
             self._linger()
 
     # The end
@@ -454,7 +493,8 @@ class Connection(asyncio.Protocol):
         self._behind = b""
         self._since = self._loop.time()
         self._leave_application()
-        self._transport.write_eof()
+        if self._transport.can_write_eof():  # TLS knows no such thing
+            self._transport.write_eof()
         self._transport.resume_reading()
 
     def _throw_away(self, data: bytes) -> None:
@@ -623,7 +663,7 @@ class Connection(asyncio.Protocol):
             if known is not None:
                 self._direct.requests.remember(head, known)
                 since = self._direct.driver.since()
-                self._request = DirectRequest(known.request, known.length, since, self._shared.budget)
+                self._request = DirectRequest(known.request, known.length, since, self._shared.budget, known.request_id)
                 return
         self._hand_over()
 
@@ -684,7 +724,7 @@ class Connection(asyncio.Protocol):
             return
         call, fields = request.request.call, request.request.fields
         keep_alive = fields.keep_alive and self._keep_alive and (not self._ended or bool(self._behind))
-        self._write(reply, call.endpoint.method, call.route, keep_alive=keep_alive)
+        self._write(reply, call.endpoint.method, call.route, keep_alive=keep_alive, request_id=request.request_id)
         if not keep_alive:
             self.close_after_answer()
         if self._behind:
@@ -699,7 +739,8 @@ class Connection(asyncio.Protocol):
         self._request = None
         request.end()
         call = request.request.call
-        self._write(problem(error), call.endpoint.method, call.route, keep_alive=False)
+        given = request.request_id
+        self._write(problem(error), call.endpoint.method, call.route, keep_alive=False, request_id=given)
         self._linger()
 
     def _refuse(self, error: PushforwardError) -> None:
@@ -718,8 +759,20 @@ class Connection(asyncio.Protocol):
         else:
             self._break_off(cycle)
 
-    def _write(self, reply: Reply, method: str, route: str, *, keep_alive: bool) -> None:
+    def _write(
+        self, reply: Reply, method: str, route: str, *, keep_alive: bool, request_id: bytes | None = None
+    ) -> None:
         defaults = self._server.default_headers
-        self._transport.write(self._shared.responses.message(reply, defaults, keep_alive=keep_alive))
+        chosen = request_id or self._shared.ids.make()
+        if reply.code is not None:
+            reply = identified(reply, chosen)
+        message = self._shared.responses.message(reply, defaults, keep_alive=keep_alive, request_id=chosen)
+        self._transport.write(message)
         if self._shared.count is not None:
             self._shared.count(method, route, reply.status, reply.code)
+
+
+def _port(transport: asyncio.Transport) -> int | None:
+    """The port at which a client has come in."""
+    found: int | None = (transport.get_extra_info("sockname") or (None, None))[1]
+    return found

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Final, NamedTuple, TypeVar
 
+from service.access.keys import Caller
+from service.access.policy import AccessPolicy, by_name
+from service.access.request_ids import ID_FIELD, read_request_id
 from service.api.driver import Call, Fields, RawRequest
 from service.api.endpoints import PREFIXES, Endpoint
 from service.errors import PushforwardError, RequestError
@@ -32,8 +35,13 @@ _WHOLE: Final = frozenset({None, "*/*", "application/json"})
 
 _PLAIN_QUERY: Final = re.compile(rb"[A-Za-z0-9_.,=&+-]*")
 
-_COLD_HEADERS: Final = frozenset({b"expect", b"transfer-encoding", b"content-encoding", b"upgrade"})
-"""A request with one of these goes to the application."""
+_COLD_HEADERS: Final = frozenset(
+    {b"expect", b"transfer-encoding", b"content-encoding", b"upgrade", b"origin", b"sec-fetch-site"}
+)
+"""A request with one of these goes to the application. What a browser says of its page is never remembered: a request
+of another method with the same fields may be refused."""
+
+_ID: Final = ID_FIELD.encode()
 
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2}){1,255})(?::[0-9]{0,5})?")
 """The value of Host (RFC 9110, section 7.2): a name or an address, and a port. A name has letters, digits and ``.-_~``
@@ -48,10 +56,12 @@ class KnownHead(NamedTuple):
     Args:
         request: without its body.
         length: of the body that is to come, in bytes.
+        request_id: the client's own, if it gave one.
     """
 
     request: RawRequest
     length: int
+    request_id: bytes | None = None
 
 
 class RequestHeads:
@@ -61,9 +71,14 @@ class RequestHeads:
         table: the endpoints.
         max_body_bytes: the cap on a body.
         prefix: of paths behind a proxy, such as ``/flows``; they may come without it.
+        policy: says who may ask; None for everyone. What it refuses goes to the application, which asks it again and
+            tells why.
     """
 
-    def __init__(self, table: Iterable[Endpoint], max_body_bytes: int, prefix: str = "") -> None:
+    def __init__(
+        self, table: Iterable[Endpoint], max_body_bytes: int, prefix: str = "", policy: AccessPolicy | None = None
+    ) -> None:
+        self._policy = policy
         self._prefix = prefix.encode()
         self._endpoints = {(e.method.encode(), e.path.encode().removeprefix(b"/")): e for e in table}
         self._max_body_bytes = max_body_bytes
@@ -87,7 +102,17 @@ class RequestHeads:
             return None
         call, query = found
         fields, length = said
-        return None if _may_stream(call, fields) else KnownHead(RawRequest(call, fields, query), length)
+        if _may_stream(call, fields):
+            return None
+        if self._policy is not None:
+            try:
+                caller = self._policy.admit(method.decode("ascii"), call.route, by_name(headers))
+            except PushforwardError:
+                return None
+            fields = fields._replace(caller=caller)
+        request_id = next((value for name, value in headers if name == _ID), None)
+        given = None if request_id is None else read_request_id(request_id)
+        return KnownHead(RawRequest(call, fields, query), length, given)
 
     def _call(self, method: bytes, url: bytes) -> tuple[Call, bytes] | None:
         """The call that a request line makes, and its raw query; None where it is none of the table's."""
@@ -121,10 +146,15 @@ class RequestHeads:
             known: as `find` gave it.
         """
         line, _, rest = head.partition(b"\r\n")
-        if len(head) > _LONGEST_HEAD or not line.endswith(b" HTTP/1.1"):
+        if len(head) > _LONGEST_HEAD or not line.endswith(b" HTTP/1.1") or known.request_id is not None:
             return
         _keep(self._lines, _without_query(line), known.request.call)
         _keep(self._fields, rest, (known.request.fields, known.length))
+
+    def forget(self) -> None:
+        """Remember nothing: the heads were admitted by keys that may be no more."""
+        self._lines.clear()
+        self._fields.clear()
 
     def recall(self, data: bytes) -> RawRequest | None:
         """One whole request whose head is known but for a plain query. None for others.
@@ -147,7 +177,9 @@ class RequestHeads:
             if call is None or _PLAIN_QUERY.fullmatch(query) is None:
                 return None
         fields = known[0]
-        return None if _may_stream(call, fields) else RawRequest(call, fields, query, data[end + 4 :])
+        if _may_stream(call, fields) or (fields.caller is not None and not _take_request(fields.caller)):
+            return None
+        return RawRequest(call, fields, query, data[end + 4 :])
 
 
 class ResponseHeads:
@@ -158,17 +190,20 @@ class ResponseHeads:
         self._count = 0
         self._written: dict[tuple[int, str], bytes] = {}
 
-    def message(self, reply: Reply, defaults: Sequence[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes:
+    def message(
+        self, reply: Reply, defaults: Sequence[tuple[bytes, bytes]], *, keep_alive: bool, request_id: bytes
+    ) -> bytes:
         """An answer as it goes over the wire.
 
         Args:
             reply: whole.
             defaults: (name, value) of the fields that every answer has.
             keep_alive: whether the connection goes on after it.
+            request_id: of the request.
         """
         head = self._common(reply, defaults) if not reply.headers else _head(reply, defaults)
         end = b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n"
-        return b"%b%d%b%b" % (head, len(reply.body), end, reply.body)
+        return b"%b%d\r\nx-request-id: %b%b%b" % (head, len(reply.body), request_id, end, reply.body)
 
     def _common(self, reply: Reply, defaults: Sequence[tuple[bytes, bytes]]) -> bytes:
         """The head of an answer without fields of its own."""
@@ -238,6 +273,15 @@ def _fields(
 def _may_stream(call: Call, fields: Fields) -> bool:
     """Whether the application answers: in pieces, as fast as the client reads."""
     return call.endpoint.streams and fields.accept not in _WHOLE
+
+
+def _take_request(caller: Caller) -> bool:
+    """Take a request off the budget of a key that was admitted before; False where nothing is left."""
+    try:
+        caller.take_request()
+    except PushforwardError:
+        return False
+    return True
 
 
 def _keep(memory: dict[bytes, T], key: bytes, value: T) -> None:

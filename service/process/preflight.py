@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import socket
 import sys
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
+from service.access.key_source import KeySource
 from service.bundle.store import Repository
 from service.errors import InvalidArgument, Reason
+from service.process.tls import Certificate
 from service.settings import Settings, environment_name, flag_name, unknown_variables
 
 __all__ = [
     "REUSES_PORTS",
+    "Announce",
     "ServerStatus",
     "bind",
+    "check_access",
     "check_environment",
     "check_repository",
     "listen_error",
-    "server_url",
+    "server_urls",
     "start_log",
 ]
 
@@ -30,6 +35,9 @@ REUSES_PORTS: Final = sys.platform == "linux"
 
 Other systems have the socket option too, and give every connection to one of the sockets.
 """
+
+
+_CLIENT_KEY: Final = "PUSHFORWARD_KEY"
 
 
 class ServerStatus(NamedTuple):
@@ -44,13 +52,27 @@ class ServerStatus(NamedTuple):
     loaded: bool
 
 
+class Announce(Protocol):
+    """Tells whoever started the server that it answers."""
+
+    def __call__(self, url: str, status: ServerStatus, /, *admin_url: str) -> None:
+        """Tell.
+
+        Args:
+            url: of the server.
+            status: of the server.
+            admin_url: of its port for administration and metrics, if it has one.
+        """
+        ...
+
+
 def start_log(settings: Settings) -> None:
     """Log to standard error, at the level of the settings."""
     logging.basicConfig(
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     if settings.access_log:
-        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+        logging.getLogger("pushforward.access").setLevel(logging.INFO)
 
 
 def check_repository(settings: Settings) -> None:
@@ -75,9 +97,53 @@ def check_repository(settings: Settings) -> None:
         _log.warning("the flow %r, to run in processes of its own, is not in the repository. Set %s", name, how)
 
 
+def check_access(settings: Settings) -> None:
+    """Check who may ask: keys and certificate can be read, and no other machine may ask without a key by oversight.
+
+    Raises:
+        InvalidArgument: a file cannot be used; or another machine could ask without a key, and nobody has said so.
+    """
+    keys = KeySource(settings.keys_file, settings.keys)
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise InvalidArgument(
+            f"{flag_name('tls_certificate')} and {flag_name('tls_key')} are given together, or not at all"
+        )
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        Certificate(settings.tls_certificate, settings.tls_key).check()
+    if settings.admin_port is not None and settings.admin_port == settings.port != 0:
+        raise InvalidArgument(f"{flag_name('admin_port')} is the port of the server itself: choose another")
+    if keys.ring is not None or settings.insecure:
+        return
+    hosts = {"host": settings.host} | ({} if settings.admin_port is None else {"admin_host": settings.admin_host})
+    for field, host in hosts.items():
+        if not _is_loopback(host):
+            how = f"{flag_name(field)} {host} ({environment_name(field)})"
+            raise InvalidArgument(
+                f"other machines reach {how}, and the server has no keys",
+                (
+                    Reason(("--keys-file",), "make one by `pushforward key`, and name the file that has its line"),
+                    Reason(
+                        ("--insecure",), f"or say so ({environment_name('insecure')}=true) where anyone may ask who can"
+                    ),
+                ),
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address. A name is what it resolves to."""
+    try:
+        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)
+    except (OSError, ValueError, UnicodeError):  # told when it is listened on
+        return False
+
+
 def check_environment() -> None:
     """Warn of each environment variable that is called as settings are and is none, with the nearest that is one."""
     for name, nearest in unknown_variables(os.environ):
+        if name == _CLIENT_KEY:
+            _log.warning("%s is for clients; a server knows the keys of --keys-file and PUSHFORWARD_KEYS", name)
+            continue
         hint = "" if nearest is None else f"; did you mean {nearest}?"
         _log.warning("the environment variable %s is no setting, and is passed over%s", name, hint)
 
@@ -120,7 +186,8 @@ def listen_error(host: str, port: int, why: str) -> InvalidArgument:
     return InvalidArgument(f"cannot listen on {host}, port {port}: {why}", (hint,))
 
 
-def server_url(bound: socket.socket) -> str:
-    """The URL of the server behind a socket."""
-    host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def server_urls(settings: Settings, *sockets: socket.socket) -> list[str]:
+    """The URLs of the server behind each socket."""
+    scheme = "http" if settings.tls_certificate is None else "https"
+    found = [each.getsockname()[:2] for each in sockets]
+    return [f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}" for host, port in found]

@@ -31,7 +31,17 @@ from service.http.connection import Connection
 from service.process.ending import FORCED_SECONDS, Deadline, end_process
 from service.process.listening import accept_the_last
 from service.process.loop_watch import LOOK_SECONDS
-from service.process.preflight import ServerStatus, bind, check_environment, check_repository, server_url, start_log
+from service.process.preflight import (
+    Announce,
+    ServerStatus,
+    bind,
+    check_access,
+    check_environment,
+    check_repository,
+    server_urls,
+    start_log,
+)
+from service.process.tls import CIPHERS, Certificate
 from service.settings import Settings
 
 __all__ = ["run", "serve", "standing"]
@@ -63,23 +73,27 @@ _SWITCH_SECONDS: Final = 2e-4
 the loop gives it up at each read and write, and a thread that joins rows or hands out answers would keep it so long."""
 
 
-def serve(settings: Settings, announce: Callable[[str, ServerStatus], None]) -> None:
+def serve(settings: Settings, announce: Announce) -> None:
     """Serve until a signal comes. A flow that cannot be served is logged with its reason as soon as that is known.
 
     This process ends with the server.
 
     Args:
         settings: how.
-        announce: is given the server's URL once it answers, and the flows as they stand.
+        announce: is called once it answers, with the flows as they stand.
 
     Raises:
         InvalidArgument: the repository holds no flow, or the address cannot be listened on.
     """
     start_log(settings)
     check_environment()
+    check_access(settings)
     check_repository(settings)
     bound = bind(settings.host, settings.port)
-    run(settings, bound, Metrics(), lambda standing: announce(server_url(bound), standing))
+    admin = None if settings.admin_port is None else bind(settings.admin_host, settings.admin_port)
+    sockets = [bound] if admin is None else [bound, admin]
+    url, *admin_url = server_urls(settings, *sockets)
+    run(settings, bound, Metrics(), lambda status: announce(url, status, *admin_url), admin=admin)
 
 
 def run(
@@ -88,6 +102,7 @@ def run(
     metrics: Metrics,
     started: Callable[[ServerStatus], None],
     *,
+    admin: socket.socket | None = None,
     shared: bool = False,
 ) -> None:
     """Answer on a socket until a signal comes, on this process's main thread. Then end the process.
@@ -99,8 +114,11 @@ def run(
         bound: from `service.process.preflight.bind`.
         metrics: where to count.
         started: is called once, when the socket listens.
-        shared: whether other processes listen on this very socket.
+        admin: the socket of administration and metrics; None where they have none of their own.
+        shared: whether other processes listen on these very sockets.
     """
+    if admin is not None:  # the port that the system has chosen, where it was to choose
+        settings = settings.model_copy(update={"admin_port": admin.getsockname()[1]})
     _allocate_in_one_place()
     sys.setswitchinterval(_SWITCH_SECONDS)
 
@@ -114,16 +132,21 @@ def run(
         ws="none",
         lifespan="on",
         log_config=None,
-        access_log=settings.access_log,
+        access_log=False,  # the application writes it
+        forwarded_allow_ips=list(settings.trusted_proxies),
         server_header=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         h11_max_incomplete_event_size=settings.max_header_bytes,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        ssl_ciphers=CIPHERS,
     )
     server = _Server(config, app, settings.drain_seconds, started, shared=shared)
+    server.certificate = _watch_certificate(settings)
     # Until uvicorn sets the same handlers itself.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
-    server.run(sockets=[bound])
+    server.run(sockets=[bound] if admin is None else [bound, admin])
 
 
 def standing(registry: Registry) -> ServerStatus:
@@ -153,6 +176,7 @@ class _Server(uvicorn.Server):
         shared: bool,
     ) -> None:
         super().__init__(config)
+        self.certificate: Certificate | None = None  # looked at for changes
         self._application = app
         self._drain_seconds = drain_seconds
         self._when_started = started
@@ -216,6 +240,8 @@ class _Server(uvicorn.Server):
             now = asyncio.get_running_loop().time()
             for connection in self._connections():
                 connection.sweep(now)
+            if self.certificate is not None and self.config.ssl is not None:
+                self.certificate.refresh(self.config.ssl)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -253,6 +279,13 @@ class _Server(uvicorn.Server):
 
     def _connections(self) -> list[Connection]:
         return [each for each in self.server_state.connections if isinstance(each, Connection)]
+
+
+def _watch_certificate(settings: Settings) -> Certificate | None:
+    """The certificate of the settings; None where the server speaks no TLS."""
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return Certificate(settings.tls_certificate, settings.tls_key)
 
 
 def _allocate_in_one_place() -> None:

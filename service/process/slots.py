@@ -30,12 +30,14 @@ class WorkerJob(NamedTuple):
         number: of the worker, from 0.
         counters: the descriptor of the file in which all workers count.
         listener: the descriptor of the socket to answer on; None to open one on the same port as the others.
+        admin_listener: the same, for the port of administration and metrics where there is one.
     """
 
     settings: Settings
     number: int
     counters: int
     listener: int | None
+    admin_listener: int | None = None
 
 
 class StartFailure(NamedTuple):
@@ -133,7 +135,8 @@ def start_worker(job: WorkerJob) -> WorkerProcess:
         OSError: the machine cannot start a process.
     """
     ours, theirs = Pipe()
-    files = (theirs.fileno(), job.counters, *(() if job.listener is None else (job.listener,)))
+    listeners = [each for each in (job.listener, job.admin_listener) if each is not None]
+    files = (theirs.fileno(), job.counters, *listeners)
     command = module_command("service.process.worker", theirs.fileno())
     with ExitStack() as opened:
         opened.enter_context(ours)

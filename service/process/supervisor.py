@@ -23,12 +23,14 @@ from service.errors import ServerError
 from service.process.loop_watch import LOOK_SECONDS, main_thread_activity
 from service.process.preflight import (
     REUSES_PORTS,
+    Announce,
     ServerStatus,
     bind,
+    check_access,
     check_environment,
     check_repository,
     listen_error,
-    server_url,
+    server_urls,
     start_log,
 )
 from service.process.slots import Slot, StartFailure, WorkerJob, WorkerProcess, start_worker
@@ -46,12 +48,12 @@ _GRACE_SECONDS: Final = 1.75
 (`service.process.ending.FORCED_SECONDS`)."""
 
 
-def serve(settings: Settings, announce: Callable[[str, ServerStatus], None], *, reuse: bool = REUSES_PORTS) -> None:
+def serve(settings: Settings, announce: Announce, *, reuse: bool = REUSES_PORTS) -> None:
     """Serve with several workers until a signal comes.
 
     Args:
         settings: of the server.
-        announce: takes the server's URL once every worker answers, and the flows that are ready on all of them.
+        announce: is called once every worker answers, with the flows that are ready on all of them.
         reuse: whether each worker listens on a socket of its own, or all on the same.
 
     Raises:
@@ -60,25 +62,33 @@ def serve(settings: Settings, announce: Callable[[str, ServerStatus], None], *, 
     """
     start_log(settings)
     check_environment()
+    check_access(settings)
     check_repository(settings)
     with ExitStack() as held:
         bound = held.enter_context(bind(settings.host, settings.port))
-        if reuse:
-            held.enter_context(_claim_address(bound))
-        else:
-            bound.listen(2048)
+        sockets = [bound]
         settings = settings.model_copy(update={"port": bound.getsockname()[1]})
+        if settings.admin_port is not None:
+            sockets.append(held.enter_context(bind(settings.admin_host, settings.admin_port)))
+            settings = settings.model_copy(update={"admin_port": sockets[1].getsockname()[1]})
+        url, *admin_url = server_urls(settings, *sockets)
+        for each in sockets:
+            if reuse:
+                held.enter_context(_claim_address(each))
+            else:
+                each.listen(2048)
         file = held.enter_context(shared_file(settings.workers))
         counters = SharedCounters(settings.workers, file.fileno())
 
         def start(number: int) -> WorkerProcess:
-            listener = None if reuse else bound.fileno()
-            return start_worker(WorkerJob(settings, number, counters=file.fileno(), listener=listener))
+            descriptors = [None if reuse else each.fileno() for each in sockets]
+            return start_worker(WorkerJob(settings, number, file.fileno(), *descriptors))
 
-        supervisor = _Supervisor(settings, start, counters, lambda status: announce(server_url(bound), status))
+        supervisor = _Supervisor(settings, start, counters, lambda status: announce(url, status, *admin_url))
         with _deliver_signals(supervisor) as wakeup:
             supervisor.supervise(wakeup)
-            bound.close()
+            for each in sockets:
+                each.close()
             supervisor.shut_down(wakeup)
 
 

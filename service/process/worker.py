@@ -43,8 +43,12 @@ def main(control: Connection[ServerStatus | StartFailure, WorkerJob]) -> int:
     watch.start()
     try:
         metrics = Metrics(SharedCounters(job.settings.workers, job.counters), job.number)
+        settings = job.settings
+        bound = _open_socket(job.listener, settings.host, settings.port)
+        port = settings.admin_port
+        admin = None if port is None else _open_socket(job.admin_listener, settings.admin_host, port)
         shared = job.listener is not None
-        run(job.settings, _open_socket(job), metrics, lambda status: _send(control, status), shared=shared)
+        run(settings, bound, metrics, lambda status: _send(control, status), admin=admin, shared=shared)
     except PushforwardError as error:
         _send(control, StartFailure(error.detail))
         return 1
@@ -56,10 +60,8 @@ def _send(control: Connection[ServerStatus | StartFailure, WorkerJob], message: 
         control.send(message)
 
 
-def _open_socket(job: WorkerJob) -> socket.socket:
-    if job.listener is not None:
-        return socket.socket(fileno=job.listener)
-    return bind(job.settings.host, job.settings.port, reuse=True)
+def _open_socket(listener: int | None, host: str, port: int) -> socket.socket:
+    return bind(host, port, reuse=True) if listener is None else socket.socket(fileno=listener)
 
 
 def _watch_supervisor(control: Connection[ServerStatus | StartFailure, WorkerJob], drain_seconds: float) -> None:

@@ -6,12 +6,18 @@ import re
 import tomllib
 from pathlib import Path
 
+import yaml
+
 from service.settings import PREFIX, Settings, read_settings
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+OWN = {"WORKERS": "1", "INSECURE": "true"}
+"""What docker-compose.yml sets by itself."""
 
 
 def test_each_setting_of_the_image_is_one_of_the_servers():
@@ -32,8 +38,24 @@ def test_every_setting_but_host_and_port_is_forwarded():
     for name, value in forwarded.items():
         found = re.fullmatch(rf"\${{{PREFIX}{name}:?-(.*)}}", value)
         assert found, f"{name} does not come from the variable of its own name: {value}"
-        usual = image.get(name, "1" if name == "WORKERS" else "")  # an empty variable is the setting's own default
+        usual = image.get(name, OWN.get(name, ""))  # an empty variable is the setting's own default
         assert found[1] == usual, name
+
+
+def test_no_other_machine_reaches_a_server_without_a_key():
+    assert re.findall(r"^ +- .*:8000\"$", COMPOSE, re.MULTILINE) == [
+        '      - "127.0.0.1:${PUSHFORWARD_PUBLISH:-8000}:8000"'
+    ]
+    assert "INSECURE" not in DOCKERFILE  # the image by itself listens on all addresses, and so needs a key
+
+
+def test_the_two_lines_that_serve_other_machines_stand_there():
+    port, insecure = re.findall(r"^      #   (.+)$", COMPOSE, re.MULTILINE)
+    changed = re.sub(r'^( +- )"127.+$', rf"      {port}", COMPOSE, flags=re.MULTILINE)
+    changed = re.sub(r"^ +PUSHFORWARD_INSECURE.+$", rf"      {insecure}", changed, flags=re.MULTILINE)
+    service = yaml.safe_load(changed)["services"]["pushforward"]
+    assert service["ports"] == ["${PUSHFORWARD_PUBLISH:-8000}:8000"]
+    assert read_settings(repository="flows", insecure=service["environment"]["PUSHFORWARD_INSECURE"]).insecure is False
 
 
 def test_a_default_flow_can_be_taken_away():

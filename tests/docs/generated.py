@@ -33,7 +33,8 @@ def settings_page() -> str:
         if field.is_required():
             default = "the shipped flows"
         else:
-            default = "none" if field.default is None else f"`{field.default}`"
+            usual = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
+            default = "none" if usual in (None, "") else f"`{usual}`"
         rows.append((f"`{flag_name(name)}`", f"`{environment_name(name)}`", default, field.description or ""))
     return (
         "# Settings\n\n"

@@ -70,6 +70,8 @@ def told(response: httpx.Response):
     kind = response.headers.get("content-type", "")
     document = response.json() if response.content and "json" in kind and "ndjson" not in kind else response.content
     headers = {name: value for name, value in response.headers.items() if name in NAMES or "pushforward" in name}
+    if isinstance(document, dict):
+        assert document.pop("request_id", None) == (response.headers["x-request-id"] if response.is_error else None)
     if isinstance(document, dict) and "seed" in document:
         document = None if document["seed"] >= 1 << 20 else document  # drawn by the server, so another each time
     elif int(headers.get(DRAWN, 0)) >= 1 << 20:

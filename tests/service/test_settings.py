@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,37 @@ def test_a_repository_is_needed(monkeypatch):
     monkeypatch.delenv("PUSHFORWARD_REPOSITORY", raising=False)
     with pytest.raises(InvalidArgument, match="--repository"):
         read_settings()
+
+
+def test_a_list_comes_from_commas_or_from_several_flags(monkeypatch):
+    assert read_settings(repository="flows").allowed_host == ()
+    monkeypatch.setenv("PUSHFORWARD_ALLOWED_HOST", "a.example, *.b.example ,")
+    assert read_settings(repository="flows", allowed_host=()).allowed_host == ("a.example", "*.b.example")
+    given = read_settings(repository="flows", allowed_host=("c.example", "d.example,e.example"))
+    assert given.allowed_host == ("c.example", "d.example", "e.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("allowed_host", "a.example:80"),
+        ("allowed_host", "http://a.example"),
+        ("allowed_host", "a.*.example"),
+        ("cors_origin", "a.example"),
+        ("cors_origin", "https://a.example/path"),
+        ("cors_origin", "null"),
+    ],
+)
+def test_what_can_never_be_met_is_refused(name, value):
+    with pytest.raises(InvalidArgument, match=re.escape(value)):
+        read_settings(repository="flows", **{name: value})
+
+
+def test_an_error_does_not_repeat_a_key():
+    with pytest.raises(InvalidArgument) as caught:
+        read_settings(repository="flows", keys=["pf_secret"])
+    assert "pf_secret" not in f"{caught.value} {caught.value.errors}"
+    assert "--keys" in str(caught.value)
 
 
 @pytest.mark.parametrize(

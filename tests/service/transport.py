@@ -17,6 +17,9 @@ class Transport(asyncio.Transport):
     def write(self, data):
         self.written += data
 
+    def can_write_eof(self):
+        return True
+
     def write_eof(self):
         self.ended = True
 

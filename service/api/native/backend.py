@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from service.access.keys import Caller
 from service.api.codecs import wire
 from service.api.codecs.codec import Columns
 from service.api.codecs.items import Items
@@ -43,11 +44,35 @@ class Backend:
         registry: the flows that are served.
         max_work: the work budget of a request, in values: rows * width * steps.
         max_stream_work: the same for a sample that is streamed, and never in memory whole.
+        caller: from whose budget of rows the request is paid; None where there is none.
     """
 
     registry: Registry
     max_work: int
     max_stream_work: int
+    caller: Caller | None = None
+
+    def for_caller(self, caller: Caller | None) -> Backend:
+        """The same server, as a caller may use it."""
+        return self if caller is None or not caller.counts_rows else replace(self, caller=caller)
+
+    def take_on(self, rows: int, width: int, steps: int, loc: tuple[str, ...], *, streams: bool = False) -> None:
+        """Hold the work of a request against the server's budget, and take its rows off the caller's.
+
+        Args:
+            rows: how many.
+            width: values in a row.
+            steps: of an interpolation, for each row; 1 for other verbs.
+            loc: the argument that asks for so much.
+            streams: whether the rows are never in memory whole.
+
+        Raises:
+            OverWorkBudget: they are more than the server takes on at once.
+            BudgetSpent: they are more than is left to the caller.
+        """
+        check_work(rows, width, steps, self.max_stream_work if streams else self.max_work, loc)
+        if self.caller is not None:
+            self.caller.take_rows(rows * steps)
 
     def decode(self, exchange: Exchange, main: str, *, instead: Collection[str] = ()) -> wire.Arguments:
         """The arguments of an exchange, as `service.api.codecs.wire.decode` reads them.
@@ -222,7 +247,7 @@ class Backend:
         shape = flow.event_shape if of_data else (flow.width,)
         most = WorkLimit(flow.width, steps, self.max_work, blamed)
         rows = event_rows(taken.rows, shape, loc, single=taken.single, dtype=flow.dtype, most=most)
-        check_work(len(rows), flow.width, steps, self.max_work, blamed)
+        self.take_on(len(rows), flow.width, steps, blamed)
         found = read_context(flow, taken.context, taken.place)
         return rows, None if found is None else np.atleast_2d(found)
 

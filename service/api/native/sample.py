@@ -18,7 +18,6 @@ from service.api.native.streams import STREAM_VALUES, Draw, stream_sample
 from service.api.native.validation import validate
 from service.drawing import rows_drawing
 from service.exchange import Exchange, Reply
-from service.guard import check_work
 from service.pictures.options import Extent
 from service.plan import Plan
 
@@ -62,8 +61,7 @@ def _sample(
     lead = (asked.n,) if context is None or context.ndim == 1 else (len(context), asked.n)
     count = math.prod(lead)
     stream = wire.streaming(codec) if count * flow.width > STREAM_VALUES else None
-    budget = backend.max_work if stream is None else backend.max_stream_work
-    check_work(count, flow.width, 1, budget, (place, "n"))
+    backend.take_on(count, flow.width, 1, (place, "n"), streams=stream is not None)
     writer.check(flow, Extent(count, "n", columns=asked.n if len(lead) > 1 else None))
     seed = secrets.randbits(DRAWN_SEED_BITS) if asked.seed is None else asked.seed
     draw = Draw(

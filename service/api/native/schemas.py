@@ -361,3 +361,4 @@ class ProblemDocument(BaseModel):
     detail: str
     code: str
     errors: list[dict[str, Any]]
+    request_id: str

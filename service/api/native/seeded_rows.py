@@ -10,7 +10,6 @@ from service.api.native.places import Place, refusal
 from service.api.native.schemas import TraceRequest, WeightsRequest
 from service.engine.verbs.flow import Samples, ServedFlow
 from service.errors import WrongShape
-from service.guard import check_work
 from service.plan import Floats, Plan
 
 __all__ = ["check_one_of", "draw_rows", "one_context"]
@@ -59,12 +58,12 @@ def draw_rows(
 
     Raises:
         InvalidArgument: there is no seed.
-        OverWorkBudget: they are too many.
+        OverWorkBudget, BudgetSpent: they are too many.
         WrongShape: there are several rows of context.
     """
     if asked.seed is None:
         raise refusal("seed", "this argument is needed: it says which rows are drawn", place)
-    check_work(n, flow.width, steps, backend.max_work, (place, "n"))
+    backend.take_on(n, flow.width, steps, (place, "n"))
     context = one_context(flow, asked.context, place)
     one = None if context is None else context[0]
     return flow.sample(n, seed=asked.seed, offset=asked.offset, context=one, noise=asked.noise)

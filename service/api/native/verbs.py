@@ -40,12 +40,17 @@ class Verbs:
 
     def __init__(self, registry: Registry, max_work: int, max_stream_work: int) -> None:
         backend = Backend(registry, max_work, max_stream_work)
-        self.log_prob: Final[Verb] = partial(log_prob, backend)
-        self.sample: Final[Verb] = partial(sample, backend)
-        self.sample_by_query: Final[Verb] = partial(sample_by_query, backend)
-        self.interpolate: Final[Verb] = partial(interpolate, backend)
-        self.encode: Final[Verb] = partial(encode, backend)
-        self.decode: Final[Verb] = partial(decode, backend)
-        self.trace: Final[Verb] = partial(trace, backend)
-        self.edit: Final[Verb] = partial(edit, backend)
-        self.weights: Final[Verb] = partial(weights, backend)
+        self.log_prob: Final[Verb] = partial(_ask, log_prob, backend)
+        self.sample: Final[Verb] = partial(_ask, sample, backend)
+        self.sample_by_query: Final[Verb] = partial(_ask, sample_by_query, backend)
+        self.interpolate: Final[Verb] = partial(_ask, interpolate, backend)
+        self.encode: Final[Verb] = partial(_ask, encode, backend)
+        self.decode: Final[Verb] = partial(_ask, decode, backend)
+        self.trace: Final[Verb] = partial(_ask, trace, backend)
+        self.edit: Final[Verb] = partial(_ask, edit, backend)
+        self.weights: Final[Verb] = partial(_ask, weights, backend)
+
+
+def _ask(verb: Callable[[Backend, Exchange], Plan[Reply]], backend: Backend, exchange: Exchange) -> Plan[Reply]:
+    """Ask a verb for what the caller may use of the server."""
+    return verb(backend.for_caller(exchange.caller), exchange)

@@ -67,6 +67,12 @@ REQUESTS: Final = Metric(
 REJECTIONS: Final = Metric(
     "counter", "pushforward_rejections", "Requests that were answered with an error.", labels=("code",)
 )
+KEY_REQUESTS: Final = Metric(
+    "counter", "pushforward_key_requests", "Requests that a key was let through with.", labels=("key",)
+)
+KEY_ROWS: Final = Metric(
+    "counter", "pushforward_key_rows", "Rows that a key with a budget of rows has asked for.", labels=("key",)
+)
 ROWS: Final = Metric("counter", "pushforward_rows", "Rows that were run, canary rows included.", labels=_LANE)
 BATCH_ROWS: Final = Metric(
     "histogram",
@@ -161,6 +167,8 @@ START_TIME: Final = Metric("gauge", "process_start_time_seconds", "When the serv
 METRICS: Final = (
     REQUESTS,
     REJECTIONS,
+    KEY_REQUESTS,
+    KEY_ROWS,
     ROWS,
     BATCH_ROWS,
     QUEUE_SECONDS,
@@ -418,6 +426,29 @@ class Metrics:
         except KeyError:
             cells = self._rejections[code] = self._region.cells("counter", (REJECTIONS.name, code))
             cells[0] += 1
+
+    def count_key(self, name: str, requests: int, rows: int) -> None:
+        """Count what a key was let through with.
+
+        Args:
+            name: of the key, one of a bounded number.
+            requests: how many more.
+            rows: how many more.
+        """
+        for metric, count in ((KEY_REQUESTS, requests), (KEY_ROWS, rows)):
+            if count:
+                self._region.cells("counter", (metric.name, name))[0] += count
+
+    def others_of_keys(self) -> dict[str, tuple[float, float]]:
+        """The requests and rows that the other workers have let through, by the name of the key."""
+        totals = self.counters.read().cells
+
+        def others(metric: Metric, name: str) -> float:
+            key = (metric.name, name)
+            return totals.get(key, [0.0])[0] - self._region.cells("counter", key)[0]
+
+        names = {key[1] for key in totals if key[0] == KEY_REQUESTS.name}
+        return {name: (others(KEY_REQUESTS, name), others(KEY_ROWS, name)) for name in names}
 
     def lane(self, flow: str, version: int, direction: str, held_out: LogProbScale | None = None) -> LaneMetrics:
         """The counts of one direction of a flow. Two calls for one lane share the counts.

@@ -22,6 +22,7 @@ STATUSES = {
     408: errors.InvalidRequest,
     413: errors.TooLarge,
     415: errors.InvalidRequest,
+    421: errors.InvalidRequest,
     422: errors.InvalidRequest,
     429: errors.Overloaded,
     431: errors.TooLarge,

@@ -20,7 +20,7 @@ CAP, HEADER_CAP = 1 << 20, 1 << 14
 @pytest.fixture(scope="module")
 def server(repository):
     options = ("--default-flow", "two-moons", "--max-body-bytes", CAP, "--max-header-bytes", HEADER_CAP)
-    process = Server("--repository", repository, *options, "--threads", 1)
+    process = Server("--repository", repository, *options, "--threads", 1, "--allowed-host", "*")
     yield process
     assert process.stop() == 0
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from service.access.keys import KeyRing, make_key
+from service.access.policy import AccessPolicy
 from service.api.driver import Call, Fields, RawRequest
 from service.api.endpoints import Endpoint
 from service.exchange import Reply
@@ -131,16 +133,85 @@ def test_what_is_remembered_has_a_bound(heads):
 def test_an_answer_has_the_default_fields_its_own_and_its_length():
     defaults = [(b"date", b"now")]
     heads = ResponseHeads()
-    whole = heads.message(Reply(b"{}"), defaults, keep_alive=True)
-    assert whole == (b"HTTP/1.1 200 OK\r\ndate: now\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
-    own = heads.message(Reply(b"", 429, headers={"Retry-After": "3"}), defaults, keep_alive=False)
+    whole = heads.message(Reply(b"{}"), defaults, keep_alive=True, request_id=b"7")
+    assert whole == (
+        b"HTTP/1.1 200 OK\r\ndate: now\r\ncontent-type: application/json\r\ncontent-length: 2\r\n"
+        b"x-request-id: 7\r\n\r\n{}"
+    )
+    own = heads.message(Reply(b"", 429, headers={"Retry-After": "3"}), defaults, keep_alive=False, request_id=b"7")
     assert own.startswith(b"HTTP/1.1 429 Too Many Requests\r\ndate: now\r\nretry-after: 3\r\n")
-    assert own.endswith(b"content-length: 0\r\nconnection: close\r\n\r\n")
+    assert own.endswith(b"content-length: 0\r\nx-request-id: 7\r\nconnection: close\r\n\r\n")
 
 
 def test_an_answers_head_follows_the_default_fields():
     heads, defaults = ResponseHeads(), [(b"date", b"now")]
-    heads.message(Reply(b""), defaults, keep_alive=True)
+    heads.message(Reply(b""), defaults, keep_alive=True, request_id=b"7")
     defaults.append((b"connection", b"close"))  # as a server that drains does
-    assert b"now\r\nconnection: close\r\n" in heads.message(Reply(b""), defaults, keep_alive=True)
-    assert b"later" in heads.message(Reply(b""), [(b"date", b"later"), (b"a", b"b")], keep_alive=True)
+    assert b"now\r\nconnection: close\r\n" in heads.message(Reply(b""), defaults, keep_alive=True, request_id=b"7")
+    assert b"later" in heads.message(Reply(b""), [(b"date", b"later"), (b"a", b"b")], keep_alive=True, request_id=b"7")
+
+
+ALICE, OPS = make_key("alice", ["infer"], requests_per_minute=3), make_key("ops", ["admin"])
+
+
+def bearer(key):
+    return b"authorization", b"Bearer " + key.encode()
+
+
+@pytest.fixture
+def guarded():
+    ring = KeyRing([ALICE.stored, OPS.stored], clock=lambda: 0.0)
+    return RequestHeads([LOGPROB], 1000, policy=AccessPolicy(ring)), ring
+
+
+def find(heads, *fields):
+    return heads.find(b"POST", b"/logprob", fields, keep_alive=True)
+
+
+def test_only_what_the_gate_lets_through_is_direct(guarded):
+    heads, _ = guarded
+    assert find(heads, bearer(ALICE.key)).request.fields.caller.stored == ALICE.stored
+    assert find(heads) is None
+    assert find(heads, bearer(OPS.key)) is None
+    assert find(heads, bearer(ALICE.key), bearer(ALICE.key)) is None
+    assert find(heads, bearer(ALICE.key), (b"host", b"evil.example")) is None
+
+
+@pytest.mark.parametrize("field", [(b"origin", b"http://localhost"), (b"sec-fetch-site", b"same-origin")])
+def test_what_a_browser_says_is_never_remembered(guarded, field):
+    assert find(guarded[0], bearer(ALICE.key), field) is None
+
+
+def test_a_head_that_is_recalled_is_paid_for_and_forgotten_with_its_key(guarded):
+    heads, _ = guarded
+    head = b"POST /logprob HTTP/1.1\r\nAuthorization: Bearer %b" % ALICE.key.encode()
+    heads.remember(head, find(heads, bearer(ALICE.key)))
+    assert heads.recall(head + b"\r\n\r\n").fields.caller.stored == ALICE.stored
+    assert heads.recall(head + b"\r\n\r\n") is not None
+    assert heads.recall(head + b"\r\n\r\n") is None  # the fourth of three
+    heads, _ = guarded[0], guarded[1].replace([ALICE.stored])
+    heads.forget()
+    assert heads.recall(head + b"\r\n\r\n") is None
+
+
+def test_a_head_without_its_key_is_another_head(guarded):
+    heads, _ = guarded
+    head = b"POST /logprob HTTP/1.1\r\nAuthorization: Bearer %b" % ALICE.key.encode()
+    heads.remember(head, find(heads, bearer(ALICE.key)))
+    for other in (
+        head[:-1],
+        head + b"A",
+        head.replace(b"Bearer", b"Bearer "),
+        head.partition(b"\r\n")[0] + b"\r\nA: b",
+    ):
+        assert heads.recall(other + b"\r\n\r\n") is None
+
+
+def test_an_id_of_the_client_is_kept_and_its_head_is_not(guarded):
+    heads, _ = guarded
+    assert find(heads, bearer(ALICE.key)).request_id is None
+    known = find(heads, bearer(ALICE.key), (b"x-request-id", b"abc"))
+    assert known.request_id == b"abc"
+    heads.remember(b"POST /logprob HTTP/1.1\r\nX-Request-Id: abc", known)
+    assert heads.recall(b"POST /logprob HTTP/1.1\r\nX-Request-Id: abc\r\n\r\n") is None
+    assert find(heads, bearer(ALICE.key), (b"x-request-id", b"a\tb")).request_id is None
