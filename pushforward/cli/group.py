@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, str]] = {
     "export": "Export a fit whose export failed, by other options.",
     "import": "Make a bundle of a flow of zuko, nflows, normflows or FrEIA.",
     "check": "Verify a bundle and print its parity table.",
+    "reseal": "Bring bundles of an older format up to date.",
     "inspect": "Say what a bundle is.",
     "evaluate": "Say how good a bundle's flow is on held-out rows.",
     "calibrate": "Measure a bundle's scale of log-densities anew, as a new version.",

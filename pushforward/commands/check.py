@@ -23,8 +23,7 @@ def command(bundle: Path) -> None:
     """
     from pushforward.cli.flow_sources import find_bundle
     from service.bundle.store import check_identity, identity_of_folder, read_bundle
-    from service.engine.canary import measure_parity
-    from service.errors import ParityFailed, Reason
+    from service.engine.canary import measure_parity, require_parity
 
     folder = find_bundle(bundle)
     checked = read_bundle(folder)
@@ -47,14 +46,6 @@ def command(bundle: Path) -> None:
     for warning in (gate.warning, manifest.calibration.warning):
         if warning is not None:
             click.secho(f"WARNING: {warning}", bold=True)
-    failed = [row for row in table if not row.passed]
-    if failed:
-        raise ParityFailed(
-            f"{manifest.name} version {manifest.version} does not give its golden answers",
-            tuple(
-                Reason((row.quantity, f"batch {row.batch}"), f"error {row.error:.3g}, bound {row.tolerance:.3g}")
-                for row in failed
-            ),
-        )
+    require_parity(manifest, table)
     where = "" if place else f", once it lies at REPOSITORY/{manifest.name}/{manifest.version}"
     click.echo(f"it may be served{where}")
