@@ -32,6 +32,7 @@ from service.engine.registry import Registry
 from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.devices import CudaOptions, OrtGpu
 from service.engine.runtime.graph import Device
+from service.engine.trials import TrialLimits, Trials
 from service.errors import MethodNotAllowed, PushforwardError, RequestError, RouteNotFound
 from service.guard import Waits
 from service.http.connection import STATE, Direct, Shared
@@ -65,7 +66,10 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     workers = Workers(settings.threads or max(1, usable_cpus() // settings.workers))
     limits = Limits(settings.chunk_rows, settings.max_queued_rows)
     repository = Repository(settings.repository)
-    registry = Registry(repository, settings.default_flow, workers, limits, metrics, _device(settings))
+    trials = Trials(TrialLimits(settings.load_seconds, settings.load_bytes))
+    registry = Registry(
+        repository, settings.default_flow, workers, limits, metrics=metrics, device=_device(settings), trials=trials
+    )
     helpers = Helpers(workers.threads, send=workers.submit_task if workers.threads > 1 else None)
     driver = Driver(helpers, settings.timeout_seconds)
     operations = Operations(registry, driver, settings.probe_seconds, metrics)

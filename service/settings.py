@@ -93,6 +93,12 @@ class Settings(BaseSettings):
     startup_seconds: Annotated[
         float, Field(ge=0, description="wait so long for all flows before listening; the rest load meanwhile")
     ] = 10.0
+    load_seconds: Annotated[
+        float, Field(gt=0, le=86400, description="a bundle that takes longer to load and to check is not served")
+    ] = 60.0
+    load_bytes: Annotated[
+        int, Field(ge=1 << 20, description="a bundle that takes more memory to load and to check is not served")
+    ] = 2 << 30
     drain_seconds: Annotated[
         float, Field(ge=0, le=3600, description="after SIGTERM, requests in flight have so long to finish")
     ] = 5.0

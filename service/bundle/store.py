@@ -52,6 +52,7 @@ __all__ = [
     "identity_of_folder",
     "is_version",
     "read_bundle",
+    "read_manifest",
     "read_older_bundle",
     "replace_manifest",
 ]
@@ -224,6 +225,19 @@ def read_bundle(folder: Path) -> Bundle:
     """
     with _open_folder(folder) as opened:
         return _read_bundle(opened, _read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES))
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder, whatever its other files are; None where it is none.
+
+    Args:
+        folder: the folder that holds flow.json.
+    """
+    try:
+        with _open_folder(folder) as opened:
+            return Manifest.from_json(_read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES))
+    except BundleError:
+        return None
 
 
 def read_older_bundle(folder: Path, *, edited: bool = False) -> tuple[Bundle, bytes]:

@@ -14,13 +14,22 @@ import numpy.typing as npt
 from service.bundle.manifest import Manifest
 from service.bundle.parity import GoldenErrors, golden_errors, traced_golden_errors
 from service.bundle.store import Bundle, Golden
+from service.engine.batching.workers import Runner
 from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.round_trips import greatest_difference
 from service.errors import BundleError, ParityFailed, Reason
 from service.plan import Floats, Outputs, Plan, Run
 
-__all__ = ["ParityRow", "check_golden", "check_trace", "measure_parity", "probe", "require_parity"]
+__all__ = [
+    "ParityRow",
+    "check_golden",
+    "check_graphs",
+    "check_trace",
+    "measure_parity",
+    "probe",
+    "require_parity",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,26 @@ def require_parity(manifest: Manifest, table: Sequence[ParityRow]) -> None:
                 for row in failed
             ),
         )
+
+
+def check_graphs(bundle: Bundle, forward: Runner, inverse: Runner) -> None:
+    """Run every golden row through both graphs of a bundle, without lanes.
+
+    Args:
+        bundle: of the graphs.
+        forward: x -> z.
+        inverse: z -> x.
+
+    Raises:
+        ParityFailed: an answer is not the golden one. Each quantity that is wrong is named.
+        BundleError: a graph cannot be run.
+    """
+    golden = bundle.golden
+    try:
+        answers = forward(golden.x, golden.context), inverse(golden.latents(), golden.context)
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+        raise BundleError("the flow could not be run on its golden rows") from error
+    _raise_if_failed(_compare(golden, *answers, len(golden.x)))
 
 
 def check_trace(bundle: Bundle) -> None:

@@ -7,14 +7,15 @@ have passed through the lanes that will answer. Knows no HTTP.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
 from service.bundle.manifest import Manifest
-from service.bundle.store import Bundle, Repository, check_identity, read_bundle
+from service.bundle.store import Bundle, Repository, check_identity, read_bundle, read_manifest
 from service.engine.batching.chunk_size import Timing, choose_chunk, time_batches
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import QueuedLane, Workers
@@ -22,17 +23,24 @@ from service.engine.canary import check_golden, check_trace
 from service.engine.metrics.metrics import LaneMetrics, Metrics
 from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, open_graphs
+from service.engine.trials import TrialFailure, Trials
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
 from service.engine.verbs.traces import Tracer
-from service.errors import BundleError, FlowNotFound, NotReady, PushforwardError, VersionNotFound
+from service.errors import BundleError, Draining, FlowNotFound, NotReady, PushforwardError, VersionNotFound
 from service.plan import Floats, run_now
 
-__all__ = ["Entry", "Registry", "State", "load_flow"]
+__all__ = ["Entry", "Registry", "State", "load_flow", "warm_up"]
 
 _log = logging.getLogger(__name__)
 
 State = Literal["loading", "ready", "failed"]
+
+_PATIENCE_SECONDS: Final = 2.0
+"""The time after which the next bundle is begun beside one that is not done."""
+
+_MOST_AT_ONCE: Final = 8
+"""The most bundles that are tried at once. A ninth waits: each may take the memory of a trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,7 @@ def load_flow(
     limits: Limits | None = None,
     metrics: Metrics | None = None,
     device: Device | None = None,
+    timings: Mapping[str, Sequence[Timing]] | None = None,
 ) -> ServedFlow:
     """Load the flow of a bundle, warm it up, and check its golden rows.
 
@@ -71,6 +80,7 @@ def load_flow(
         limits: of each of its lanes. Where `chunk_rows` is 0, it is measured for each.
         metrics: counts its batches; None to count nothing.
         device: of its computation; None for the CPU.
+        timings: direction -> the times of its batches on the CPU, from a trial; None to measure them.
 
     Raises:
         BundleError: a graph cannot be loaded, or does not give the golden answers.
@@ -87,9 +97,10 @@ def load_flow(
     name, version = bundle.manifest.name, bundle.manifest.version
     forward, inverse, execution = open_graphs(bundle, device, limits.chunk_rows)
     golden = bundle.golden
+    known = timings if timings and isinstance(forward, CpuGraph) else {}
     try:
-        forward_timings = _warm_up(forward, limits, golden.x, golden.context)
-        inverse_timings = _warm_up(inverse, limits, golden.latents(), golden.context)
+        forward_timings = known.get("forward") or warm_up(forward, limits, golden.x, golden.context)
+        inverse_timings = known.get("inverse") or warm_up(inverse, limits, golden.latents(), golden.context)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         _log.exception("%s version %d fails on its golden rows", name, version)
         raise BundleError("the flow could not be run on its golden rows") from error
@@ -112,7 +123,7 @@ def load_flow(
     return flow
 
 
-def _warm_up(graph: CpuGraph | DeviceGraph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
+def warm_up(graph: CpuGraph | DeviceGraph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
     """Warm a graph up with copies of the golden rows, and time its batches.
 
     Args:
@@ -120,6 +131,9 @@ def _warm_up(graph: CpuGraph | DeviceGraph, limits: Limits, rows: Floats, contex
         limits: of its lane.
         rows: ``[G, ...]``, the golden rows.
         context: ``[G, C]``, or None.
+
+    Returns:
+        The times of its batches.
     """
 
     def prepare(size: int) -> Callable[[], object]:
@@ -141,7 +155,7 @@ def _open_lane(
         workers: the threads that serve it.
         graph: computes its batches.
         limits: of its queue. Where `chunk_rows` is 0, the timings decide.
-        timings: from `_warm_up`.
+        timings: from `warm_up`.
         metrics: counts its batches.
     """
     chunk = choose_chunk(timings)
@@ -184,6 +198,7 @@ class Registry:
         limits: of each lane.
         metrics: counts the batches and the states of flows; None to count nothing.
         device: of the computations; None for the CPU.
+        trials: try each bundle in a child before it is loaded.
     """
 
     def __init__(
@@ -194,8 +209,10 @@ class Registry:
         limits: Limits,
         metrics: Metrics | None = None,
         device: Device | None = None,
+        trials: Trials | None = None,
     ) -> None:
         self._repository = repository
+        self._trials = trials or Trials()
         self._device = device
         self._default = default
         self._workers = workers
@@ -203,6 +220,8 @@ class Registry:
         self._metrics = metrics or Metrics()
         self._entries: dict[str, dict[int, Entry]] = {}
         self._found: dict[tuple[str | None, int | None], ServedFlow] = {}
+        self._turn = threading.Condition()
+        self._under_way: set[tuple[str, int]] = set()
         self._closed = False
         self.loaded = False
 
@@ -217,41 +236,94 @@ class Registry:
         return next(iter(self._entries)) if len(self._entries) == 1 else None
 
     def load(self) -> None:
-        """Find every bundle, then load one after the other: the default flow first, new versions before old."""
+        """Find every bundle, then load one after the other: the default flow first, new versions before old.
+
+        A bundle that takes longer than `_PATIENCE_SECONDS` goes on beside those that come after it.
+        """
         names = self._repository.names()
         self._entries = {n: {v: Entry(n, v, "loading") for v in self._repository.versions(n)} for n in names}
         for entry in self.entries():
             self._metrics.set_state(entry.name, entry.version, entry.state)
         for name in sorted(names, key=lambda name: name != self.default):
             for version in sorted(self._entries[name], reverse=True):
+                self._begin(name, version)
+                self._wait(lambda key=(name, version): key not in self._under_way, _PATIENCE_SECONDS)  # type: ignore[misc]
+                self._wait(lambda: len(self._under_way) < _MOST_AT_ONCE)
                 if self._closed:
                     return
-                entry = self._entries[name][version] = self._load(name, version)
-                self._found = {}  # a new dict: a look-up on another thread adds its result to the old one
-                self._metrics.set_state(name, version, entry.state)
-        self.loaded = True
+        self._wait(lambda: not self._under_way)
+        self._trials.rest()
+        self.loaded = not self._closed
+
+    def _begin(self, name: str, version: int) -> None:
+        """Load one bundle on a thread of its own."""
+        with self._turn:
+            self._under_way.add((name, version))
+        # A daemon: what a bundle does to this process's own loading must not keep the process alive.
+        threading.Thread(target=self._load_entry, args=(name, version), name=f"load-{name}", daemon=True).start()
+
+    def _wait(self, condition: Callable[[], bool], seconds: float | None = None) -> None:
+        """Wait until a condition on the bundles under way holds, the time is over, or the registry is closed."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._closed or condition(), seconds)
 
     def close(self) -> None:
-        """Load no further bundle."""
-        self._closed = True
+        """Load no further bundle, and give up those that are being tried."""
+        with self._turn:
+            self._closed = True
+            self._turn.notify_all()
+        self._trials.close()
+
+    def _load_entry(self, name: str, version: int) -> None:
+        try:
+            entry = self._load(name, version)
+        except Draining:
+            return
+        else:
+            self._entries[name][version] = entry
+            self._found = {}  # a new dict: a look-up on another thread adds its result to the old one
+            self._metrics.set_state(name, version, entry.state)
+        finally:
+            with self._turn:
+                self._under_way.discard((name, version))
+                self._turn.notify_all()
 
     def _load(self, name: str, version: int) -> Entry:
         manifest: Manifest | None = None
+        folder = self._repository.root / name / str(version)
         try:
-            bundle = read_bundle(self._repository.path(name, version))
+            trial = self._trials.run(folder, chunk_rows=self._limits.chunk_rows)
+            bundle = read_bundle(folder)
             manifest = bundle.manifest
             check_identity(manifest, name, version)
             flow = load_flow(
-                bundle, workers=self._workers, limits=self._limits, metrics=self._metrics, device=self._device
+                bundle,
+                workers=self._workers,
+                limits=self._limits,
+                metrics=self._metrics,
+                device=self._device,
+                timings=trial.timings,
             )
+        except Draining:
+            raise
+        except TrialFailure as failure:
+            manifest = read_manifest(folder) if failure.read else None
+            return self._failed(name, version, failure.error, manifest, failure.cause)
         except PushforwardError as error:
-            why = "; ".join([error.detail, *map(str, error.unsaid())])
-            _log.error("%s version %d is not served: %s: %s", name, version, error.code, why)
-            return Entry(name, version, "failed", manifest=manifest, error=error)
+            return self._failed(name, version, error, manifest)
         except Exception:
             _log.exception("%s version %d is not served", name, version)
             return Entry(name, version, "failed", manifest=manifest, error=BundleError("the bundle could not be read"))
         return Entry(name, version, "ready", manifest=manifest, flow=flow)
+
+    @staticmethod
+    def _failed(
+        name: str, version: int, error: PushforwardError, manifest: Manifest | None, cause: str | None = None
+    ) -> Entry:
+        """The entry of a bundle that is not served, after the reason was logged; the cause is for the log alone."""
+        why = "; ".join([error.detail, *map(str, error.unsaid()), *([] if cause is None else [cause])])
+        _log.error("%s version %d is not served: %s: %s", name, version, error.code, why)
+        return Entry(name, version, "failed", manifest=manifest, error=error)
 
     def entries(self, name: str | None = None) -> list[Entry]:
         """Every version of every flow, or of one, names and versions ascending.
