@@ -124,12 +124,13 @@ def _read_npy(
     """The rows of a .npy file, ``[N, *event]`` or flat; each with its context after it, where there is one."""
     array: npt.NDArray[Any]
     try:
-        if path == "-":
-            array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
-        else:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InvalidInput(f"{name} is not a .npy file of plain numbers") from error
+        with np.errstate(over="ignore"):  # a header may claim more bytes than an integer of NumPy can count
+            if path == "-":
+                array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
+            else:
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy's reader and Python's parser raise a dozen classes on what is no array
+        raise InvalidInput(f"{name} is not a .npy file of plain numbers, or not a whole one") from error
     if array.dtype.kind not in "fiub":
         raise InvalidInput(f"{name} must hold real numbers, and holds {array.dtype}")
     width, event, hint = layout.width, layout.event_shape, ""

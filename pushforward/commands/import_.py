@@ -135,7 +135,7 @@ def _shape_of(data: str | None, flow: object) -> tuple[int, ...] | None:
         return None
     try:
         return tuple(np.load(data, mmap_mode="r", allow_pickle=False).shape[1:]) or None
-    except (ValueError, OSError):
+    except Exception:
         return None
 
 

@@ -102,7 +102,6 @@ def load_flow(
         forward_timings = known.get("forward") or warm_up(forward, limits, golden.x, golden.context)
         inverse_timings = known.get("inverse") or warm_up(inverse, limits, golden.latents(), golden.context)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-        _log.exception("%s version %d fails on its golden rows", name, version)
         raise BundleError("the flow could not be run on its golden rows") from error
     held_out = HeldOut(bundle.manifest.calibration, bundle.manifest.dtype)
     forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
@@ -310,7 +309,9 @@ class Registry:
             manifest = read_manifest(folder) if failure.read else None
             return self._failed(name, version, failure.error, manifest, failure.cause)
         except PushforwardError as error:
-            return self._failed(name, version, error, manifest)
+            cause = error.__cause__
+            words = None if cause is None or manifest is None else f"{type(cause).__name__}: {cause}"
+            return self._failed(name, version, error, manifest, words)
         except Exception:
             _log.exception("%s version %d is not served", name, version)
             return Entry(name, version, "failed", manifest=manifest, error=BundleError("the bundle could not be read"))
