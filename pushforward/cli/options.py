@@ -21,10 +21,10 @@ _PATH: Final = click.Path(path_type=Path)
 def source_options(command: _Command) -> _Command:
     """Add the options that name a flow: the arguments of `pushforward.cli.flow_sources.SourceOptions`."""
     for option in (
-        click.option("--version", type=click.IntRange(min=1), help="The flow's version; the newest by default."),
-        click.option("--model", help="The flow's name; a server's default flow by default."),
-        click.option("--repository", type=_PATH, help="A folder of flows, to run one here, without a server."),
-        click.option("--bundle", type=_PATH, help="A bundle's folder, to run it here, without a server."),
+        click.option("--version", type=click.IntRange(min=1), help="The version of the flow.  [default: the newest]"),
+        click.option("--model", help="The name of the flow.  [default: the server's default flow]"),
+        click.option("--repository", type=_PATH, help="A folder of flows: run --model from it here, without a server."),
+        click.option("--bundle", type=_PATH, help="A bundle's folder: run it here, without a server."),
         click.option("--url", help="The server.  [default: http://127.0.0.1:8000]"),
     ):
         command = option(command)
@@ -58,7 +58,7 @@ def input_options(command: _Command) -> _Command:
     return click.option(
         "--delimiter",
         callback=_require_delimiter,
-        help="What stands between the cells of CSV; else a comma, a semicolon or a tab, as the first lines show.",
+        help="The character between the cells of CSV. Default: a comma, a semicolon or a tab, as in the first lines.",
     )(command)
 
 
@@ -80,8 +80,8 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
         "--format",
         "form",
         type=click.Choice(["csv", "npy"]),
-        help="CSV with a header, or the main array as npy; by the suffix of --out if not given, csv without one.",
+        help="CSV with a header, or the main array as npy.  [default: by the suffix of --out; csv without --out]",
     )(checked)
-    return click.option("--out", default="-", metavar="FILE", help="Where to write; the standard output by default.")(
+    return click.option("--out", default="-", metavar="FILE", help="Where to write.  [default: standard output]")(
         with_format
     )

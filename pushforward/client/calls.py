@@ -122,6 +122,18 @@ class Calls:
         version: int | None = None,
     ) -> Scores: ...
 
+    @overload
+    async def log_prob(
+        self,
+        x: npt.ArrayLike,
+        *,
+        returns: Sequence[ScoreName] | None = None,
+        alarm_rate: float,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Scores: ...
+
     async def log_prob(
         self,
         x: npt.ArrayLike,
@@ -142,7 +154,7 @@ class Calls:
             return await self._ask_by_rows("logprob", Scores.read, flow, "x", rows, more, dtype)
 
         scores = await self._ask_in_precision(flow, ask, {"x": x, "context": context})
-        return scores.log_prob if returns is None else scores
+        return scores.log_prob if returns is None and alarm_rate is None else scores
 
     async def sample(
         self,
