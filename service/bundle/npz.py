@@ -79,7 +79,7 @@ def _read_array(data: bytes, name: str) -> npt.NDArray[np.generic]:
         shape, in_columns, dtype = read(stream)
     except Exception as error:  # Python's parser and tokenizer raise a dozen classes on a stranger's text
         raise UnexpectedFile(f"{name} has no header of an array") from error
-    whole: Any = data[stream.tell() :]
+    whole: Any = bytearray(data[stream.tell() :])  # an array of bytes could not be written to
     if dtype.kind not in "fiub" or any(type(size) is not int or size < 0 for size in shape):
         raise UnexpectedFile(f"{name} is no array of plain numbers")
     claimed = math.prod(shape) * dtype.itemsize

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -23,7 +23,7 @@ from service.engine.canary import check_golden, check_trace
 from service.engine.metrics.metrics import LaneMetrics, Metrics
 from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, open_graphs
-from service.engine.trials import TrialFailure, Trials
+from service.engine.trials import Trial, TrialFailure, Trials
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
 from service.engine.verbs.traces import Tracer
@@ -38,6 +38,9 @@ State = Literal["loading", "ready", "failed"]
 
 _PATIENCE_SECONDS: Final = 2.0
 """The time after which the next bundle is begun beside one that is not done."""
+
+_MOST_INLINE_SECONDS: Final = 0.03
+"""The longest time of a smallest batch, with every pass of its Loops, that may come to run on the event loop."""
 
 _MOST_AT_ONCE: Final = 8
 """The most bundles that are tried at once. A ninth waits: each may take the memory of a trial."""
@@ -70,7 +73,7 @@ def load_flow(
     limits: Limits | None = None,
     metrics: Metrics | None = None,
     device: Device | None = None,
-    timings: Mapping[str, Sequence[Timing]] | None = None,
+    trial: Trial | None = None,
 ) -> ServedFlow:
     """Load the flow of a bundle, warm it up, and check its golden rows.
 
@@ -80,7 +83,7 @@ def load_flow(
         limits: of each of its lanes. Where `chunk_rows` is 0, it is measured for each.
         metrics: counts its batches; None to count nothing.
         device: of its computation; None for the CPU.
-        timings: direction -> the times of its batches on the CPU, from a trial; None to measure them.
+        trial: of the bundle, with the times of its batches on the CPU; None to measure them.
 
     Raises:
         BundleError: a graph cannot be loaded, or does not give the golden answers.
@@ -97,7 +100,8 @@ def load_flow(
     name, version = bundle.manifest.name, bundle.manifest.version
     forward, inverse, execution = open_graphs(bundle, device, limits.chunk_rows)
     golden = bundle.golden
-    known = timings if timings and isinstance(forward, CpuGraph) else {}
+    trial = trial or Trial()
+    known = trial.timings if isinstance(forward, CpuGraph) else {}
     try:
         forward_timings = known.get("forward") or warm_up(forward, limits, golden.x, golden.context)
         inverse_timings = known.get("inverse") or warm_up(inverse, limits, golden.latents(), golden.context)
@@ -107,8 +111,22 @@ def load_flow(
     forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
     inverse_metrics = metrics.lane(name, version, "inverse", held_out=held_out)
     lanes = (
-        _open_lane(workers, forward, limits, timings=forward_timings, metrics=forward_metrics),
-        _open_lane(workers, inverse, limits, timings=inverse_timings, metrics=inverse_metrics),
+        _open_lane(
+            workers,
+            forward,
+            limits,
+            timings=forward_timings,
+            metrics=forward_metrics,
+            inline=trial.worst.get("forward", 0.0) <= _MOST_INLINE_SECONDS,
+        ),
+        _open_lane(
+            workers,
+            inverse,
+            limits,
+            timings=inverse_timings,
+            metrics=inverse_metrics,
+            inline=trial.worst.get("inverse", 0.0) <= _MOST_INLINE_SECONDS,
+        ),
     )
     tracer = _open_tracer(bundle, workers, limits, metrics) if bundle.manifest.trace else None
     flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version), tracer)
@@ -146,7 +164,13 @@ def warm_up(graph: CpuGraph | DeviceGraph, limits: Limits, rows: Floats, context
 
 
 def _open_lane(
-    workers: Workers, graph: CpuGraph | DeviceGraph, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
+    workers: Workers,
+    graph: CpuGraph | DeviceGraph,
+    limits: Limits,
+    timings: Sequence[Timing],
+    metrics: LaneMetrics,
+    *,
+    inline: bool,
 ) -> QueuedLane:
     """Open a lane with the batch size and the times that were measured.
 
@@ -156,10 +180,11 @@ def _open_lane(
         limits: of its queue. Where `chunk_rows` is 0, the timings decide.
         timings: from `warm_up`.
         metrics: counts its batches.
+        inline: whether its smallest batches are always quick enough for the thread that brings rows.
     """
     chunk = choose_chunk(timings)
     limits = limits if limits.chunk_rows else replace(limits, chunk_rows=chunk.rows)
-    lane = workers.lane(graph, limits, metrics, inline=isinstance(graph, CpuGraph))
+    lane = workers.lane(graph, limits, metrics, inline=inline and isinstance(graph, CpuGraph))
     for timing in (chunk, timings[0]):
         lane.queue.record(timing.rows, timing.seconds)
     return lane
@@ -301,7 +326,7 @@ class Registry:
                 limits=self._limits,
                 metrics=self._metrics,
                 device=self._device,
-                timings=trial.timings,
+                trial=trial,
             )
         except Draining:
             raise

@@ -68,10 +68,12 @@ class Trial:
 
     Args:
         timings: direction -> the times of its batches; empty after `parity`.
+        worst: direction -> seconds of the smallest batch with every pass of its Loops, of those that have Loops.
         parity: the parity table, where it was asked for.
     """
 
     timings: Mapping[str, list[Timing]] = field(default_factory=dict)
+    worst: Mapping[str, float] = field(default_factory=dict)
     parity: tuple[ParityRow, ...] = ()
 
 
@@ -150,7 +152,8 @@ class Trials:
         self._give_back(child)
         timings = {name: [Timing(int(n), float(s)) for n, s in rows] for name, rows in reply.get("timings", {}).items()}
         table = tuple(ParityRow(str(q), int(b), float(e), float(t)) for q, b, e, t in reply.get("parity", ()))
-        return Trial(timings, table)
+        worst = {name: float(seconds) for name, seconds in reply.get("worst", {}).items()}
+        return Trial(timings, worst, table)
 
     def close(self) -> None:
         """End every child. A trial that is under way raises `Draining`."""

@@ -18,8 +18,8 @@ from tests.service.bundles import Parts, affine, coupling, install, traced
 from tests.waiting import until
 
 
-def hanging(name: str) -> Parts:
-    """A bundle with right answers, whose forward graph also runs a Loop of 4,096 passes of products: for minutes.
+def hanging(name: str, passes: int = 4096) -> Parts:
+    """A bundle with right answers, whose forward graph also runs a Loop of so many passes of products: for minutes.
 
     The condition of the Loop ends it at once for the golden rows. Only a row that is far out would see it run on.
     """
@@ -29,7 +29,7 @@ def hanging(name: str) -> Parts:
     matrix = np.eye(512, dtype=np.float32)
     graph.initializer.extend(
         [
-            numpy_helper.from_array(np.array(4096), "passes"),
+            numpy_helper.from_array(np.array(passes), "passes"),
             numpy_helper.from_array(np.array(True), "go"),
             numpy_helper.from_array(matrix, "matrix"),
             numpy_helper.from_array(np.float32(1e30), "far"),
@@ -82,6 +82,17 @@ def test_a_good_bundle_passes_and_is_timed(repository):
     found = try_bundle(repository.path("one"))
     assert {name: timings[0].rows for name, timings in found.timings.items()} == {"forward": 4, "inverse": 4}
     assert all(timing.seconds > 0 for timings in found.timings.values() for timing in timings)
+
+
+def test_a_flow_whose_loops_may_run_long_is_never_run_on_the_event_loop(tmp_path):
+    repository = install(tmp_path, affine("one"), hanging("late", passes=40))
+    workers = Workers(1)
+    registry = Registry(repository, "one", workers, Limits())
+    registry.load()
+    assert registry.find("one").forward.inline
+    assert not registry.find("late").forward.inline
+    assert registry.find("late").inverse.inline
+    workers.close(10)
 
 
 def test_one_child_tries_one_bundle_after_the_other(repository):
