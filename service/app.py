@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,14 +27,16 @@ from service.api.routes import SCHEMAS, add_routes
 from service.bundle.store import Repository
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
+from service.engine.isolation.options import Isolation
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.devices import CudaOptions, OrtGpu
 from service.engine.runtime.graph import Device
+from service.engine.runtime.memory import usable_memory
 from service.engine.trials import TrialLimits, Trials
 from service.errors import MethodNotAllowed, PushforwardError, RequestError, RouteNotFound
-from service.guard import Waits
+from service.guard import BodyBudget, Waits
 from service.http.connection import STATE, Direct, Shared
 from service.http.heads import RequestHeads
 from service.settings import Settings
@@ -48,15 +50,21 @@ _EXPIRE_SECONDS = 0.05
 
 _LINGER_SECONDS = 30.0
 
+_BODIES_SHARE = 8
+"""Of the memory, bodies take so much at most: what is read of them takes a few times as much."""
+
 _DESCRIPTION = "Densities, samples and interpolations of normalizing flows."
 
 
-def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, metrics: Metrics | None = None, leave: Callable[[str], None] | None = None
+) -> FastAPI:
     """Put a server's parts together. Flows are loaded when it starts.
 
     Args:
         settings: how it runs.
         metrics: where it counts; None for numbers of its own.
+        leave: is called with the reason, on any thread, where the server cannot go on; None for nothing.
 
     Returns:
         The application. `app.state.operations` is told when the server drains, `app.state.registry` knows the flows,
@@ -66,9 +74,15 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     workers = Workers(settings.threads or max(1, usable_cpus() // settings.workers))
     limits = Limits(settings.chunk_rows, settings.max_queued_rows)
     repository = Repository(settings.repository)
-    trials = Trials(TrialLimits(settings.load_seconds, settings.load_bytes))
     registry = Registry(
-        repository, settings.default_flow, workers, limits, metrics=metrics, device=_device(settings), trials=trials
+        repository,
+        settings.default_flow,
+        workers,
+        limits,
+        metrics,
+        device=_device(settings, leave),
+        isolation=_isolation(settings),
+        trials=Trials(TrialLimits(settings.load_seconds, settings.load_bytes)),
     )
     helpers = Helpers(workers.threads, send=workers.submit_task if workers.threads > 1 else None)
     driver = Driver(helpers, settings.timeout_seconds)
@@ -78,6 +92,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
         GroupVerbs(registry, settings.max_work),
     )
     count = AnswerCounter(metrics)
+    budget = BodyBudget(settings.max_decode_bytes or usable_memory() // _BODIES_SHARE // settings.workers)
     prefix = (settings.root_path or "").rstrip("/")
     shared = Shared(
         direct=Direct(driver, RequestHeads(table, settings.max_body_bytes, prefix)),
@@ -87,7 +102,9 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             keep_alive_seconds=settings.keep_alive_seconds,
             linger_seconds=min(_LINGER_SECONDS, settings.body_seconds),
         ),
+        max_body_bytes=settings.max_body_bytes,
         count=count,
+        budget=budget,
     )
 
     @asynccontextmanager
@@ -103,8 +120,9 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             expiring.cancel()
             operations.draining = True
             registry.close()
+            loading.cancel()  # its thread goes on with the bundle that it has begun, and nobody waits for it
             await asyncio.to_thread(workers.close, _CLOSE_SECONDS)
-            await loading
+            await asyncio.to_thread(registry.free)
             helpers.close()
 
     app = FastAPI(
@@ -119,7 +137,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     app.state.operations = operations
     app.state.registry = registry
     app.state.metrics = metrics
-    add_routes(app, table, operations, Door(driver, settings.max_body_bytes))
+    add_routes(app, table, operations, Door(driver, settings.max_body_bytes, budget))
     add_pages(app)
     app.add_middleware(CountedApplication, count=count)
     if prefix:
@@ -132,13 +150,23 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     return app
 
 
-def _device(settings: Settings) -> Device | None:
+def _device(settings: Settings, leave: Callable[[str], None] | None) -> Device | None:
     """Where flows run, or None for the CPU."""
     kind, _, index = settings.device.partition(":")
     if kind == "cpu":
         return None
     memory, tf32, required = settings.device_memory_bytes, settings.device_tf32, settings.device_required
-    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)))
+    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)), settings.engine_hang_seconds, leave)
+
+
+def _isolation(settings: Settings) -> Isolation:
+    """The flows that run in processes of their own."""
+    return Isolation(
+        settings.isolated_flows,
+        processes=settings.isolate_processes,
+        hang_seconds=settings.engine_hang_seconds,
+        memory_bytes=settings.isolate_memory_bytes,
+    )
 
 
 async def _expire(workers: Workers) -> None:

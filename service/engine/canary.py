@@ -18,6 +18,7 @@ from service.engine.batching.workers import Runner
 from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.round_trips import greatest_difference
+from service.engine.verbs.traces import Graph
 from service.errors import BundleError, ParityFailed, Reason
 from service.plan import Floats, Outputs, Plan, Run
 
@@ -145,18 +146,19 @@ def check_graphs(bundle: Bundle, forward: Runner, inverse: Runner) -> None:
     _raise_if_failed(_compare(golden, *answers, len(golden.x)))
 
 
-def check_trace(bundle: Bundle) -> None:
+def check_trace(bundle: Bundle, graph: Graph | None = None) -> None:
     """Run every golden row through trace.onnx.
 
     Args:
         bundle: with a trace.
+        graph: runs it elsewhere; None to open it here.
 
     Raises:
         ParityFailed: its last step is not the golden z. Each quantity that is wrong is named.
         BundleError: the graph cannot be loaded or run, or is not that of the manifest.
     """
     golden = bundle.golden
-    graph = CpuGraph(bundle, "trace")
+    graph = graph or CpuGraph(bundle, "trace")
     try:
         traced = graph(golden.x, golden.context)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes

@@ -7,34 +7,47 @@ have passed through the lanes that will answer. Knows no HTTP.
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal
-
-import numpy as np
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
 
 from service.bundle.manifest import Manifest
 from service.bundle.store import Bundle, Repository, check_identity, read_bundle, read_manifest
-from service.engine.batching.chunk_size import Timing, choose_chunk, time_batches
 from service.engine.batching.queues import Limits
-from service.engine.batching.workers import QueuedLane, Workers
-from service.engine.canary import check_golden, check_trace
-from service.engine.metrics.metrics import LaneMetrics, Metrics
+from service.engine.batching.workers import Workers
+from service.engine.canary import check_golden
+from service.engine.isolation.engine import IsolatedEngine
+from service.engine.isolation.options import Isolation
+from service.engine.isolation.quarantine import MAX_ENDS
+from service.engine.lanes import Graph, open_lane, open_tracer, warm_up
+from service.engine.metrics.metrics import Metrics
 from service.engine.runtime.cpu import usable_cpus
-from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, open_graphs
+from service.engine.runtime.execution import Execution
+from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph, Device, DeviceGraph, cpu_execution, open_graphs
 from service.engine.trials import Trial, TrialFailure, Trials
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
-from service.engine.verbs.traces import Tracer
-from service.errors import BundleError, Draining, FlowNotFound, NotReady, PushforwardError, VersionNotFound
-from service.plan import Floats, run_now
+from service.errors import (
+    BundleError,
+    Draining,
+    EngineFailed,
+    FlowNotFound,
+    NotReady,
+    PushforwardError,
+    VersionNotFound,
+)
+from service.plan import run_now
 
-__all__ = ["Entry", "Registry", "State", "load_flow", "warm_up"]
+__all__ = ["Entry", "Registry", "State", "load_flow"]
 
 _log = logging.getLogger(__name__)
 
-State = Literal["loading", "ready", "failed"]
+_HANG_MARGIN: Final = 20
+"""A batch may take this many times as long as when it was measured, before it is taken for a hang."""
+
+State = Literal["loading", "ready", "failed", "quarantined"]
 
 _PATIENCE_SECONDS: Final = 2.0
 """The time after which the next bundle is begun beside one that is not done."""
@@ -53,10 +66,10 @@ class Entry:
     Args:
         name: of the flow.
         version: a positive integer.
-        state: loading, ready or failed.
+        state: loading, ready, failed or quarantined.
         manifest: once it has been read.
         flow: once it is ready.
-        error: the reason of its failure.
+        error: the reason why it is not served.
     """
 
     name: str
@@ -73,6 +86,8 @@ def load_flow(
     limits: Limits | None = None,
     metrics: Metrics | None = None,
     device: Device | None = None,
+    isolation: Isolation | None = None,
+    quarantine: Callable[[PushforwardError], None] | None = None,
     trial: Trial | None = None,
 ) -> ServedFlow:
     """Load the flow of a bundle, warm it up, and check its golden rows.
@@ -83,11 +98,14 @@ def load_flow(
         limits: of each of its lanes. Where `chunk_rows` is 0, it is measured for each.
         metrics: counts its batches; None to count nothing.
         device: of its computation; None for the CPU.
+        isolation: the flows that run in processes of their own, on the CPU; None for none.
+        quarantine: takes the reason, on a thread of the engine, once such processes crash or hang too often.
         trial: of the bundle, with the times of its batches on the CPU; None to measure them.
 
     Raises:
         BundleError: a graph cannot be loaded, or does not give the golden answers.
         EngineFailed: the device cannot run it, and is required.
+        EngineLost: no process can be started for it.
 
     Example::
 
@@ -97,21 +115,139 @@ def load_flow(
     workers = workers or Workers(usable_cpus())
     limits = limits or Limits()
     metrics = metrics or Metrics()
-    name, version = bundle.manifest.name, bundle.manifest.version
-    forward, inverse, execution = open_graphs(bundle, device, limits.chunk_rows)
-    golden = bundle.golden
     trial = trial or Trial()
+    if isolation is None or not isolation.covers(bundle.manifest.name):
+        graphs = _Graphs(*open_graphs(bundle, device, limits.chunk_rows))
+        if device is not None:
+            graphs = graphs._replace(hang_seconds=device.hang_seconds)
+        flow = _open_flow(bundle, graphs, workers, limits, metrics, trial)
+        if device is not None and isinstance(graphs.forward, DeviceGraph):
+            flow.on_close(device.listen(lambda reason: _move_to_cpu(flow, metrics, f"{device.name}: {reason}")))
+        return flow
+    engine = _open_engine(bundle, isolation, limits, metrics, device=device, quarantine=quarantine)
+    apart = workers.apart(isolation.processes)
+
+    def release() -> None:
+        engine.close()
+        apart.close(0)
+
+    try:
+        graphs = _isolated_graphs(bundle, engine, device)._replace(hang_seconds=isolation.hang_seconds)
+        flow = _open_flow(bundle, graphs, apart, limits, metrics, trial)
+    except BaseException:
+        release()
+        raise
+    flow.on_close(release)
+    return flow
+
+
+def _move_to_cpu(flow: ServedFlow, metrics: Metrics, reason: str) -> None:
+    """Tell that a flow runs on the CPU from now on.
+
+    Args:
+        flow: of a device that is lost.
+        metrics: tell it too.
+        reason: of the loss.
+    """
+    flow.execution = cpu_execution(flow.manifest, reason)
+    metrics.set_provider(flow.manifest.name, flow.manifest.version, flow.execution.provider)
+
+
+class _Graphs(NamedTuple):
+    """The graphs of a flow.
+
+    Args:
+        forward: x -> z.
+        inverse: z -> x.
+        execution: of both.
+        trace: x -> the event after each step; None for one that is opened here when it is asked for.
+        hang_seconds: a batch that takes longer is taken for a hang.
+    """
+
+    forward: Graph
+    inverse: Graph
+    execution: Execution
+    trace: Graph | None = None
+    hang_seconds: float = math.inf
+
+
+def _open_engine(
+    bundle: Bundle,
+    isolation: Isolation,
+    limits: Limits,
+    metrics: Metrics,
+    device: Device | None,
+    quarantine: Callable[[PushforwardError], None] | None,
+) -> IsolatedEngine:
+    """Start the processes of an isolated flow.
+
+    Args:
+        bundle: of the flow.
+        isolation: the options of its processes.
+        limits: of its lanes.
+        metrics: counts the processes.
+        device: of the settings.
+        quarantine: as `load_flow`.
+
+    Raises:
+        BundleError: as `load_flow`.
+        EngineFailed: the device is required.
+        EngineLost: no process can be started.
+    """
+    if device is not None and device.gpu.options.required:
+        raise EngineFailed(f"{device.name} is required, and a flow in processes of its own runs on the CPU")
+    counts = metrics.engine(bundle.manifest.name, bundle.manifest.version, MAX_ENDS)
+    rows = limits.chunk_rows or CPU_BATCH_SIZES[-1]
+    return IsolatedEngine(bundle, isolation, rows, counts=counts, quarantined=quarantine)
+
+
+def _isolated_graphs(bundle: Bundle, engine: IsolatedEngine, device: Device | None) -> _Graphs:
+    fallback = None if device is None else f"{device.name}: a flow in processes of its own runs on the CPU"
+    trace = engine.graph("trace") if bundle.manifest.trace else None
+    return _Graphs(engine.graph("forward"), engine.graph("inverse"), cpu_execution(bundle.manifest, fallback), trace)
+
+
+def _open_flow(
+    bundle: Bundle,
+    graphs: _Graphs,
+    workers: Workers,
+    limits: Limits,
+    metrics: Metrics,
+    trial: Trial,
+) -> ServedFlow:
+    """Warm the graphs of a flow up, open its lanes, and check its golden rows.
+
+    Args:
+        bundle: of the flow.
+        graphs: of the bundle.
+        workers: the threads that run them.
+        limits: of each lane.
+        metrics: counts the batches.
+        trial: of the bundle.
+
+    Raises:
+        BundleError: as `load_flow`.
+    """
+    name, version = bundle.manifest.name, bundle.manifest.version
+    forward, inverse, execution, trace, hang_seconds = graphs
+    golden = bundle.golden
     known = trial.timings if isinstance(forward, CpuGraph) else {}
     try:
         forward_timings = known.get("forward") or warm_up(forward, limits, golden.x, golden.context)
         inverse_timings = known.get("inverse") or warm_up(inverse, limits, golden.latents(), golden.context)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise BundleError("the flow could not be run on its golden rows") from error
+    longest = max(timing.seconds for timing in (*forward_timings, *inverse_timings))
+    if longest > hang_seconds / _HANG_MARGIN:
+        text = (
+            "a batch of %s version %d took %.3g s; raise --engine-hang-seconds (%g): a busy machine makes a hang of it"
+        )
+        _log.warning(text, name, version, longest, hang_seconds)
     held_out = HeldOut(bundle.manifest.calibration, bundle.manifest.dtype)
     forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
     inverse_metrics = metrics.lane(name, version, "inverse", held_out=held_out)
     lanes = (
-        _open_lane(
+        open_lane(
             workers,
             forward,
             limits,
@@ -119,7 +255,7 @@ def load_flow(
             metrics=forward_metrics,
             inline=trial.worst.get("forward", 0.0) <= _MOST_INLINE_SECONDS,
         ),
-        _open_lane(
+        open_lane(
             workers,
             inverse,
             limits,
@@ -128,7 +264,7 @@ def load_flow(
             inline=trial.worst.get("inverse", 0.0) <= _MOST_INLINE_SECONDS,
         ),
     )
-    tracer = _open_tracer(bundle, workers, limits, metrics) if bundle.manifest.trace else None
+    tracer = open_tracer(bundle, trace, workers, limits, metrics) if bundle.manifest.trace else None
     flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version), tracer)
     try:
         run_now(check_golden(flow))
@@ -138,75 +274,6 @@ def load_flow(
         raise BundleError("the flow could not be run on its golden rows") from error
     metrics.set_provider(name, version, execution.provider)
     return flow
-
-
-def warm_up(graph: CpuGraph | DeviceGraph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
-    """Warm a graph up with copies of the golden rows, and time its batches.
-
-    Args:
-        graph: of one direction.
-        limits: of its lane.
-        rows: ``[G, ...]``, the golden rows.
-        context: ``[G, C]``, or None.
-
-    Returns:
-        The times of its batches.
-    """
-
-    def prepare(size: int) -> Callable[[], object]:
-        batch = np.resize(rows, (size, *rows.shape[1:]))
-        batch_context = None if context is None else np.resize(context, (size, context.shape[1]))
-        return lambda: graph(batch, batch_context)
-
-    chunk = limits.chunk_rows
-    sizes = [*(size for size in graph.sizes if size < chunk), chunk] if chunk else graph.sizes
-    return time_batches(prepare, sizes, graph.clock)
-
-
-def _open_lane(
-    workers: Workers,
-    graph: CpuGraph | DeviceGraph,
-    limits: Limits,
-    timings: Sequence[Timing],
-    metrics: LaneMetrics,
-    *,
-    inline: bool,
-) -> QueuedLane:
-    """Open a lane with the batch size and the times that were measured.
-
-    Args:
-        workers: the threads that serve it.
-        graph: computes its batches.
-        limits: of its queue. Where `chunk_rows` is 0, the timings decide.
-        timings: from `warm_up`.
-        metrics: counts its batches.
-        inline: whether its smallest batches are always quick enough for the thread that brings rows.
-    """
-    chunk = choose_chunk(timings)
-    limits = limits if limits.chunk_rows else replace(limits, chunk_rows=chunk.rows)
-    lane = workers.lane(graph, limits, metrics, inline=inline and isinstance(graph, CpuGraph))
-    for timing in (chunk, timings[0]):
-        lane.queue.record(timing.rows, timing.seconds)
-    return lane
-
-
-def _open_tracer(bundle: Bundle, workers: Workers, limits: Limits, metrics: Metrics) -> QueuedLane:
-    """Open a lane for the trace. The graph is checked now, and opened again at the first request.
-
-    Args:
-        bundle: with a trace.
-        workers: the threads that serve it.
-        limits: of its queue.
-        metrics: counts its batches.
-
-    Raises:
-        BundleError: as `load_flow`.
-    """
-    check_trace(bundle)
-    tracer = Tracer(bundle)
-    chunk = min(tracer.chunk_rows, limits.chunk_rows or tracer.chunk_rows)
-    trace_metrics = metrics.lane(bundle.manifest.name, bundle.manifest.version, "trace")
-    return workers.lane(tracer, replace(limits, chunk_rows=chunk), trace_metrics)
 
 
 class Registry:
@@ -222,6 +289,7 @@ class Registry:
         limits: of each lane.
         metrics: counts the batches and the states of flows; None to count nothing.
         device: of the computations; None for the CPU.
+        isolation: the flows that run in processes of their own; None for none.
         trials: try each bundle in a child before it is loaded.
     """
 
@@ -233,19 +301,23 @@ class Registry:
         limits: Limits,
         metrics: Metrics | None = None,
         device: Device | None = None,
+        isolation: Isolation | None = None,
         trials: Trials | None = None,
     ) -> None:
         self._repository = repository
-        self._trials = trials or Trials()
         self._device = device
+        self._isolation = isolation
+        self._trials = trials or Trials()
+        self._turn = threading.Condition()
+        self._under_way: set[tuple[str, int]] = set()
+        self._faults: dict[tuple[str, int], PushforwardError] = {}
+        self._lock = threading.Lock()
         self._default = default
         self._workers = workers
         self._limits = limits
         self._metrics = metrics or Metrics()
         self._entries: dict[str, dict[int, Entry]] = {}
         self._found: dict[tuple[str | None, int | None], ServedFlow] = {}
-        self._turn = threading.Condition()
-        self._under_way: set[tuple[str, int]] = set()
         self._closed = False
         self.loaded = False
 
@@ -284,12 +356,35 @@ class Registry:
         with self._turn:
             self._under_way.add((name, version))
         # A daemon: what a bundle does to this process's own loading must not keep the process alive.
-        threading.Thread(target=self._load_entry, args=(name, version), name=f"load-{name}", daemon=True).start()
+        threading.Thread(target=self._load_on_thread, args=(name, version), name=f"load-{name}", daemon=True).start()
 
     def _wait(self, condition: Callable[[], bool], seconds: float | None = None) -> None:
         """Wait until a condition on the bundles under way holds, the time is over, or the registry is closed."""
         with self._turn:
             self._turn.wait_for(lambda: self._closed or condition(), seconds)
+
+    def _put(self, entry: Entry) -> None:
+        """Put an entry in the place of the old one, or what has become of it while it was loaded."""
+        with self._lock:
+            fault = self._faults.get((entry.name, entry.version))
+            if entry.state == "ready" and fault is not None:
+                entry = Entry(entry.name, entry.version, "quarantined", manifest=entry.manifest, error=fault)
+            self._entries[entry.name][entry.version] = entry
+            self._found = {}  # a new dict: a look-up on another thread adds its result to the old one
+            self._metrics.set_state(entry.name, entry.version, entry.state)
+
+    def quarantine(self, name: str, version: int, error: PushforwardError) -> None:
+        """Serve a version no more. From any thread; other versions and other flows are not affected.
+
+        Args:
+            name: of the flow.
+            version: that is served, or is loaded just now.
+            error: the reason.
+        """
+        self._faults[name, version] = error
+        entry = self._entries[name][version]
+        if entry.state == "ready":
+            self._put(entry)
 
     def close(self) -> None:
         """Load no further bundle, and give up those that are being tried."""
@@ -298,22 +393,27 @@ class Registry:
             self._turn.notify_all()
         self._trials.close()
 
-    def _load_entry(self, name: str, version: int) -> None:
+    def _load_on_thread(self, name: str, version: int) -> None:
         try:
             entry = self._load(name, version)
         except Draining:
             return
         else:
-            self._entries[name][version] = entry
-            self._found = {}  # a new dict: a look-up on another thread adds its result to the old one
-            self._metrics.set_state(name, version, entry.state)
+            self._put(entry)
         finally:
             with self._turn:
                 self._under_way.discard((name, version))
                 self._turn.notify_all()
 
+    def free(self) -> None:
+        """End the processes of all flows. No run may be under way any more."""
+        for entry in self.entries():
+            if entry.flow is not None:
+                entry.flow.close()
+
     def _load(self, name: str, version: int) -> Entry:
         manifest: Manifest | None = None
+        self._faults.pop((name, version), None)
         folder = self._repository.root / name / str(version)
         try:
             trial = self._trials.run(folder, chunk_rows=self._limits.chunk_rows)
@@ -326,6 +426,8 @@ class Registry:
                 limits=self._limits,
                 metrics=self._metrics,
                 device=self._device,
+                isolation=self._isolation,
+                quarantine=lambda error: self.quarantine(name, version, error),
                 trial=trial,
             )
         except Draining:

@@ -25,7 +25,7 @@ from service.engine.batching.chunk_size import choose_chunk
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Runner
 from service.engine.canary import check_graphs, check_trace, measure_parity
-from service.engine.registry import warm_up
+from service.engine.lanes import warm_up
 from service.engine.runtime.graph import CpuGraph, open_graphs
 from service.engine.verbs.traces import Tracer
 from service.errors import BundleError

@@ -1,9 +1,9 @@
 """The supervisor of several workers on one port: starts them, replaces one that crashed, and ends them all together.
 
 The supervisor answers nothing and loads nothing. It holds the port, the memory in which the workers count, and a socket
-to each worker. A worker that ends takes down the requests on its own connections and no others. Another is started at
-once, or after a growing delay where workers end early again and again. Where no worker has ever answered, the fault is
-in the repository or the machine, and the server ends with the reason.
+to each worker. A worker that ends takes down the requests on its own connections and no others. One whose event loop
+stands still is killed. Another is started at once, or after a growing delay where workers end early again and again.
+Where no worker has ever answered, the fault is in the repository or the machine, and the server ends with the reason.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import wait
 from typing import Final
 
+from service.engine.metrics.metrics import WORKER_HANGS
 from service.engine.metrics.shared_counters import SharedCounters, shared_file
 from service.errors import ServerError
+from service.process.loop_watch import LOOK_SECONDS, main_thread_activity
 from service.process.preflight import (
     REUSES_PORTS,
     ServerStatus,
@@ -39,8 +41,9 @@ _log = logging.getLogger(__name__)
 _MAX_FAILED_STARTS: Final = 3
 """The starts of one worker that fail in a row, while no worker has ever answered, before the server gives up."""
 
-_GRACE_SECONDS: Final = 3.0
-"""The time after the drain from which on a worker that has not ended is killed."""
+_GRACE_SECONDS: Final = 1.75
+"""The time after the drain from which on a worker that has not ended is killed: it was to end itself before
+(`service.process.ending.FORCED_SECONDS`)."""
 
 
 def serve(settings: Settings, announce: Callable[[str, ServerStatus], None], *, reuse: bool = REUSES_PORTS) -> None:
@@ -100,7 +103,8 @@ class _Supervisor:
         self._counters = counters
         self._announce = announce
         self._drain_seconds = settings.drain_seconds
-        self._slots = [Slot(number) for number in range(settings.workers)]
+        self._hang_seconds = settings.hang_seconds
+        self._slots = [Slot(number, settings.hang_seconds) for number in range(settings.workers)]
         self._answered = False
         self._announced = False
         self._signals: list[int] = []
@@ -126,10 +130,24 @@ class _Supervisor:
                     if slot.restart_at <= now:
                         self._start(slot, now)
                 delays = [slot.restart_at - now for slot in idle if slot.worker is None]
-                self._wait(wakeup, min(delays, default=None))
+                self._wait(wakeup, min([*delays, LOOK_SECONDS]))
+                self._kill_hung(time.monotonic())
         except BaseException:
             self._kill()
             raise
+
+    def _kill_hung(self, now: float) -> None:
+        """Kill each worker whose event loop stands still. Its end is handled as that of any other worker."""
+        for slot in self._slots:
+            if slot.worker is None or slot.hangs:
+                continue
+            process = slot.worker.process
+            beat = self._counters.last_beat(slot.number)
+            if slot.watch.hangs(now, beat, main_thread_activity(process.pid)):
+                slot.hangs = True
+                hung = "worker %d hangs: its event loop has stood still for %g s; it is killed"
+                _log.error(hung, slot.number, self._hang_seconds)
+                process.kill()
 
     def shut_down(self, wakeup: socket.socket) -> None:
         """Let all workers drain, and kill those that do not end in time.
@@ -173,12 +191,12 @@ class _Supervisor:
             delay = slot.record_exit(now)
             _log.error("worker %d cannot be started: %s; again in %g s", slot.number, error.strerror, delay)
 
-    def _wait(self, wakeup: socket.socket, seconds: float | None) -> None:
+    def _wait(self, wakeup: socket.socket, seconds: float) -> None:
         """Wait for a signal, for a message of a worker, or for this time.
 
         Args:
             wakeup: is readable once a signal has come.
-            seconds: None for no bound.
+            seconds: the most.
         """
         readable = wait([wakeup, *(worker.control for worker in self._running())], seconds)
         if wakeup in readable:
@@ -210,6 +228,8 @@ class _Supervisor:
     def _handle_exit(self, slot: Slot, worker: WorkerProcess) -> None:
         status = worker.close()
         self._counters.release(slot.number)
+        if slot.hangs:
+            self._counters.count_ended(slot.number, (WORKER_HANGS.name, str(slot.number)))
         delay = slot.record_exit(time.monotonic())
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         if self._signals:

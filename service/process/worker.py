@@ -14,29 +14,26 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from typing import Final
 
 from service.engine.metrics.metrics import Metrics
 from service.engine.metrics.shared_counters import SharedCounters
 from service.errors import PushforwardError
+from service.process.ending import FORCED_SECONDS, end_process
 from service.process.preflight import ServerStatus, bind, start_log
 from service.process.server import run
 from service.process.slots import StartFailure, WorkerJob
 
 __all__ = ["main"]
 
-_GRACE_SECONDS: Final = 2.0
-"""The time after the drain from which on a worker without a supervisor ends at once."""
-
 
 def main(control: Connection[ServerStatus | StartFailure, WorkerJob]) -> int:
-    """Serve until a signal comes or the supervisor ends.
+    """Serve until a signal comes or the supervisor ends, and end this process.
 
     Args:
         control: to the supervisor.
 
     Returns:
-        The exit status.
+        The exit status of a worker that cannot serve.
     """
     job = control.recv()
     start_log(job.settings)
@@ -46,7 +43,8 @@ def main(control: Connection[ServerStatus | StartFailure, WorkerJob]) -> int:
     watch.start()
     try:
         metrics = Metrics(SharedCounters(job.settings.workers, job.counters), job.number)
-        run(job.settings, _open_socket(job), metrics, lambda status: _send(control, status))
+        shared = job.listener is not None
+        run(job.settings, _open_socket(job), metrics, lambda status: _send(control, status), shared=shared)
     except PushforwardError as error:
         _send(control, StartFailure(error.detail))
         return 1
@@ -70,9 +68,9 @@ def _watch_supervisor(control: Connection[ServerStatus | StartFailure, WorkerJob
         control.recv()
     except (EOFError, OSError):
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(drain_seconds + _GRACE_SECONDS)
+        time.sleep(drain_seconds + FORCED_SECONDS)
         os._exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Connection(int(sys.argv[1]))))
+    end_process(main(Connection(int(sys.argv[1]))))

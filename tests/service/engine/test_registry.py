@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import pytest
 from service.bundle.store import Repository
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
+from service.engine.isolation.options import Isolation
 from service.engine.registry import Registry, load_flow
 from service.engine.runtime.execution import Execution
 from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph
-from service.errors import BundleError, FlowNotFound, NotReady, ParityFailed, VersionNotFound
+from service.errors import BundleError, EngineLost, FlowNotFound, NotReady, ParityFailed, VersionNotFound
 from service.plan import run_now
+from tests.processes import children
 from tests.service.bundles import affine, bundle, coupling, install, square
 
 
@@ -219,3 +222,42 @@ def test_a_repository_that_is_not_there_serves_nothing(tmp_path, workers):
     registry.load()
     assert registry.entries() == []
     assert registry.default is None
+
+
+def test_a_limit_of_hangs_that_a_sound_batch_may_reach_is_warned_of(tmp_path, workers, caplog, monkeypatch):
+    monkeypatch.setattr("service.engine.registry._HANG_MARGIN", 1e9)
+    made = bundle(tmp_path, affine())
+    load_flow(made, workers, isolation=Isolation(None, processes=1, hang_seconds=60.0)).close()
+    assert "a batch of affine version 1 took" in caplog.text
+    assert "raise --engine-hang-seconds (60)" in caplog.text
+    caplog.clear()
+    load_flow(made, workers)
+    assert caplog.text == ""
+
+
+def test_a_flow_apart_whose_golden_rows_do_not_come_back_leaves_no_process(tmp_path, workers):
+    before = children(os.getpid())
+    good = bundle(tmp_path, affine())
+    wrong = dataclasses.replace(good, golden=dataclasses.replace(good.golden, z=good.golden.z + 1))
+    with pytest.raises(ParityFailed):
+        load_flow(wrong, workers, isolation=Isolation(None))
+    assert children(os.getpid()) == before
+
+
+def test_a_version_that_is_quarantined_while_it_is_loaded_is_not_served(made):
+    registry = made(affine("one"), affine("one", 2))
+    registry._load_entry = registry._load
+
+    def load(name, version):
+        entry = registry._load_entry(name, version)
+        if version == 2:
+            registry.quarantine(name, version, EngineLost("as told"))
+        return entry
+
+    registry._load = load
+    registry.load()
+    assert [(e.version, e.state) for e in registry.entries()] == [(1, "ready"), (2, "quarantined")]
+    assert registry.find("one").manifest.version == 1
+    registry.quarantine("one", 1, EngineLost("as told"))
+    with pytest.raises(NotReady, match="is not served: as told"):
+        registry.find("one")
