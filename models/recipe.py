@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from service.bundle.manifest import is_flow_name
+from service.bundle.manifest import MAX_NAME, MAX_TEXT, is_flow_name
 from service.bundle.precision import Precision
 from service.errors import DataError, Reason
 
@@ -232,7 +232,9 @@ class Recipe(_Section):
 
     name: str | None = Field(None, description="the name of the flow")
     out: str | None = Field(None, description="the repository, a folder, that the bundle goes into")
-    description: str = Field("", description="a sentence about the flow, for lists")
+    description: Annotated[str, Field(max_length=MAX_TEXT)] = Field(
+        "", description="a sentence about the flow, for lists"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="the seed of everything random: split, weights, noise, order of rows"
     )
@@ -247,6 +249,13 @@ class Recipe(_Section):
                 f"the name {self.name[:80]!r} does not fit: a flow's name is 1 to 64 lower-case letters, digits, "
                 "- and _, and starts with a letter or digit"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_units(self) -> Self:
+        long = next((column for column, unit in self.data.units.items() if len(unit) > MAX_NAME), None)
+        if long is not None:
+            raise ValueError(f"the unit of {long[:80]!r} has more than {MAX_NAME} characters")
         return self
 
     @classmethod

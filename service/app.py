@@ -43,6 +43,7 @@ from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.devices import CudaOptions, OrtGpu
 from service.engine.runtime.graph import Device
 from service.engine.runtime.memory import usable_memory
+from service.engine.trials import TrialLimits, Trials
 from service.errors import MethodNotAllowed, PushforwardError, RequestError, RouteNotFound
 from service.guard import BodyBudget, Waits
 from service.http.connection import STATE, Direct, Shared
@@ -101,6 +102,7 @@ def create_app(
         metrics,
         device=_device(settings, leave),
         isolation=_isolation(settings),
+        trials=Trials(TrialLimits(settings.load_seconds, settings.load_bytes)),
     )
     helpers = Helpers(workers.threads, send=workers.submit_task if workers.threads > 1 else None)
     driver = Driver(helpers, settings.timeout_seconds)

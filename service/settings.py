@@ -173,6 +173,12 @@ class Settings(BaseSettings):
             description="longest wait for all flows before the server listens; slower flows load while it serves",
         ),
     ] = 10.0
+    load_seconds: Annotated[
+        float, Field(gt=0, le=86400, description="a bundle that takes longer to load and to check is not served")
+    ] = 60.0
+    load_bytes: Annotated[
+        int, Field(ge=1 << 20, description="a bundle that takes more memory to load and to check is not served")
+    ] = 2 << 30
     drain_seconds: Annotated[
         float, Field(ge=0, le=3600, description="time for requests in flight to finish after SIGTERM")
     ] = 5.0

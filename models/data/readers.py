@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,8 @@ _SUFFIXES: Final = (".csv", ".tsv", ".txt", ".npy", ".npz", ".parquet", ".pq", "
 
 _LINES: Final = 1 << 12
 """Lines of CSV that are held as Python's texts at a time."""
+
+_ERROR_CHARACTERS: Final = 200
 
 _COUNTS: Final = {2: "two", 3: "three"}
 
@@ -101,7 +102,7 @@ def read_source(path: Path, key: str | None = None, header: bool | None = None, 
         raise DataError(f"there is no file {path}")
     readers: dict[str, Callable[[], Source]] = {
         ".csv": lambda: _read_csv(path, header),
-        ".npy": lambda: _from_array(_load(path), path.name, "the array"),
+        ".npy": lambda: _from_array(_read_arrays(path), path.name, "the array"),
         ".npz": lambda: _read_npz(path, key, test_key),
         ".parquet": lambda: _read_arrow(path, "Parquet", _read_parquet),
         ".feather": lambda: _read_arrow(path, "Feather", _read_feather),
@@ -261,21 +262,27 @@ def _read_feather(path: Path) -> tuple[pa.Schema, Callable[[], pa.Table]]:
     return table.schema, lambda: table
 
 
-def _load(path: Path) -> Any:  # noqa: ANN401  an array, or the archive of several
+def _read_arrays(path: Path) -> Any:  # noqa: ANN401  an array, or name -> array of an archive
+    """The array of a .npy file, or all arrays of an .npz."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        why = "it holds Python objects" if "pickle" in str(error) else "it cannot be read as such"
+        with path.open("rb") as stream, np.errstate(over="ignore"):  # a header may claim more than NumPy can count
+            loaded = np.load(stream, allow_pickle=False)
+            return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+    except Exception as error:  # NumPy's readers and Python's parser raise a dozen classes on what is no array
+        why = "it holds Python objects" if "pickle" in str(error) else f"it cannot be read as such ({_first(error)})"
         raise DataError(f"{path.name}: expected a plain NumPy file: {why}") from error
 
 
+def _first(error: Exception) -> str:
+    """The first line of an error, or what it is called."""
+    lines = str(error).splitlines()
+    return lines[0][:_ERROR_CHARACTERS] if lines else type(error).__name__
+
+
 def _read_npz(path: Path, key: str | None, test_key: str | None) -> Source:
-    archive = _load(path)
-    try:
-        with archive:
-            arrays: dict[str, npt.NDArray[Any]] = dict(archive)
-    except (ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path.name}: expected an archive of plain NumPy arrays") from error
+    arrays: dict[str, npt.NDArray[Any]] = _read_arrays(path)
+    if not isinstance(arrays, dict):
+        raise DataError(f"{path.name}: expected an archive of plain NumPy arrays")
     shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
     if key is None:
         wide = [name for name, array in arrays.items() if array.ndim >= 2]

@@ -31,7 +31,16 @@ from models.flows.bases import sample_base
 from models.flows.flow import Flow
 from service.bundle.bases import UniformBase
 from service.bundle.calibration import calibrate
-from service.bundle.manifest import ContextFeature, Feature, Manifest, Parity, Provenance, Quantization
+from service.bundle.manifest import (
+    MAX_TEXT,
+    ContextFeature,
+    Feature,
+    Manifest,
+    Parity,
+    Provenance,
+    Quantization,
+    shorten_texts,
+)
 from service.bundle.parity import BATCH_MULTIPLE, TOLERANCE, golden_errors, traced_golden_errors
 from service.bundle.precision import DTYPES, FloatType
 from service.bundle.store import Golden, Repository
@@ -103,9 +112,11 @@ def export_flow(
         ParityFailed: where the graphs are not the flow, or the flow is not one; nothing is written.
         ForbiddenGraph: where the flow needs an operator that a bundle may not hold.
         DataError: where `held_out` or `context` has another shape than the flow's, is not finite, or lies outside
-            the support; or where `version` is there already.
+            the support; where `version` is there already; or where the description is too long.
     """
     say = progress or (lambda _: None)
+    if len(description) > MAX_TEXT:
+        raise DataError(f"the description has {len(description)} characters; at most {MAX_TEXT} fit into a manifest")
     dtype = DTYPES[flow.precision]
     rows = _as_floats(held_out, flow.event_shape, name="held_out", rows=None, dtype=dtype)
     given = None
@@ -150,8 +161,8 @@ def export_flow(
         calibration=calibrate(without_edges(exact, rows, given, log_prob).astype(dtype), gaussian_mean),
         parity=passed.parity,
         provenance=Provenance(
-            data=data,
-            recipe=dict(recipe or {}),
+            data=shorten_texts(data),
+            recipe=shorten_texts(dict(recipe or {})),
             seed=seed,
             libraries=_versions(),
             created=(created or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),

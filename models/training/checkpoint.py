@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from service.errors import DataError, Reason
+from service.errors import DataError, PushforwardError, Reason
 
 __all__ = ["CHECKPOINT_FILE", "Checkpoint", "EpochRecord", "Origin"]
 
@@ -167,7 +166,9 @@ class Checkpoint:
             origin = Origin(**content.pop("origin"))
             history = [EpochRecord(**record) for record in content.pop("history")]
             return cls(origin=origin, history=history, **content)
-        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, TypeError, KeyError, ValueError) as error:
+        except PushforwardError:
+            raise
+        except Exception as error:  # torch's reader raises a dozen classes
             raise DataError(f"{CHECKPOINT_FILE} cannot be read; --restart throws it away") from error
 
     @classmethod

@@ -8,17 +8,16 @@ from __future__ import annotations
 import json
 import shutil
 import typing
-import zipfile
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from models.data.load import Table
 from models.recipe import Recipe
-from service.errors import DataError
+from service.errors import DataError, PushforwardError
 
 __all__ = ["REPORT_FOLDER", "KeptFit"]
 
@@ -75,14 +74,16 @@ class KeptFit:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content.get("format") != _FORMAT:
                 raise DataError(f"{path} is not of this version")
-            with np.load(folder / _ROWS_FILE, allow_pickle=False) as stored:
+            with (folder / _ROWS_FILE).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays: dict[str, Any] = dict(stored)
             values: dict[str, Any] = {
                 name: None if value is None else TypeAdapter(hints[name]).validate_json(json.dumps(value))
                 for name, value in content["table"].items()
             }
             return cls(recipe=Recipe.parse(content["recipe"], _FACTS_FILE), table=_build(Table, {**values, **arrays}))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, ValidationError) as error:
+        except PushforwardError:
+            raise
+        except Exception as error:  # the readers of JSON, of archives and of arrays raise a dozen classes
             raise DataError(f"the fit that was kept in {folder} cannot be read: {error}") from error
 
     @staticmethod

@@ -28,7 +28,7 @@ from models.training.kept_fit import REPORT_FOLDER, KeptFit
 from models.training.places import WORK_FOLDER, Places, export_command
 from models.training.report import Findings, write_report
 from models.training.search import Trial
-from service.bundle.manifest import ContextFeature, Feature, Manifest
+from service.bundle.manifest import ContextFeature, Feature, Manifest, shorten_texts
 from service.bundle.store import MANIFEST_FILE, Repository, read_bundle
 from service.errors import BundleError, DataError, PushforwardError
 
@@ -457,10 +457,11 @@ def _description(recipe: Recipe, table: Table) -> str:
     if table.step is None or table.quantization is not None:
         return recipe.description
     grids = ", ".join(f"{name} ({step:g})" for name, step in zip(table.names, table.step.tolist(), strict=True) if step)
-    return (
+    described: str = shorten_texts(
         f"{recipe.description} Columns with values on a grid, with its step: {grids}; such a value is the centre of "
-        "its bin."
-    ).strip()
+        "its bin.".strip()
+    )
+    return described
 
 
 def _findings(

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import importlib
 import keyword
+import logging
+import os
 import sys
-from typing import Final
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NoReturn, TextIO
 
 import click
 
@@ -24,6 +29,7 @@ COMMANDS: Final[dict[str, str]] = {
     "export": "Export a fit whose export failed, with other options.",
     "import": "Make a bundle from a flow of zuko, nflows, normflows or FrEIA.",
     "check": "Verify a bundle and print its parity table.",
+    "reseal": "Bring bundles of an older format up to date.",
     "inspect": "Describe a bundle.",
     "evaluate": "Say how good a bundle's flow is on held-out rows.",
     "calibrate": "Calibrate a bundle by other held-out rows, as a new version.",
@@ -33,6 +39,10 @@ COMMANDS: Final[dict[str, str]] = {
     "interpolate": "Walk between rows through latent space.",
     "edit": "Move rows along a direction of latent space.",
 }
+
+
+_UNFORESEEN_CHARACTERS: Final = 300
+_LOG_CHARACTERS: Final = 500
 
 
 class _LazyGroup(click.Group):
@@ -61,11 +71,64 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; a failure of the project's own is one clear message and exit status 1."""
+    """Run the command line. Every failure is one clear message on the standard error and exit status 1."""
+    logging.lastResort = _OneLineHandler()
     try:
-        cli(prog_name="pushforward")
+        try:
+            cli(prog_name="pushforward")
+        finally:
+            sys.stdout.flush()
     except PushforwardError as error:
-        click.echo(f"Error: {error.detail}", err=True)
-        for reason in error.unsaid():
-            click.echo(f"  {reason}", err=True)
+        _fail(error.detail, *map(str, error.unsaid()))
+    except OSError as error:
+        _discard_output()
+        if not isinstance(error, BrokenPipeError):  # who reads the output has read enough of it
+            _fail(_describe_os_error(error))
         sys.exit(1)
+    except MemoryError:
+        _fail("there is not enough memory: a file claims, or holds, more than this machine can take")
+    except Exception as error:
+        _fail(_describe_unforeseen(error))
+
+
+def _fail(message: str, *reasons: str) -> NoReturn:
+    """Print a message, and what it leaves out, and end with status 1."""
+    click.echo(f"Error: {message}", err=True)
+    for reason in reasons:
+        click.echo(f"  {reason}", err=True)
+    sys.exit(1)
+
+
+def _describe_os_error(error: OSError) -> str:
+    """What the system refused, and of which file."""
+    why = error.strerror or type(error).__name__
+    return why if error.filename is None else f"{error.filename}: {why}"
+
+
+def _describe_unforeseen(error: Exception) -> str:
+    """An error that nobody has given words to, with the place that a report of it needs."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    where = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
+    words = " ".join(str(error).split())[:_UNFORESEEN_CHARACTERS]
+    return f"an unforeseen {type(error).__name__}: {words}{where}. This is a fault of Pushforward: please report it"
+
+
+def _discard_output() -> None:
+    """Let what is left of the output go nowhere: the interpreter would try to write it once more at its end."""
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+class _OneLineHandler(logging.StreamHandler[TextIO]):
+    """The handler of a log that no command has set up: a line for each warning, and no traceback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setLevel(logging.WARNING)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, with the error that it is of."""
+        cause = record.exc_info[1] if record.exc_info else None
+        why = "" if cause is None else f" ({type(cause).__name__}: {' '.join(str(cause).split())})"
+        return f"{record.levelname.capitalize()}: {record.getMessage()}{why}"[:_LOG_CHARACTERS]

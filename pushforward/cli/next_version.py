@@ -118,7 +118,5 @@ def choose_repository(folder: Path, manifest: Manifest, out: Path | None) -> Rep
 
 
 def make_next_manifest(manifest: Manifest, repository: Repository) -> Manifest:
-    """The manifest of the next version, in the format that is written now."""
-    from service.bundle.manifest import FORMAT
-
-    return manifest.model_copy(update={"format": FORMAT, "version": repository.next_version(manifest.name)})
+    """The manifest of the next version."""
+    return manifest.model_copy(update={"version": repository.next_version(manifest.name)})

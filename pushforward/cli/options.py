@@ -11,7 +11,7 @@ import click
 
 from pushforward.cli.row_output import OutputFormat, choose_format
 
-__all__ = ["input_options", "output_options", "source_options"]
+__all__ = ["input_options", "load_options", "output_options", "source_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -27,6 +27,28 @@ def source_options(command: _Command) -> _Command:
         click.option("--bundle", type=_PATH, help="A bundle's folder: run it here, without a server."),
         click.option("--key", help="The server's key. PUSHFORWARD_KEY is better: no list of processes shows it."),
         click.option("--url", help="The server.  [default: http://127.0.0.1:8000]"),
+    ):
+        command = option(command)
+    return command
+
+
+def load_options(command: _Command) -> _Command:
+    """Add --load-seconds and --load-bytes: the arguments of `service.engine.trials.TrialLimits`."""
+    for option in (
+        click.option(
+            "--load-bytes",
+            type=click.IntRange(min=1 << 20),
+            default=2 << 30,
+            show_default=True,
+            help="A bundle that takes more memory to load and to check is refused.",
+        ),
+        click.option(
+            "--load-seconds",
+            type=click.FloatRange(min=0, min_open=True),
+            default=60.0,
+            show_default=True,
+            help="A bundle that takes longer to load and to check is refused.",
+        ),
     ):
         command = option(command)
     return command

@@ -172,12 +172,13 @@ def _load_npy(stream: io.BufferedReader, path: str, name: str) -> npt.NDArray[An
     """The array of a .npy file, mapped; of the standard input it is read."""
     array: npt.NDArray[Any]
     try:
-        if path == "-":
-            array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
-        else:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InvalidInput(f"{name} is not a .npy file of plain numbers") from error
+        with np.errstate(over="ignore"):  # a header may claim more bytes than an integer of NumPy can count
+            if path == "-":
+                array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
+            else:
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy's reader and Python's parser raise a dozen classes on what is no array
+        raise InvalidInput(f"{name} is not a .npy file of plain numbers, or not a whole one") from error
     return array
 
 

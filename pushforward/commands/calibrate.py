@@ -44,7 +44,7 @@ def command(
       pushforward calibrate models/zoo/wine/1 held_out.csv --describe "wines of 2026" --out repository
     """  # noqa: D301  \b keeps click from joining the lines
     from service.bundle.calibration import calibrate
-    from service.bundle.manifest import Recalibration
+    from service.bundle.manifest import Recalibration, shorten_texts
     from service.bundle.store import read_bundle
     from service.engine.registry import load_flow
     from service.plan import run_now
@@ -60,7 +60,7 @@ def command(
         log_prob = run_now(flow.log_prob(rows.block.values, rows.context)).log_prob
     _require_finite(log_prob, rows.block, rows.name)
     source = Recalibration(
-        data=describe or Path(rows.name).name,
+        data=shorten_texts(describe or Path(rows.name).name),
         sha256=_digest(rows.block.values, rows.context),
         version=manifest.version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import click
 
+from pushforward.cli.options import load_options
+
 __all__ = ["command"]
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-def command(bundle: Path) -> None:
+@load_options
+def command(bundle: Path, load_seconds: float, load_bytes: int) -> None:
     """Verify BUNDLE: a bundle's folder, or REPOSITORY/NAME for the newest version.
 
     The command checks what a server checks before it serves a flow: the files, their digests, the graphs' operators and
@@ -24,10 +27,15 @@ def command(bundle: Path) -> None:
     """
     from pushforward.cli.flow_sources import find_bundle
     from service.bundle.store import check_identity, identity_of_folder, read_bundle
-    from service.engine.canary import measure_parity
-    from service.errors import ParityFailed, Reason
+    from service.engine.canary import require_parity
+    from service.engine.trials import TrialLimits, Trials, measure_in_child
 
     folder = find_bundle(bundle)
+    trials = Trials(TrialLimits(load_seconds, load_bytes))
+    try:
+        table = measure_in_child(folder, trials)
+    finally:
+        trials.close()
     checked = read_bundle(folder)
     manifest = checked.manifest
     place = identity_of_folder(folder)
@@ -35,7 +43,6 @@ def command(bundle: Path) -> None:
         check_identity(manifest, *place)
     files = ", ".join(sorted([*manifest.files, "flow.json"]))
     click.echo(f"{manifest.name} version {manifest.version}: {files}: digests and operators are right")
-    table = measure_parity(checked)
     click.echo(f"{len(checked.golden.x)} golden rows against float64, errors relative to 1 + |expected|:")
     click.echo(f"  {'':<30}{'batch':>6}{'error':>10}{'bound':>10}")
     for row in table:
@@ -48,14 +55,6 @@ def command(bundle: Path) -> None:
     for warning in (gate.warning, manifest.calibration.warning):
         if warning is not None:
             click.secho(f"WARNING: {warning}", bold=True)
-    failed = [row for row in table if not row.passed]
-    if failed:
-        raise ParityFailed(
-            f"{manifest.name} version {manifest.version} does not give its golden answers",
-            tuple(
-                Reason((row.quantity, f"batch {row.batch}"), f"error {row.error:.3g}, bound {row.tolerance:.3g}")
-                for row in failed
-            ),
-        )
+    require_parity(manifest, table)
     where = "" if place else f", once it lies at REPOSITORY/{manifest.name}/{manifest.version}"
     click.echo(f"it may be served{where}")

@@ -36,6 +36,7 @@ MAX_COMPONENTS: Final = 1024
 """The most components of a mixture."""
 
 _SUM_TOLERANCE: Final = 1e-6
+_LOG_2_PI: Final = math.log(2 * math.pi)
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Float64 = npt.NDArray[np.float64]
@@ -71,6 +72,17 @@ class _Base(ManifestPart):
         """A short description."""
         return self.title
 
+    def log_prob(self, z: Float64) -> Float64:
+        """Log p_Z(z) in nats, in float64.
+
+        Args:
+            z: ``[N, D]``.
+
+        Returns:
+            ``[N]``; -inf where the density is zero.
+        """
+        raise NotImplementedError
+
 
 class NormalBase(_Base):
     """z ~ N(0, I): log p_Z(z) = -|z|^2 / 2 - D log(2 pi) / 2."""
@@ -85,6 +97,10 @@ class NormalBase(_Base):
     def reading(self) -> str:
         """A short description."""
         return "N(0, 1) in each"
+
+    def log_prob(self, z: Float64) -> Float64:
+        """See `_Base.log_prob`."""
+        return np.asarray(-0.5 * (z * z).sum(axis=1) - 0.5 * z.shape[1] * _LOG_2_PI, np.float64)
 
 
 class DiagonalNormalBase(_Base):
@@ -132,6 +148,11 @@ class DiagonalNormalBase(_Base):
         """`mean` and `standard_deviation`, ``[D]`` each."""
         return np.array(self.mean, np.float64), np.array(self.standard_deviation, np.float64)
 
+    def log_prob(self, z: Float64) -> Float64:
+        """See `_Base.log_prob`."""
+        mean, deviation = self.frame
+        return _diagonal_normal(z, mean, deviation)
+
 
 class StudentTBase(_Base):
     """z_i of a Student-t distribution with n degrees of freedom, independent: tails that fall as |z|^-(n + 1).
@@ -153,6 +174,14 @@ class StudentTBase(_Base):
         """A short description."""
         plural = "" if self.degrees_of_freedom == 1 else "s"
         return f"Student-t with {self.degrees_of_freedom} degree{plural} of freedom in each"
+
+    def log_prob(self, z: Float64) -> Float64:
+        """See `_Base.log_prob`."""
+        n = self.degrees_of_freedom
+        constant = math.lgamma((n + 1) / 2) - math.lgamma(n / 2) - 0.5 * math.log(n * math.pi)
+        # log(1 + z^2 / n) as twice the logarithm of a hypotenuse: z^2 would overflow far out.
+        tails = 2.0 * np.log(np.hypot(1.0, z / math.sqrt(n)))
+        return np.asarray((constant - 0.5 * (n + 1) * tails).sum(axis=1), np.float64)
 
 
 class MixtureBase(_Base):
@@ -215,6 +244,14 @@ class MixtureBase(_Base):
             sums.append(total)
         return np.array(sums[:-1], np.float64) / total
 
+    def log_prob(self, z: Float64) -> Float64:
+        """See `_Base.log_prob`."""
+        total = math.fsum(self.weights)
+        result = np.full(len(z), -np.inf)
+        for weight, mean, deviation in zip(self.weights, *self.frames, strict=True):
+            result = np.logaddexp(result, math.log(weight / total) + _diagonal_normal(z, mean, deviation))
+        return result
+
 
 class UniformBase(_Base):
     """z ~ U(low, high) in each coordinate: log p_Z(z) = -D log(high - low) inside, -inf outside."""
@@ -236,12 +273,23 @@ class UniformBase(_Base):
         """A short description."""
         return f"U({self.low:g}, {self.high:g}) in each"
 
+    def log_prob(self, z: Float64) -> Float64:
+        """See `_Base.log_prob`."""
+        inside = ((z >= self.low) & (z <= self.high)).all(axis=1)
+        return np.where(inside, -z.shape[1] * math.log(self.high - self.low), -np.inf)
+
 
 Base = NormalBase | DiagonalNormalBase | StudentTBase | MixtureBase | UniformBase
 """Any base distribution."""
 
 AnyBase = Annotated[Base, Field(discriminator="family")]
 """Any base distribution as a key of the manifest. `family` names its class."""
+
+
+def _diagonal_normal(z: Float64, mean: Float64, deviation: Float64) -> Float64:
+    scaled = (z - mean) / deviation
+    constant = float(np.log(deviation).sum()) + 0.5 * z.shape[1] * _LOG_2_PI
+    return np.asarray(-0.5 * (scaled * scaled).sum(axis=1) - constant, np.float64)
 
 
 def _extent(name: str, values: list[float]) -> str:

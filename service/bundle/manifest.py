@@ -5,21 +5,27 @@ Must not import onnxruntime, torch or anything of HTTP.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from service.bundle.bases import AnyBase, ManifestPart
 from service.bundle.precision import DTYPES, FloatType, Precision
-from service.errors import ManifestInvalid, Reason
+from service.errors import DigestMismatch, ManifestInvalid, Reason
 
 __all__ = [
     "FORMAT",
+    "MAX_MANIFEST_BYTES",
+    "MAX_NAME",
     "MAX_QUANTILES",
+    "MAX_TEXT",
     "NAME_PATTERN",
+    "OLDER_FORMATS",
     "Calibration",
     "ContextFeature",
     "Feature",
@@ -30,12 +36,17 @@ __all__ = [
     "Recalibration",
     "Step",
     "Support",
+    "content_digest",
     "is_flow_name",
+    "seal_older",
+    "shorten_texts",
 ]
 
-FORMAT: Final[Literal[2]] = 2
-"""The number of the format that is written. Format 1, which kept at most 1,001 quantiles, is read too. Any other is
-refused."""
+FORMAT: Final[Literal[3]] = 3
+"""The number of the format that is written and read. It is the first that is under a digest of its own."""
+
+OLDER_FORMATS: Final = (1, 2)
+"""The formats that `seal_older` brings up to date. Format 1 kept at most 1,001 quantiles."""
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """The pattern of a flow's name, which is a folder's name and a part of a URL."""
@@ -43,8 +54,21 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 MAX_QUANTILES = 1 << 15
 """The most order statistics of the held-out log_prob that a manifest keeps."""
 
+MAX_MANIFEST_BYTES: Final = 16 << 20
+"""The size of the largest flow.json: a base or a direction of 2^18 coordinates fits."""
+
+MAX_TEXT: Final = 4000
+"""The most characters of a text, such as the description."""
+
+MAX_NAME: Final = 200
+"""The most characters of a name, such as that of a column, and of a unit."""
+
 _DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 _MAX_WIDTH = 1 << 20
+
+_Text = Annotated[str, Field(max_length=MAX_TEXT)]
+_Name = Annotated[str, Field(max_length=MAX_NAME)]
+_FilledName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
 
 def is_flow_name(name: str) -> bool:
@@ -65,8 +89,8 @@ class Feature(ManifestPart):
         unit: its unit, such as ``"g/l"``; null where it has none or it is unknown.
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-    unit: str | None = None
+    name: _FilledName
+    unit: _Name | None = None
 
 
 class ContextFeature(Feature):
@@ -80,8 +104,8 @@ class ContextFeature(Feature):
         category: of such a column, the class that it stands for, as text; else null.
     """
 
-    column: str | None = None
-    category: str | None = None
+    column: _Name | None = None
+    category: _Name | None = None
 
     @model_validator(mode="after")
     def _check_class(self) -> Self:
@@ -119,7 +143,7 @@ class Quantization(ManifestPart):
     low: FiniteFloat
     high: FiniteFloat
     step: Annotated[FiniteFloat, Field(gt=0)] = 1.0
-    reading: str
+    reading: _Text
 
 
 class Calibration(ManifestPart):
@@ -145,7 +169,7 @@ class Calibration(ManifestPart):
     quantiles: Annotated[list[FiniteFloat], Field(min_length=2, max_length=MAX_QUANTILES)]
     ranks: list[Annotated[int, Field(ge=0)]] | None = None
     gaussian_mean: FiniteFloat | None = None
-    warning: str | None = None
+    warning: _Text | None = None
 
     @property
     def standard_error(self) -> float:
@@ -201,7 +225,7 @@ class Parity(ManifestPart):
     log_prob_beyond: FiniteFloat | None = None
     rows_left_out: Annotated[int, Field(ge=0)] = 0
     torch_log_prob: FiniteFloat | None = None
-    warning: str | None = None
+    warning: _Text | None = None
 
 
 class Recalibration(ManifestPart):
@@ -214,10 +238,10 @@ class Recalibration(ManifestPart):
         created: the moment, ISO 8601 in UTC.
     """
 
-    data: str
+    data: _Text
     sha256: Annotated[str, Field(pattern=_DIGEST_PATTERN)]
     version: Annotated[int, Field(ge=1)]
-    created: str
+    created: _Name
 
 
 class Provenance(ManifestPart):
@@ -232,12 +256,46 @@ class Provenance(ManifestPart):
         recalibration: the origin of the calibration, where it is not the export.
     """
 
-    data: str
+    data: _Text
     recipe: dict[str, Any] = Field(default_factory=dict)
     seed: int | None = None
-    libraries: dict[str, str] = Field(default_factory=dict)
-    created: str
+    libraries: dict[_Name, _Name] = Field(default_factory=dict)
+    created: _Name
     recalibration: Recalibration | None = None
+
+    @model_validator(mode="after")
+    def _check_texts(self) -> Self:
+        longest = max(map(len, _texts(self.recipe)), default=0)
+        if longest > MAX_TEXT:
+            raise ValueError(f"a text of the recipe has {longest} characters; at most {MAX_TEXT} are kept")
+        return self
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a value of JSON, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def shorten_texts(value: Any) -> Any:  # noqa: ANN401  any value of JSON
+    """A value of JSON with every text cut to `MAX_TEXT` characters, the last of them an ellipsis.
+
+    Example:
+        >>> len(shorten_texts({"columns": ["x" * 5000]})["columns"][0])
+        4000
+    """
+    if isinstance(value, str):
+        return value if len(value) <= MAX_TEXT else f"{value[: MAX_TEXT - 1]}…"
+    if isinstance(value, dict):
+        return {shorten_texts(key): shorten_texts(item) for key, item in value.items()}
+    return [shorten_texts(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 class Step(ManifestPart):
@@ -248,7 +306,7 @@ class Step(ManifestPart):
         shape: of the event after it.
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: _FilledName
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
 
 
@@ -256,7 +314,7 @@ class Manifest(ManifestPart):
     """The content of flow.json.
 
     Args:
-        format: the number of the format, `FORMAT` or an older one.
+        format: the number of the format, `FORMAT`.
         name: of the flow, of `NAME_PATTERN`.
         version: a positive integer.
         description: one or two sentences for a list of flows.
@@ -283,10 +341,10 @@ class Manifest(ManifestPart):
         ManifestInvalid: from `from_json`, naming each wrong key.
     """
 
-    format: Literal[1, 2] = FORMAT
+    format: Literal[3] = FORMAT
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     version: Annotated[int, Field(ge=1)]
-    description: str = ""
+    description: _Text = ""
     event_shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
     latent_width: Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
     context_width: Annotated[int, Field(ge=0, le=_MAX_WIDTH)] = 0
@@ -298,9 +356,9 @@ class Manifest(ManifestPart):
     inverse: Literal["closed form", "numeric"] = "closed form"
     opset: Annotated[int, Field(ge=1)]
     precision: Precision = "float32"
-    files: dict[str, Annotated[str, Field(pattern=_DIGEST_PATTERN)]]
+    files: dict[_Name, Annotated[str, Field(pattern=_DIGEST_PATTERN)]]
     calibration: Calibration
-    directions: dict[str, list[FiniteFloat]] = Field(default_factory=dict)
+    directions: dict[_FilledName, list[FiniteFloat]] = Field(default_factory=dict)
     trace: list[Step] = Field(default_factory=list)
     parity: Parity
     provenance: Provenance
@@ -347,21 +405,112 @@ class Manifest(ManifestPart):
         return self
 
     def to_json(self) -> bytes:
-        """Write the manifest as indented UTF-8 JSON with a final newline."""
-        return (json.dumps(self.model_dump(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        """Write the manifest as indented UTF-8 JSON with a final newline, under a digest of what it says now."""
+        return _seal(self.model_dump())
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Read a manifest.
 
         Raises:
-            ManifestInvalid: where `data` is not JSON, is of another format, or any key is missing, unknown or
-                of the wrong type; every such key is named.
+            ManifestInvalid: where `data` is too large, is not JSON, is of another format, or any key is missing,
+                unknown or of the wrong type; every such key is named.
+            DigestMismatch: where its digest is of another content.
         """
-        try:
-            return cls.model_validate_json(data)
-        except ValidationError as error:
+        content = _parse(data)
+        if content.get("format") in OLDER_FORMATS:
             raise ManifestInvalid(
-                "flow.json is not a manifest of this format",
-                tuple(Reason(("flow.json", *e["loc"]), e["msg"]) for e in error.errors()),
-            ) from error
+                f"flow.json is of format {content['format']}, which is under no digest; format {FORMAT} is expected. "
+                "`pushforward reseal BUNDLE` checks the bundle and brings it up to date"
+            )
+        sealed = content.pop("digest", None)
+        try:
+            manifest = cls.model_validate_json(json.dumps(content))
+        except ValidationError as error:
+            reasons = [Reason(("flow.json", *e["loc"]), e["msg"]) for e in error.errors()]
+            raise ManifestInvalid("flow.json is not a manifest of this format", tuple(reasons)) from error
+        if sealed is None:
+            missing = Reason(("flow.json", "digest"), "Field required")
+            raise ManifestInvalid("flow.json is not a manifest of this format", (missing,))
+        if sealed != content_digest(content):
+            raise DigestMismatch(
+                "flow.json is not the one that was written: its digest is of another content. Fetch the bundle again; "
+                "where you changed flow.json yourself, `pushforward reseal --edited BUNDLE` renews its digest"
+            )
+        return manifest
+
+
+def content_digest(content: dict[str, Any]) -> str:
+    """The digest of a manifest: SHA-256 of its content without the key `digest`, as canonical JSON.
+
+    Canonical JSON has its keys in order, no space, ASCII only, and each number as Python's `json` writes it. Blanks and
+    line ends of the file therefore do not count.
+
+    Args:
+        content: of flow.json, without `digest`.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def seal_older(data: bytes, *, edited: bool = False) -> bytes:
+    """Bring a manifest of an older format up to date: the same content under a digest.
+
+    Args:
+        data: the content of flow.json.
+        edited: whether the digest of a manifest of `FORMAT` is to be renewed too.
+
+    Returns:
+        The new content of flow.json; `data` itself where it is sealed already.
+
+    Raises:
+        ManifestInvalid: as `Manifest.from_json`.
+        DigestMismatch: as `Manifest.from_json`, unless `edited`.
+    """
+    content = _parse(data)
+    if content.get("format") in OLDER_FORMATS or (edited and content.get("format") == FORMAT):
+        rest = {key: value for key, value in content.items() if key != "digest"}
+        data = _seal({**rest, "format": FORMAT})
+    Manifest.from_json(data)
+    return data
+
+
+def _seal(content: dict[str, Any]) -> bytes:
+    """Write a manifest's content with its digest, which follows the format."""
+    sealed = {"format": content["format"], "digest": content_digest(content), **content}
+    text = json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode(errors="surrogatepass")  # what is no Unicode is refused where it is read
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """The content of flow.json, in which no key stands twice and every number is finite.
+
+    Raises:
+        ManifestInvalid: `data` is something else.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ManifestInvalid(f"flow.json has {len(data)} bytes; the cap is {MAX_MANIFEST_BYTES}")
+    try:
+        content = json.loads(data.decode(), object_pairs_hook=_distinct, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError) as error:
+        raise ManifestInvalid(f"flow.json is not a manifest: it is no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ManifestInvalid("flow.json is not a manifest: it is no JSON object")
+    return content
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value

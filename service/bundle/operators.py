@@ -1,10 +1,8 @@
 """The allow-list of ONNX operators, checked before ONNX Runtime reads a graph.
 
 A bundle is data from a stranger. A graph can read files (external data), loop for ever, or be random, and a flow needs
-none of these. The one exception is a form of Loop: the passes of an autoregressive step. The parser is Google's
-protobuf, which ONNX Runtime requires. The schema is the part of onnx.proto
-(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto) that these checks read, so that serving does not need the
-`onnx` package.
+none of these. The one exception is a form of Loop: the passes of an autoregressive step. What the graph makes of these
+operators is for `service.bundle.shapes` to check.
 """
 
 from __future__ import annotations
@@ -13,12 +11,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from service.bundle.model_message import ModelMessage
+from service.bundle.shapes import check_shapes
 from service.errors import ForbiddenGraph
 
-__all__ = ["ALLOWED_OPERATORS", "MAX_LOOPS", "MAX_PASSES", "GraphSummary", "check_graph"]
+__all__ = ["ALLOWED_OPERATORS", "MAX_LOOPS", "MAX_PASSES", "GraphSummary", "check_graph", "run_all_passes"]
 
 ALLOWED_OPERATORS: Final[frozenset[str]] = frozenset(
     """
@@ -39,72 +38,8 @@ MAX_PASSES: Final = 4096
 MAX_LOOPS: Final = 512
 """The most Loops of a graph: one or two for each autoregressive step."""
 
-_BYTES, _STRING, _INT64, _INT32 = 12, 9, 3, 5  # FieldDescriptorProto.Type
-_OPTIONAL, _REPEATED = 1, 3  # FieldDescriptorProto.Label
 _ONNX_INT64, _ONNX_INT64_BYTES = 7, 8  # TensorProto.DataType
 _BEFORE_CARRIED = 2  # inputs of a Loop and of its body before the carried values: passes and condition
-
-# message -> (field, number, type or message, label)
-_SCHEMA: dict[str, list[tuple[str, int, int | str, int]]] = {
-    "Model": [
-        ("graph", 7, "Graph", _OPTIONAL),
-        ("opset_import", 8, "OperatorSet", _REPEATED),
-        ("training_info", 20, _BYTES, _REPEATED),
-        ("functions", 25, _BYTES, _REPEATED),
-    ],
-    "OperatorSet": [("domain", 1, _STRING, _OPTIONAL), ("version", 2, _INT64, _OPTIONAL)],
-    "Graph": [
-        ("node", 1, "Node", _REPEATED),
-        ("initializer", 5, "Tensor", _REPEATED),
-        ("input", 11, "Value", _REPEATED),
-        ("output", 12, "Value", _REPEATED),
-        ("sparse_initializer", 15, _BYTES, _REPEATED),
-    ],
-    "Value": [("name", 1, _STRING, _OPTIONAL)],
-    "Node": [
-        ("input", 1, _STRING, _REPEATED),
-        ("output", 2, _STRING, _REPEATED),
-        ("op_type", 4, _STRING, _OPTIONAL),
-        ("attribute", 5, "Attribute", _REPEATED),
-        ("domain", 7, _STRING, _OPTIONAL),
-    ],
-    "Attribute": [
-        ("name", 1, _STRING, _OPTIONAL),
-        ("t", 5, "Tensor", _OPTIONAL),
-        ("g", 6, "Graph", _OPTIONAL),
-        ("tensors", 10, "Tensor", _REPEATED),
-        ("graphs", 11, _BYTES, _REPEATED),
-        ("sparse_tensor", 22, _BYTES, _OPTIONAL),
-        ("sparse_tensors", 23, _BYTES, _REPEATED),
-    ],
-    "Tensor": [
-        ("dims", 1, _INT64, _REPEATED),
-        ("data_type", 2, _INT32, _OPTIONAL),
-        ("int64_data", 7, _INT64, _REPEATED),
-        ("name", 8, _STRING, _OPTIONAL),
-        ("raw_data", 9, _BYTES, _OPTIONAL),
-        ("external_data", 13, _BYTES, _REPEATED),
-        ("data_location", 14, _INT64, _OPTIONAL),
-    ],
-}
-
-
-def _model_class() -> Any:  # noqa: ANN401  a class that protobuf makes at run time has no static type
-    package = "pushforward.onnx"
-    file = descriptor_pb2.FileDescriptorProto(name="pushforward_onnx.proto", package=package, syntax="proto2")
-    for message, fields in _SCHEMA.items():
-        descriptor = file.message_type.add(name=message)
-        for name, number, kind, label in fields:
-            if isinstance(kind, str):
-                descriptor.field.add(name=name, number=number, type=11, type_name=f".{package}.{kind}", label=label)
-            else:
-                descriptor.field.add(name=name, number=number, type=kind, label=label)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.Model"))
-
-
-_Model: Final = _model_class()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +80,11 @@ def check_graph(data: bytes, file: str) -> GraphSummary:
     Raises:
         ForbiddenGraph: `data` is no ONNX model, or holds an operator outside `ALLOWED_OPERATORS`, a Loop of another
             form or more than `MAX_LOOPS`, any other subgraph, a local function, training information, a sparse tensor,
-            or a tensor whose values lie in another file.
+            or a tensor whose values lie in another file; or a shape is computed from rows, or too large
+            (`service.bundle.shapes.check_shapes`).
     """
     try:
-        model = _Model.FromString(data)
+        model = ModelMessage.FromString(data)
     except DecodeError as error:
         raise ForbiddenGraph(f"{file} is not an ONNX model") from error
     if not model.graph.node:
@@ -163,11 +99,32 @@ def check_graph(data: bytes, file: str) -> GraphSummary:
     for loop in loops:
         if _check_nodes(_read_body(loop, file), file, operators):
             raise ForbiddenGraph(f"{file} holds a Loop in the body of another")
+    check_shapes(model.graph, file)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     return GraphSummary(opset, operators, passes)
 
 
-def _check_nodes(graph: Any, file: str, operators: Counter[str]) -> list[Any]:  # noqa: ANN401  see `_model_class`
+def run_all_passes(data: bytes) -> bytes | None:
+    """The same graph with Loops that run every pass, whatever their condition says: what a graph costs at worst.
+
+    Args:
+        data: of a graph that `check_graph` has passed.
+
+    Returns:
+        The bytes of that graph; None where it has no Loop, and costs the same for any rows.
+    """
+    model = ModelMessage.FromString(data)
+    loops = [node for node in model.graph.node if node.op_type == "Loop"]
+    for loop in loops:
+        body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
+        kept = f"{body.output[0].name} kept"
+        body.node.add(op_type="Identity", input=[body.input[1].name], output=[kept])
+        body.output[0].name = kept
+    whole: bytes = model.SerializeToString()
+    return whole if loops else None
+
+
+def _check_nodes(graph: Any, file: str, operators: Counter[str]) -> list[Any]:  # noqa: ANN401  see `service.bundle.model_message`
     """Check the nodes and tensors of one graph against the list, count its operators, and return its Loops."""
     if graph.sparse_initializer:
         raise ForbiddenGraph(f"{file} holds sparse tensors")
@@ -192,7 +149,7 @@ def _check_nodes(graph: Any, file: str, operators: Counter[str]) -> list[Any]:  
     return loops
 
 
-def _read_passes(graph: Any, loop: Any, file: str) -> int:  # noqa: ANN401  see `_model_class`
+def _read_passes(graph: Any, loop: Any, file: str) -> int:  # noqa: ANN401  see `service.bundle.model_message`
     """The most passes of a Loop, which is a constant of the graph that holds it."""
     name = loop.input[0] if loop.input else ""
     found = [tensor for tensor in graph.initializer if name and tensor.name == name]
@@ -211,7 +168,7 @@ def _read_passes(graph: Any, loop: Any, file: str) -> int:  # noqa: ANN401  see 
     return int(passes)
 
 
-def _read_body(loop: Any, file: str) -> Any:  # noqa: ANN401  see `_model_class`
+def _read_body(loop: Any, file: str) -> Any:  # noqa: ANN401  see `service.bundle.model_message`
     """The body of a Loop that returns the carried values, and nothing else."""
     bodies = [attribute.g for attribute in loop.attribute if attribute.name == "body" and attribute.HasField("g")]
     if len(bodies) != 1 or len(loop.attribute) != 1:

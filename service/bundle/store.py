@@ -15,8 +15,8 @@ import os
 import shutil
 import stat
 import tempfile
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.bundle.manifest import Manifest, is_flow_name
+from service.bundle.consistency import check_consistency
+from service.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, is_flow_name, seal_older
+from service.bundle.npz import read_npz
 from service.bundle.operators import check_graph
 from service.bundle.precision import DTYPES, FloatType
 from service.errors import (
@@ -50,6 +52,9 @@ __all__ = [
     "identity_of_folder",
     "is_version",
     "read_bundle",
+    "read_manifest",
+    "read_older_bundle",
+    "replace_manifest",
 ]
 
 MANIFEST_FILE = "flow.json"
@@ -154,7 +159,7 @@ class Golden:
         Raises:
             UnexpectedFile: `data` is no npz of these arrays, or they have other shapes or dtypes.
         """
-        arrays = _read_npz(data)
+        arrays = read_npz(data, "golden.npz", MAX_GOLDEN_BYTES)
         rows = arrays["x"].shape[0] if "x" in arrays and arrays["x"].ndim else 0
         expected: dict[str, tuple[tuple[int, ...], FloatType]] = {
             "x": ((rows, *manifest.event_shape), manifest.dtype),
@@ -179,17 +184,6 @@ class Golden:
             log_prob=np.asarray(arrays["log_prob"], np.float64),
             context=np.asarray(arrays["context"], manifest.dtype) if "context" in arrays else None,
         )
-
-
-def _read_npz(data: bytes) -> dict[str, npt.NDArray[np.generic]]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(info.file_size for info in archive.infolist()) > MAX_GOLDEN_BYTES:
-                raise UnexpectedFile(f"golden.npz unpacks to more than {MAX_GOLDEN_BYTES} bytes")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise UnexpectedFile("golden.npz is not an archive of plain arrays") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,20 +217,79 @@ def read_bundle(folder: Path) -> Bundle:
         folder: the folder that holds flow.json.
 
     Raises:
-        UnexpectedFile: a file is missing, is not one of a bundle's, is a symbolic or hard link, or is too large.
-        ManifestInvalid: flow.json is no manifest.
-        DigestMismatch: a file is not the one that the manifest names.
+        UnexpectedFile: a file is missing, is not one of a bundle's, is a symbolic or hard link, or is too large; or
+            the folder, or that of its flow, is a symbolic link.
+        ManifestInvalid: flow.json is no manifest, or does not agree with the golden rows.
+        DigestMismatch: a file is not the one that the manifest names, or flow.json not the one that was written.
         ForbiddenGraph: a graph holds what a flow may not.
     """
-    if not folder.is_dir() or folder.is_symlink():
-        raise UnexpectedFile("there is no bundle: a bundle is a folder with a flow.json in it")
+    with _open_folder(folder) as opened:
+        return _read_bundle(opened, _read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES))
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder, whatever its other files are; None where it is none.
+
+    Args:
+        folder: the folder that holds flow.json.
+    """
     try:
-        present = {entry.name for entry in os.scandir(folder)}
-    except OSError as error:
-        raise UnexpectedFile(f"the bundle's folder cannot be read: {error.strerror}") from error
-    if MANIFEST_FILE not in present:
-        raise UnexpectedFile("there is no bundle: flow.json is missing")
-    manifest = Manifest.from_json(_read_file(folder, MANIFEST_FILE))
+        with _open_folder(folder) as opened:
+            return Manifest.from_json(_read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES))
+    except BundleError:
+        return None
+
+
+def read_older_bundle(folder: Path, *, edited: bool = False) -> tuple[Bundle, bytes]:
+    """Read a bundle of any format, as it would be under a manifest of today's.
+
+    Args:
+        folder: the folder that holds flow.json.
+        edited: whether flow.json may be another than the one that was written.
+
+    Returns:
+        The bundle, and the flow.json of today's format, to be written by `replace_manifest`.
+
+    Raises:
+        BundleError: as `read_bundle`.
+    """
+    with _open_folder(folder) as opened:
+        manifest = seal_older(_read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES), edited=edited)
+        return _read_bundle(opened, manifest), manifest
+
+
+def replace_manifest(folder: Path, data: bytes) -> bool:
+    """Replace flow.json in one step, so that a reader finds the old one or the new one.
+
+    Args:
+        folder: of the bundle.
+        data: from `read_older_bundle`.
+
+    Returns:
+        Whether it was another than `data`.
+    """
+    target = folder / MANIFEST_FILE
+    if target.read_bytes() == data:
+        return False
+    descriptor, name = tempfile.mkstemp(prefix=".resealing-", dir=Path(os.path.abspath(folder)).parent)  # noqa: PTH100
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        temporary.replace(target)
+        _sync_folder(folder)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return True
+
+
+def _read_bundle(opened: int, manifest_data: bytes) -> Bundle:
+    """Read the bundle of an open folder under a manifest."""
+    manifest = Manifest.from_json(manifest_data)
     named = set(manifest.files)
     if not named >= REQUIRED_FILES or not named <= REQUIRED_FILES | OPTIONAL_FILES:
         raise ManifestInvalid(
@@ -248,13 +301,14 @@ def read_bundle(folder: Path) -> Bundle:
             "flow.json must name the steps of trace.onnx where there is one, and only there",
             (Reason(("flow.json", "trace"), f"it names {len(manifest.trace)} steps"),),
         )
+    present = _list_folder(opened)
     if present != named | {MANIFEST_FILE}:
         missing, extra = sorted(named - present), sorted(present - named - {MANIFEST_FILE})
         raise UnexpectedFile(
             "the bundle's folder must hold just the files that flow.json names: "
             + "; ".join(f"{what} {names}" for what, names in (("missing", missing), ("unknown", extra)) if names)
         )
-    files = {name: _read_file(folder, name) for name in sorted(named)}
+    files = {name: _read_file(opened, name, MAX_FILE_BYTES) for name in sorted(named)}
     for name, data in files.items():
         if digest(data) != manifest.files[name]:
             raise DigestMismatch(f"{name} is not the file that flow.json names: its SHA-256 differs")
@@ -263,22 +317,91 @@ def read_bundle(folder: Path) -> Bundle:
         summary = check_graph(data, name)
         if summary.opset != manifest.opset:
             raise ManifestInvalid(f"{name} is of opset {summary.opset}, and flow.json says {manifest.opset}")
-    return Bundle(manifest, graphs, Golden.from_npz(files["golden.npz"], manifest))
+    golden = Golden.from_npz(files["golden.npz"], manifest)
+    check_consistency(manifest, golden)
+    return Bundle(manifest, graphs, golden)
 
 
-def _read_file(folder: Path, name: str) -> bytes:
-    """Read one regular file of the bundle: no symbolic or hard link, no device, no file over the cap."""
+@contextmanager
+def _open_folder(folder: Path) -> Iterator[int]:
+    """Open the folder of a bundle. Its files are then those of one folder, whatever its path comes to stand for.
+
+    Where the path is that of a version in a repository, the flow's folder may be no symbolic link either: a flow in the
+    repository is one that was put there.
+
+    Raises:
+        UnexpectedFile: there is no such folder, it is a link, or it cannot be read.
+    """
+    absolute = Path(os.path.abspath(folder))  # noqa: PTH100  resolve() would follow links
+    with ExitStack() as stack:
+        parent = None
+        if identity_of_folder(absolute) is not None:
+            parent = _open_one_folder(stack, absolute.parent, "the flow's folder")
+        opened = _open_one_folder(stack, absolute, "the bundle's folder", parent)
+        if MANIFEST_FILE not in _list_folder(opened):
+            raise UnexpectedFile("there is no bundle: flow.json is missing")
+        yield opened
+
+
+def _open_one_folder(stack: ExitStack, folder: Path, words: str, parent: int | None = None) -> int:
+    """Open a folder that is no symbolic link.
+
+    Args:
+        stack: closes it.
+        folder: absolute.
+        words: what it is, for an error.
+        parent: the open folder that holds it; None to go by its path.
+
+    Raises:
+        UnexpectedFile: there is no such folder, it is a link, or it may not be read.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
-        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(folder if parent is None else folder.name, flags, dir_fd=parent)
     except OSError as error:
-        raise UnexpectedFile(f"{name} cannot be read as a regular file") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+        if folder.is_symlink():
+            raise UnexpectedFile(
+                f"{words} is a symbolic link, and links are not followed: put the folder itself there"
+            ) from error
+        if isinstance(error, PermissionError):
+            raise UnexpectedFile(f"{words} cannot be read: {error.strerror}") from error
+        raise UnexpectedFile("there is no bundle: a bundle is a folder with a flow.json in it") from error
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _list_folder(opened: int) -> set[str]:
+    try:
+        with os.scandir(opened) as entries:
+            return {entry.name for entry in entries}
+    except OSError as error:
+        raise UnexpectedFile(f"the bundle's folder cannot be read: {error.strerror}") from error
+
+
+def _read_file(opened: int, name: str, cap: int) -> bytes:
+    """Read one regular file of the bundle: no symbolic or hard link, no device, no file over the cap.
+
+    Args:
+        opened: the folder.
+        name: of the file.
+        cap: the most bytes that it may have.
+    """
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
+    except OSError as error:
+        raise UnexpectedFile(f"{name} cannot be read as a regular file: {error.strerror}") from error
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             raise UnexpectedFile(f"{name} must be a regular file, with no other link to it")
-        if status.st_size > MAX_FILE_BYTES:
-            raise UnexpectedFile(f"{name} has {status.st_size} bytes; the cap is {MAX_FILE_BYTES}")
-        return file.read(MAX_FILE_BYTES + 1)
+        if status.st_size > cap:
+            raise UnexpectedFile(f"{name} has {status.st_size} bytes; the cap is {cap}")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(cap + 1)
+    except OSError as error:
+        raise UnexpectedFile(f"{name} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
 
 
 class Repository:
@@ -348,6 +471,8 @@ class Repository:
             raise FileExistsError(f"{manifest.name} has a version {manifest.version} already")
         manifest = manifest.model_copy(update={"files": {n: digest(d) for n, d in sorted(files.items())}})
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.parent.is_symlink():
+            raise UnexpectedFile(f"the folder of {manifest.name} is a symbolic link, and a server follows none")
         temporary = Path(tempfile.mkdtemp(prefix=".installing-", dir=target.parent))
         try:
             for name, data in {**files, MANIFEST_FILE: manifest.to_json()}.items():

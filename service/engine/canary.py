@@ -5,13 +5,16 @@ A flow is checked before it takes a request, by readiness for as long as it is s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from service.bundle.manifest import Manifest
 from service.bundle.parity import GoldenErrors, golden_errors, traced_golden_errors
 from service.bundle.store import Bundle, Golden
+from service.engine.batching.workers import Runner
 from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.round_trips import greatest_difference
@@ -19,7 +22,15 @@ from service.engine.verbs.traces import Graph
 from service.errors import BundleError, ParityFailed, Reason
 from service.plan import Floats, Outputs, Plan, Run
 
-__all__ = ["ParityRow", "check_golden", "check_trace", "measure_parity", "probe"]
+__all__ = [
+    "ParityRow",
+    "check_golden",
+    "check_graphs",
+    "check_trace",
+    "measure_parity",
+    "probe",
+    "require_parity",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +86,7 @@ def measure_parity(bundle: Bundle, batches: tuple[int, ...] = (1, 7, 1000)) -> l
         A row for each quantity and batch.
 
     Raises:
-        BundleError: a graph cannot be loaded.
+        BundleError: a graph cannot be loaded or run.
     """
     forward, inverse = CpuGraph(bundle, "forward"), CpuGraph(bundle, "inverse")
     traced = CpuGraph(bundle, "trace") if bundle.manifest.trace else None
@@ -83,12 +94,56 @@ def measure_parity(bundle: Bundle, batches: tuple[int, ...] = (1, 7, 1000)) -> l
     for batch in batches:
         count = len(bundle.golden.x)
         tiled = _select(bundle.golden, np.arange(-(-max(batch, count) // batch) * batch) % count)
-        forward_outputs = _run_in_batches(forward, tiled.x, tiled.context, batch)
-        inverse_outputs = _run_in_batches(inverse, tiled.latents(), tiled.context, batch)
-        rows += _compare(tiled, forward_outputs, inverse_outputs, batch)
-        if traced is not None:
-            rows += _compare_trace(tiled, _run_in_batches(traced, tiled.x, tiled.context, batch), batch)
+        try:
+            forward_outputs = _run_in_batches(forward, tiled.x, tiled.context, batch)
+            inverse_outputs = _run_in_batches(inverse, tiled.latents(), tiled.context, batch)
+            rows += _compare(tiled, forward_outputs, inverse_outputs, batch)
+            if traced is not None:
+                rows += _compare_trace(tiled, _run_in_batches(traced, tiled.x, tiled.context, batch), batch)
+        except Exception as error:  # ONNX Runtime raises a dozen unrelated classes; outputs may not fit each other
+            raise BundleError(f"the flow could not be run on its golden rows in batches of {batch}") from error
     return rows
+
+
+def require_parity(manifest: Manifest, table: Sequence[ParityRow]) -> None:
+    """Require that every quantity is within its bound.
+
+    Args:
+        manifest: of the bundle.
+        table: from `measure_parity`.
+
+    Raises:
+        ParityFailed: each quantity that is not is named, with its batch.
+    """
+    failed = [row for row in table if not row.passed]
+    if failed:
+        raise ParityFailed(
+            f"{manifest.name} version {manifest.version} does not give its golden answers",
+            tuple(
+                Reason((row.quantity, f"batch {row.batch}"), f"error {row.error:.3g}, bound {row.tolerance:.3g}")
+                for row in failed
+            ),
+        )
+
+
+def check_graphs(bundle: Bundle, forward: Runner, inverse: Runner) -> None:
+    """Run every golden row through both graphs of a bundle, without lanes.
+
+    Args:
+        bundle: of the graphs.
+        forward: x -> z.
+        inverse: z -> x.
+
+    Raises:
+        ParityFailed: an answer is not the golden one. Each quantity that is wrong is named.
+        BundleError: a graph cannot be run.
+    """
+    golden = bundle.golden
+    try:
+        answers = forward(golden.x, golden.context), inverse(golden.latents(), golden.context)
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+        raise BundleError("the flow could not be run on its golden rows") from error
+    _raise_if_failed(_compare(golden, *answers, len(golden.x)))
 
 
 def check_trace(bundle: Bundle, graph: Graph | None = None) -> None:

@@ -10,30 +10,36 @@ import logging
 import math
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal, NamedTuple, Protocol
-
-import numpy as np
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
 
 from service.bundle.manifest import Manifest
-from service.bundle.store import Bundle, Repository, check_identity, read_bundle
-from service.engine.batching.chunk_size import Timing, choose_chunk, time_batches
+from service.bundle.store import Bundle, Repository, check_identity, read_bundle, read_manifest
 from service.engine.batching.queues import Limits
-from service.engine.batching.workers import QueuedLane, Workers
-from service.engine.canary import check_golden, check_trace
+from service.engine.batching.workers import Workers
+from service.engine.canary import check_golden
 from service.engine.isolation.engine import IsolatedEngine
 from service.engine.isolation.options import Isolation
 from service.engine.isolation.quarantine import MAX_ENDS
-from service.engine.metrics.metrics import LaneMetrics, Metrics
+from service.engine.lanes import Graph, open_lane, open_tracer, warm_up
+from service.engine.metrics.metrics import Metrics
 from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.execution import Execution
 from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph, Device, DeviceGraph, cpu_execution, open_graphs
+from service.engine.trials import Trial, TrialFailure, Trials
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
-from service.engine.verbs.traces import Tracer
-from service.errors import BundleError, EngineFailed, FlowNotFound, NotReady, PushforwardError, VersionNotFound
-from service.plan import Floats, Outputs, run_now
+from service.errors import (
+    BundleError,
+    Draining,
+    EngineFailed,
+    FlowNotFound,
+    NotReady,
+    PushforwardError,
+    VersionNotFound,
+)
+from service.plan import run_now
 
 __all__ = ["Entry", "Registry", "State", "load_flow"]
 
@@ -43,6 +49,15 @@ _HANG_MARGIN: Final = 20
 """A batch may take this many times as long as when it was measured, before it is taken for a hang."""
 
 State = Literal["loading", "ready", "failed", "quarantined"]
+
+_PATIENCE_SECONDS: Final = 2.0
+"""The time after which the next bundle is begun beside one that is not done."""
+
+_MOST_INLINE_SECONDS: Final = 0.03
+"""The longest time of a smallest batch, with every pass of its Loops, that may come to run on the event loop."""
+
+_MOST_AT_ONCE: Final = 8
+"""The most bundles that are tried at once. A ninth waits: each may take the memory of a trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +89,7 @@ def load_flow(
     device: Device | None = None,
     isolation: Isolation | None = None,
     quarantine: Callable[[PushforwardError], None] | None = None,
+    trial: Trial | None = None,
 ) -> ServedFlow:
     """Load the flow of a bundle, warm it up, and check its golden rows.
 
@@ -85,6 +101,7 @@ def load_flow(
         device: of its computation; None for the CPU.
         isolation: the flows that run in processes of their own, on the CPU; None for none.
         quarantine: takes the reason, on a thread of the engine, once such processes crash or hang too often.
+        trial: of the bundle, with the times of its batches on the CPU; None to measure them.
 
     Raises:
         BundleError: a graph cannot be loaded, or does not give the golden answers.
@@ -99,11 +116,12 @@ def load_flow(
     workers = workers or Workers(usable_cpus())
     limits = limits or Limits()
     metrics = metrics or Metrics()
+    trial = trial or Trial()
     if isolation is None or not isolation.covers(bundle.manifest.name):
         graphs = _Graphs(*open_graphs(bundle, device, limits.chunk_rows))
         if device is not None:
             graphs = graphs._replace(hang_seconds=device.hang_seconds)
-        flow = _open_flow(bundle, graphs, workers, limits, metrics)
+        flow = _open_flow(bundle, graphs, workers, limits, metrics, trial)
         if device is not None and isinstance(graphs.forward, DeviceGraph):
             _follow_device(flow, device, metrics)
         return flow
@@ -120,7 +138,7 @@ def load_flow(
 
     try:
         graphs = _isolated_graphs(bundle, engine, device)._replace(hang_seconds=isolation.hang_seconds)
-        flow = _open_flow(bundle, graphs, apart, limits, metrics)
+        flow = _open_flow(bundle, graphs, apart, limits, metrics, trial)
     except BaseException:
         release()
         raise
@@ -152,26 +170,6 @@ def _follow_device(flow: ServedFlow, device: Device, metrics: Metrics) -> None:
     weakref.finalize(flow, forget).atexit = False
 
 
-class _Graph(Protocol):
-    """One direction of a flow: `CpuGraph`, `DeviceGraph` or `IsolatedGraph`."""
-
-    width: int
-
-    @property
-    def sizes(self) -> Sequence[int]:
-        """The sizes of batches that are timed."""
-        ...
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        """The clock that times them."""
-        ...
-
-    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
-        """Run one batch."""
-        ...
-
-
 class _Graphs(NamedTuple):
     """The graphs of a flow.
 
@@ -183,10 +181,10 @@ class _Graphs(NamedTuple):
         hang_seconds: a batch that takes longer is taken for a hang.
     """
 
-    forward: _Graph
-    inverse: _Graph
+    forward: Graph
+    inverse: Graph
     execution: Execution
-    trace: _Graph | None = None
+    trace: Graph | None = None
     hang_seconds: float = math.inf
 
 
@@ -232,6 +230,7 @@ def _open_flow(
     workers: Workers,
     limits: Limits,
     metrics: Metrics,
+    trial: Trial,
 ) -> ServedFlow:
     """Warm the graphs of a flow up, open its lanes, and check its golden rows.
 
@@ -241,6 +240,7 @@ def _open_flow(
         workers: the threads that run them.
         limits: of each lane.
         metrics: counts the batches.
+        trial: of the bundle.
 
     Raises:
         BundleError: as `load_flow`.
@@ -248,11 +248,11 @@ def _open_flow(
     name, version = bundle.manifest.name, bundle.manifest.version
     forward, inverse, execution, trace, hang_seconds = graphs
     golden = bundle.golden
+    known = trial.timings if isinstance(forward, CpuGraph) else {}
     try:
-        forward_timings = _warm_up(forward, limits, golden.x, golden.context)
-        inverse_timings = _warm_up(inverse, limits, golden.latents(), golden.context)
+        forward_timings = known.get("forward") or warm_up(forward, limits, golden.x, golden.context)
+        inverse_timings = known.get("inverse") or warm_up(inverse, limits, golden.latents(), golden.context)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-        _log.exception("%s version %d fails on its golden rows", name, version)
         raise BundleError("the flow could not be run on its golden rows") from error
     longest = max(timing.seconds for timing in (*forward_timings, *inverse_timings))
     if longest > hang_seconds / _HANG_MARGIN:
@@ -264,10 +264,24 @@ def _open_flow(
     forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
     inverse_metrics = metrics.lane(name, version, "inverse", held_out=held_out)
     lanes = (
-        _open_lane(workers, forward, limits, timings=forward_timings, metrics=forward_metrics),
-        _open_lane(workers, inverse, limits, timings=inverse_timings, metrics=inverse_metrics),
+        open_lane(
+            workers,
+            forward,
+            limits,
+            timings=forward_timings,
+            metrics=forward_metrics,
+            inline=trial.worst.get("forward", 0.0) <= _MOST_INLINE_SECONDS,
+        ),
+        open_lane(
+            workers,
+            inverse,
+            limits,
+            timings=inverse_timings,
+            metrics=inverse_metrics,
+            inline=trial.worst.get("inverse", 0.0) <= _MOST_INLINE_SECONDS,
+        ),
     )
-    tracer = _open_tracer(bundle, trace, workers, limits, metrics) if bundle.manifest.trace else None
+    tracer = open_tracer(bundle, trace, workers, limits, metrics) if bundle.manifest.trace else None
     flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version), tracer)
     try:
         run_now(check_golden(flow))
@@ -277,68 +291,6 @@ def _open_flow(
         raise BundleError("the flow could not be run on its golden rows") from error
     metrics.set_provider(name, version, execution.provider)
     return flow
-
-
-def _warm_up(graph: _Graph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
-    """Warm a graph up with copies of the golden rows, and time its batches.
-
-    Args:
-        graph: of one direction.
-        limits: of its lane.
-        rows: ``[G, ...]``, the golden rows.
-        context: ``[G, C]``, or None.
-    """
-
-    def prepare(size: int) -> Callable[[], object]:
-        batch = np.resize(rows, (size, *rows.shape[1:]))
-        batch_context = None if context is None else np.resize(context, (size, context.shape[1]))
-        return lambda: graph(batch, batch_context)
-
-    chunk = limits.chunk_rows
-    sizes = [*(size for size in graph.sizes if size < chunk), chunk] if chunk else graph.sizes
-    return time_batches(prepare, sizes, graph.clock)
-
-
-def _open_lane(
-    workers: Workers, graph: _Graph, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
-) -> QueuedLane:
-    """Open a lane with the batch size and the times that were measured.
-
-    Args:
-        workers: the threads that serve it.
-        graph: computes its batches.
-        limits: of its queue. Where `chunk_rows` is 0, the timings decide.
-        timings: from `_warm_up`.
-        metrics: counts its batches.
-    """
-    chunk = choose_chunk(timings)
-    limits = limits if limits.chunk_rows else replace(limits, chunk_rows=chunk.rows)
-    lane = workers.lane(graph, limits, metrics, inline=isinstance(graph, CpuGraph))
-    for timing in (chunk, timings[0]):
-        lane.queue.record(timing.rows, timing.seconds)
-    return lane
-
-
-def _open_tracer(
-    bundle: Bundle, graph: _Graph | None, workers: Workers, limits: Limits, metrics: Metrics
-) -> QueuedLane:
-    """Open a lane for the trace. The graph is checked now, and opened again at the first request.
-
-    Args:
-        bundle: with a trace.
-        graph: runs it elsewhere; None to open it here.
-        workers: the threads that serve it.
-        limits: of its queue.
-        metrics: counts its batches.
-
-    Raises:
-        BundleError: as `load_flow`.
-    """
-    check_trace(bundle, graph)
-    tracer = Tracer(bundle, graph)
-    chunk = min(tracer.chunk_rows, limits.chunk_rows or tracer.chunk_rows)
-    trace_metrics = metrics.lane(bundle.manifest.name, bundle.manifest.version, "trace")
-    return workers.lane(tracer, replace(limits, chunk_rows=chunk), trace_metrics, inline=graph is None)
 
 
 class Registry:
@@ -355,6 +307,7 @@ class Registry:
         metrics: counts the batches and the states of flows; None to count nothing.
         device: of the computations; None for the CPU.
         isolation: the flows that run in processes of their own; None for none.
+        trials: try each bundle in a child before it is loaded.
     """
 
     def __init__(
@@ -366,10 +319,14 @@ class Registry:
         metrics: Metrics | None = None,
         device: Device | None = None,
         isolation: Isolation | None = None,
+        trials: Trials | None = None,
     ) -> None:
         self._repository = repository
         self._device = device
         self._isolation = isolation
+        self._trials = trials or Trials()
+        self._turn = threading.Condition()
+        self._under_way: set[tuple[str, int]] = set()
         self._faults: dict[tuple[str, int], PushforwardError] = {}
         self._lock = threading.Lock()
         self._default = default
@@ -392,17 +349,36 @@ class Registry:
         return next(iter(self._entries)) if len(self._entries) == 1 else None
 
     def load(self) -> None:
-        """Find every bundle, then load one after the other: the default flow first, new versions before old."""
+        """Find every bundle, then load one after the other: the default flow first, new versions before old.
+
+        A bundle that takes longer than `_PATIENCE_SECONDS` goes on beside those that come after it.
+        """
         names = self._repository.names()
         self._entries = {n: {v: Entry(n, v, "loading") for v in self._repository.versions(n)} for n in names}
         for entry in self.entries():
             self._metrics.set_state(entry.name, entry.version, entry.state)
         for name in sorted(names, key=lambda name: name != self.default):
             for version in sorted(self._entries[name], reverse=True):
+                self._begin(name, version)
+                self._wait(lambda key=(name, version): key not in self._under_way, _PATIENCE_SECONDS)  # type: ignore[misc]
+                self._wait(lambda: len(self._under_way) < _MOST_AT_ONCE)
                 if self._closed:
                     return
-                self._put(self._load(name, version))
-        self.loaded = True
+        self._wait(lambda: not self._under_way)
+        self._trials.rest()
+        self.loaded = not self._closed
+
+    def _begin(self, name: str, version: int) -> None:
+        """Load one bundle on a thread of its own."""
+        with self._turn:
+            self._under_way.add((name, version))
+        # A daemon: what a bundle does to this process's own loading must not keep the process alive.
+        threading.Thread(target=self._load_on_thread, args=(name, version), name=f"load-{name}", daemon=True).start()
+
+    def _wait(self, condition: Callable[[], bool], seconds: float | None = None) -> None:
+        """Wait until a condition on the bundles under way holds, the time is over, or the registry is closed."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._closed or condition(), seconds)
 
     def _put(self, entry: Entry) -> None:
         """Put an entry in the place of the old one, or what has become of it while it was loaded."""
@@ -428,8 +404,23 @@ class Registry:
             self._put(entry)
 
     def close(self) -> None:
-        """Load no further bundle."""
-        self._closed = True
+        """Load no further bundle, and give up those that are being tried."""
+        with self._turn:
+            self._closed = True
+            self._turn.notify_all()
+        self._trials.close()
+
+    def _load_on_thread(self, name: str, version: int) -> None:
+        try:
+            entry = self._load(name, version)
+        except Draining:
+            return
+        else:
+            self._put(entry)
+        finally:
+            with self._turn:
+                self._under_way.discard((name, version))
+                self._turn.notify_all()
 
     def free(self) -> None:
         """End the processes of all flows. No run may be under way any more."""
@@ -440,8 +431,10 @@ class Registry:
     def _load(self, name: str, version: int) -> Entry:
         manifest: Manifest | None = None
         self._faults.pop((name, version), None)
+        folder = self._repository.root / name / str(version)
         try:
-            bundle = read_bundle(self._repository.path(name, version))
+            trial = self._trials.run(folder, chunk_rows=self._limits.chunk_rows)
+            bundle = read_bundle(folder)
             manifest = bundle.manifest
             check_identity(manifest, name, version)
             flow = load_flow(
@@ -452,15 +445,30 @@ class Registry:
                 device=self._device,
                 isolation=self._isolation,
                 quarantine=lambda error: self.quarantine(name, version, error),
+                trial=trial,
             )
+        except Draining:
+            raise
+        except TrialFailure as failure:
+            manifest = read_manifest(folder) if failure.read else None
+            return self._failed(name, version, failure.error, manifest, failure.cause)
         except PushforwardError as error:
-            why = "; ".join([error.detail, *map(str, error.unsaid())])
-            _log.error("%s version %d is not served: %s: %s", name, version, error.code, why)
-            return Entry(name, version, "failed", manifest=manifest, error=error)
+            cause = error.__cause__
+            words = None if cause is None or manifest is None else f"{type(cause).__name__}: {cause}"
+            return self._failed(name, version, error, manifest, words)
         except Exception:
             _log.exception("%s version %d is not served", name, version)
             return Entry(name, version, "failed", manifest=manifest, error=BundleError("the bundle could not be read"))
         return Entry(name, version, "ready", manifest=manifest, flow=flow)
+
+    @staticmethod
+    def _failed(
+        name: str, version: int, error: PushforwardError, manifest: Manifest | None, cause: str | None = None
+    ) -> Entry:
+        """The entry of a bundle that is not served, after the reason was logged; the cause is for the log alone."""
+        why = "; ".join([error.detail, *map(str, error.unsaid()), *([] if cause is None else [cause])])
+        _log.error("%s version %d is not served: %s: %s", name, version, error.code, why)
+        return Entry(name, version, "failed", manifest=manifest, error=error)
 
     def entries(self, name: str | None = None) -> list[Entry]:
         """Every version of every flow, or of one, names and versions ascending.

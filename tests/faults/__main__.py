@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from benchmarks.serving import Server, naive, pushforward
-from tests.faults import bodies, ends, fuzz, keys, load, machine, mixed
+from tests.faults import bodies, ends, fuzz, keys, load, machine, mixed, stored
 from tests.faults.scenario import Effort, NotPossible, Outcome, Scenario, Subject
 from tests.faults.table import Cell, render, replace
 
@@ -25,6 +25,7 @@ SCENARIOS: Final = (
     *load.SCENARIOS,
     *machine.SCENARIOS,
     *mixed.SCENARIOS,
+    *stored.SCENARIOS,
 )
 
 

@@ -29,6 +29,10 @@ _NICE: Final = 5
 """The niceness of the engine's threads above that of the event loop's thread. The loop needs little time, but needs it
 soon: on two busy cores it would wait for milliseconds at each request, until a batch is over."""
 
+_OVERRUN: Final = 20
+"""How many times its expected longest time a batch may compute on the calling thread. It is counted in the thread's own
+processor time, so that a busy machine does not pass for a slow flow."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -90,6 +94,20 @@ class QueuedLane:
         """Queue several runs, and compute them on the calling thread where that is quick: `Workers.run_inline`."""
         return self._workers.run_inline(self, submissions, max_seconds)
 
+    def leave_caller(self, max_seconds: float) -> None:
+        """Compute on the engine's threads alone from now on: some rows cost far more than the others.
+
+        Args:
+            max_seconds: the time that the batch was expected to take at most.
+        """
+        self.inline = False
+        _log.warning(
+            "a batch took more than %g times the %g ms that it may keep the event loop for: its flow's batches are no "
+            "longer computed there",
+            _OVERRUN,
+            1000 * max_seconds,
+        )
+
 
 class Workers:
     """Threads that take turns over the lanes that have work. They start with the first run.
@@ -102,12 +120,20 @@ class Workers:
         threads: the number of threads; `service.engine.runtime.cpu.usable_cpus` is what the container grants.
         clock: seconds, for deadlines and for the expected time of a batch.
         nice: the niceness of the threads above that of the event loop's thread.
+        thread_clock: seconds that the calling thread has computed.
     """
 
-    def __init__(self, threads: int, clock: Callable[[], float] = time.monotonic, nice: int = _NICE) -> None:
+    def __init__(
+        self,
+        threads: int,
+        clock: Callable[[], float] = time.monotonic,
+        nice: int = _NICE,
+        thread_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
         self.threads = threads
         self.clock = clock
         self._nice = nice
+        self._thread_clock = thread_clock
         self._wake = threading.Condition()
         self._batcher = Batcher(threads)
         self._lanes: dict[Queue, QueuedLane] = {}
@@ -226,7 +252,10 @@ class Workers:
         _deliver(refused)
         _deliver(outcomes)
         if batch is not None:
+            began = self._thread_clock()
             self._run(batch, self.clock())
+            if self._thread_clock() - began > _OVERRUN * max_seconds:
+                lane.leave_caller(max_seconds)
         return taken
 
     def _enqueue(self, lane: QueuedLane, submission: Submission) -> QueuedRun:

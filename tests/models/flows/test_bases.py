@@ -68,6 +68,7 @@ def test_the_density_is_scipy_s_near_and_far(base: Base, expected: Callable[[Arr
     z = np.concatenate((near, far))
     found = base_log_prob(base, torch.from_numpy(z)).numpy()
     np.testing.assert_allclose(found, expected(z), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(base.log_prob(z), expected(z), rtol=1e-9, atol=1e-9)
 
 
 @cases

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import importlib
+import logging
 import subprocess
 import sys
 
 import pytest
 
 from pushforward.cli.group import main
+from service.errors import PushforwardError
 
 
 @pytest.fixture
@@ -59,3 +62,37 @@ surplus = set({not_loaded!r}) & set(sys.modules)
 assert not missing and not surplus, (missing, surplus)
 """
     subprocess.run([sys.executable, "-c", code], input=b"0.25\n", check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device", "flows/x"), "Error: flows/x: No space left on device"),
+        (OSError(30, "Read-only file system"), "Error: Read-only file system"),
+        (MemoryError(), "Error: there is not enough memory: "),
+        (ZeroDivisionError("by\nzero"), r"Error: an unforeseen ZeroDivisionError: by zero (test_group.py, line "),
+    ],
+)
+def test_an_error_that_no_command_has_words_for_is_one_line(fails, monkeypatch, error, words):
+    def command(**_):
+        raise error
+
+    monkeypatch.setattr(importlib.import_module("pushforward.commands.inspect").command, "callback", command)
+    (line,) = fails("inspect", "bundle")
+    assert line.startswith(words)
+
+
+def test_a_failing_run_is_logged_in_a_line(fails, monkeypatch):
+    def command(**_):
+        try:
+            raise ValueError("of\nrows")
+        except ValueError:
+            logging.getLogger("service.test").exception("a batch failed")
+        raise PushforwardError("the flow could not be run")
+
+    monkeypatch.setattr(logging.getLogger("service.test"), "propagate", False)  # pytest's own handlers
+    monkeypatch.setattr(importlib.import_module("pushforward.commands.inspect").command, "callback", command)
+    assert fails("inspect", "bundle") == [
+        "Error: a batch failed (ValueError: of rows)",
+        "Error: the flow could not be run",
+    ]

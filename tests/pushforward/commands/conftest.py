@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,3 +29,14 @@ def where(request: pytest.FixtureRequest) -> Callable[..., list[str]]:
         return lambda name, *more: ["--url", url, "--model", name, *more]
     repository = request.getfixturevalue("repository")
     return lambda name, *more: ["--repository", str(repository), "--model", name, *more]
+
+
+@pytest.fixture
+def run_outside() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command line in a process of its own."""
+
+    def invoke(*arguments: Any, stdout: Any = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pushforward", *map(str, arguments)]
+        return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+
+    return invoke

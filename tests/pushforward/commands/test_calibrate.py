@@ -11,7 +11,7 @@ import pytest
 from pushforward.client.errors import InvalidInput
 from service.bundle.store import Repository, read_bundle
 from service.engine.registry import load_flow
-from service.errors import PushforwardError
+from service.errors import ManifestInvalid, PushforwardError
 from service.plan import run_now
 from tests.service import bundles
 
@@ -60,14 +60,17 @@ def test_words_and_another_repository(run, own, tmp_path):
     assert own.versions("square") == [1]
 
 
-def test_a_bundle_of_format_1(run, own, tmp_path):
+def test_a_bundle_of_an_older_format(run, own, tmp_path):
     file = own.path("affine") / "flow.json"
     content = json.loads(file.read_bytes())
     content["format"] = 1
-    del content["calibration"]["ranks"], content["provenance"]["recalibration"]
+    del content["digest"], content["calibration"]["ranks"], content["provenance"]["recalibration"]
     file.write_text(json.dumps(content))
+    with pytest.raises(ManifestInvalid, match="pushforward reseal"):
+        run("calibrate", own.root / "affine", "-", stdin="1,2\n3,4\n")
+    run("reseal", own.root / "affine")
     run("calibrate", own.root / "affine", "-", stdin="1,2\n3,4\n")
-    assert read_bundle(own.path("affine", 2)).manifest.format == 2
+    assert own.versions("affine") == [1, 2]
 
 
 def test_a_context_for_each_row(run, own, tmp_path):

@@ -15,6 +15,9 @@ from service.bundle.store import Golden, Repository
 
 OPSET = 18
 
+LOG_PROB = [-2.4628770664093453, -3.8691270664093453]
+"""log_prob of the golden rows, by the normal base; the calibration is of these two rows."""
+
 
 def make_manifest(**changes: object) -> Manifest:
     content = {
@@ -25,7 +28,12 @@ def make_manifest(**changes: object) -> Manifest:
         "base": NormalBase(),
         "opset": OPSET,
         "files": {},
-        "calibration": Calibration(rows=2, mean=-1.5, standard_deviation=0.5, quantiles=[-2.0, -1.0]),
+        "calibration": Calibration(
+            rows=2,
+            mean=sum(LOG_PROB) / 2,
+            standard_deviation=(LOG_PROB[0] - LOG_PROB[1]) / 2**0.5,
+            quantiles=sorted(LOG_PROB),
+        ),
         "parity": Parity(
             tolerance=1e-4, batches=[1, 7], log_prob=0.0, log_abs_det_jacobian=0.0, z=0.0, x=0.0, round_trip=0.0
         ),
@@ -48,7 +56,7 @@ def make_graph(*nodes: onnx.NodeProto, initializers: tuple[onnx.TensorProto, ...
 @pytest.fixture
 def golden() -> Golden:
     x = np.array([[0.5, -1.0], [2.0, 0.25]], np.float32)
-    return Golden(x, x.astype(np.float64), np.zeros(2), np.array([-2.0, -1.0]))
+    return Golden(x, x.astype(np.float64), np.zeros(2), np.array(LOG_PROB))
 
 
 @pytest.fixture

@@ -8,9 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.bundle.bases import UniformBase
-from service.bundle.manifest import ContextFeature, Feature, Manifest, Quantization, Support, is_flow_name
-from service.errors import ManifestInvalid
+from service.bundle.manifest import (
+    MAX_MANIFEST_BYTES,
+    MAX_NAME,
+    MAX_TEXT,
+    ContextFeature,
+    Feature,
+    Manifest,
+    Quantization,
+    Support,
+    is_flow_name,
+    seal_older,
+)
+from service.errors import DigestMismatch, ManifestInvalid
 from tests.service.bundle.conftest import make_manifest
+
+
+def read(content: dict[str, object]) -> Manifest:
+    """Read a manifest of this content, under its digest."""
+    return Manifest.from_json(seal_older(json.dumps(content).encode(), edited=True))
+
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -21,7 +38,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
     description=st.text(),
     low=st.none() | finite,
     direction=st.lists(finite, min_size=2, max_size=2),
-    unit=st.none() | st.text(),
+    unit=st.none() | st.text(max_size=MAX_NAME),
     reading=st.text(),
 )
 def test_what_is_written_is_read_back(name, version, description, low, direction, unit, reading):
@@ -43,7 +60,7 @@ def test_what_is_written_is_read_back(name, version, description, low, direction
 def test_an_inverse_has_a_closed_form_unless_the_manifest_says_otherwise():
     written = json.loads(make_manifest().to_json())
     del written["inverse"]
-    assert Manifest.from_json(json.dumps(written).encode()).inverse == "closed form"
+    assert read(written).inverse == "closed form"
     assert Manifest.from_json(make_manifest(inverse="numeric").to_json()).inverse == "numeric"
 
 
@@ -59,7 +76,7 @@ def test_the_standard_error_shrinks_with_the_root_of_the_rows():
 @pytest.mark.parametrize(
     ("change", "names"),
     [
-        ({"format": 3}, "format"),
+        ({"format": 4}, "format"),
         ({"name": "../etc"}, "name"),
         ({"name": "Upper"}, "name"),
         ({"version": 0}, "version"),
@@ -99,7 +116,7 @@ def test_the_standard_error_shrinks_with_the_root_of_the_rows():
 def test_a_wrong_key_is_named(change, names):
     content = json.loads(make_manifest().to_json()) | change
     with pytest.raises(ManifestInvalid) as raised:
-        Manifest.from_json(json.dumps(content).encode())
+        read(content)
     assert names in " ".join(f"{'.'.join(map(str, e.loc))} {e.reason}" for e in raised.value.errors)
 
 
@@ -108,7 +125,7 @@ def test_a_missing_key_is_named(key):
     content = json.loads(make_manifest().to_json())
     del content[key]
     with pytest.raises(ManifestInvalid) as raised:
-        Manifest.from_json(json.dumps(content).encode())
+        read(content)
     assert [e.loc for e in raised.value.errors] == [("flow.json", key)]
 
 
@@ -119,7 +136,7 @@ def test_an_event_may_hold_just_as_many_values_as_it_may():
 def test_equal_quantiles_are_in_order():
     content = json.loads(make_manifest().to_json())
     content["calibration"] |= {"rows": 3, "quantiles": [-2.0, -2.0, -1.0]}
-    assert Manifest.from_json(json.dumps(content).encode()).calibration.quantiles == [-2.0, -2.0, -1.0]
+    assert read(content).calibration.quantiles == [-2.0, -2.0, -1.0]
 
 
 @pytest.mark.parametrize("quantiles", [[1.0, 0.0], [0.0, math.inf], [0.0]])
@@ -127,17 +144,17 @@ def test_quantiles_ascend_and_are_finite(quantiles):
     content = json.loads(make_manifest().to_json())
     content["calibration"]["quantiles"] = quantiles
     with pytest.raises(ManifestInvalid):
-        Manifest.from_json(json.dumps(content).encode())
+        read(content)
 
 
 @pytest.mark.parametrize("ranks", [[0], [0, 1, 2], [0, 1, 3], [0, 2], [1, 3], [3, 0], [0, 0], [-1, 3]])
 def test_ranks_ascend_over_all_rows(ranks):
     content = json.loads(make_manifest().to_json())
     content["calibration"] |= {"rows": 4, "ranks": [0, 3]}
-    assert Manifest.from_json(json.dumps(content).encode()).calibration.ranks == [0, 3]
+    assert read(content).calibration.ranks == [0, 3]
     content["calibration"]["ranks"] = ranks
     with pytest.raises(ManifestInvalid, match="not a manifest"):
-        Manifest.from_json(json.dumps(content).encode())
+        read(content)
 
 
 @pytest.mark.parametrize(("ranks", "right"), [([0, 2, 3], True), ([0, 0, 3], False), ([0, 3, 3], False)])
@@ -145,16 +162,92 @@ def test_no_two_quantiles_have_one_rank(ranks, right):
     content = json.loads(make_manifest().to_json())
     content["calibration"] |= {"rows": 4, "quantiles": [-2.0, -2.0, -1.0], "ranks": ranks}
     if right:
-        assert Manifest.from_json(json.dumps(content).encode()).calibration.ranks == ranks
+        assert read(content).calibration.ranks == ranks
     else:
         with pytest.raises(ManifestInvalid, match="not a manifest"):
-            Manifest.from_json(json.dumps(content).encode())
+            read(content)
 
 
-def test_a_manifest_of_format_1_is_read():
-    content = json.loads(make_manifest().to_json()) | {"format": 1}
-    del content["calibration"]["ranks"], content["provenance"]["recalibration"]
-    assert Manifest.from_json(json.dumps(content).encode()).format == 1
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_manifest_of_an_older_format_is_refused_with_the_way_out(number):
+    content = json.loads(make_manifest().to_json()) | {"format": number}
+    del content["digest"], content["calibration"]["ranks"], content["provenance"]["recalibration"]
+    data = json.dumps(content).encode()
+    with pytest.raises(ManifestInvalid, match=f"of format {number}.*pushforward reseal"):
+        Manifest.from_json(data)
+    assert Manifest.from_json(seal_older(data)) == make_manifest()
+
+
+def test_a_sealed_manifest_is_left_as_it_is():
+    data = make_manifest().to_json()
+    assert seal_older(data) is data
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"description": ""', '"description": "x"'),
+        ('"mean": -3.1', '"mean": -3.2'),
+        ('"name": "line"', '"name": "lane"'),
+        ('"data": "made by a test"', '"data": "made by a tesu"'),
+        ('"digest": "', '"digest": "0'),
+    ],
+)
+def test_a_changed_manifest_is_refused(old, new):
+    data = make_manifest().to_json().decode()
+    changed = data.replace(old, new)
+    assert changed != data
+    with pytest.raises(DigestMismatch, match="reseal --edited"):
+        Manifest.from_json(changed.encode())
+    with pytest.raises(DigestMismatch):
+        seal_older(changed.encode())
+    assert Manifest.from_json(seal_older(changed.encode(), edited=True)).version == 1
+
+
+def test_a_manifest_without_a_digest_is_refused():
+    content = json.loads(make_manifest().to_json())
+    del content["digest"]
+    with pytest.raises(ManifestInvalid) as raised:
+        Manifest.from_json(json.dumps(content).encode())
+    assert [e.loc for e in raised.value.errors] == [("flow.json", "digest")]
+
+
+def test_blanks_do_not_count():
+    content = json.loads(make_manifest().to_json())
+    assert Manifest.from_json(json.dumps(content, indent=7, sort_keys=True).encode()) == make_manifest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"description": "§" * (MAX_TEXT + 1)},
+        {"directions": {"§" * (MAX_NAME + 1): [0.0, 0.0]}},
+        {"features": [{"name": "a", "unit": "§" * (MAX_NAME + 1)}, {"name": "b"}]},
+        {"provenance": {"data": "§" * (MAX_TEXT + 1), "created": "now"}},
+        {"provenance": {"data": "d", "created": "§" * (MAX_NAME + 1)}},
+        {"provenance": {"data": "d", "created": "now", "recipe": {"a": [{"b": "§" * (MAX_TEXT + 1)}]}}},
+        {"provenance": {"data": "d", "created": "now", "recipe": {"§" * (MAX_TEXT + 1): 1}}},
+        {"provenance": {"data": "d", "created": "now", "libraries": {"a": "§" * (MAX_NAME + 1)}}},
+    ],
+)
+def test_the_length_of_texts_is_bounded(change):
+    with pytest.raises(ManifestInvalid, match="not a manifest"):
+        read(json.loads(make_manifest().to_json()) | change)
+    read(json.loads(json.dumps(json.loads(make_manifest().to_json()) | change).replace("\\u00a7", "", 1)))
+
+
+def test_the_size_of_a_manifest_is_bounded():
+    data = make_manifest().to_json()
+    Manifest.from_json(data + b" " * (MAX_MANIFEST_BYTES - len(data)))
+    with pytest.raises(ManifestInvalid, match="cap"):
+        Manifest.from_json(data + b" " * (MAX_MANIFEST_BYTES - len(data) + 1))
+
+
+@pytest.mark.parametrize("value", ["1e999", "NaN", "-Infinity", '{"a": 1, "a": 2}', "[" * 100_000, '"\\ud800"'])
+def test_no_two_readers_can_take_a_manifest_for_different_things(value):
+    text = make_manifest().to_json().decode()
+    with pytest.raises(ManifestInvalid):
+        seal_older(text.replace('"recipe": {}', '"recipe": {"it": ' + value + "}").encode(), edited=True)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe"])

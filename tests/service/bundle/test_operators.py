@@ -40,7 +40,9 @@ def test_a_summary_counts_operators_and_names_the_opset():
 def test_every_allowed_operator_is_one_of_onnx_and_passes():
     for operator in ALLOWED_OPERATORS:
         assert onnx.defs.has(operator)
-        check_graph(make_graph(helper.make_node(operator, ["x"], ["z"])), "forward.onnx")
+        given = "sizes" if operator == "ConstantOfShape" else "x"
+        sizes = numpy_helper.from_array(np.array([2]), "sizes")
+        check_graph(make_graph(helper.make_node(operator, [given], ["z"]), initializers=(sizes,)), "forward.onnx")
 
 
 def test_no_allowed_operator_is_random_or_holds_a_graph():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.bundle import store
-from service.bundle.manifest import Step
+from service.bundle.manifest import Step, seal_older
 from service.bundle.store import (
     Golden,
     Repository,
@@ -20,6 +20,8 @@ from service.bundle.store import (
     identity_of_folder,
     is_version,
     read_bundle,
+    read_older_bundle,
+    replace_manifest,
 )
 from service.errors import (
     BundleError,
@@ -39,7 +41,12 @@ def rewrite(bundle: Path, name: str, data: bytes) -> None:
     (bundle / name).write_bytes(data)
     manifest = json.loads((bundle / "flow.json").read_bytes())
     manifest["files"][name] = digest(data)
-    (bundle / "flow.json").write_text(json.dumps(manifest))
+    write_sealed(bundle, manifest)
+
+
+def write_sealed(bundle: Path, manifest: dict[str, object]) -> None:
+    """Write a manifest with the digest of its content."""
+    (bundle / "flow.json").write_bytes(seal_older(json.dumps(manifest).encode(), edited=True))
 
 
 def test_an_installed_bundle_is_read_back_whole(bundle: Path, files: dict[str, bytes], golden: Golden):
@@ -93,7 +100,7 @@ def test_an_extra_file_is_named(bundle: Path, name: str):
 def test_a_manifest_may_not_name_other_files(bundle: Path):
     manifest = json.loads((bundle / "flow.json").read_bytes())
     manifest["files"]["../../secret"] = digest(b"")
-    (bundle / "flow.json").write_text(json.dumps(manifest))
+    write_sealed(bundle, manifest)
     with pytest.raises(ManifestInvalid):
         read_bundle(bundle)
 
@@ -114,6 +121,84 @@ def test_a_bundle_behind_a_link_is_refused(bundle: Path, tmp_path: Path):
         read_bundle(tmp_path / "link")
 
 
+def test_a_flow_behind_a_link_is_refused(bundle: Path, repository: Repository, files: dict[str, bytes]):
+    (repository.root / "alias").symlink_to(bundle.parent)
+    assert repository.versions("alias") == [1]
+    with pytest.raises(UnexpectedFile, match="the flow's folder is a symbolic link"):
+        read_bundle(repository.path("alias"))
+    with pytest.raises(UnexpectedFile, match="symbolic link"):
+        repository.install(make_manifest(name="alias", version=2), files)
+    assert {path.name for path in bundle.parent.iterdir()} == {"1"}
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(bundle: Path):
+    (bundle / "golden.npz").unlink()
+    (bundle / "golden.npz").mkdir()
+    with pytest.raises(UnexpectedFile, match=r"golden\.npz must be a regular file"):
+        read_bundle(bundle)
+
+
+def test_an_older_bundle_is_brought_up_to_date_in_its_place(bundle: Path):
+    today = (bundle / "flow.json").read_bytes()
+    content = json.loads(today) | {"format": 2}
+    del content["digest"]
+    (bundle / "flow.json").write_text(json.dumps(content))
+    (bundle / "flow.json").chmod(0o640)
+    with pytest.raises(ManifestInvalid, match="reseal"):
+        read_bundle(bundle)
+    read, manifest = read_older_bundle(bundle)
+    assert manifest == today
+    replace_manifest(bundle, manifest)
+    assert (bundle / "flow.json").read_bytes() == today
+    assert stat.S_IMODE((bundle / "flow.json").stat().st_mode) == 0o640
+    assert read_bundle(bundle).manifest == read.manifest
+    assert [path.name for path in bundle.parent.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"base": {"family": "diagonal_normal", "mean": [3.0, 3.0], "standard_deviation": [9.0, 9.0]}}, "base"),
+        ({"base": {"family": "uniform", "low": -9.0, "high": 9.0}}, "base"),
+        ({"support": {"low": 0.0}}, "support"),
+        ({"support": {"high": 1.0}}, "support"),
+        ({"calibration": {"mean": -3.2}}, "calibration.mean"),
+        ({"calibration": {"standard_deviation": 1.0}}, "calibration.standard_deviation"),
+        (
+            {"calibration": {"quantiles": [-3.0, -3.0], "mean": -3.0, "standard_deviation": 0.0}},
+            "calibration.quantiles",
+        ),
+        ({"calibration": {"rows": 9, "mean": -4.0}}, "calibration.mean"),
+        ({"calibration": {"rows": 9, "ranks": [0, 8], "mean": -2.5}}, "calibration.mean"),
+        ({"calibration": {"rows": 9, "ranks": [0, 8], "standard_deviation": 0.8}}, "calibration.standard_deviation"),
+        (
+            {"calibration": {"rows": 9, "ranks": [0, 8], "quantiles": [-3.5, -2.0], "mean": -3.0}},
+            "calibration.quantiles",
+        ),
+    ],
+)
+def test_a_manifest_that_does_not_agree_with_the_golden_rows_is_refused(bundle: Path, change, key):
+    content = json.loads((bundle / "flow.json").read_bytes())
+    for name, value in change.items():
+        content[name] = {**content[name], **value} if name == "calibration" else value
+    write_sealed(bundle, content)
+    with pytest.raises(ManifestInvalid, match="golden rows") as raised:
+        read_bundle(bundle)
+    assert ("flow.json", *key.split(".")) in [reason.loc for reason in raised.value.errors]
+
+
+def test_a_scale_of_other_rows_need_not_hold_the_golden_ones(bundle: Path):
+    content = json.loads((bundle / "flow.json").read_bytes())
+    content["calibration"] |= {"rows": 3, "quantiles": [-9.0, -8.0, -7.0], "mean": -8.0, "standard_deviation": 1.0}
+    write_sealed(bundle, content)
+    with pytest.raises(ManifestInvalid, match="golden rows"):
+        read_bundle(bundle)
+    anew = {"data": "others", "sha256": digest(b""), "version": 1, "created": "2026-01-01T00:00:00Z"}
+    content["provenance"]["recalibration"] = anew
+    write_sealed(bundle, content)
+    assert read_bundle(bundle).manifest.calibration.rows == 3
+
+
 def test_a_pipe_in_the_place_of_a_file_does_not_hang(bundle: Path):
     (bundle / "golden.npz").unlink()
     os.mkfifo(bundle / "golden.npz")
@@ -128,7 +213,7 @@ def test_a_file_over_the_cap_is_refused(bundle: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_file_of_just_the_cap_is_read(bundle: Path, monkeypatch: pytest.MonkeyPatch):
-    sizes = [path.stat().st_size for path in bundle.iterdir()]
+    sizes = [path.stat().st_size for path in bundle.iterdir() if path.name != "flow.json"]
     monkeypatch.setattr(store, "MAX_FILE_BYTES", max(sizes))
     assert read_bundle(bundle).manifest.name == "line"
     monkeypatch.setattr(store, "MAX_FILE_BYTES", max(sizes) - 1)
@@ -167,7 +252,7 @@ def test_a_graph_outside_the_allow_list_is_refused_though_its_digest_fits(bundle
 def test_the_opset_is_the_one_the_manifest_says(bundle: Path):
     manifest = json.loads((bundle / "flow.json").read_bytes())
     manifest["opset"] = 9
-    (bundle / "flow.json").write_text(json.dumps(manifest))
+    write_sealed(bundle, manifest)
     with pytest.raises(ManifestInvalid, match="opset"):
         read_bundle(bundle)
 

@@ -64,7 +64,7 @@ def test_the_flows_that_answer_are_named_and_why_others_do_not(tmp_path):
     made = install(tmp_path, affine("two-moons"), affine("two-moons", 2), square(), image())
     graph = made.path("two-moons", 2) / "forward.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
-    (made.path("image") / "flow.json").write_text('{"format": 1}')
+    (made.path("image") / "flow.json").write_text('{"format": 3}')
     (tmp_path / "square" / "1").rename(tmp_path / "square" / "3")
     server = Server("--repository", tmp_path)
     server.process.send_signal(signal.SIGTERM)

@@ -445,6 +445,32 @@ def test_errands_that_were_taken_are_done_before_the_end():
     assert not any(thread.is_alive() for thread in workers._started)
 
 
+def test_a_batch_that_overruns_moves_its_lane_off_the_calling_thread(caplog):
+    """Only what the thread itself computed counts, and not what it waited for a processor."""
+    here = []
+
+    class Named(Doubles):
+        def __call__(self, rows, context):
+            here.append(threading.current_thread() is threading.main_thread())
+            return super().__call__(rows, context)
+
+    for step, stays in ((20, True), (21, False)):
+        here.clear()
+        ticks = itertools.count(step=step)
+        workers = Workers(1, thread_clock=lambda ticks=ticks: float(next(ticks)))
+        lane = workers.lane(Named(), Limits())
+        lane.queue.record(16, 1e-6)
+        for _ in range(2):
+            answered = Future()
+            lane.run_inline([Submission(Run(lane, np.ones((1, 1), np.float32)), answered.set_result)], 1.0)
+            answered.result(30)
+        assert here == [True, stays]
+        assert lane.inline is stays
+        workers.close(10)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "no longer computed there" in caplog.text
+
+
 def test_lanes_apart_are_held_up_by_no_other_and_hold_up_none():
     now = [0.0]
     workers = Workers(1, lambda: now[0])
