@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -23,10 +23,13 @@ from service.api.native.verbs import Verbs
 from service.api.operations import Operations
 from service.api.prefix import PrefixedApplication, add_pages, require_free
 from service.api.problems import problem, problem_reply
+from service.api.repository import RepositoryCalls
 from service.api.routes import SCHEMAS, add_routes
+from service.bundle.catalogue import Catalogue
 from service.bundle.store import Repository
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
+from service.engine.changes import Changes, LocalChanges
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.engine.runtime.cpu import usable_cpus
@@ -38,7 +41,7 @@ from service.http.connection import STATE, Direct, Shared
 from service.http.heads import RequestHeads
 from service.settings import Settings
 
-__all__ = ["create_app"]
+__all__ = ["Supervised", "create_app"]
 
 _CLOSE_SECONDS = 0.5
 """By now every request has been answered: this is for the batch that still runs."""
@@ -47,25 +50,43 @@ _EXPIRE_SECONDS = 0.05
 
 _LINGER_SECONDS = 30.0
 
+
+class Supervised(NamedTuple):
+    """What a supervisor decides for all of its workers.
+
+    Args:
+        catalogue: what they serve.
+        changes: makes changes of that, for this worker's registry.
+    """
+
+    catalogue: Catalogue
+    changes: Callable[[Registry], Changes]
+
+
 _DESCRIPTION = "Densities, samples and interpolations of normalizing flows."
 
 
-def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+def create_app(settings: Settings, metrics: Metrics | None = None, supervised: Supervised | None = None) -> FastAPI:
     """Put a server's parts together. Flows are loaded when it starts.
 
     Args:
         settings: how it runs.
         metrics: where it counts; None for numbers of its own.
+        supervised: what a supervisor decides for all of its workers; None for a server of one process.
 
     Returns:
         The application. `app.state.operations` is told when the server drains, `app.state.registry` knows the flows,
-        `app.state.metrics` counts.
+        `app.state.metrics` counts, `app.state.changes` changes what is served.
     """
     metrics = metrics or Metrics()
     workers = Workers(settings.threads or max(1, usable_cpus() // settings.workers))
     limits = Limits(settings.chunk_rows, settings.max_queued_rows)
     repository = Repository(settings.repository)
-    registry = Registry(repository, settings.default_flow, workers, limits, metrics, _device(settings))
+    catalogue = None if supervised is None else supervised.catalogue
+    registry = Registry(
+        repository, settings.default_flow, workers, limits, metrics, _device(settings), catalogue=catalogue
+    )
+    changes = LocalChanges(registry, repository) if supervised is None else supervised.changes(registry)
     helpers = Helpers(workers.threads, send=workers.submit_task if workers.threads > 1 else None)
     driver = Driver(helpers, settings.timeout_seconds)
     operations = Operations(registry, driver, settings.probe_seconds, metrics)
@@ -115,7 +136,9 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     app.state.operations = operations
     app.state.registry = registry
     app.state.metrics = metrics
-    add_routes(app, table, operations, Door(driver, settings.max_body_bytes))
+    app.state.changes = changes
+    calls = RepositoryCalls(registry, repository, changes)
+    add_routes(app, table, operations, calls, Door(driver, settings.max_body_bytes))
     add_pages(app)
     app.add_middleware(CountedApplication, count=count)
     if prefix:

@@ -1,18 +1,23 @@
 """The registry of served flows: bundles are found, verified, warmed up, and looked up by name and version.
 
 A bundle that fails is listed with its error, and the others are served. A flow takes no request before its golden rows
-have passed through the lanes that will answer. Knows no HTTP.
+have passed through the lanes that will answer. What is served changes in two phases: `prepare` loads what is new, and
+`commit` swaps all of it in at once. A flow that is no longer served answers the requests that it has, and is freed
+after the last of them. Knows no HTTP.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
+from service.bundle.catalogue import Catalogue, Key, Version, read_catalogue
 from service.bundle.manifest import Manifest
 from service.bundle.store import Bundle, Repository, check_identity, read_bundle
 from service.engine.batching.chunk_size import Timing, choose_chunk, time_batches
@@ -25,7 +30,7 @@ from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, open_gra
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
 from service.engine.verbs.traces import Tracer
-from service.errors import BundleError, FlowNotFound, NotReady, PushforwardError, VersionNotFound
+from service.errors import BundleError, Draining, FlowNotFound, NotReady, PushforwardError, VersionNotFound
 from service.plan import Floats, run_now
 
 __all__ = ["Entry", "Registry", "State", "load_flow"]
@@ -46,6 +51,7 @@ class Entry:
         manifest: once it has been read.
         flow: once it is ready.
         error: the reason of its failure.
+        digest: of its manifest, as it was found.
     """
 
     name: str
@@ -54,6 +60,12 @@ class Entry:
     manifest: Manifest | None = None
     flow: ServedFlow | None = None
     error: PushforwardError | None = None
+    digest: str = ""
+
+    @property
+    def key(self) -> Key:
+        """Name and version."""
+        return self.name, self.version
 
 
 def load_flow(
@@ -93,6 +105,8 @@ def load_flow(
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         _log.exception("%s version %d fails on its golden rows", name, version)
         raise BundleError("the flow could not be run on its golden rows") from error
+    if bundle.manifest.trace:
+        check_trace(bundle)
     held_out = HeldOut(bundle.manifest.calibration, bundle.manifest.dtype)
     forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
     inverse_metrics = metrics.lane(name, version, "inverse", held_out=held_out)
@@ -102,6 +116,9 @@ def load_flow(
     )
     tracer = _open_tracer(bundle, workers, limits, metrics) if bundle.manifest.trace else None
     flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version), tracer)
+    for lane in (*lanes, *(() if tracer is None else (tracer,))):
+        # Every plan under way holds its flow. The lanes go after the last of them.
+        weakref.finalize(flow, workers.release, lane).atexit = False
     try:
         run_now(check_golden(flow))
     except BundleError:
@@ -153,28 +170,39 @@ def _open_lane(
 
 
 def _open_tracer(bundle: Bundle, workers: Workers, limits: Limits, metrics: Metrics) -> QueuedLane:
-    """Open a lane for the trace. The graph is checked now, and opened again at the first request.
+    """Open a lane for the trace. Its graph has been checked, and is opened again at the first request.
 
     Args:
         bundle: with a trace.
         workers: the threads that serve it.
         limits: of its queue.
         metrics: counts its batches.
-
-    Raises:
-        BundleError: as `load_flow`.
     """
-    check_trace(bundle)
     tracer = Tracer(bundle)
     chunk = min(tracer.chunk_rows, limits.chunk_rows or tracer.chunk_rows)
     trace_metrics = metrics.lane(bundle.manifest.name, bundle.manifest.version, "trace")
     return workers.lane(tracer, replace(limits, chunk_rows=chunk), trace_metrics)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Snapshot:
+    """What is served at one moment, replaced whole: a look-up sees one of two, and never a part of each.
+
+    Args:
+        entries: flow -> version -> entry.
+        catalogue: they are the versions of this.
+        found: the flows that look-ups have found.
+    """
+
+    entries: Mapping[str, Mapping[int, Entry]]
+    catalogue: Catalogue
+    found: dict[tuple[str | None, Version | None], ServedFlow] = field(default_factory=dict)
+
+
 class Registry:
     """The flows of a repository.
 
-    `load` may run on another thread than the look-ups: an entry is replaced whole.
+    `load`, `prepare` and `commit` may run on another thread than the look-ups.
 
     Args:
         repository: the folder of the bundles.
@@ -184,6 +212,7 @@ class Registry:
         limits: of each lane.
         metrics: counts the batches and the states of flows; None to count nothing.
         device: of the computations; None for the CPU.
+        catalogue: what to serve; None for all that `load` finds in the repository.
     """
 
     def __init__(
@@ -194,6 +223,8 @@ class Registry:
         limits: Limits,
         metrics: Metrics | None = None,
         device: Device | None = None,
+        *,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self._repository = repository
         self._device = device
@@ -201,10 +232,19 @@ class Registry:
         self._workers = workers
         self._limits = limits
         self._metrics = metrics or Metrics()
-        self._entries: dict[str, dict[int, Entry]] = {}
-        self._found: dict[tuple[str | None, int | None], ServedFlow] = {}
+        self._given = catalogue
+        self._current = _Snapshot({}, Catalogue())
+        self._prepared: dict[Key, Entry] = {}
+        self._leaving: list[tuple[Key, weakref.ref[ServedFlow]]] = []
         self._closed = False
+        self._load_ended = threading.Event()
         self.loaded = False
+        """Whether `load` has tried every version."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is served."""
+        return self._current.catalogue
 
     @property
     def default(self) -> str | None:
@@ -212,46 +252,142 @@ class Registry:
 
         A default that the repository does not hold counts as none, so that the others are served.
         """
-        if self._default is not None and (self._default in self._entries or not self._entries):
+        return self._default_of(self._current)
+
+    def _default_of(self, current: _Snapshot) -> str | None:
+        entries = current.entries
+        if self._default is not None and (self._default in entries or not entries):
             return self._default
-        return next(iter(self._entries)) if len(self._entries) == 1 else None
+        return next(iter(entries)) if len(entries) == 1 else None
 
     def load(self) -> None:
         """Find every bundle, then load one after the other: the default flow first, new versions before old."""
-        names = self._repository.names()
-        self._entries = {n: {v: Entry(n, v, "loading") for v in self._repository.versions(n)} for n in names}
-        for entry in self.entries():
-            self._metrics.set_state(entry.name, entry.version, entry.state)
-        for name in sorted(names, key=lambda name: name != self.default):
-            for version in sorted(self._entries[name], reverse=True):
-                if self._closed:
-                    return
-                entry = self._entries[name][version] = self._load(name, version)
-                self._found = {}  # a new dict: a look-up on another thread adds its result to the old one
-                self._metrics.set_state(name, version, entry.state)
+        catalogue = read_catalogue(self._repository) if self._given is None else self._given
+        entries = {key: _listed(key, catalogue) for key in catalogue.digests}
+        self._replace(_Snapshot(_by_name(entries), catalogue))
+        default = self.default
+        for key in sorted(entries, key=lambda key: (key[0] != default, key[0], -key[1])):
+            if self._closed:
+                return
+            if entries[key].state == "failed":
+                continue
+            entry = entries[key] = self._load(key, catalogue.digests[key])
+            if entry.error is not None:
+                catalogue = catalogue.with_failures({key: entry.error})
+            self._replace(_Snapshot(_by_name(entries), catalogue))
         self.loaded = True
+        self._load_ended.set()
+
+    def wait_until_loaded(self) -> None:
+        """Wait until `load` has tried every version.
+
+        Raises:
+            Draining: `close` was called first.
+        """
+        self._load_ended.wait()
+        if self._closed:
+            raise Draining("the server is shutting down")
 
     def close(self) -> None:
         """Load no further bundle."""
         self._closed = True
+        self._load_ended.set()
 
-    def _load(self, name: str, version: int) -> Entry:
+    def prepare(self, catalogue: Catalogue) -> dict[Key, PushforwardError]:
+        """Load the versions that are in a catalogue and not served yet: the first phase of a change.
+
+        What is served stays as it is. Each version is verified, loaded and warmed up, and waits for `commit`.
+
+        Args:
+            catalogue: what is to be served.
+
+        Returns:
+            The versions that cannot be served, each with its error.
+        """
+        self._prepared = {}
+        failures: dict[Key, PushforwardError] = {}
+        for key, digest in sorted(catalogue.digests.items()):
+            if key in catalogue.failed or self._serves(key, digest):
+                continue
+            if self._closed:
+                failures[key] = Draining("the server is shutting down")
+                continue
+            entry = self._load(key, digest, told=False)
+            if entry.error is None:
+                self._prepared[key] = entry
+            else:
+                failures[key] = entry.error
+        return failures
+
+    def commit(self, catalogue: Catalogue) -> None:
+        """Serve what is in a catalogue, from one look-up to the next: the second phase of a change.
+
+        Args:
+            catalogue: that of `prepare`; those of its versions that failed are marked as such.
+        """
+        before = {entry.key: entry for entry in self.entries()}
+        entries: dict[Key, Entry] = {}
+        for key, digest in catalogue.digests.items():
+            entry = self._prepared.get(key) or before.get(key)
+            usable = (
+                key not in catalogue.failed and entry is not None and (entry.digest, entry.state) == (digest, "ready")
+            )
+            entries[key] = entry if usable and entry is not None else _listed(key, catalogue)
+        self._prepared = {}
+        self._replace(_Snapshot(_by_name(entries), catalogue))
+        for key, entry in before.items():
+            if entry.flow is not None and entries.get(key) is not entry:
+                self._leaving.append((key, weakref.ref(entry.flow)))
+            if key not in entries:
+                self._metrics.forget(*key)
+
+    def abort(self) -> None:
+        """Drop what `prepare` has loaded."""
+        self._prepared = {}
+
+    def draining(self) -> list[Key]:
+        """The versions that are no longer served, and still answer requests that came before."""
+        self._leaving = [(key, flow) for key, flow in self._leaving if flow() is not None]
+        return sorted({key for key, _ in self._leaving})
+
+    def _serves(self, key: Key, digest: str) -> bool:
+        entry = self._current.entries.get(key[0], {}).get(key[1])
+        return entry is not None and entry.flow is not None and entry.digest == digest
+
+    def _replace(self, current: _Snapshot) -> None:
+        self._current = current
+        for entry in self.entries():
+            self._metrics.set_state(entry.name, entry.version, entry.state)
+
+    def _load(self, key: Key, digest: str, *, told: bool = True) -> Entry:
+        """Load one version.
+
+        Args:
+            key: its name and version.
+            digest: of the manifest that was found.
+            told: whether to log why it cannot be served; a change logs it once, for all workers.
+        """
+        name, version = key
         manifest: Manifest | None = None
         try:
             bundle = read_bundle(self._repository.path(name, version))
             manifest = bundle.manifest
             check_identity(manifest, name, version)
+            if bundle.digest != digest:
+                raise BundleError("the bundle is another than was found at first: it changed meanwhile")
             flow = load_flow(
                 bundle, workers=self._workers, limits=self._limits, metrics=self._metrics, device=self._device
             )
         except PushforwardError as error:
-            why = "; ".join([error.detail, *map(str, error.unsaid())])
-            _log.error("%s version %d is not served: %s: %s", name, version, error.code, why)
-            return Entry(name, version, "failed", manifest=manifest, error=error)
+            if told:
+                why = "; ".join([error.detail, *map(str, error.unsaid())])
+                _log.error("%s version %d is not served: %s: %s", name, version, error.code, why)
+            return Entry(name, version, "failed", manifest=manifest, error=_bare(error), digest=digest)
         except Exception:
             _log.exception("%s version %d is not served", name, version)
-            return Entry(name, version, "failed", manifest=manifest, error=BundleError("the bundle could not be read"))
-        return Entry(name, version, "ready", manifest=manifest, flow=flow)
+            unread = BundleError("the bundle could not be read")
+            return Entry(name, version, "failed", manifest=manifest, error=unread, digest=digest)
+        return Entry(name, version, "ready", manifest=manifest, flow=flow, digest=digest)
 
     def entries(self, name: str | None = None) -> list[Entry]:
         """Every version of every flow, or of one, names and versions ascending.
@@ -259,58 +395,103 @@ class Registry:
         Raises:
             FlowNotFound: there is no flow of that name.
         """
+        current = self._current
         if name is not None:
-            return [entry for _, entry in sorted(self._versions(name).items())]
-        return [entry for found in sorted(self._entries) for _, entry in sorted(self._entries[found].items())]
+            return [entry for _, entry in sorted(_versions(current, name).items())]
+        return [entry for found in sorted(current.entries) for _, entry in sorted(current.entries[found].items())]
 
-    def entry(self, name: str | None = None, version: int | None = None) -> Entry:
+    def entry(self, name: str | None = None, version: Version | None = None) -> Entry:
         """The current state of one version of a flow.
 
         Args:
             name: None for the default flow.
-            version: None for the newest that is ready, or else the newest.
+            version: its number, or an alias; None for the newest that is ready, or else the newest.
 
         Raises:
             FlowNotFound: there is no such flow, or no default.
             VersionNotFound: the flow has no such version.
         """
-        name = self.default if name is None else name
+        return self._entry(self._current, name, version)
+
+    def _entry(self, current: _Snapshot, name: str | None, version: Version | None) -> Entry:
+        name = self._default_of(current) if name is None else name
         if name is None:
             absent = "" if self._default is None else f": {self._default!r} is not in the repository"
-            raise FlowNotFound(f"no flow is named and there is no default{absent}; there are {sorted(self._entries)}")
-        versions = self._versions(name)
+            there = sorted(current.entries)
+            raise FlowNotFound(f"no flow is named and there is no default{absent}; there are {there}")
+        versions = _versions(current, name)
         if version is not None:
-            if version not in versions:
-                raise VersionNotFound(f"flow {name!r} has no version {version}; it has {sorted(versions)}")
-            return versions[version]
+            number = _number(current, name, version)
+            if number not in versions:
+                named = (
+                    f"no version {version}" if number == version else f"no version {number}, which {version!r} names"
+                )
+                raise VersionNotFound(f"flow {name!r} has {named}; it has {sorted(versions)}")
+            return versions[number]
         newest = max(versions)
         return versions[max((v for v, e in versions.items() if e.state == "ready"), default=newest)]
 
-    def find(self, name: str | None = None, version: int | None = None) -> ServedFlow:
+    def find(self, name: str | None = None, version: Version | None = None) -> ServedFlow:
         """The flow that answers.
 
         Args:
             name: None for the default flow.
-            version: None for the newest that is ready.
+            version: its number, or an alias; None for the newest that is ready.
 
         Raises:
             FlowNotFound: as `entry`.
             VersionNotFound: as `entry`.
             NotReady: the flow is still loading, or it failed.
         """
-        found = self._found
-        if (known := found.get((name, version))) is not None:
+        current = self._current
+        if (known := current.found.get((name, version))) is not None:
             return known
-        if not self._entries and not self.loaded:
+        if not current.entries and not self.loaded:
             raise NotReady("the flows are still loading")
-        entry = self.entry(name, version)
+        entry = self._entry(current, name, version)
         if entry.flow is None:
             why = "is still loading" if entry.error is None else f"is not served: {entry.error.detail}"
             raise NotReady(f"flow {entry.name!r} version {entry.version} {why}")
-        found[name, version] = entry.flow
+        current.found[name, version] = entry.flow
         return entry.flow
 
-    def _versions(self, name: str) -> dict[int, Entry]:
-        if name not in self._entries:
-            raise FlowNotFound(f"there is no flow {name[:64]!r}; there are {sorted(self._entries)}")
-        return self._entries[name]
+
+def _listed(key: Key, catalogue: Catalogue) -> Entry:
+    """The entry of a version that has no flow: it is yet to be loaded, or it has failed."""
+    error = catalogue.failed.get(key)
+    return Entry(*key, "loading" if error is None else "failed", error=error, digest=catalogue.digests[key])
+
+
+def _by_name(entries: Mapping[Key, Entry]) -> dict[str, dict[int, Entry]]:
+    """Flow -> version -> entry."""
+    found: dict[str, dict[int, Entry]] = {}
+    for (name, version), entry in entries.items():
+        found.setdefault(name, {})[version] = entry
+    return found
+
+
+def _versions(current: _Snapshot, name: str) -> Mapping[int, Entry]:
+    if name not in current.entries:
+        raise FlowNotFound(f"there is no flow {name[:64]!r}; there are {sorted(current.entries)}")
+    return current.entries[name]
+
+
+def _number(current: _Snapshot, name: str, version: Version) -> int:
+    """The number of a version, or that of the version which an alias names.
+
+    Raises:
+        VersionNotFound: there is no such alias.
+    """
+    if isinstance(version, int):
+        return version
+    aliases = current.catalogue.aliases_of(name)
+    if version not in aliases:
+        there = f"its aliases are {sorted(aliases)}" if aliases else "it has no aliases"
+        raise VersionNotFound(f"flow {name!r} has no alias {version[:64]!r}; {there}")
+    return aliases[version]
+
+
+def _bare(error: PushforwardError) -> PushforwardError:
+    """An error without its traceback, whose frames hold the graphs of what failed for as long as it is listed."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

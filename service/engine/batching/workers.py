@@ -108,6 +108,7 @@ class Workers:
         self._wake = threading.Condition()
         self._batcher = Batcher(threads)
         self._lanes: dict[Queue, QueuedLane] = {}
+        self._leaving: deque[QueuedLane] = deque()
         self._started: list[threading.Thread] = []
         self._tasks: deque[Callable[[], None]] = deque()
         self._running_tasks = 0
@@ -129,6 +130,17 @@ class Workers:
             queue = self._batcher.open_queue(limits)
             lane = self._lanes[queue] = QueuedLane(runner, queue, workers=self, metrics=metrics, inline=inline)
         return lane
+
+    def release(self, lane: QueuedLane) -> None:
+        """Let go of a lane that no one submits to any more, and of what it computes with, once its runs have ended.
+
+        `expire` does it. This only takes a note and may be called by any thread at any moment: the garbage collector's
+        choice, where it calls this.
+
+        Args:
+            lane: of these workers.
+        """
+        self._leaving.append(lane)
 
     def submit(self, lane: QueuedLane, submission: Submission) -> QueuedRun:
         """Queue a run of a lane, and wake a thread.
@@ -228,7 +240,21 @@ class Workers:
         with self._wake:
             self._batcher.expire(self.clock())
             outcomes = self._batcher.collect()
+            gone = self._close_lanes()
         _deliver(outcomes)
+        del gone  # outside of the lock: this may end sessions
+
+    def _close_lanes(self) -> list[QueuedLane]:
+        """The lanes that were released and have no runs left: they are known no more."""
+        gone: list[QueuedLane] = []
+        for _ in range(len(self._leaving)):
+            lane = self._leaving.popleft()
+            if self._batcher.close_queue(lane.queue):
+                del self._lanes[lane.queue]
+                gone.append(lane)
+            else:
+                self._leaving.append(lane)
+        return gone
 
     def close(self, timeout: float | None = None) -> None:
         """Let the runs that were taken end, then stop.

@@ -354,16 +354,25 @@ class Metrics:
         """The counts of a flow's round trips."""
         return RoundTripMetrics(self._region, flow, str(version))
 
-    def set_state(self, flow: str, version: int, state: str | None) -> None:
+    def set_state(self, flow: str, version: int, state: str) -> None:
         """Set the state of a flow.
 
         Args:
             flow: its name.
             version: its version.
-            state: loading, ready or failed; None where the flow is gone.
+            state: loading, ready or failed.
         """
         for each in _STATES:
             self._region.cells("gauge", (FLOW_STATE.name, flow, str(version), each))[0] = each == state
+
+    def forget(self, flow: str, version: int) -> None:
+        """Clear what is told of a flow that is no longer served. Its counts stay.
+
+        Args:
+            flow: its name.
+            version: its version.
+        """
+        self._region.clear_gauges(lambda key: key[1:3] == (flow, str(version)))
 
     def set_provider(self, flow: str, version: int, provider: str) -> None:
         """Set the execution provider that runs a flow.
