@@ -48,7 +48,13 @@ _log = logging.getLogger(__name__)
 
 
 class Reload(NamedTuple):
-    """Serve what the repository holds now, but for versions that were unloaded."""
+    """Serve what the repository holds now, but for versions that were unloaded.
+
+    Args:
+        watched: whether a watch over the folder asks for it, and not a person: it does not tell of a failure twice.
+    """
+
+    watched: bool = False
 
 
 class Load(NamedTuple):
@@ -104,6 +110,18 @@ class Outcome(NamedTuple):
     catalogue: Catalogue
     failures: Mapping[Key, PushforwardError]
     kept: bool = True
+
+    @classmethod
+    def of(cls, change: Change, catalogue: Catalogue, failures: Mapping[Key, PushforwardError]) -> Outcome:
+        """The outcome of a change.
+
+        Args:
+            change: that was made.
+            catalogue: what is served now.
+            failures: the versions that were found and cannot be served.
+        """
+        kept = not isinstance(change, SetAlias) or not catalogue.unkept.get(change.name)
+        return cls(catalogue, failures, kept)
 
 
 class Changes(Protocol):
@@ -259,15 +277,19 @@ def _differences(repository: Repository, name: str, aliases: Mapping[str, int]) 
     return {**dict.fromkeys(kept.keys() - aliases.keys()), **changed}
 
 
-def tell(before: Catalogue, outcome: Outcome) -> None:
+def tell(before: Catalogue, change: Change, outcome: Outcome) -> None:
     """Log what a change has led to: an error for each version that cannot be served, and what is new and gone.
 
     Args:
         before: what was served.
+        change: that was made.
         outcome: of the change.
     """
     after = outcome.catalogue
     for (name, version), error in outcome.failures.items():
+        known = before.failed.get((name, version))
+        if change == Reload(watched=True) and known is not None and known.detail == error.detail:
+            continue
         why = "; ".join([error.detail, *map(str, error.unsaid())])
         stays = "is not served" if (name, version) in after.failed else "is not replaced, and stays as it was"
         _log.error("%s version %d %s: %s: %s", name, version, stays, error.code, why)
@@ -311,6 +333,6 @@ class LocalChanges:
                 raise
             settled = keep_aliases(settled, change, self._repository)
             registry.commit(settled)
-        outcome = Outcome(settled, failures, kept=not isinstance(change, SetAlias) or change.name not in settled.unkept)
-        tell(current, outcome)
+        outcome = Outcome.of(change, settled, failures)
+        tell(current, change, outcome)
         return outcome
