@@ -69,6 +69,8 @@ def unpack(file: IO[bytes], folder: Path) -> None:
                 if len(parents) > 1:
                     raise UnexpectedFile("the archive has files in several folders; a bundle is one folder")
                 _extract(archive, member, folder / path.name)
+        if not parents:
+            raise MalformedBody("the archive holds no files")
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
         raise MalformedBody("the body is not a tar of a bundle's files") from error
 
