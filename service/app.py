@@ -29,7 +29,8 @@ from service.bundle.catalogue import Catalogue
 from service.bundle.store import Repository
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
-from service.engine.changes import Changes, LocalChanges
+from service.engine.changes import Changes
+from service.engine.local_changes import LocalChanges
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.engine.runtime.cpu import usable_cpus

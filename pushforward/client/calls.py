@@ -24,6 +24,7 @@ from pushforward.client.answers import (
     Importance,
     ModelInfo,
     Path,
+    RepositoryVersion,
     Samples,
     Scores,
     Trace,
@@ -72,7 +73,7 @@ class Calls:
     Args:
         connection: sends the requests.
         model: the flow that answers where a call names none; None for the server's default.
-        version: its version; None for the newest.
+        version: its version, or an alias; None for the newest.
         timeout: seconds that one request may take, its retries and pauses included.
         retries: how often at most a request is sent again.
         max_values: larger inputs are cut into requests of about so many numbers.
@@ -85,7 +86,7 @@ class Calls:
         connection: Connection,
         *,
         model: str | None,
-        version: int | None,
+        version: int | str | None,
         timeout: float,
         retries: int,
         max_values: int,
@@ -107,7 +108,7 @@ class Calls:
         *,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> FloatArray: ...
 
     @overload
@@ -119,7 +120,7 @@ class Calls:
         alarm_rate: float | None = None,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Scores: ...
 
     async def log_prob(
@@ -130,7 +131,7 @@ class Calls:
         alarm_rate: float | None = None,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> FloatArray | Scores:
         """As `Client.log_prob`."""
         more: dict[str, Any] = {"return": list(returns)} if returns else {}
@@ -157,7 +158,7 @@ class Calls:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Samples:
         """As `Client.sample`."""
 
@@ -183,7 +184,7 @@ class Calls:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> SampleBlocks:
         """As `Client.stream_sample`."""
         flow = self._choose_flow(model, version)
@@ -218,7 +219,7 @@ class Calls:
         spacing: Literal["parameter", "arc_length"] = "parameter",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Path:
         """As `Client.interpolate`; one request, for the path is one thing."""
         body: dict[str, Any] = {"space": space, "steps": steps}
@@ -240,7 +241,7 @@ class Calls:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Encoded:
         """As `Client.encode`."""
         flow = self._choose_flow(model, version)
@@ -258,7 +259,7 @@ class Calls:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Decoded:
         """As `Client.decode`."""
         flow = self._choose_flow(model, version)
@@ -277,7 +278,7 @@ class Calls:
         *,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Edited:
         """As `Client.edit`."""
         strengths = np.atleast_1d(to_float64(strength, "strength"))
@@ -303,7 +304,7 @@ class Calls:
         noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Trace:
         """As `Client.trace`; one request."""
         body = _given_numbers(n, seed, noise)
@@ -325,7 +326,7 @@ class Calls:
         noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Weights:
         """As `Client.weights`; one request, for the weights are normalized together."""
         targets = _check_log_target(log_target).tolist()
@@ -346,7 +347,7 @@ class Calls:
         noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Importance:
         """As `Client.importance`; over an event loop, the target is called from the loop."""
         drawn = await self.sample(n, seed=seed, noise=noise, context=context, model=model, version=version)
@@ -367,7 +368,7 @@ class Calls:
         columns: int | None = None,
         size: int | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         **arguments: Any,  # noqa: ANN401  of whichever verb it is
     ) -> bytes:
         """As `Client.picture`; one request, with ``Accept: image/png``."""
@@ -392,7 +393,7 @@ class Calls:
         """As `Client.models`."""
         return _read_models(await self._ask(HttpRequest("GET", "models")))
 
-    async def model(self, name: str | None = None, version: int | None = None) -> ModelInfo:
+    async def model(self, name: str | None = None, version: int | str | None = None) -> ModelInfo:
         """As `Client.model`."""
         name, version = self._choose_flow(name, version)
         if name is None:
@@ -401,8 +402,40 @@ class Calls:
             if not isinstance(name, str):
                 names = [flow.name for flow in _read_models(listed)]
                 raise InvalidInput(f"the server has no default flow: name one of {names}")
-        path = f"models/{quote(name, safe='')}" + ("" if version is None else f"/versions/{version}")
+        path = f"models/{quote(name, safe='')}" + (
+            "" if version is None else f"/versions/{quote(str(version), safe='')}"
+        )
         return ModelInfo.read(await self._ask(HttpRequest("GET", path)))
+
+    async def repository(self) -> list[RepositoryVersion]:
+        """As `Client.repository`."""
+        return RepositoryVersion.read_all(await self._ask(HttpRequest("GET", "repository")))
+
+    async def load(self, name: str, version: int) -> None:
+        """As `Client.load`."""
+        await self._ask(HttpRequest("POST", f"{_repository_path(name, version)}/load"))
+
+    async def unload(self, name: str, version: int) -> None:
+        """As `Client.unload`."""
+        await self._ask(HttpRequest("POST", f"{_repository_path(name, version)}/unload", retried=False))
+
+    async def install(self, name: str, version: int, archive: bytes, *, load: bool = True) -> None:
+        """As `Client.install`."""
+        request = HttpRequest("PUT", _repository_path(name, version), body=archive, retried=False)
+        query = {} if load else {"load": "false"}
+        await self._ask(replace(request, content_type="application/x-tar", query=query))
+
+    async def remove(self, name: str, version: int) -> None:
+        """As `Client.remove`."""
+        await self._ask(HttpRequest("DELETE", _repository_path(name, version), retried=False))
+
+    async def set_alias(self, name: str, alias: str, version: int | None) -> bool:
+        """As `Client.set_alias`."""
+        path = f"repository/{quote(name, safe='')}/aliases/{quote(alias, safe='')}"
+        if version is None:
+            return bool((await self._ask(HttpRequest("DELETE", path, retried=False))).get("kept"))
+        body = orjson.dumps({"version": version})
+        return bool((await self._ask(HttpRequest("PUT", path, body=body))).get("kept"))
 
     async def live(self) -> bool:
         """As `Client.live`."""
@@ -419,7 +452,7 @@ class Calls:
             return False
         return True
 
-    def _choose_flow(self, model: str | None, version: int | None) -> FlowChoice:
+    def _choose_flow(self, model: str | None, version: int | str | None) -> FlowChoice:
         """The flow that a call means. The client's own version belongs to the client's own model."""
         if model is None:
             return FlowChoice(self._model, self._version if version is None else version)
@@ -577,6 +610,10 @@ def _check_log_target(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if bad.size:
         raise InvalidInput(f"log_target, row {bad[0]}: {numbers.ravel()[bad[0]]} is neither finite nor minus infinity")
     return numbers
+
+
+def _repository_path(name: str, version: int) -> str:
+    return f"repository/{quote(name, safe='')}/versions/{version}"
 
 
 def _read_models(payload: Payload) -> list[ModelInfo]:

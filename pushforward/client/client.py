@@ -22,6 +22,7 @@ from pushforward.client.answers import (
     Importance,
     ModelInfo,
     Path,
+    RepositoryVersion,
     Samples,
     Scores,
     Trace,
@@ -47,7 +48,7 @@ class Client:
     Args:
         base_url: the server's address.
         model: the flow that answers where a call names none; None for the server's default flow.
-        version: its version; None for the newest.
+        version: its version, or an alias; None for the newest.
         timeout: seconds that one request may take, its retries and pauses included.
         retries: how often at most a request is sent again, after a connection that failed and after 429 and 503
             (Retry-After is waited for). No other answer is asked for twice.
@@ -73,7 +74,7 @@ class Client:
         base_url: str = DEFAULT_URL,
         *,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         retries: int = 3,
         max_values: int = MAX_VALUES,
@@ -117,7 +118,7 @@ class Client:
         *,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> FloatArray: ...
 
     @overload
@@ -129,7 +130,7 @@ class Client:
         alarm_rate: float | None = None,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Scores: ...
 
     def log_prob(
@@ -140,7 +141,7 @@ class Client:
         alarm_rate: float | None = None,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> FloatArray | Scores:
         """Log-densities of rows: log p(x) = log p_Z(f(x)) + log|det df/dx|.
 
@@ -152,7 +153,7 @@ class Client:
             alarm_rate: in (0, 1); a row is an anomaly where at most this share of held-out rows has a log_prob as low.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             ``[N]`` in nats, -inf outside the support; `Scores` where `returns` is given.
@@ -181,7 +182,7 @@ class Client:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Samples:
         """Draw rows from the flow. Row i of a seed and a context is one value, whatever n, offset and other contexts.
 
@@ -198,7 +199,7 @@ class Client:
             round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[C]``, or ``[K, C]`` for n rows of each of K contexts; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Samples`; x is ``[n, *event]``, or ``[K, n, *event]``.
@@ -235,7 +236,7 @@ class Client:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Iterator[Samples]:
         """Draw rows in consecutive blocks of about `max_values` numbers, with one block in memory at a time.
 
@@ -254,7 +255,7 @@ class Client:
             round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[C]``, or ``[K, C]`` for n rows of each of K contexts; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Yields:
             `Samples`, each with its own offset; all of one seed.
@@ -291,7 +292,7 @@ class Client:
         spacing: Literal["parameter", "arc_length"] = "parameter",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Path:
         """Walk from point to point through latent space.
 
@@ -307,7 +308,7 @@ class Client:
             context: ``[C]`` or ``[1, C]`` for the whole walk, ``[2, C]`` for its ends or ``[K, C]`` for its points,
                 linear in t between them; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Path`, T rows; it passes through every point.
@@ -336,7 +337,7 @@ class Client:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Encoded:
         """Encode rows as latents: z = f(x).
 
@@ -345,7 +346,7 @@ class Client:
             round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Encoded`; z is ``[N, D]``.
@@ -365,7 +366,7 @@ class Client:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Decoded:
         """Decode latents to data: x = g(z).
 
@@ -374,7 +375,7 @@ class Client:
             round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Decoded`; x is ``[N, *event]``.
@@ -397,7 +398,7 @@ class Client:
         noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Trace:
         """The event after each step of the chain, from x to z, and each step's log-determinant.
 
@@ -409,7 +410,7 @@ class Client:
             noise: of the rows that are drawn, as for `sample`.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Trace`; its steps' log-determinants sum to the whole.
@@ -430,7 +431,7 @@ class Client:
         *,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Edited:
         """Move rows along a direction of latent space: f, then z + strength * direction, then g.
 
@@ -441,7 +442,7 @@ class Client:
             strength: S numbers; 0 is the round trip.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Edited`; x is ``[S, N, *event]``.
@@ -463,7 +464,7 @@ class Client:
         noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Weights:
         """Weigh rows for a target whose log-density is known up to a constant: importance weights.
 
@@ -475,7 +476,7 @@ class Client:
             noise: that they were drawn with, as for `sample`.
             context: as for `log_prob`; one row for rows of a seed.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Weights`, with the effective sample size and the Pareto k-hat.
@@ -499,7 +500,7 @@ class Client:
         noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Importance:
         """Draw from the flow and weigh the draws for a target.
 
@@ -511,7 +512,7 @@ class Client:
             noise: as for `sample`.
             context: ``[C]``; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Importance`: the draws, their weights and the measures of those.
@@ -536,7 +537,7 @@ class Client:
         columns: int | None = None,
         size: int | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         **arguments: Any,  # noqa: ANN401  of whichever verb it is
     ) -> bytes:
         """Draw a verb's answer: a grid or strips of images; a map, a chart or a pair plot of a table.
@@ -546,7 +547,7 @@ class Client:
             columns: images in a row of a grid, or columns of a table to show; None for the server to choose.
             size: in pixels, the longer side of each image, or the side of a chart; None for the server to choose.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
             arguments: of the verb, by their names in the HTTP API; they travel in one request.
 
         Returns:
@@ -568,17 +569,91 @@ class Client:
         """The flows that are served."""
         return run_blocking(self._calls.models())
 
-    def model(self, name: str | None = None, version: int | None = None) -> ModelInfo:
+    def model(self, name: str | None = None, version: int | str | None = None) -> ModelInfo:
         """Describe one flow: its newest version, or the one given.
 
         Args:
             name: the flow's name; None for the client's own, or the server's default.
-            version: its version.
+            version: its version, or an alias.
 
         Raises:
             NotFound: there is no such flow or version.
         """
         return run_blocking(self._calls.model(name, version))
+
+    def repository(self) -> list[RepositoryVersion]:
+        """List every version in the server's repository, with its state and its aliases."""
+        return run_blocking(self._calls.repository())
+
+    def load(self, name: str, version: int) -> None:
+        """Let the server serve a version of its repository. What it served before stays where that fails.
+
+        Args:
+            name: of the flow.
+            version: of it.
+
+        Raises:
+            NotFound: the repository holds no such version.
+            InvalidRequest: it may not be served.
+        """
+        run_blocking(self._calls.load(name, version))
+
+    def unload(self, name: str, version: int) -> None:
+        """Let the server serve a version no longer. Requests that it has are answered.
+
+        Args:
+            name: of the flow.
+            version: of it.
+
+        Raises:
+            NotFound: no such version is served.
+            InvalidRequest: an alias names it.
+        """
+        run_blocking(self._calls.unload(name, version))
+
+    def install(self, name: str, version: int, archive: bytes, *, load: bool = True) -> None:
+        """Install a bundle in the server's repository.
+
+        Args:
+            name: of the flow.
+            version: of it.
+            archive: a tar of the bundle's files.
+            load: whether to serve it. A bundle that cannot be served is then not installed either.
+
+        Raises:
+            InvalidRequest: the version exists, or the bundle may not be served.
+        """
+        run_blocking(self._calls.install(name, version, archive, load=load))
+
+    def remove(self, name: str, version: int) -> None:
+        """Remove a version from the server's repository, and serve it no longer.
+
+        Args:
+            name: of the flow.
+            version: of it.
+
+        Raises:
+            NotFound: there is no such version.
+            InvalidRequest: an alias names it.
+        """
+        run_blocking(self._calls.remove(name, version))
+
+    def set_alias(self, name: str, alias: str, version: int | None) -> bool:
+        """Let an alias name a version of a flow, or none any more.
+
+        Args:
+            name: of the flow.
+            alias: such as ``"stable"``.
+            version: that is served; None to remove the alias.
+
+        Returns:
+            Whether the server keeps it in a file; if not, it is lost with the server.
+
+        Raises:
+            NotFound: no such version is served, or there is no such alias.
+            InvalidRequest: the alias is no name.
+        """
+        return run_blocking(self._calls.set_alias(name, alias, version))
 
     def live(self) -> bool:
         """Whether the server's process answers. One request is sent."""

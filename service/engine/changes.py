@@ -1,14 +1,13 @@
 """Changes of what a server serves: from a catalogue to the next one, in two phases, and one after the other.
 
 First every worker prepares: it loads what is new. Then all of them commit. Whatever fails before leaves everything as
-it was. With one process `LocalChanges` does both; with several workers the supervisor does it
-(`service.process.rollout`), by the same functions.
+it was. With one process `service.engine.local_changes` does both; with several workers the supervisor does it
+(`service.process.rollout`), by the same functions. Must not import what loads flows: the supervisor does not.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeAlias
@@ -16,7 +15,6 @@ from typing import NamedTuple, Protocol, TypeAlias
 from service.bundle.aliases import write_aliases
 from service.bundle.catalogue import Catalogue, Key, find_versions, read_all_aliases
 from service.bundle.store import Repository, manifest_digest
-from service.engine.registry import Registry
 from service.errors import (
     BundleError,
     BundleRefused,
@@ -32,7 +30,6 @@ __all__ = [
     "Change",
     "Changes",
     "Load",
-    "LocalChanges",
     "Outcome",
     "Reload",
     "SetAlias",
@@ -302,37 +299,3 @@ def tell(before: Catalogue, change: Change, outcome: Outcome) -> None:
     for what, keys in changes:
         for name, version in sorted(keys):
             _log.info("%s version %d %s", name, version, what)
-
-
-class LocalChanges:
-    """Changes of a server of one process.
-
-    Args:
-        registry: serves the flows.
-        repository: that is served.
-    """
-
-    def __init__(self, registry: Registry, repository: Repository) -> None:
-        self._registry = registry
-        self._repository = repository
-        self._one_at_a_time = threading.Lock()
-
-    def apply(self, change: Change) -> Outcome:
-        """Apply a change, as `Changes.apply` does."""
-        registry = self._registry
-        registry.wait_until_loaded()
-        with self._one_at_a_time:
-            current = registry.catalogue
-            wanted = next_catalogue(current, change, self._repository)
-            failures = registry.prepare(wanted)
-            try:
-                settled = settle(current, wanted, change, failures)
-            except PushforwardError as error:
-                registry.abort()
-                _log.error("%s; what was served before still is", error.detail)
-                raise
-            settled = keep_aliases(settled, change, self._repository)
-            registry.commit(settled)
-        outcome = Outcome.of(change, settled, failures)
-        tell(current, change, outcome)
-        return outcome
