@@ -77,7 +77,8 @@ def create_app(settings: Settings, metrics: Metrics | None = None, supervised: S
 
     Returns:
         The application. `app.state.operations` is told when the server drains, `app.state.registry` knows the flows,
-        `app.state.metrics` counts, `app.state.changes` changes what is served.
+        `app.state.metrics` counts, `app.state.changes` changes what is served, and
+        `app.state.workers` runs it.
     """
     metrics = metrics or Metrics()
     workers = Workers(settings.threads or max(1, usable_cpus() // settings.workers))
@@ -138,6 +139,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None, supervised: S
     app.state.registry = registry
     app.state.metrics = metrics
     app.state.changes = changes
+    app.state.workers = workers
     calls = RepositoryCalls(registry, repository, changes)
     add_routes(app, table, operations, calls, Door(driver, settings.max_body_bytes))
     add_pages(app)

@@ -360,13 +360,18 @@ class Registry:
             self._metrics.set_state(entry.name, entry.version, entry.state)
 
     def _load(self, key: Key, digest: str, *, told: bool = True) -> Entry:
-        """Load one version.
+        """Load one version, and count that.
 
         Args:
             key: its name and version.
             digest: of the manifest that was found.
             told: whether to log why it cannot be served; a change logs it once, for all workers.
         """
+        entry = self._try_to_load(key, digest, told=told)
+        self._metrics.count_load(*key, entry.state)
+        return entry
+
+    def _try_to_load(self, key: Key, digest: str, *, told: bool) -> Entry:
         name, version = key
         manifest: Manifest | None = None
         try:

@@ -153,6 +153,7 @@ class _Server(uvicorn.Server):
         self._application = app
         self._drain_seconds = drain_seconds
         self._when_started = started
+        self._closed_lanes = 0
 
     def stop(self) -> None:
         """Ask for the end, as a signal does."""
@@ -174,6 +175,10 @@ class _Server(uvicorn.Server):
             now = asyncio.get_running_loop().time()
             for connection in self._connections():
                 connection.sweep(now)
+            closed = self._application.state.workers.closed_lanes
+            if closed != self._closed_lanes:  # a flow has gone, and with it the memory of its sessions
+                self._closed_lanes = closed
+                asyncio.get_running_loop().run_in_executor(None, _give_back_freed_memory)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

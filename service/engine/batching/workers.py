@@ -109,6 +109,8 @@ class Workers:
         self._batcher = Batcher(threads)
         self._lanes: dict[Queue, QueuedLane] = {}
         self._leaving: deque[QueuedLane] = deque()
+        self.closed_lanes = 0
+        """The number of lanes that were released and are gone."""
         self._started: list[threading.Thread] = []
         self._tasks: deque[Callable[[], None]] = deque()
         self._running_tasks = 0
@@ -252,6 +254,7 @@ class Workers:
             if self._batcher.close_queue(lane.queue):
                 del self._lanes[lane.queue]
                 gone.append(lane)
+                self.closed_lanes += 1
             else:
                 self._leaving.append(lane)
         return gone

@@ -105,6 +105,12 @@ FLOW_STATE: Final = Metric(
     "Workers on which a flow is in this state.",
     labels=("flow", "version", "state"),
 )
+FLOW_LOADS: Final = Metric(
+    "counter",
+    "pushforward_flow_loads",
+    "How often a worker loaded a flow, or tried to: result is ready or failed.",
+    labels=("flow", "version", "result"),
+)
 FLOW_PROVIDER: Final = Metric(
     "gauge",
     "pushforward_flow_provider",
@@ -142,6 +148,7 @@ METRICS: Final = (
     LOG_PROB,
     ROUND_TRIP,
     FLOW_STATE,
+    FLOW_LOADS,
     FLOW_PROVIDER,
     CANARY_FAILED,
     WORKERS,
@@ -364,6 +371,16 @@ class Metrics:
         """
         for each in _STATES:
             self._region.cells("gauge", (FLOW_STATE.name, flow, str(version), each))[0] = each == state
+
+    def count_load(self, flow: str, version: int, result: str) -> None:
+        """Count that a flow was loaded, or could not be.
+
+        Args:
+            flow: its name.
+            version: its version.
+            result: ready or failed.
+        """
+        self._region.cells("counter", (FLOW_LOADS.name, flow, str(version), result))[0] += 1
 
     def forget(self, flow: str, version: int) -> None:
         """Clear what is told of a flow that is no longer served. Its counts stay.
