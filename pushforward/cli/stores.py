@@ -13,7 +13,7 @@ from pushforward.client.answers import RepositoryVersion
 from pushforward.client.errors import ClientError, InvalidInput
 
 if TYPE_CHECKING:
-    from pushforward.client.client import Client
+    from pushforward.client.repository import Repository as ServersRepository
 
 __all__ = ["Store", "open_store"]
 
@@ -64,7 +64,7 @@ def open_store(repository: Path | None, url: str | None) -> Iterator[Store]:
     from pushforward.client.connection import DEFAULT_URL
 
     with Client(url or DEFAULT_URL) as client:
-        yield _Server(client)
+        yield _Server(client.repository)
 
 
 class _Folder:
@@ -143,12 +143,12 @@ def _unwritable(error: OSError) -> ClientError:
 class _Server:
     """A server's repository."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, repository: ServersRepository) -> None:
+        self._repository = repository
 
     def versions(self) -> Sequence[RepositoryVersion]:
         """As `Store.versions`."""
-        return self._client.repository()
+        return self._repository.versions()
 
     def install(self, bundle: Path, *, load: bool) -> tuple[str, int]:
         """As `Store.install`."""
@@ -158,13 +158,13 @@ class _Server:
         manifest = read_bundle(bundle).manifest
         archive = io.BytesIO()
         write_archive(bundle, archive)
-        self._client.install(manifest.name, manifest.version, archive.getvalue(), load=load)
+        self._repository.install(manifest.name, manifest.version, archive.getvalue(), load=load)
         return manifest.name, manifest.version
 
     def remove(self, name: str, version: int) -> None:
         """As `Store.remove`."""
-        self._client.remove(name, version)
+        self._repository.remove(name, version)
 
     def set_alias(self, name: str, alias: str, version: int | None) -> bool:
         """As `Store.set_alias`."""
-        return self._client.set_alias(name, alias, version)
+        return self._repository.set_alias(name, alias, version)

@@ -24,7 +24,6 @@ from pushforward.client.answers import (
     Importance,
     ModelInfo,
     Path,
-    RepositoryVersion,
     Samples,
     Scores,
     Trace,
@@ -43,6 +42,7 @@ from pushforward.client.errors import (
 )
 from pushforward.client.payload import ArrayAnswerT, Payload, join_answers
 from pushforward.client.precisions import Precisions
+from pushforward.client.repository_calls import RepositoryCalls
 from pushforward.client.requests import FlowChoice, post_request
 from pushforward.client.sampling import FIRST_ROWS, ContextNoise, Method, Noise, SampleBlocks
 from pushforward.client.tables import RowKind, require_same_rows
@@ -100,6 +100,7 @@ class Calls:
         self._max_values = max_values
         self._columns = ColumnMatcher(self.model)
         self._precisions = Precisions(self.model)
+        self.repository = RepositoryCalls(self._ask)
 
     @overload
     async def log_prob(
@@ -407,36 +408,6 @@ class Calls:
         )
         return ModelInfo.read(await self._ask(HttpRequest("GET", path)))
 
-    async def repository(self) -> list[RepositoryVersion]:
-        """As `Client.repository`."""
-        return RepositoryVersion.read_all(await self._ask(HttpRequest("GET", "repository")))
-
-    async def load(self, name: str, version: int) -> None:
-        """As `Client.load`."""
-        await self._ask(HttpRequest("POST", f"{_repository_path(name, version)}/load"))
-
-    async def unload(self, name: str, version: int) -> None:
-        """As `Client.unload`."""
-        await self._ask(HttpRequest("POST", f"{_repository_path(name, version)}/unload", retried=False))
-
-    async def install(self, name: str, version: int, archive: bytes, *, load: bool = True) -> None:
-        """As `Client.install`."""
-        request = HttpRequest("PUT", _repository_path(name, version), body=archive, retried=False)
-        query = {} if load else {"load": "false"}
-        await self._ask(replace(request, content_type="application/x-tar", query=query))
-
-    async def remove(self, name: str, version: int) -> None:
-        """As `Client.remove`."""
-        await self._ask(HttpRequest("DELETE", _repository_path(name, version), retried=False))
-
-    async def set_alias(self, name: str, alias: str, version: int | None) -> bool:
-        """As `Client.set_alias`."""
-        path = f"repository/{quote(name, safe='')}/aliases/{quote(alias, safe='')}"
-        if version is None:
-            return bool((await self._ask(HttpRequest("DELETE", path, retried=False))).get("kept"))
-        body = orjson.dumps({"version": version})
-        return bool((await self._ask(HttpRequest("PUT", path, body=body))).get("kept"))
-
     async def live(self) -> bool:
         """As `Client.live`."""
         return await self._probe("health/live")
@@ -610,10 +581,6 @@ def _check_log_target(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if bad.size:
         raise InvalidInput(f"log_target, row {bad[0]}: {numbers.ravel()[bad[0]]} is neither finite nor minus infinity")
     return numbers
-
-
-def _repository_path(name: str, version: int) -> str:
-    return f"repository/{quote(name, safe='')}/versions/{version}"
 
 
 def _read_models(payload: Payload) -> list[ModelInfo]:

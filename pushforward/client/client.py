@@ -22,7 +22,6 @@ from pushforward.client.answers import (
     Importance,
     ModelInfo,
     Path,
-    RepositoryVersion,
     Samples,
     Scores,
     Trace,
@@ -32,6 +31,7 @@ from pushforward.client.arrays import FloatArray
 from pushforward.client.call_numbers import Direction
 from pushforward.client.calls import MAX_VALUES, Calls, LogTarget, PictureVerb, ScoreName
 from pushforward.client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, BlockingConnection, run_blocking
+from pushforward.client.repository import Repository
 from pushforward.client.sampling import ContextNoise, Method
 
 __all__ = ["Client"]
@@ -58,6 +58,9 @@ class Client:
         clock: gives seconds, for the timeout.
         sleep: waits for seconds, between retries.
         random: gives the retries' jitter.
+
+    Attributes:
+        repository: the versions that the server has, to list and to change.
 
     Raises:
         InvalidInput: `base_url` is no address.
@@ -98,6 +101,7 @@ class Client:
             clock=clock,
             random=random,
         )
+        self.repository = Repository(self._calls.repository)
 
     def __enter__(self) -> Self:
         return self
@@ -580,80 +584,6 @@ class Client:
             NotFound: there is no such flow or version.
         """
         return run_blocking(self._calls.model(name, version))
-
-    def repository(self) -> list[RepositoryVersion]:
-        """List every version in the server's repository, with its state and its aliases."""
-        return run_blocking(self._calls.repository())
-
-    def load(self, name: str, version: int) -> None:
-        """Let the server serve a version of its repository. What it served before stays where that fails.
-
-        Args:
-            name: of the flow.
-            version: of it.
-
-        Raises:
-            NotFound: the repository holds no such version.
-            InvalidRequest: it may not be served.
-        """
-        run_blocking(self._calls.load(name, version))
-
-    def unload(self, name: str, version: int) -> None:
-        """Let the server serve a version no longer. Requests that it has are answered.
-
-        Args:
-            name: of the flow.
-            version: of it.
-
-        Raises:
-            NotFound: no such version is served.
-            InvalidRequest: an alias names it.
-        """
-        run_blocking(self._calls.unload(name, version))
-
-    def install(self, name: str, version: int, archive: bytes, *, load: bool = True) -> None:
-        """Install a bundle in the server's repository.
-
-        Args:
-            name: of the flow.
-            version: of it.
-            archive: a tar of the bundle's files.
-            load: whether to serve it. A bundle that cannot be served is then not installed either.
-
-        Raises:
-            InvalidRequest: the version exists, or the bundle may not be served.
-        """
-        run_blocking(self._calls.install(name, version, archive, load=load))
-
-    def remove(self, name: str, version: int) -> None:
-        """Remove a version from the server's repository, and serve it no longer.
-
-        Args:
-            name: of the flow.
-            version: of it.
-
-        Raises:
-            NotFound: there is no such version.
-            InvalidRequest: an alias names it.
-        """
-        run_blocking(self._calls.remove(name, version))
-
-    def set_alias(self, name: str, alias: str, version: int | None) -> bool:
-        """Let an alias name a version of a flow, or none any more.
-
-        Args:
-            name: of the flow.
-            alias: such as ``"stable"``.
-            version: that is served; None to remove the alias.
-
-        Returns:
-            Whether the server keeps it in a file; if not, it is lost with the server.
-
-        Raises:
-            NotFound: no such version is served, or there is no such alias.
-            InvalidRequest: the alias is no name.
-        """
-        return run_blocking(self._calls.set_alias(name, alias, version))
 
     def live(self) -> bool:
         """Whether the server's process answers. One request is sent."""

@@ -112,19 +112,20 @@ def test_the_client_changes_what_is_served(server, root, bundles):
     archive = io.BytesIO()
     write_archive(bundles.path("wine", 2), archive)
     with Client(server.url) as client:
-        client.install("wine", 2, archive.getvalue(), load=False)
-        assert [each.state for each in client.repository()] == ["ready", "unloaded"]
-        client.load("wine", 2)
+        repository = client.repository
+        repository.install("wine", 2, archive.getvalue(), load=False)
+        assert [each.state for each in repository.versions()] == ["ready", "unloaded"]
+        repository.load("wine", 2)
         assert client.model("wine").version == 2
-        assert client.set_alias("wine", "stable", 1) is True
+        assert repository.set_alias("wine", "stable", 1) is True
         assert client.model("wine", "stable").version == 1
         assert client.log_prob([[1, 2]], returns=[], version="stable").version == 1
         assert client.sample(2, seed=1, model="wine", version="stable").version == 1
-        assert client.set_alias("wine", "stable", None) is True
-        client.unload("wine", 1)
-        client.remove("wine", 1)
-        assert [(each.name, each.version) for each in client.repository()] == [("wine", 2)]
+        assert repository.set_alias("wine", "stable", None) is True
+        repository.unload("wine", 1)
+        repository.remove("wine", 1)
+        assert [(each.name, each.version) for each in repository.versions()] == [("wine", 2)]
         with pytest.raises(NotFound):
-            client.load("wine", 1)
+            repository.load("wine", 1)
         with pytest.raises(InvalidInput):
             client.log_prob([["a", "b"]], version="stable")
