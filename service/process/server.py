@@ -30,7 +30,15 @@ from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.errors import PushforwardError
 from service.http.connection import Connection
-from service.process.preflight import ServerStatus, bind, check_environment, check_repository, server_url, start_log
+from service.process.preflight import (
+    ServerStatus,
+    Terminal,
+    bind,
+    check_environment,
+    check_repository,
+    server_url,
+    start_log,
+)
 from service.process.watching import RepositoryWatch
 from service.settings import Settings
 
@@ -104,7 +112,11 @@ def run(
         signal.signal(number, lambda *_: server.stop())
     changes: Changes = app.state.changes
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: start_reload(changes))
+        terminal = Terminal()
+        signal.signal(
+            signal.SIGHUP,
+            lambda *_: signal.raise_signal(signal.SIGTERM) if terminal.is_lost() else start_reload(changes),
+        )
     if supervised is None and settings.watch:
         watch = RepositoryWatch(Repository(settings.repository))
         threading.Thread(

@@ -36,6 +36,7 @@ from service.process.messages import (
 from service.process.preflight import (
     REUSES_PORTS,
     ServerStatus,
+    Terminal,
     bind,
     check_environment,
     check_repository,
@@ -152,13 +153,17 @@ class _Supervisor:
         self._failures: dict[Key, PushforwardError] = {}
         self._renewal = Renewal(settings.workers, settings.drain_seconds + _GRACE_SECONDS)
         self._hung_up = False
+        self._terminal = Terminal()
         self._watch = RepositoryWatch(repository) if settings.watch else None
         self._watch_seconds = settings.watch_seconds
         self._next_look = 0.0
 
     def signal(self, number: int) -> None:
-        """Take a signal. SIGHUP asks for a reload. The first other asks for the end, a second SIGINT for it at once."""
-        if number == _HANGUP:
+        """Take a signal. SIGHUP asks for a reload, unless the terminal is gone. The first other asks for the end.
+
+        A second SIGINT asks for it at once.
+        """
+        if number == _HANGUP and not self._terminal.is_lost():
             self._hung_up = True
         else:
             self._signals.append(number)

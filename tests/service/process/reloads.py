@@ -6,8 +6,6 @@ import http.client
 import json
 import threading
 
-from tests.service.bundles import Parts
-
 __all__ = ["Clients"]
 
 BODY = json.dumps({"x": [[0.5, -0.25], [1.5, 2.0]]})
@@ -70,8 +68,3 @@ class Clients:
             if answer.will_close or self._reconnecting:
                 break
         connection.close()
-
-
-def shifted(parts: Parts, version: int) -> Parts:
-    """The same flow as another version."""
-    return Parts(parts.manifest.model_copy(update={"version": version}), parts.files, parts.forward, parts.inverse)

@@ -204,3 +204,16 @@ def test_a_repository_that_has_gone_changes_nothing(made, repository):
     repository.root.rename(repository.root.with_name("elsewhere"))
     replies = begun(made, Reload())
     assert "what is served stays" in replies[0].detail
+
+
+def test_what_one_worker_could_not_load_at_first_all_withhold(made):
+    rollout, workers = made
+    rollout.withhold({("wine", 1): BundleError("out of memory")}, workers)
+    assert all(kinds(each) == [Commit] for each in workers)
+    committed = workers[0].sent[0].catalogue
+    assert committed.failed.keys() == {("wine", 1)}
+    assert committed == rollout.catalogue
+    for worker in workers:
+        assert rollout.busy
+        rollout.take(worker, Committed(committed.number))
+    assert not rollout.busy
