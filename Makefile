@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow test-lowest coverage mutants check format zoo docs site bench lock clean
+.PHONY: serve test test-slow test-lowest coverage mutants faults check format zoo docs site bench lock clean
 
 serve: $(VENV)/serve.stamp
 	$(BIN)/pushforward serve
@@ -43,6 +43,11 @@ coverage: $(VENV)/test.stamp
 # `make mutants MUTANTS=--again` judges the survivors anew.
 mutants: $(VENV)/mutants.stamp
 	nice -n 10 $(BIN)/python -m tests.mutants $(MUTANTS)
+
+# What is done to a server on purpose, and what must hold: an hour or two. `make faults FAULTS="ends --share 0.1"` runs a
+# part of one scenario, `make faults FAULTS=--write` writes the table into docs/reliability.md.
+faults: $(VENV)/faults.stamp
+	$(BIN)/python -m tests.faults $(FAULTS)
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -90,6 +95,10 @@ $(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/mutants.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[cpu,train,dev,mutants]'
+	touch $@ $(VENV)/test.stamp $(VENV)/serve.stamp
+
+$(VENV)/faults.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[cpu,train,dev,faults]'
 	touch $@ $(VENV)/test.stamp $(VENV)/serve.stamp
 
 $(VENV)/docs.stamp: pyproject.toml constraints.txt | $(BIN)/python

@@ -47,52 +47,59 @@ class DataRecipe(_Section):
     source: Annotated[str | None, Flag(None)] = Field(
         None, description="a CSV, .npy, .npz or Parquet file, a folder of PNG images, or a built-in data set"
     )
-    key: str | None = Field(None, description="the array of an .npz; else X, x, or the only one with rows and columns")
+    key: str | None = Field(
+        None, description="the array of an .npz to fit. Default: X, x, or the only array with rows and columns"
+    )
     test_key: str | None = Field(
-        None, description="the array of the .npz that is held out for the report, whole; else rows of the other one"
+        None,
+        description="the array of the .npz that is held out for the report, whole. Default: none; rows of the "
+        "fitted array are held out",
     )
     where: list[str] = Field(
-        [], description="keep the rows where this holds, such as y=0 or age>=18; all must hold if there are several"
+        [], description="keep the rows for which this holds, such as y=0 or age>=18. Several conditions must all hold"
     )
     columns: list[str] = Field([], description="fit these columns only, by name or by number from 0")
     drop: list[str] = Field([], description="leave these columns out, by name or by number from 0")
     context: list[str] = Field(
         [],
-        description="condition the flow on these columns, which are not fitted, by name or by number from 0; of an "
-        ".npz, on arrays by name, with a row for each",
+        description="condition the flow on these columns, by name or by number from 0; they are not fitted. For an "
+        ".npz: on the arrays of these names, with an entry for each row",
     )
     one_hot: list[str] = Field(
-        [], description="of the context, columns of classes, numbers or text: each class is given as a column of 0 or 1"
+        [],
+        description="columns of the context with classes, as numbers or text; each class becomes a column of 0 and 1",
     )
     header: bool | None = Field(
-        None, description="whether the CSV's first line names the columns; else it is looked at"
+        None,
+        description="whether the first line of the CSV names the columns. Default: yes if no cell is a number",
     )
-    units: dict[str, str] = Field({}, description="a column's unit, as COLUMN=UNIT")
+    units: dict[str, str] = Field({}, description="the unit of a column, as COLUMN=UNIT")
     dequantize: bool = Field(False, description="spread each integer over its bin, in every column of integers")
     dequantize_columns: list[str] = Field([], description="dequantize these columns only")
     step: Annotated[FiniteFloat, Field(gt=0)] | None = Field(
-        None, description="the width of a bin, when dequantizing; else it is read off the data, column by column"
+        None, description="the width of a bin for dequantizing. Default: read from the data, column by column"
     )
     low: FiniteFloat | None = Field(
-        None, description="the least value there can be; with high, a logit is put in front"
+        None,
+        description="the least value that can occur. Give low and high together: the flow then begins with a logit",
     )
-    high: FiniteFloat | None = Field(None, description="the greatest value there can be")
-    validation: Fraction = Field(0.1, description="the fraction of rows that early stopping watches")
-    test: Fraction = Field(0.1, description="the fraction of rows held out for the report; of no use beside test_key")
+    high: FiniteFloat | None = Field(None, description="the greatest value that can occur")
+    validation: Fraction = Field(0.1, description="the fraction of rows that validate the fit and stop it early")
+    test: Fraction = Field(0.1, description="the fraction of rows held out for the report; not used with a test key")
     split: Literal["random", "blocks"] = Field(
         "random",
-        description="how rows are parted into training, validation and held-out rows: at random, or by blocks, "
-        "stretches of the file that stay together, as a series or a film needs it",
+        description="how rows are split into training, validation and held-out rows: at random, or in blocks. A block "
+        "is a stretch of the file that stays together, for series and films",
     )
     group: str | None = Field(
         None,
-        description="the rows that have the same value in this column stay together in the split, by name or by number "
-        "from 0; it is not fitted",
+        description="rows with the same value in this column, by name or by number from 0, stay together in the split. "
+        "The column is not fitted",
     )
     split_key: str | None = Field(
         None,
-        description="the hash of this column's value says which part a row belongs to, whatever other rows there are "
-        "and whatever the seed, by name or by number from 0; it is not fitted",
+        description="split by the hash of the value in this column, by name or by number from 0. A row then stays in "
+        "its part, whatever the seed and the other rows are. The column is not fitted",
     )
     published: Annotated[dict[str, FiniteFloat], Flag(None)] = Field(
         {}, description="bits per dimension that others have published for this data, by name, to stand in the report"
@@ -131,8 +138,8 @@ class FlowRecipe(BaseModel):
     architecture: Annotated[str, Flag("flow")] = Field("neural_spline_coupling", description="the architecture")
     whiten: bool | None = Field(
         None,
-        description="take the linear correlations out first, so that the flow starts as a full-covariance Gaussian; "
-        "if not said, the search chooses for tables, or else it is for tables and not for images",
+        description="remove the linear correlations first, so that the flow starts as a Gaussian with full covariance. "
+        "Default: the search chooses for tables; without a search, yes for tables and no for images",
     )
 
     @property
@@ -146,45 +153,47 @@ class FitRecipe(_Section):
 
     precision: Precision = Field(
         "float32",
-        description="what the flow is fitted in, and what its graphs take, compute and give: float64 keeps columns "
-        "whose spread is small beside their size, and steep flows, at about twice the time",
+        description="what the flow is fitted in, and what its graphs take, compute and give. Take float64 for steep "
+        "flows, and for columns whose spread is small beside their size; it needs about twice the time",
     )
 
-    epochs: Annotated[int, Field(ge=1)] = Field(1000, description="passes over the training rows, at most")
+    epochs: Annotated[int, Field(ge=1)] = Field(1000, description="most passes over the training rows")
     batch_size: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="rows in a step; else 256, or a tenth of the training rows where that is less"
+        None, description="rows in a step. Default: 256, or a tenth of the training rows if that is less"
     )
     learning_rate: Annotated[FiniteFloat, Field(gt=0)] | None = Field(
-        None, description="AdamW's step at the start; else 0.001, and 0.003 from 5,000 training rows on"
+        None, description="the learning rate at the start. Default: 0.001, and 0.003 from 5,000 training rows on"
     )
-    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(1e-4, description="AdamW's pull of weights towards zero")
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(1e-4, description="AdamW's weight decay")
     schedule: Literal["plateau", "cosine", "constant"] = Field(
         "plateau",
-        description="the learning rate: halved when validation gains no more, a half cosine to 0, or constant",
+        description="the learning rate: halved when validation stops gaining, a half cosine down to 0, or constant",
     )
     patience: Annotated[int, Field(ge=1)] = Field(
-        40, description="epochs in which validation gains under 0.001 nats before the fit ends"
+        40, description="the fit ends when validation gains under 0.001 nats in this many epochs"
     )
-    clip: Annotated[FiniteFloat, Field(gt=0)] = Field(5.0, description="the greatest norm of a step's gradient")
+    clip: Annotated[FiniteFloat, Field(gt=0)] = Field(
+        5.0, description="the greatest norm of a gradient; a longer one is scaled down"
+    )
     threads: Annotated[int, Field(ge=1)] = Field(
-        1, description="torch's threads; one is fastest for tables, and two on busy cores are slower by far"
+        1, description="torch's threads. One is fastest for tables; two are far slower on busy cores"
     )
     average: Annotated[FiniteFloat, Field(ge=0, lt=1)] = Field(
         0.99,
-        description="the weights that are judged and kept are a running mean over steps, which forgets by this factor "
-        "each step; 0 for the last weights alone",
+        description="validate and keep a running mean of the weights, which decays by this factor in each step; 0 for "
+        "the last weights alone",
     )
     noise: Annotated[FiniteFloat, Field(ge=0)] | None = Field(
         None,
-        description="normal noise on training rows, in standard deviations of the whitened columns, so that repeated "
-        "values do not draw the density to infinity; not on columns that are dequantized or bounded. Else 0.02, and "
-        "where most values are repeated 0.3 n^(-1/(D+4)) for n rows of D columns; where none are, the search chooses "
-        "between two",
+        description="normal noise on training rows, in standard deviations of the whitened columns. It keeps repeated "
+        "values from drawing the density to infinity. Columns that are dequantized or bounded get none. Default: 0.02; "
+        "if most values are repeated, 0.3 n^(-1/(D+4)) for n rows of D columns; if no values are repeated, the search "
+        "chooses one of two",
     )
     search: bool = Field(
         True,
-        description="choose by validation what is not said of whiten, noise, hidden and dropout, by short fits before "
-        "the fit; of tables only, and not where epochs are under 60",
+        description="choose whiten, noise, hidden and dropout by validation, in short fits before the fit. What you "
+        "set yourself is kept. For tables only, and for 60 epochs or more",
     )
 
     def rows_in_a_step(self, rows: int) -> int:
@@ -216,11 +225,11 @@ class Recipe(_Section):
         'plateau'
     """
 
-    name: str | None = Field(None, description="what the flow is called")
+    name: str | None = Field(None, description="the name of the flow")
     out: str | None = Field(None, description="the repository, a folder, that the bundle goes into")
-    description: str = Field("", description="a sentence for whoever meets the flow in a list")
+    description: str = Field("", description="a sentence about the flow, for lists")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        0, description="everything random follows from it: split, weights, noise, order"
+        0, description="the seed of everything random: split, weights, noise, order of rows"
     )
     data: DataRecipe = Field(default_factory=DataRecipe)
     flow: FlowRecipe = Field(default_factory=FlowRecipe)

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
 
     repository: Annotated[Path, Field(description="folder of the flows to serve")]
     default_flow: Annotated[
-        str | None, Field(pattern=NAME_PATTERN, description="flow that answers where a request names none")
+        str | None, Field(pattern=NAME_PATTERN, description="flow that answers requests that name none")
     ] = None
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 for any that is free")] = 8000
@@ -37,25 +37,26 @@ class Settings(BaseSettings):
         str | None,
         Field(
             pattern=r"^/?$|^(/[A-Za-z0-9._~-]+)+/?$",
-            description="prefix of the paths behind a proxy, such as /flows, whether the proxy takes it off or not",
+            description="prefix under which a proxy serves the API, such as /flows, and which it may remove",
         ),
     ] = None
     workers: Annotated[
         int, Field(ge=1, le=256, description="processes that answer on one port, each with all flows loaded")
     ] = 1
     threads: Annotated[
-        int, Field(ge=0, le=1024, description="threads of a worker that run flows; 0 for its share of the CPU quota")
+        int,
+        Field(ge=0, le=1024, description="threads of each worker for running flows; 0 for its share of the CPU quota"),
     ] = 0
     chunk_rows: Annotated[
         int,
         Field(
             ge=0,
             le=1 << 20,
-            description="most rows of a batch; longer requests are cut and take turns; 0 to measure it for each flow",
+            description="most rows in a batch; longer requests are cut and take turns; 0 to measure it for each flow",
         ),
     ] = 0
     max_queued_rows: Annotated[
-        int, Field(ge=1, description="rows that may wait in one direction of one flow before 429")
+        int, Field(ge=1, description="most rows that may wait for one direction of one flow; more get 429")
     ] = 1 << 20
     device: Annotated[
         str,
@@ -65,13 +66,14 @@ class Settings(BaseSettings):
         ),
     ] = "cpu"
     device_memory_bytes: Annotated[
-        int, Field(ge=0, description="most memory of the device for one direction of one flow; 0 for no bound")
+        int,
+        Field(ge=0, description="most memory of the device for one direction of one flow, in bytes; 0 for no limit"),
     ] = 0
     device_tf32: Annotated[
-        bool, Field(description="let the device round the factors of products to TF32: faster, and wrong by 1e-3")
+        bool, Field(description="let the device multiply in TF32: faster, with errors of about 1e-3")
     ] = False
     device_required: Annotated[
-        bool, Field(description="do not serve a flow that the device will not run, instead of running it on the CPU")
+        bool, Field(description="do not serve a flow that the device cannot run; otherwise such a flow runs on the CPU")
     ] = False
     max_body_bytes: Annotated[int, Field(ge=1024, description="largest body of a request, in bytes")] = 64 << 20
     max_header_bytes: Annotated[int, Field(ge=1024, description="largest header of a request, in bytes")] = 16 << 10
@@ -79,28 +81,30 @@ class Settings(BaseSettings):
         1 << 24
     )
     max_stream_work: Annotated[
-        int, Field(ge=1, description="the same for a sample that is streamed, and so never in memory whole")
+        int, Field(ge=1, description="work budget of a sample that is streamed, in the same values")
     ] = 1 << 33
     timeout_seconds: Annotated[
-        float, Field(gt=0, description="time for an answer where the client's Pushforward-Timeout-Ms says no other")
+        float, Field(gt=0, description="time for an answer, unless the client sets another by Pushforward-Timeout-Ms")
     ] = 30.0
-    header_seconds: Annotated[
-        float, Field(gt=0, description="a request's header must come in whole within so long")
-    ] = 10.0
+    header_seconds: Annotated[float, Field(gt=0, description="time for the header of a request to arrive")] = 10.0
     body_seconds: Annotated[
-        float, Field(gt=0, description="a request's body must come in, and an answer be taken, within so long")
+        float, Field(gt=0, description="time for the body of a request to arrive, and for the client to take an answer")
     ] = 60.0
     startup_seconds: Annotated[
-        float, Field(ge=0, description="wait so long for all flows before listening; the rest load meanwhile")
+        float,
+        Field(
+            ge=0,
+            description="longest wait for all flows before the server listens; slower flows load while it serves",
+        ),
     ] = 10.0
     drain_seconds: Annotated[
-        float, Field(ge=0, le=3600, description="after SIGTERM, requests in flight have so long to finish")
+        float, Field(ge=0, le=3600, description="time for requests in flight to finish after SIGTERM")
     ] = 5.0
     keep_alive_seconds: Annotated[
-        int, Field(ge=1, description="an idle connection is closed after so long; clients should close theirs sooner")
+        int, Field(ge=1, description="an idle connection is closed after this time; clients should close theirs sooner")
     ] = 75
     probe_seconds: Annotated[
-        float, Field(gt=0, description="a canary row of /health/ready that takes longer counts as failed")
+        float, Field(gt=0, description="time for a canary row of /health/ready; a slower one counts as failed")
     ] = 5.0
     watch: Annotated[
         bool, Field(description="serve what changes in the repository's folder without being asked to")

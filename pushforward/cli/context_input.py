@@ -47,12 +47,12 @@ def context_options(command: _Command) -> _Command:
     command = click.option(
         "--context-columns",
         metavar="COLUMN,...",
-        help="The columns of the input that hold the context, where it calls them otherwise than the flow.",
+        help="The columns of the input that hold the context, if they have other names than the flow's.",
     )(command)
     return click.option(
         "--context",
-        help="Conditioning for all rows: numbers with commas, or NAME=VALUE,...; or @FILE, a row for each. Else the "
-        "context's columns are taken from the input.",
+        help="The context of all rows: numbers with commas, or NAME=VALUE,...; or @FILE, with a line for each row. "
+        "Default: the columns of the context in the input.",
     )(command)
 
 

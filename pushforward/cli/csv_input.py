@@ -16,7 +16,7 @@ from pushforward.client.arrays import restore_float32
 from pushforward.client.errors import InvalidInput
 from service.tabular import Header, NotCsv, TextTable, explain_text, is_number, parse_number, read_table
 
-__all__ = ["read_csv_blocks"]
+__all__ = ["read_csv_blocks", "read_csv_width"]
 
 
 def read_csv_blocks(
@@ -57,15 +57,46 @@ def read_csv_blocks(
                 yield table.to_block(rows, lines, first)
                 first, rows, lines = first + len(rows), [], []
     except NotCsv as error:
-        raise InvalidInput(f"{name}, line {error.line}: not CSV: {error.reason}") from error
+        raise _not_csv(name, error) from error
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{name}, after line {line}: not UTF-8 text; rows are read from CSV or .npy") from error
+        raise _not_text(name, line) from error
     finally:
         text.detach()
     if rows:
         yield table.to_block(rows, lines, first)
     elif first == 0:
         raise InvalidInput(f"{name} holds no rows")
+
+
+def read_csv_width(stream: IO[bytes], *, name: str, delimiter: str | None) -> int | None:
+    """The number of columns of a CSV input, an index left out; None where it is empty.
+
+    Args:
+        stream: UTF-8 text, with a byte order mark or without.
+        name: of the input, for an error.
+        delimiter: what stands between cells; None for what the first lines show.
+
+    Raises:
+        InvalidInput: its first lines are not CSV.
+    """
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    try:
+        found = read_table(text, delimiter)
+    except NotCsv as error:
+        raise _not_csv(name, error) from error
+    except UnicodeDecodeError as error:
+        raise _not_text(name, 0) from error
+    finally:
+        text.detach()
+    return None if found is None else len(found.in_order)
+
+
+def _not_csv(name: str, error: NotCsv) -> InvalidInput:
+    return InvalidInput(f"{name}, line {error.line}: not CSV: {error.reason}")
+
+
+def _not_text(name: str, line: int) -> InvalidInput:
+    return InvalidInput(f"{name}, after line {line}: not UTF-8 text; rows are read from CSV or .npy")
 
 
 class _CsvTable:

@@ -32,7 +32,7 @@ def out_option(command: _Command) -> _Command:
         "--out",
         type=click.Path(path_type=Path),
         metavar="REPOSITORY",
-        help="Where to write the new version; the bundle's own repository by default.",
+        help="Where to write the new version.  [default: the bundle's own repository]",
     )(command)
 
 

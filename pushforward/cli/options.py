@@ -37,11 +37,11 @@ def source_options(command: _Command) -> _Command:
             "--version",
             callback=_read_version,
             metavar="VERSION",
-            help="The flow's version, or an alias; the newest by default.",
+            help="The version of the flow, or an alias.  [default: the newest]",
         ),
-        click.option("--model", help="The flow's name; a server's default flow by default."),
-        click.option("--repository", type=_PATH, help="A folder of flows, to run one here, without a server."),
-        click.option("--bundle", type=_PATH, help="A bundle's folder, to run it here, without a server."),
+        click.option("--model", help="The name of the flow.  [default: the server's default flow]"),
+        click.option("--repository", type=_PATH, help="A folder of flows: run --model from it here, without a server."),
+        click.option("--bundle", type=_PATH, help="A bundle's folder: run it here, without a server."),
         click.option("--url", help="The server.  [default: http://127.0.0.1:8000]"),
     ):
         command = option(command)
@@ -53,7 +53,7 @@ def input_options(command: _Command) -> _Command:
     return click.option(
         "--delimiter",
         callback=_require_delimiter,
-        help="What stands between the cells of CSV; else a comma, a semicolon or a tab, as the first lines show.",
+        help="The character between the cells of CSV. Default: a comma, a semicolon or a tab, as in the first lines.",
     )(command)
 
 
@@ -75,8 +75,8 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
         "--format",
         "form",
         type=click.Choice(["csv", "npy"]),
-        help="CSV with a header, or the main array as npy; by the suffix of --out if not given, csv without one.",
+        help="CSV with a header, or the main array as npy.  [default: by the suffix of --out; csv without --out]",
     )(checked)
-    return click.option("--out", default="-", metavar="FILE", help="Where to write; the standard output by default.")(
+    return click.option("--out", default="-", metavar="FILE", help="Where to write.  [default: standard output]")(
         with_format
     )

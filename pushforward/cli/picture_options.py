@@ -85,8 +85,14 @@ def picture_options(command: Callable[..., None]) -> Callable[..., None]:
         return command(picture=wanted, **given)
 
     for option in (
-        click.option("--size", type=click.IntRange(min=1), help="Of a picture: pixels of each image, or of a chart."),
-        click.option("--columns", type=click.IntRange(min=1), help="Of a picture: images in a row, or columns shown."),
+        click.option(
+            "--size", type=click.IntRange(min=1), help="Size of a picture: pixels of each image, or of a chart."
+        ),
+        click.option(
+            "--columns",
+            type=click.IntRange(min=1),
+            help="Columns of a picture: images in a row, or columns of a table.",
+        ),
         click.option("--preview", is_flag=True, help="Show a picture in the terminal, instead of rows."),
         click.option("--png", metavar="FILE", help="Write a picture to FILE, instead of rows."),
     ):

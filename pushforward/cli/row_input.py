@@ -16,11 +16,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pushforward.cli.csv_input import read_csv_blocks
+from pushforward.cli.csv_input import read_csv_blocks, read_csv_width
 from pushforward.cli.row_layout import RowBlock, RowLayout, make_block, rows_of_block
 from pushforward.client.errors import InvalidInput
 
-__all__ = ["RowInput", "open_rows"]
+__all__ = ["RowInput", "open_rows", "read_event_shape"]
 
 _NPY_MAGIC: Final = b"\x93NUMPY"
 
@@ -88,7 +88,7 @@ def open_rows(
     width = layout.width + (0 if context_layout is None else context_layout.width)
     rows = rows_of_block(width) if block_rows is None else block_rows
     with _open_bytes(path) as stream:
-        if stream.peek(len(_NPY_MAGIC))[: len(_NPY_MAGIC)] == _NPY_MAGIC:
+        if _is_npy(stream):
             array = _read_npy(stream, path, name, layout, context_layout)
             yield RowInput(name, len(array), _array_blocks(array, name, layout, rows, context_layout))
         else:
@@ -102,6 +102,33 @@ def open_rows(
             )
             with closing(blocks):
                 yield RowInput(name, None, blocks)
+
+
+def read_event_shape(path: str, delimiter: str | None = None) -> tuple[int, ...] | None:
+    """The shape of a row of an input, for a flow that does not say it.
+
+    Args:
+        path: a file; ``-`` for the standard input.
+        delimiter: what stands between the cells of CSV; None for what the first lines show.
+
+    Returns:
+        None where it cannot be told: of the standard input, which can be read only once, of an empty file, and of an
+        array of one axis.
+
+    Raises:
+        InvalidInput: the file cannot be opened, or its first bytes are neither CSV nor .npy.
+    """
+    if path == "-":
+        return None
+    with _open_bytes(path) as stream:
+        if _is_npy(stream):
+            return _load_npy(stream, path, path).shape[1:] or None
+        width = read_csv_width(stream, name=path, delimiter=delimiter)
+    return None if width is None else (width,)
+
+
+def _is_npy(stream: io.BufferedReader) -> bool:
+    return stream.peek(len(_NPY_MAGIC))[: len(_NPY_MAGIC)] == _NPY_MAGIC
 
 
 @contextmanager
@@ -122,14 +149,7 @@ def _read_npy(
     stream: io.BufferedReader, path: str, name: str, layout: RowLayout, context_layout: RowLayout | None
 ) -> npt.NDArray[Any]:
     """The rows of a .npy file, ``[N, *event]`` or flat; each with its context after it, where there is one."""
-    array: npt.NDArray[Any]
-    try:
-        if path == "-":
-            array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
-        else:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InvalidInput(f"{name} is not a .npy file of plain numbers") from error
+    array = _load_npy(stream, path, name)
     if array.dtype.kind not in "fiub":
         raise InvalidInput(f"{name} must hold real numbers, and holds {array.dtype}")
     width, event, hint = layout.width, layout.event_shape, ""
@@ -145,6 +165,19 @@ def _read_npy(
         raise InvalidInput(f"{name} must have the shape {['N', *event]}, and has {list(array.shape)}{hint}")
     if len(array) == 0:
         raise InvalidInput(f"{name} holds no rows")
+    return array
+
+
+def _load_npy(stream: io.BufferedReader, path: str, name: str) -> npt.NDArray[Any]:
+    """The array of a .npy file, mapped; of the standard input it is read."""
+    array: npt.NDArray[Any]
+    try:
+        if path == "-":
+            array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
+        else:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InvalidInput(f"{name} is not a .npy file of plain numbers") from error
     return array
 
 

@@ -30,7 +30,14 @@ from pushforward.client.answers import (
     Weights,
 )
 from pushforward.client.arrays import FloatArray, FloatType, to_context, to_float64, to_rows
-from pushforward.client.call_numbers import Direction, as_given, format_direction, read_rows
+from pushforward.client.call_numbers import (
+    Direction,
+    as_given,
+    check_log_target,
+    format_direction,
+    given_numbers,
+    read_rows,
+)
 from pushforward.client.columns import ROW_KINDS, ColumnMatcher
 from pushforward.client.delivery import Connection, Delivery, HttpRequest
 from pushforward.client.errors import (
@@ -124,6 +131,18 @@ class Calls:
         version: int | str | None = None,
     ) -> Scores: ...
 
+    @overload
+    async def log_prob(
+        self,
+        x: npt.ArrayLike,
+        *,
+        returns: Sequence[ScoreName] | None = None,
+        alarm_rate: float,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Scores: ...
+
     async def log_prob(
         self,
         x: npt.ArrayLike,
@@ -144,7 +163,7 @@ class Calls:
             return await self._ask_by_rows("logprob", Scores.read, flow, "x", rows, more, dtype)
 
         scores = await self._ask_in_precision(flow, ask, {"x": x, "context": context})
-        return scores.log_prob if returns is None else scores
+        return scores.log_prob if returns is None and alarm_rate is None else scores
 
     async def sample(
         self,
@@ -308,7 +327,7 @@ class Calls:
         version: int | str | None = None,
     ) -> Trace:
         """As `Client.trace`; one request."""
-        body = _given_numbers(n, seed, noise)
+        body = given_numbers(n, seed, noise)
 
         async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Trace:
             return Trace.read(await self._ask(post_request(flow, "trace", {**body, **read_rows(rows, dtype)})))
@@ -330,8 +349,8 @@ class Calls:
         version: int | str | None = None,
     ) -> Weights:
         """As `Client.weights`; one request, for the weights are normalized together."""
-        targets = _check_log_target(log_target).tolist()
-        body = {"log_target": targets, **_given_numbers(n, seed, noise)}
+        targets = check_log_target(log_target).tolist()
+        body = {"log_target": targets, **given_numbers(n, seed, noise)}
         require_same_rows({"x": x, "log_target": log_target})
 
         async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Weights:
@@ -352,7 +371,7 @@ class Calls:
     ) -> Importance:
         """As `Client.importance`; over an event loop, the target is called from the loop."""
         drawn = await self.sample(n, seed=seed, noise=noise, context=context, model=model, version=version)
-        targets = _check_log_target(log_target(drawn.x))
+        targets = check_log_target(log_target(drawn.x))
         if targets.shape != (len(drawn.x),):
             shape, rows = list(targets.shape), len(drawn.x)
             raise InvalidInput(f"log_target must give a number for each of the {rows} rows, and gave the shape {shape}")
@@ -562,25 +581,6 @@ class Calls:
         if not isinstance(payload, dict):
             raise UnexpectedAnswer("the answer is not a JSON object: this is not a Pushforward server")
         return payload
-
-
-def _given_numbers(n: int | None, seed: int | None, noise: ContextNoise) -> dict[str, Any]:
-    """The arguments that name rows to draw, where they are given."""
-    given: dict[str, Any] = {name: value for name, value in (("n", n), ("seed", seed)) if value is not None}
-    return given if noise == "independent" else given | {"noise": noise}
-
-
-def _check_log_target(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Log-densities of a target that can be sent; -inf goes as null.
-
-    Raises:
-        InvalidInput: a number is NaN or plus infinity; its row is named.
-    """
-    numbers = to_float64(values, "log_target")
-    bad = np.flatnonzero(~(numbers < np.inf))
-    if bad.size:
-        raise InvalidInput(f"log_target, row {bad[0]}: {numbers.ravel()[bad[0]]} is neither finite nor minus infinity")
-    return numbers
 
 
 def _read_models(payload: Payload) -> list[ModelInfo]:

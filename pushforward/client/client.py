@@ -59,9 +59,6 @@ class Client:
         sleep: waits for seconds, between retries.
         random: gives the retries' jitter.
 
-    Attributes:
-        repository: the versions that the server has, to list and to change.
-
     Raises:
         InvalidInput: `base_url` is no address.
 
@@ -102,6 +99,7 @@ class Client:
             random=random,
         )
         self.repository = Repository(self._calls.repository)
+        """The versions that the server has, to list and to change."""
 
     def __enter__(self) -> Self:
         return self
@@ -137,6 +135,18 @@ class Client:
         version: int | str | None = None,
     ) -> Scores: ...
 
+    @overload
+    def log_prob(
+        self,
+        x: npt.ArrayLike,
+        *,
+        returns: Sequence[ScoreName] | None = None,
+        alarm_rate: float,
+        context: npt.ArrayLike | None = None,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Scores: ...
+
     def log_prob(
         self,
         x: npt.ArrayLike,
@@ -150,17 +160,15 @@ class Client:
         """Log-densities of rows: log p(x) = log p_Z(f(x)) + log|det df/dx|.
 
         Args:
-            x: ``[N, *event]``, or one event; in the units that the flow was fitted in. An array of more than the
-                client's `max_values` numbers is taken as rows along its first axis.
-            returns: the names of further scores, such as ``["z", "quantile"]``; an empty list gives `Scores` of
-                log_prob alone.
+            x: ``[N, *event]``, or one event; in the units of the data. More than `max_values` numbers are always rows.
+            returns: further scores, such as ``["z", "quantile"]``; an empty list gives `Scores` of log_prob alone.
             alarm_rate: in (0, 1); a row is an anomaly where at most this share of held-out rows has a log_prob as low.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
             version: its version, or an alias.
 
         Returns:
-            ``[N]`` in nats, -inf outside the support; `Scores` where `returns` is given.
+            ``[N]`` in nats, -inf outside the support; `Scores` where `returns` or `alarm_rate` is given.
 
         Raises:
             InvalidInput: x holds NaN, text or no rows; nothing was sent.
@@ -171,7 +179,7 @@ class Client:
             x, returns=returns or (), alarm_rate=alarm_rate, context=context, model=model, version=version
         )
         scores = run_blocking(call)
-        return scores.log_prob if returns is None else scores
+        return scores.log_prob if returns is None and alarm_rate is None else scores
 
     def sample(
         self,
@@ -323,14 +331,7 @@ class Client:
             ConnectionFailed, TimedOut: no answer came.
         """
         call = self._calls.interpolate(
-            points,
-            space=space,
-            steps=steps,
-            path=path,
-            spacing=spacing,
-            context=context,
-            model=model,
-            version=version,
+            points, space=space, steps=steps, path=path, spacing=spacing, context=context, model=model, version=version
         )
         return run_blocking(call)
 

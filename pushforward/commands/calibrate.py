@@ -22,7 +22,7 @@ __all__ = ["command"]
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("data")
 @RowOptions.add
-@click.option("--describe", help="What the rows are, in words.  [default: the file's name]")
+@click.option("--describe", help="A description of the rows, for the bundle.  [default: the file's name]")
 @out_option
 def command(
     bundle: Path,
@@ -35,9 +35,9 @@ def command(
 ) -> None:
     """Calibrate BUNDLE by the rows of DATA (CSV or .npy; - for standard input), as a new version of its flow.
 
-    BUNDLE is a bundle's folder, or REPOSITORY/NAME for the newest version. DATA are rows that were not fitted to. Their
-    log-densities give what quantile, typicality and alarm_rate are measured by; graphs and golden rows stay as they
-    are, and the bundle says what it was calibrated by.
+    BUNDLE is a bundle's folder, or REPOSITORY/NAME for the newest version. DATA are rows that the flow
+    was not fitted to. The new version measures quantile, typicality and alarm_rate by their log-densities, and says
+    which rows these were. Graphs and golden rows stay as they are.
 
     \b
       pushforward calibrate repository/wine held_out.csv

@@ -14,12 +14,13 @@ __all__ = ["command"]
 def command(bundle: Path) -> None:
     """Verify BUNDLE: a bundle's folder, or REPOSITORY/NAME for the newest version.
 
-    The files, their digests, the graphs' operators and the golden rows, all that a server checks before it serves; then
-    the parity table: the greatest errors against the answers computed in float64 at export, relative to one plus the
-    size of what was expected, for batches of several sizes. The exit status is 1 if anything fails.
+    The command checks what a server checks before it serves a flow: the files, their digests, the graphs' operators and
+    the golden rows. Then it prints the parity table: how far the graphs are from the answers in float64 at export. It
+    has the greatest abs(error) / (1 + abs(expected)), for batches of several sizes. The exit status is 1 if anything
+    fails.
 
-    A folder that is called NAME/VERSION must hold that version of that flow, as a server demands. A bundle in any other
-    folder is checked too, and the place is told where a server would find it.
+    A folder NAME/VERSION must hold that version of that flow, as a server demands. For any other folder the command
+    says where a server would find the bundle.
     """
     from pushforward.cli.flow_sources import find_bundle
     from service.bundle.store import check_identity, identity_of_folder, read_bundle

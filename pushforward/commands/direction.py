@@ -24,16 +24,16 @@ _LONGEST_NAME = 64
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--positive", required=True, metavar="FILE", help="Rows that it leads to (CSV or .npy).")
-@click.option("--negative", required=True, metavar="FILE", help="Rows that it leads away from.")
-@click.option("--name", required=True, help="What it is called.")
+@click.option("--positive", required=True, metavar="FILE", help="Rows that the direction leads to (CSV or .npy).")
+@click.option("--negative", required=True, metavar="FILE", help="Rows that it leads away from (CSV or .npy).")
+@click.option("--name", required=True, help="The name of the direction.")
 @click.option(
     "--method",
     type=click.Choice(["difference", "logistic"]),
     default="difference",
     show_default=True,
-    help="The difference of the mean latents; or the direction along which a logistic regression tells them apart, "
-    "which needs the extra `train`.",
+    help="difference: between the mean latents. logistic: along which a logistic regression tells the rows apart; it "
+    "needs the extra `train`.",
 )
 @RowOptions.add
 @out_option
@@ -48,10 +48,10 @@ def command(
     context_columns: str | None,
     out: Path | None,
 ) -> None:
-    """Add a direction of latent space to BUNDLE, as a new version of its flow: what POST /edit moves rows along.
+    """Add a direction of latent space to BUNDLE, as a new version of its flow. POST /edit moves rows along it.
 
-    BUNDLE is a bundle's folder, or REPOSITORY/NAME for the newest version. Strength 1 moves a row by as much as the
-    two kinds of rows lie apart in the mean. Graphs, golden rows and calibration stay as they are.
+    BUNDLE is a bundle's folder, or REPOSITORY/NAME for the newest version. Strength 1 moves a row by the
+    distance between the means of the two kinds of rows. Graphs, golden rows and calibration stay as they are.
 
     \b
       pushforward direction repository/faces --positive smiling.npy --negative others.npy --name smile

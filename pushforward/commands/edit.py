@@ -27,11 +27,11 @@ __all__ = ["command"]
 @click.command()
 @click.argument("rows", default="-")
 @input_options
-@click.option("--direction", metavar="NAME|NUMBERS", help="One of the flow's directions, or numbers with commas.")
-@click.option("--from", "start", metavar="FILE", help="The row where the direction begins; with --to.")
-@click.option("--to", "end", metavar="FILE", help="The row that strength 1 takes --from's to.")
+@click.option("--direction", metavar="NAME|NUMBERS", help="A direction of the flow, by name; or numbers with commas.")
+@click.option("--from", "start", metavar="FILE", help="A file with the row where the direction begins.")
+@click.option("--to", "end", metavar="FILE", help="A file with the row where it ends: strength 1.")
 @click.option(
-    "--strength", default="1", show_default=True, help="How far: numbers with commas; 0 leaves a row where it is."
+    "--strength", default="1", show_default=True, help="How far: numbers with commas. 0 leaves a row where it is."
 )
 @context_options
 @source_options
@@ -53,9 +53,9 @@ def command(
 ) -> None:
     """Move each row of ROWS (CSV or .npy; - for standard input) along a direction of latent space.
 
-    The direction is --direction, or the way from the row of --from to that of --to. The moved rows come strength by
-    strength, with the row's number, counted from 0. A conditional flow takes its context as for logprob. Without
-    --bundle or --repository a server answers.
+    The direction is --direction, or leads from the row in --from to the row in --to. The moved rows come strength by
+    strength, with the number of the row, from 0. A conditional flow takes its context as in `pushforward logprob`.
+    Without --bundle or --repository a server is asked.
 
     \b
       pushforward edit digits.csv --direction 8 --strength 0,1,2 --model digits > edited.csv

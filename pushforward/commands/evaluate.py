@@ -51,27 +51,27 @@ def _require_finite(ctx: click.Context, parameter: click.Parameter, value: float
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("data")
 @RowOptions.add
-@click.option("--key", help="The array of an .npz; else X, x, or the only one with rows and columns.")
-@click.option("--where", multiple=True, metavar="CONDITION", help="Take the rows where this holds, such as y=0.")
+@click.option("--key", help="The array of an .npz. Default: X, x, or the only array with rows and columns.")
+@click.option("--where", multiple=True, metavar="CONDITION", help="Keep the rows for which this holds, such as y=0.")
 @click.option(
     "--train",
     metavar="FILE",
-    help="The rows that the flow was fitted to. The Gaussian and the mixture are fitted to them, and the flow is "
-    "scored on them too. Else both are fitted to DATA, by folds.",
+    help="The rows that the flow was fitted to. The flow is scored on them too, and the Gaussian and the mixture are "
+    "fitted to them. Without this option these two are fitted to DATA, in folds.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0, max=2**63 - 1),
     default=0,
     show_default=True,
-    help="Samples, folds and noise follow from it.",
+    help="The seed of samples, folds and noise.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON (docs/evaluation.md).")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Write a page with pictures, index.html, and evaluation.json into FOLDER.",
+    help="Write index.html, a page with pictures, and evaluation.json into FOLDER.",
 )
 @click.option(
     "--fail-below",
@@ -101,10 +101,10 @@ def command(
     BUNDLE is a bundle's folder, or REPOSITORY/NAME for the newest version. DATA is a CSV, .npy, .npz or Parquet file, a
     folder of PNG images, a built-in data set, or - for CSV or .npy on standard input.
 
-    Told are the log-likelihood beside a Gaussian and a mixture of Gaussians, whether densities and latents are
-    distributed as they should be, how well a classifier tells samples from DATA, each column's distribution, ranks and
-    coverage for a conditional flow, the rows of least density, and a verdict. The exit status is 0 whatever the verdict
-    is, 3 below --fail-below, and 1 or 2 where the evaluation itself fails.
+    The command prints: the log-likelihood beside a Gaussian and a mixture of Gaussians; whether densities and latents
+    are distributed as they should be; how well a classifier tells samples from DATA; the distribution of each column;
+    ranks and coverage, for a conditional flow; the rows of least density; and a verdict. The exit status is 0 whatever
+    the verdict is, 3 below --fail-below, and 1 or 2 if the evaluation itself fails.
 
     \b
       pushforward evaluate repository/wine held_out.csv

@@ -13,7 +13,7 @@ __all__ = ["command"]
 
 _HELP: Final = """Export the fit in RUN, the folder that `pushforward train` names when an export fails.
 
-Nothing is fitted again: RUN holds the weights and the rows. Where the export fails once more, it all stays.
+Nothing is fitted again: RUN holds the weights and the rows. If the export fails once more, RUN stays.
 
 \b
 pushforward export flows/.training/wine
@@ -23,17 +23,17 @@ pushforward export flows/.training/wine --far-rows resolvable --name wine-red
 
 @click.command(help=_HELP)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--out", metavar="REPOSITORY", help="Where to write.  [default: as the fit was told]")
-@click.option("--name", help="What the flow is called there.  [default: as the fit was told]")
-@click.option("--description", help="A sentence for whoever meets the flow in a list.")
+@click.option("--out", metavar="REPOSITORY", help="Where to write.  [default: as in the fit]")
+@click.option("--name", help="The name of the flow there.  [default: as in the fit]")
+@click.option("--description", help="A sentence about the flow, for lists.")
 @click.option("--version", type=click.IntRange(min=1), help="The version.  [default: one more than the newest]")
 @click.option(
     "--far-rows",
     type=click.Choice(["all", "resolvable"]),
     default="all",
     show_default=True,
-    help="Which rows far outside the data the graphs are tried on; resolvable leaves out those that torch itself "
-    "cannot answer in float32.",
+    help="The rows far outside the data on which the graphs are checked. resolvable leaves out those for which torch "
+    "itself has no answer in float32.",
 )
 @click.option(
     "--report", type=click.Path(path_type=Path), help="The report's folder.  [default: OUT/NAME/report-VERSION]"

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
-import numpy as np
 
 from pushforward.cli.options import input_options
-from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_input import open_rows, read_event_shape
 from pushforward.cli.row_layout import RowLayout
 from pushforward.client.arrays import FloatArray
 from pushforward.client.errors import InvalidInput
@@ -25,20 +24,29 @@ __all__ = ["command"]
 @click.command()
 @click.argument("spec")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="REPOSITORY", help="Where to write.")
-@click.option("--name", required=True, help="What the flow is called there.")
-@click.option("--data", metavar="FILE", help="Held-out rows, CSV or .npy, in your units; else rows of the flow's own.")
+@click.option("--name", required=True, help="The name of the flow there.")
+@click.option(
+    "--data", metavar="FILE", help="Held-out rows, CSV or .npy, in your units. Default: rows drawn from the flow."
+)
 @input_options
-@click.option("--context-data", metavar="FILE", help="The context of the rows of --data, a row for each.")
-@click.option("--context", type=click.IntRange(min=0), help="The number of columns of context, if it is not found.")
-@click.option("--event-shape", metavar="D|H,W,C", help="The shape of a row, if the flow does not say it.")
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="A safetensors file to load first.")
+@click.option("--context-data", metavar="FILE", help="The context of each row of --data.")
+@click.option(
+    "--context", type=click.IntRange(min=0), help="The number of columns of context, if the import cannot find it."
+)
+@click.option("--event-shape", metavar="D|H,W,C", help="The shape of a row, if neither the flow nor --data says it.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A safetensors file with the weights of the flow.",
+)
 @click.option("--version", type=click.IntRange(min=1), help="The version.  [default: one more than the newest]")
 @click.option(
     "--precision",
     type=click.Choice(get_args(Precision)),
-    help="What the graphs take, compute and give.  [default: float64 where the flow's own weights are, else float32]",
+    help="What the graphs take, compute and give.  [default: float64 if any of the flow's weights is, else float32]",
 )
-@click.option("--description", default="", help="A sentence for whoever meets the flow in a list.")
+@click.option("--description", default="", help="A sentence about the flow, for lists.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def command(
     spec: str,
@@ -57,11 +65,12 @@ def command(
 ) -> None:
     """Make a bundle of the flow that SPEC returns.
 
-    SPEC is MODULE:FUNCTION or FILE.py:FUNCTION, a callable of your own code that returns a flow of zuko, nflows,
-    normflows or FrEIA, or any torch module with forward(x, context) and inverse(z, context) that return a tensor and
-    its log-determinant. A module is looked for in the current directory, and then among the installed ones. Its
-    library's own log_prob is held against the bundle's in float64; what cannot be
-    exported, or is not a flow, is refused before anything is written.
+    SPEC is MODULE:FUNCTION or FILE.py:FUNCTION. FUNCTION is your own code. It returns a flow of zuko, nflows,
+    normflows or FrEIA, or any torch module whose forward(x, context) and inverse(z, context) return a tensor and its
+    log-determinant. A module is looked for in the current directory, and then among the installed ones.
+
+    The bundle is compared with the library's own log_prob in float64. What is not a flow, or cannot be exported, is
+    refused before anything is written.
 
     \b
       pushforward import my_flows:make_flow --out repository --name wine --data held_out.npy
@@ -78,13 +87,15 @@ def command(
         raise InvalidInput("--context-data goes with --data: it has a row for each of its rows")
     # torch takes seconds to import: a wrong flag is told before.
     from models.importing.load import export_imported, find_precision_fault, load_weights, parse_event_shape
-    from models.importing.take import own_precision, take
+    from models.importing.take import knows_shape, own_precision, take
     from models.importing.user_code import load_user_flow
 
     flow = load_user_flow(spec)
     if weights is not None:
         load_weights(flow, weights)
-    shape = (None if event_shape is None else parse_event_shape(event_shape)) or _shape_of(data, flow)
+    shape = None if event_shape is None else parse_event_shape(event_shape)
+    if shape is None and data is not None and not knows_shape(flow):
+        shape = read_event_shape(data, delimiter)
 
     def taken(precision: Precision) -> tuple[ImportedFlow, _GivenRows | None]:
         """The flow in a precision, and the rows that are given."""
@@ -125,18 +136,6 @@ def command(
         click.echo(f"Rows:   {rows.origin}")
         click.echo(f"Bundle: {folder}")
         click.echo(f"Next:   pushforward serve --repository {out}")
-
-
-def _shape_of(data: str | None, flow: object) -> tuple[int, ...] | None:
-    """The event shape that a .npy file of rows has, for a flow that does not say its own."""
-    from models.importing.take import knows_shape
-
-    if data is None or knows_shape(flow):
-        return None
-    try:
-        return tuple(np.load(data, mmap_mode="r", allow_pickle=False).shape[1:]) or None
-    except (ValueError, OSError):
-        return None
 
 
 def _rows_of(imported: ImportedFlow, given: _GivenRows | None) -> HeldOutRows:

@@ -18,11 +18,11 @@ __all__ = ["command"]
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 def command(bundle: Path, as_json: bool) -> None:
-    """Say what BUNDLE is: a bundle's folder, or REPOSITORY/NAME for the newest version.
+    """Describe BUNDLE: a bundle's folder, or REPOSITORY/NAME for the newest version.
 
-    Its files are checked before a word is said of them; `pushforward check` runs it too.
+    The files of the bundle are checked first. `pushforward check` runs its graphs too.
     """
     from pushforward.cli.flow_sources import find_bundle
     from service.bundle.store import read_bundle

@@ -28,19 +28,25 @@ __all__ = ["command"]
     show_default=True,
     help="Rows of each segment, both ends included.",
 )
-@click.option("--space", type=click.Choice(["x", "z"]), default="x", show_default=True, help="Data, or latents.")
-@click.option("--path", type=click.Choice(["slerp", "linear"]), help="The flow's own by default.")
+@click.option(
+    "--space", type=click.Choice(["x", "z"]), default="x", show_default=True, help="Whether POINTS are data or latents."
+)
+@click.option(
+    "--path",
+    type=click.Choice(["slerp", "linear"]),
+    help="The path between two points.  [default: slerp for a normal base, else linear]",
+)
 @click.option(
     "--spacing",
     type=click.Choice(["parameter", "arc_length"]),
     default="parameter",
     show_default=True,
-    help="Rows equally far apart in t, or along the walk in latent space.",
+    help="Whether rows are equally far apart in t, or along the walk in latent space.",
 )
 @click.option(
     "--context",
-    help="Conditioning for the whole walk: numbers with commas, or NAME=VALUE,...; or @FILE, two rows or one for each "
-    "point.",
+    help="The context of the whole walk: numbers with commas, or NAME=VALUE,...; or @FILE, with two rows, or one for "
+    "each point.",
 )
 @source_options
 @output_options
@@ -60,7 +66,7 @@ def command(
 ) -> None:
     """Walk through latent space from each row of POINTS to the next (CSV or .npy; - for standard input).
 
-    Point k lies at t = k. Without --bundle or --repository a server answers.
+    The walk is at point k where t = k. Without --bundle or --repository a server is asked.
 
     \b
       pushforward interpolate points.csv --steps 21 --model two-moons > walk.csv

@@ -37,8 +37,8 @@ def command(
 ) -> None:
     """Log-densities of the rows of FILE (CSV or .npy; - for standard input), in nats.
 
-    A row outside the flow's support has -inf. A conditional flow takes each row's context from the columns beside it,
-    by their names, unless --context gives it. Without --bundle or --repository a server answers.
+    A row outside the flow's support gets -inf. A conditional flow takes the context of a row from the columns beside
+    it, by name, unless --context gives it. Without --bundle or --repository a server is asked.
 
     \b
       pushforward logprob rows.csv --url http://127.0.0.1:8000 > scores.csv

@@ -29,38 +29,40 @@ _MAX_SEED = (1 << 64) - 1
 @click.option(
     "--seed",
     type=click.IntRange(0, _MAX_SEED),
-    help="Row i of a seed and a context is one value; drawn if not given.",
+    help="The same seed and context give the same rows.  [default: drawn, and printed]",
 )
-@click.option("--offset", type=click.IntRange(min=0), default=0, show_default=True, help="The seed's first row.")
+@click.option(
+    "--offset", type=click.IntRange(min=0), default=0, show_default=True, help="The first row of the seed to give."
+)
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0.0),
     default=1.0,
     show_default=True,
-    help="Scales the standard deviations of a normal base.",
+    help="Multiplies the standard deviations of a normal base.",
 )
 @click.option(
     "--truncation",
     type=click.FloatRange(min=0.0, min_open=True),
-    help="Ends a normal base after so many standard deviations.",
+    help="Cuts a normal base off at this many standard deviations.",
 )
 @click.option(
     "--method",
     type=click.Choice(["random", "sobol"]),
     default="random",
     show_default=True,
-    help="Independent rows, or Sobol's: together spread more evenly.",
+    help="Independent rows; or Sobol's, which fill the space more evenly.",
 )
 @click.option(
     "--noise",
     type=click.Choice(["independent", "common"]),
     default="independent",
     show_default=True,
-    help="Latents of its own for each context, or the same for all.",
+    help="Whether each context has latents of its own, or all have the same.",
 )
 @click.option(
     "--context",
-    help="Conditioning for all rows: numbers with commas, or NAME=VALUE,...; or @FILE, for n rows of each row in it.",
+    help="The context of all rows: numbers with commas, or NAME=VALUE,...; or @FILE, for n rows of each context in it.",
 )
 @source_options
 @output_options
@@ -81,8 +83,8 @@ def command(
 ) -> None:
     """Draw rows, with their log-densities in nats.
 
-    Rows of several contexts follow each other, context by context; in CSV each has its context before it. Without
-    --bundle or --repository a server answers. A seed that was drawn is told on the standard error.
+    Rows of several contexts follow each other, context by context. In CSV the context stands before each row. Without
+    --bundle or --repository a server is asked. Without --seed a seed is drawn, and printed on standard error.
 
     \b
       pushforward sample -n 1000 --seed 7 --model wine > wine.csv

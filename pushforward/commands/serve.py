@@ -44,7 +44,7 @@ def _metavar(annotation: Any) -> str:  # noqa: ANN401  a type, or a union of typ
     return "FOLDER" if annotation is Path else "TEXT"
 
 
-@click.command(help="Serve a repository of flows over HTTP. An option goes before its environment variable.")
+@click.command(help="Serve a repository of flows over HTTP. An option overrides its environment variable.")
 @_setting_options
 def command(**given: Any) -> None:  # noqa: ANN401  each has its field's type
     """Serve."""

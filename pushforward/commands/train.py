@@ -27,9 +27,10 @@ __all__ = ["command", "conclude"]
 
 _HELP: Final = """Fit a flow to DATA and export it as a bundle.
 
-DATA is a CSV, .npy, .npz, Parquet or Feather file, or a built-in data set (two-moons, digits, wine).
-Before the fit each column is looked at for marks of missing values, heavy tails and more digits than float32 keeps,
-and what to do is told.
+DATA is a CSV, .npy, .npz, Parquet or Feather file, a folder of PNG images, or a built-in data set (two-moons, digits,
+wine).
+Before the fit, each column is examined for marks of missing values, heavy tails, and more digits than float32 keeps.
+If there are any, the command says what to do.
 
 \b
 pushforward train table.csv --out flows --name table
@@ -77,7 +78,12 @@ def _kinds(annotation: Any) -> set[Any]:  # noqa: ANN401  an annotation may be a
 
 @click.command(help=_HELP)
 @click.argument("data", required=False)
-@click.option("--recipe", "recipe_file", type=click.Path(path_type=Path), help="A TOML file that may hold all options.")
+@click.option(
+    "--recipe",
+    "recipe_file",
+    type=click.Path(path_type=Path),
+    help="A TOML file with options. Options on the command line override it.",
+)
 @_from_recipe
 @click.option(
     "--flow-option",
@@ -85,18 +91,18 @@ def _kinds(annotation: Any) -> set[Any]:  # noqa: ANN401  an annotation may be a
     metavar="NAME=VALUE",
     help="An option of the architecture or of its base, such as transforms=8, hidden=[64,64] or base=mixture.",
 )
-@click.option("--resume", is_flag=True, help="Go on with an unfinished fit, where there is one.")
-@click.option("--restart", is_flag=True, help="Throw an unfinished fit away.")
+@click.option("--resume", is_flag=True, help="Continue an unfinished fit, if there is one.")
+@click.option("--restart", is_flag=True, help="Discard an unfinished fit, and start again.")
 @click.option(
     "--work",
     type=click.Path(path_type=Path),
-    help="The folder for checkpoints; nothing else in it is touched. [default: OUT/.training/NAME]",
+    help="The folder for checkpoints. Other files in it are left alone. [default: OUT/.training/NAME]",
 )
 @click.option(
     "--report", type=click.Path(path_type=Path), help="The report's folder. [default: OUT/NAME/report-VERSION]"
 )
 @click.option("--checkpoint-seconds", type=click.FloatRange(min=0), default=5.0, show_default=True,
-              help="At least so many seconds between two checkpoints.")  # fmt: skip
+              help="Least time between two checkpoints, in seconds.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def command(
     data: str | None,

@@ -95,7 +95,7 @@ def query_parameters(schema: type[VerbRequest], prefix: str, main: str = "") -> 
             continue
         value = {"type": "string"} if name in lists else {k: v for k, v in field.items() if k != "description"}
         said = lists.get(name) or field.get("description", "")
-        beside = "beside a body that is not JSON: " if main else ""
+        beside = "only with a body that is not JSON: " if main else ""
         parameter = {"name": name, "in": "query", "required": False, "schema": value, "description": beside + said}
         described.append(parameter | ({"example": _EXAMPLES[name]} if name in ("n", "seed") and not main else {}))
     return described

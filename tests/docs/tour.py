@@ -74,9 +74,9 @@ PAGE: Final = """\
 
 <!-- Made from the running service by `python -m tests.docs.tour`. -->
 
-**A chain.** A flow is a chain of invertible steps from data to a simple latent. `POST /trace` gives the event after
-each of them. The picture shows 1,500 rows of the shipped `two-moons`, from x on the left to z, a normal cloud, on the
-right. A row keeps its colour.
+**Step by step.** A flow is a chain of invertible steps from data x to a simple latent z. `POST /trace` gives the event
+after each step. The picture shows 1,500 rows of the shipped `two-moons`: x on the left, z, a normal cloud, on the
+right. Each row keeps its colour.
 
 ![two moons become a normal cloud, step by step](tour/chain.png)
 
@@ -84,18 +84,18 @@ right. A row keeps its colour.
 
 ![a grid of 64 drawn digits](tour/samples.png)
 
-**From one to another.** `POST /edit` moves a 3 to an 8: f of both, the straight line between their latents, and g of
-its points. Strength 1 is the 8.
+**From one row to another.** `POST /edit` moves a 3 to an 8, along the straight line between their latents. Strength 0
+is the 3, and strength 1 the 8.
 
 ![a 3 becomes an 8](tour/walk.png)
 
-**Along a named direction.** The bundle of `digits` names a direction for each class. Four 3s, moved 0 to 4 times
-along "8":
+**Along a named direction.** `digits` names a direction for each class. Here four 3s move along "8", with strengths 0
+to 4:
 
 ![four 3s walk towards 8](tour/direction.png)
 
-**A density.** `POST /logprob` of a table of two columns shows the rows on a map of log_prob, in nats. The two rows off
-the moons are unusual.
+**A density.** `POST /logprob` shows rows of two columns on a map of log_prob, in nats. The two rows off the moons are
+unusual.
 
 ![rows on a density map of two moons](tour/density.png)
 
@@ -103,13 +103,13 @@ the moons are unusual.
 
 ![a pair plot of four columns of drawn wines](tour/wine.png)
 
-**Anomalies, ranked.** Of scikit-learn's 1,797 digits these have the greatest log_prob under the shipped flow, the
-likeliest first:
+**Anomalies, ranked.** Among scikit-learn's 1,797 digits, these are the likeliest under the shipped flow, the likeliest
+first:
 
 ![the sixteen likeliest digits](tour/likely.png)
 
-These are the digits with the least log_prob, the strangest first. [What a log-density is worth](scores.md) says when
-such a ranking misleads.
+These are the least likely, the strangest first. [What a log-density is worth](scores.md) says when such a ranking
+misleads.
 
 ![the sixteen strangest digits](tour/unlikely.png)
 """

@@ -98,7 +98,7 @@ class _Table(Columns):
         with _told():
             table = read_table(split_lines(text))
         if table is None:
-            raise malformed("empty; a line of numbers a row is expected")
+            raise malformed("empty; expected a line of numbers for each row")
         self._delimiter = table.delimiter
         self._before = table.before
         super().__init__(table.names, table.width, table.index)

@@ -60,15 +60,15 @@ def either(description: str, *depths: int) -> WithJsonSchema:
 
 
 ROWS = either("rows of data, [N, *event]; a single event is one row", 2, 1, 4)
-CONTEXT = either("conditioning rows, [N, C]; or [C] for all rows", 1, 2)
+CONTEXT = either("the context of each row, [N, C]; or [C] for all rows", 1, 2)
 NULLABLE: Final = {"type": ["number", "null"]}
 
 Noise = Annotated[
-    ContextNoise, Field(description="latents of its own for each context, or common ones for all contexts")
+    ContextNoise, Field(description="independent: each context has latents of its own; common: all have the same")
 ]
 Returns = Annotated[
     list[Literal["round_trip_error"]],
-    Field(default_factory=list, alias="return", max_length=32, description="what to give beside the rest"),
+    Field(default_factory=list, alias="return", max_length=32, description="what else to give"),
 ]
 Vector = Annotated[Any, array_of(1, "[N]")]
 LogProbs = Annotated[Any, array_of(1, "log p(x) in nats, [N]; null where the density is zero", NULLABLE)]
@@ -91,7 +91,7 @@ class VerbRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=False, protected_namespaces=())
 
     model: Annotated[
-        str | None, Field(pattern=NAME_PATTERN, description="the flow; the server's default where none is named")
+        str | None, Field(pattern=NAME_PATTERN, description="the name of the flow; without it the default flow answers")
     ] = None
     version: Annotated[
         int | str | None,
@@ -103,7 +103,7 @@ class VerbRequest(BaseModel):
                     {"type": "string", "pattern": ALIAS_PATTERN},
                     {"type": "null"},
                 ],
-                "description": "of the flow, or an alias that names one; the newest that is ready",
+                "description": "the version of the flow, or an alias; without it the newest that is ready",
             }
         ),
     ] = None
@@ -115,7 +115,7 @@ class PictureRequest(VerbRequest):
     columns: Annotated[
         int | None,
         Field(
-            ge=1, le=MAX_PIXELS, description="of a picture: images in a row of a grid, or columns of a table to show"
+            ge=1, le=MAX_PIXELS, description="for a picture: images in a row of a grid, or columns of a table to show"
         ),
     ] = None
     size: Annotated[
@@ -123,7 +123,7 @@ class PictureRequest(VerbRequest):
         Field(
             ge=1,
             le=MAX_SIZE,
-            description="of a picture, in pixels: the longer side of each image, or the side of the picture of a table",
+            description="for a picture, in pixels: the longer side of each image, or the side of a picture of a table",
         ),
     ] = None
 
@@ -136,7 +136,7 @@ class VerbResponse(BaseModel):
     model: str
     version: int
     precision: Annotated[
-        Literal["float64"] | None, Field(description="of the answer's numbers, where it is float64; else it is float32")
+        Literal["float64"] | None, Field(description="float64 where the answer's numbers are; absent for float32")
     ] = None
     in_support: Annotated[
         Any,
@@ -144,7 +144,7 @@ class VerbResponse(BaseModel):
             {
                 "type": "array",
                 "items": {"type": "boolean"},
-                "description": "[N]; there when, and only when, one is false",
+                "description": "[N], whether the density is not zero; absent if all are true",
             }
         ),
     ] = None

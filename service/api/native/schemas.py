@@ -76,7 +76,7 @@ class LogProbRequest(PictureRequest):
     context: Annotated[Any, CONTEXT] = None
     returns: Annotated[
         list[Return],
-        Field(default_factory=list, alias="return", max_length=32, description="what to give beside log_prob"),
+        Field(default_factory=list, alias="return", max_length=32, description="what to give besides log_prob"),
     ]
     alarm_rate: Annotated[
         float | None,
@@ -91,28 +91,28 @@ class SampleRequest(PictureRequest):
 
     model_config = ConfigDict(json_schema_extra={"example": {"n": 3, "seed": 7}})
 
-    n: Annotated[int, Field(ge=1, description="how many rows; for each context where there are several")] = 1
+    n: Annotated[int, Field(ge=1, description="how many rows; for several contexts, how many for each")] = 1
     seed: Annotated[
         int | None,
         Field(
             ge=0,
             le=MAX_SEED,
-            description="row i of a seed and a context is one value; drawn by the server if none is given",
+            description="the same seed and context give the same rows; without it the server draws a seed",
         ),
     ] = None
-    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the row of the seed that comes first")] = 0
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the first row of the seed to give")] = 0
     temperature: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="multiplies the standard deviations of a normal base")
     ] = 1.0
     truncation: Annotated[
         float | None,
-        Field(gt=0, allow_inf_nan=False, description="ends a normal base after so many standard deviations"),
+        Field(gt=0, allow_inf_nan=False, description="cuts a normal base off at this many standard deviations"),
     ] = None
-    method: Annotated[
-        Method, Field(description="independent rows, or Sobol's, which together are spread more evenly")
-    ] = "random"
+    method: Annotated[Method, Field(description="independent rows, or Sobol's, which fill the space more evenly")] = (
+        "random"
+    )
     noise: Noise = "independent"
-    context: Annotated[Any, either("conditioning row, [C]; or [K, C] for n rows of each", 1, 2)] = None
+    context: Annotated[Any, either("the context, [C]; or [K, C] for n rows of each of K contexts", 1, 2)] = None
     returns: Returns
 
 
@@ -125,15 +125,15 @@ class InterpolateRequest(PictureRequest):
         Any, either("K >= 2 points: [K, *event], or [K, D] in space z; or [B, K, ...] for B walks", 2, 3, 4, 5)
     ]
     space: Annotated[Literal["x", "z"], Field(description="whether the points are data or latents")] = "x"
-    steps: Annotated[int, Field(ge=2, description="rows a segment, both ends included")] = 11
+    steps: Annotated[int, Field(ge=2, description="rows of a segment, both ends included")] = 11
     path: Annotated[
-        Literal["slerp", "linear"] | None, Field(description="slerp for a normal base, linear for any other")
+        Literal["slerp", "linear"] | None, Field(description="without it slerp for a normal base, linear for any other")
     ] = None
-    spacing: Annotated[Spacing, Field(description="rows equally far apart in t, or along the walk in latent space")] = (
-        "parameter"
-    )
+    spacing: Annotated[
+        Spacing, Field(description="whether rows are equally far apart in t, or along the walk in latent space")
+    ] = "parameter"
     context: Annotated[
-        Any, either("conditioning: [C] or [1, C] for the whole walk, [2, C] for its ends, [K, C] for its points", 1, 2)
+        Any, either("the context: [C] or [1, C] for the whole walk, [2, C] for its ends, [K, C] for its points", 1, 2)
     ] = None
 
 
@@ -223,32 +223,32 @@ _DIRECTION: Final = WithJsonSchema(
                 "additionalProperties": False,
             },
         ],
-        "description": "a direction of the flow, by name; or one in latent space, [D]; or two rows of data, from and "
-        "to, of which strength 1 takes the first to the second",
+        "description": "a direction of the flow, by name; or a vector of latent space, [D]; or two rows of data, from "
+        "and to: strength 1 takes the first to the second",
     }
 )
 
 
 class TraceRequest(VerbRequest):
-    """Rows to follow through the chain: data, x; or latents, z; or those that /sample draws for n and seed."""
+    """Rows to follow through the steps: data x, or latents z, or the rows that /sample draws for n and seed."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"x": [[0.5, 0.25]]}})
 
     x: Annotated[Any, ROWS] = None
     z: Annotated[Any, either("latents, [N, D]; a single [D] is one row", 2, 1)] = None
-    n: Annotated[int | None, Field(ge=1, description="how many rows to draw, where there is neither x nor z")] = None
-    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED, description="of those rows")] = None
-    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the row of the seed that comes first")] = 0
+    n: Annotated[int | None, Field(ge=1, description="how many rows to draw, if neither x nor z is given")] = None
+    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED, description="the seed of the rows that are drawn")] = None
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the first row of the seed to give")] = 0
     noise: Noise = "independent"
     context: Annotated[Any, CONTEXT] = None
 
 
 class TracedStep(BaseModel):
-    """What comes out of one step of the chain."""
+    """One step of the flow, and what comes out of it."""
 
-    name: Annotated[str, Field(description="of the step; x for what goes in")]
-    value: Annotated[Any, either("the event after it, [N, ...]", 2, 4)]
-    log_abs_det_jacobian: Annotated[Any, array_of(1, "its own, [N], in nats; 0 for what goes in")]
+    name: Annotated[str, Field(description="the name of the step; x for the row itself")]
+    value: Annotated[Any, either("the event after the step, [N, ...]", 2, 4)]
+    log_abs_det_jacobian: Annotated[Any, array_of(1, "of this step alone, [N], in nats; 0 for the row itself")]
 
 
 class TraceResponse(VerbResponse):
@@ -286,14 +286,14 @@ class EditResponse(VerbResponse):
 
 
 class WeightsRequest(VerbRequest):
-    """A target's log-density at rows: the caller's own, x, or those that /sample draws for n and seed."""
+    """The log-density of a target, at rows x or at the rows that /sample draws for n and seed."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"n": 3, "seed": 7, "log_target": [-1.0, -1.5, -2.0]}})
 
     x: Annotated[Any, ROWS] = None
-    n: Annotated[int | None, Field(ge=1, description="how many rows to draw, where there is no x")] = None
-    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED, description="of those rows")] = None
-    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the row of the seed that comes first")] = 0
+    n: Annotated[int | None, Field(ge=1, description="how many rows to draw, if x is not given")] = None
+    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED, description="the seed of the rows that are drawn")] = None
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the first row of the seed to give")] = 0
     noise: Noise = "independent"
     log_target: Annotated[
         Any, array_of(1, "[N], in nats, up to a constant; null where the target is zero", NULLABLE)
@@ -318,7 +318,7 @@ class WeightsResponse(VerbResponse):
 
 
 class Flow(BaseModel):
-    """One version of a flow, as it stands. Where its bundle has not been read, or cannot be, less is known of it."""
+    """One version of a flow. Some fields are empty while its bundle has not been read, or if it cannot be."""
 
     name: str
     version: int
@@ -330,15 +330,15 @@ class Flow(BaseModel):
     event_shape: list[int] = []
     latent_width: int = 0
     context_width: int = 0
-    precision: Annotated[Precision, Field(description="of the rows and of the answers' numbers")] = "float32"
+    precision: Annotated[Precision, Field(description="the precision of rows and answers")] = "float32"
     features: list[dict[str, Any]] = []
     context_features: list[dict[str, Any]] = []
     base: dict[str, Any] | None = None
     support: dict[str, Any] | None = None
     directions: list[str] = []
-    trace: Annotated[list[str], Field(description="the steps of the chain, where /trace can show them")] = []
-    manifest: Annotated[dict[str, Any] | None, Field(description="of a flow asked for by name")] = None
-    calibration: Annotated[dict[str, Any] | None, Field(description="of a flow asked for by name")] = None
+    trace: Annotated[list[str], Field(description="the names of the flow's steps, if /trace can show them")] = []
+    manifest: Annotated[dict[str, Any] | None, Field(description="only of a flow that is asked for by name")] = None
+    calibration: Annotated[dict[str, Any] | None, Field(description="only of a flow that is asked for by name")] = None
 
 
 class FlowList(BaseModel):

@@ -86,16 +86,16 @@ ENGINE_SECONDS: Final = Metric(
 LOG_PROB: Final = Metric(
     "histogram",
     "pushforward_log_prob_quantile",
-    "Rows by the share of held-out rows with a lower log_prob, canary rows included: even where rows are as the "
-    "held-out ones were. The sum takes each at the middle of its bucket.",
+    "Rows by the share of held-out rows with a lower log_prob, canary rows included. The shares are uniform if rows "
+    "are like the held-out ones. The sum takes each row at the middle of its bucket.",
     labels=_LANE,
     bounds=(0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999),
 )
 ROUND_TRIP: Final = Metric(
     "histogram",
     "pushforward_round_trip_error",
-    "Rows by their round-trip error, where it was computed, canary rows included: in units of x for those that went "
-    "forward first, in those of z for the others.",
+    "Rows by their round-trip error, where it was computed, canary rows included. It is in units of x for rows that "
+    "went forward first, and of z for the others.",
     labels=_LANE,
     bounds=(1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
 )
@@ -114,7 +114,7 @@ FLOW_LOADS: Final = Metric(
 FLOW_PROVIDER: Final = Metric(
     "gauge",
     "pushforward_flow_provider",
-    "Workers on which this execution provider runs a flow; CPUExecutionProvider is what others fall back on.",
+    "Workers on which this execution provider runs a flow. CPUExecutionProvider is the fallback of the others.",
     labels=("flow", "version", "provider"),
 )
 CANARY_FAILED: Final = Metric(

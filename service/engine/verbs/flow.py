@@ -354,10 +354,10 @@ class ServedFlow:
         """
         base = self.manifest.base
         if temperature != 1.0 and not base.tempered:
-            detail = f"temperature scales a normal base; this flow's base is {base.title}, so that only 1 will do"
+            detail = f"temperature scales a normal base; this flow's base is {base.title}, for which only 1 is possible"
             raise InvalidArgument(detail, (Reason(("temperature",), detail),))
         if truncation is not None and not base.tempered:
-            detail = f"truncation ends a normal base; this flow's base is {base.title}, which has no such end"
+            detail = f"truncation cuts off a normal base; this flow's base is {base.title}, and cannot be cut off"
             raise InvalidArgument(detail, (Reason(("truncation",), detail),))
         if method == "random":
             return

@@ -177,6 +177,9 @@ def test_an_image_is_the_library_s_with_its_channels_last() -> None:
     latent = found.clone()
     torch.testing.assert_close(imported.flow.inverse(latent)[0], x)
     assert torch.equal(latent, found), "a latent was changed in place"
+    assert imported.generate is not None
+    with library_precision():
+        torch.testing.assert_close(imported.generate(latent, None), x)
 
 
 def test_a_flow_of_this_project() -> None:

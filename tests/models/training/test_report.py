@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import json
 import math
@@ -25,6 +26,7 @@ from models.training.checkpoint import EpochRecord
 from models.training.evaluate import TorchDensity, evaluate, gather_rows
 from models.training.report import Findings, draw, write_report
 from service.bundle.bases import NormalBase
+from service.bundle.manifest import Support
 
 HISTORY = [EpochRecord(i, -3.0 + 0.1 * i, -3.2 + 0.1 * i, -3.2 + 0.1 * i, 1e-3) for i in range(1, 6)]
 
@@ -74,6 +76,10 @@ def test_the_page_holds_the_figures(tmp_path):
     assert "150 to train on, 50 to stop by, 100 held out, split at random" in page
     assert "pushforward serve flows" in page
     assert "Full-covariance Gaussian" in page
+    assert "Serve it" in page
+    without = write_report(findings(3, bundle=None), tmp_path / "no bundle").read_text()
+    assert "Go on with it" in without
+    assert "Serve it" not in without
 
 
 def test_the_page_stands_by_itself_and_escapes_what_it_is_given(tmp_path):
@@ -144,6 +150,18 @@ def test_every_picture_shows_something(tmp_path, event, names):
         picture = pixels(png, tmp_path)
         assert min(picture.shape[:2]) > 300, name
         assert picture[..., :3].std() > 0.01, name
+
+
+@pytest.mark.parametrize(("low", "high"), [(None, None), (0.0, None), (None, 255.0), (0.0, 255.0)])
+def test_images_are_shown_in_the_range_of_the_support(monkeypatch, low, high):
+    found = findings(6, 5, 1)
+    flow = copy.copy(found.flow)
+    flow.support = None if low is high is None else Support(low=low, high=high)
+    seen = {}
+    monkeypatch.setattr(pictures, "image_grid", lambda rows, samples, low, high: seen.update(at=(low, high)) or b"")
+    draw(replace(found, flow=flow))
+    data = found.scored.double()
+    assert seen["at"] == (float(data.min()) if low is None else low, float(data.max()) if high is None else high)
 
 
 def test_a_wide_table_says_which_columns_it_shows(tmp_path, monkeypatch):

@@ -55,6 +55,15 @@ def test_the_closed_form_is_built_again_to_the_same_bundle(tmp_path: Path) -> No
     assert made.golden.to_npz() == shipped.golden.to_npz()
 
 
+def test_the_report_of_a_flow_has_a_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+    shipped = read_bundle(Repository(ZOO).path("square")).manifest
+    monkeypatch.setattr("models.zoo.__main__.build", lambda name, _, **given: asked.update({name: given}) or shipped)
+    result = CliRunner().invoke(main, ["square", "--out", str(tmp_path), "--reports", str(tmp_path / "reports")])
+    assert result.exit_code == 0, result.output
+    assert asked["square"]["report"] == tmp_path / "reports" / "square"
+
+
 def test_an_unknown_flow_is_answered_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there are digits, square, two-moons, wine"):
         build("moons", Repository(tmp_path))

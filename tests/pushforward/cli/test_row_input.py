@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pushforward.cli.row_input import open_rows
+from pushforward.cli.row_input import open_rows, read_event_shape
 from pushforward.cli.row_layout import RowLayout
 from pushforward.cli.row_output import CsvWriter
 from pushforward.client.arrays import restore_float32
@@ -308,3 +308,42 @@ def test_a_header_of_half_the_made_up_names_is_refused(tmp_path, layout, context
     text = "x0,v\n1,2\n" if context_layout is None else "a,b,context1,c\n1,2,3,4\n"
     with pytest.raises(InvalidInput, match=r"no column '(x1|context0)'"):
         read(csv(tmp_path, text), layout, context_layout=context_layout)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("1,2\n3,4\n", (2,)),
+        ("\ufeffa;b;c\n1;2;3\n", (3,)),
+        ("# a b\n1 2\n", (2,)),
+        (",a,b\n0,1,2\n", (2,)),  # an index of pandas is no column
+        ("\n", None),
+    ],
+)
+def test_csv_says_the_shape_of_a_row(tmp_path, text, shape):
+    assert read_event_shape(str(csv(tmp_path, text)), " " if "# " in text else None) == shape
+
+
+@pytest.mark.parametrize(("axes", "shape"), [((3, 4), (4,)), ((3, 8, 8, 1), (8, 8, 1)), ((3,), None)])
+def test_an_array_says_the_shape_of_a_row(tmp_path, axes, shape):
+    np.save(tmp_path / "rows.npy", np.zeros(axes))
+    assert read_event_shape(str(tmp_path / "rows.npy")) == shape
+
+
+def test_the_standard_input_is_not_read_for_the_shape_of_a_row():
+    assert read_event_shape("-") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'"a"b\n', "rows.csv, line 1: not CSV"),
+        (b"\xff\xfe1\n", "rows.csv, after line 0: not UTF-8 text"),
+        (b"\x93NUMPY\x01", "rows.csv is not a .npy file of plain numbers"),
+    ],
+)
+def test_a_file_that_cannot_be_read_has_no_shape_of_a_row(tmp_path, content, message):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=message):
+        read_event_shape(str(path))

@@ -214,6 +214,7 @@ def test_scores_where_more_is_asked_for(connect):
     assert scores.z.tolist() == [[0.5, 0.5]]
     assert scores.anomaly.tolist() == [True]
     assert client.log_prob([1, 2], returns=[]).log_prob.tolist() == [1.0]
+    assert client.log_prob([1, 2], alarm_rate=0.1).anomaly.tolist() == [True]
 
 
 def test_both_clients_have_the_same_calls():

@@ -71,6 +71,12 @@ def make():
     np.testing.assert_allclose(z.std(dim=0), 1.0, atol=1e-6)
 
 
+def test_a_csv_file_says_the_shape_of_a_row_where_the_flow_does_not(run, here):
+    (here / "rows.csv").write_text("1,2\n3,4\n5,6\n")
+    run("import", "user_flows:make", "--out", "flows", "--name", "flow", "--data", "rows.csv")
+    assert read_bundle(here / "flows" / "flow" / "1").manifest.event_shape == [2]
+
+
 def test_a_keyword_can_be_a_command():
     assert "import" in COMMANDS
     assert cli.get_command(None, "import") is not None

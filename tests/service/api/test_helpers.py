@@ -5,7 +5,9 @@ import threading
 
 import pytest
 
+from service.api.helpers import _MARGIN as MARGIN
 from service.api.helpers import Helpers
+from service.errors import QueueFull
 
 
 @pytest.fixture
@@ -62,3 +64,39 @@ def test_a_call_that_nobody_waits_for_is_not_made(helped):
     helped(leave, sent.append)
     sent[0]()
     assert not calls
+
+
+class Work:
+    """Work that takes a second of its clock for each byte."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def clock(self):
+        return self.now
+
+    def do(self, size):
+        self.now += size
+
+
+def test_what_waits_is_held_against_the_deadline_by_the_time_that_a_byte_has_taken():
+    work = Work()
+    helpers = Helpers(2, clock=work.clock)
+    waiting = []
+
+    async def measure_then_wait():
+        await helpers.run(10, work.do, 10)  # a second for each byte
+        sends = []
+        helpers._send = sends.append
+        waiting.append(asyncio.create_task(helpers.run(6, work.do, 6)))
+        await asyncio.sleep(0)
+        helpers.admit(2, work.now + 8.0 / MARGIN)  # 6 + 2 bytes for two threads: 4 seconds
+        helpers.admit(2, work.now + 4.01 / MARGIN)
+        with pytest.raises(QueueFull, match=r"after 4 seconds, and the deadline is in 3$"):
+            helpers.admit(2, work.now + 3.0)
+        sends[0]()
+        await waiting[0]
+        helpers.admit(1000, work.now)  # nothing waits
+
+    asyncio.run(asyncio.wait_for(measure_then_wait(), 30))
+    helpers.close()

@@ -116,6 +116,14 @@ BOUNDED = (
             PAIR,
             ["Compress", "Concat", "Gather"],  # how wide the first part is, the graph does not say
         ),
+        (
+            (
+                "a = Gather<axis: int = 1>(x, odd) b = Exp(a) c = Concat<axis: int = 0>(a, b) "
+                "e = Gather<axis: int = 1>(c, first_two) y = Exp(e)"
+            ),
+            "float[M, 2] y",
+            ["Gather", "Exp", "Concat", "Gather", "Exp"],  # rows below rows: no part is all of its columns
+        ),
         # a conditioner's parameters
         (
             (

@@ -227,7 +227,7 @@ def test_sobol_rows_are_the_same_whatever_n_and_offset(flows, name):
 
 
 def test_what_noise_a_base_does_not_have(flows):
-    with pytest.raises(InvalidArgument, match="truncation ends a normal base; this flow's base is uniform"):
+    with pytest.raises(InvalidArgument, match="truncation cuts off a normal base; this flow's base is uniform"):
         run_now(flows["square"].sample(1, 1, truncation=1.0))
     run_now(flows["square"].sample(1, 1, offset=2**52 - 1, method="sobol"))
     with pytest.raises(InvalidArgument, match="sobol has 2") as caught:

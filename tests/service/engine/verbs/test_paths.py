@@ -163,6 +163,11 @@ def test_by_arc_length_within_a_turn_that_grows():
     assert not np.allclose(np.diff(path.t), 1 / 2000, rtol=0.1)
 
 
+def test_slerp_by_arc_length_along_one_ray_goes_evenly():
+    path = Path(np.float32([[1, 1], [2, 2], [5, 5]]), 3, "slerp", spacing="arc_length")
+    np.testing.assert_allclose(path[0:5], [[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]], rtol=1e-6)
+
+
 def test_slerp_by_arc_length_of_one_norm_is_slerp():
     by_length, by_parameter = (
         Path(np.float32([[3, 0, 0], [0, 3, 0]]), 7, "slerp", spacing=spacing)[0:7] for spacing in SPACINGS
