@@ -18,10 +18,7 @@ from service.api.repository import RepositoryCalls
 from service.errors import InvalidArgument, Reason
 from service.guard import read_body
 
-__all__ = ["ADMIN_PREFIXES", "SCHEMAS", "add_routes"]
-
-ADMIN_PREFIXES: Final = ("/repository", "/v2/repository")
-"""The paths of the calls that change what is served: those who may make them need the scope `admin`."""
+__all__ = ["SCHEMAS", "add_routes"]
 
 _MAX_SMALL_BYTES: Final = 1 << 12
 """The largest body of a call that holds a few words."""
