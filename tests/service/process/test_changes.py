@@ -79,7 +79,7 @@ def put(server, archives, number):
     return httpx.put(f"{server.url}/repository/flow/versions/{number}", content=archives[number], timeout=120)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_reloads_under_clients_fail_none_and_mix_none(started, made, workers):
     archives, answers = made
     server = started(workers=workers)
@@ -172,7 +172,7 @@ def test_hangup_replaces_all_workers_in_turn_and_refuses_no_connection(started, 
     assert server.stop() == 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_watched_folder_is_served_as_it_changes(started, made, root, workers):
     server = started("--watch", "--watch-seconds", "0.1", workers=workers)
     install(root, version(2))
@@ -191,6 +191,7 @@ def test_a_watched_folder_is_served_as_it_changes(started, made, root, workers):
     assert errors.count("flow version 3 is not served: digest_mismatch") == 1
 
 
+@pytest.mark.slow
 def test_an_alias_moves_on_all_workers_at_once(started, made, root):
     install(root, version(2))
     server = started(workers=2)
@@ -251,6 +252,7 @@ def resident_megabytes(process):
     return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_whose_terminal_is_closed_ends(root, workers):
     ours, theirs = os.openpty()
