@@ -18,6 +18,7 @@ from service.bundle.store import Repository, manifest_digest
 from service.errors import (
     BundleError,
     BundleRefused,
+    Draining,
     EngineFailed,
     NotReady,
     PushforwardError,
@@ -231,7 +232,11 @@ def settle(
     Raises:
         BundleRefused: the version that was to be loaded cannot be served.
         PushforwardError: it could not be loaded for a reason that is not its own.
+        Draining: a worker ends, and has not tried all versions.
     """
+    for cause in failures.values():
+        if isinstance(cause, Draining):
+            raise cause
     if isinstance(change, Load) and (error := failures.get((change.name, change.version))) is not None:
         if not isinstance(error, (BundleError, EngineFailed)):
             raise error

@@ -168,6 +168,32 @@ def test_each_step_of_a_load_that_fails_leaves_the_old_version(server, tmp_path,
     assert len(events) == 1
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "bundle.store.sync",
+        "bundle.store.read_bundle",
+        "bundle.store.tempfile.mkdtemp",
+        "bundle.store.Path.rename",
+        "api.repository.unpack",
+        "api.repository._receive",
+    ],
+)
+def test_each_step_of_an_install_that_fails_leaves_nothing(server, tmp_path, root, monkeypatch, step):
+    sent = archive(tmp_path, affine("wine", 2))
+
+    def fails(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"service.{step}", fails)
+        answer = server.request("PUT", "/repository/wine/versions/2", content=sent)
+    problem(answer, 507, RepositoryUnwritable.code)
+    assert sorted(entry.name for entry in (root / "wine").iterdir()) == ["1"]
+    assert answering(server) == 1
+    assert server.request("PUT", "/repository/wine/versions/2", content=sent).is_success
+
+
 def test_a_full_disk_is_told_and_leaves_nothing(server, tmp_path, root, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -217,3 +217,14 @@ def test_what_one_worker_could_not_load_at_first_all_withhold(made):
         assert rollout.busy
         rollout.take(worker, Committed(committed.number))
     assert not rollout.busy
+
+
+def test_a_worker_that_ends_says_nothing_of_a_bundle(made):
+    rollout, workers = made
+    before = rollout.catalogue
+    replies = begun(made, Reload())
+    prepare(rollout, workers[0])
+    prepare(rollout, workers[1], {KEY: Draining("the server is shutting down")})
+    prepare(rollout, workers[2])
+    assert isinstance(replies[0], Draining)
+    assert rollout.catalogue is before
