@@ -152,7 +152,7 @@ def test_a_bundle_that_cannot_be_served_leaves_the_old_one_and_nothing_on_the_di
     assert (answering(server), versions(server)) == (1, {1: "ready"})
 
 
-@pytest.mark.parametrize("step", ["open_graphs", "check_golden", "_warm_up", "read_bundle", "_open_lane"])
+@pytest.mark.parametrize("step", ["open_graphs", "check_golden", "HeldOut", "read_bundle", "_open_lane"])
 def test_each_step_of_a_load_that_fails_leaves_the_old_version(server, tmp_path, root, monkeypatch, caplog, step):
     def fails(*_, **__):
         raise RuntimeError(f"in {step}")
