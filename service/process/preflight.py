@@ -15,6 +15,7 @@ from service.settings import Settings, environment_name, flag_name, unknown_vari
 __all__ = [
     "REUSES_PORTS",
     "ServerStatus",
+    "Terminal",
     "bind",
     "check_environment",
     "check_repository",
@@ -42,6 +43,24 @@ class ServerStatus(NamedTuple):
 
     flows: frozenset[str]
     loaded: bool
+
+
+class Terminal:
+    """The terminal that the process was started on, if it was."""
+
+    def __init__(self) -> None:
+        self._was_there = _reads_from_terminal()
+
+    def is_lost(self) -> bool:
+        """Whether it is gone. Its end sends SIGHUP, which then asks for no reload: nobody is there any more."""
+        return self._was_there and not _reads_from_terminal()
+
+
+def _reads_from_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
 
 
 def start_log(settings: Settings) -> None:

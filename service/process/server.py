@@ -14,6 +14,8 @@ import gc
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -21,12 +23,23 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
-from service.app import create_app
+from service.app import Supervised, create_app
+from service.bundle.store import Repository
+from service.engine.changes import Changes, Reload
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
-from service.errors import ServerError
+from service.errors import PushforwardError, ServerError
 from service.http.connection import Connection
-from service.process.preflight import ServerStatus, bind, check_environment, check_repository, server_url, start_log
+from service.process.preflight import (
+    ServerStatus,
+    Terminal,
+    bind,
+    check_environment,
+    check_repository,
+    server_url,
+    start_log,
+)
+from service.process.watching import RepositoryWatch
 from service.settings import Settings
 
 __all__ = ["run", "serve", "standing"]
@@ -67,7 +80,13 @@ def serve(settings: Settings, announce: Callable[[str, ServerStatus], None]) -> 
     run(settings, bound, Metrics(), lambda standing: announce(server_url(bound), standing))
 
 
-def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Callable[[ServerStatus], None]) -> None:
+def run(
+    settings: Settings,
+    bound: socket.socket,
+    metrics: Metrics,
+    started: Callable[[ServerStatus], None],
+    supervised: Supervised | None = None,
+) -> None:
     """Answer on a socket until a signal comes, on this process's main thread.
 
     Args:
@@ -75,6 +94,7 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
         bound: from `service.process.preflight.bind`.
         metrics: where to count.
         started: is called once, when the socket listens.
+        supervised: what a supervisor decides for all of its workers; None for a server of one process.
 
     Raises:
         ServerError: the server could not go on, as where a device that is required was lost.
@@ -87,7 +107,7 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
         failures.append(reason)
         server.stop()
 
-    app = create_app(settings, metrics, leave)
+    app = create_app(settings, metrics, leave=leave, supervised=supervised)
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -103,9 +123,45 @@ def run(settings: Settings, bound: socket.socket, metrics: Metrics, started: Cal
     # uvicorn raises a signal again once it has drained; a handler of ours makes that a plain end, with status 0.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
+    changes: Changes = app.state.changes
+    if hasattr(signal, "SIGHUP"):
+        terminal = Terminal()
+        signal.signal(
+            signal.SIGHUP,
+            lambda *_: signal.raise_signal(signal.SIGTERM) if terminal.is_lost() else start_reload(changes),
+        )
+    if supervised is None and settings.watch:
+        watch = RepositoryWatch(Repository(settings.repository))
+        threading.Thread(
+            target=_watch, args=(watch, changes, settings.watch_seconds), name="watch", daemon=True
+        ).start()
     server.run(sockets=[bound])
     if failures:
         raise ServerError(failures[0])
+
+
+def start_reload(changes: Changes) -> None:
+    """Reload the repository on a thread of its own: a signal's handler may not wait."""
+    threading.Thread(target=_reload, args=(changes, Reload()), name="reload", daemon=True).start()
+
+
+def _reload(changes: Changes, reload: Reload) -> None:
+    with suppress(PushforwardError):  # it has been logged
+        changes.apply(reload)
+
+
+def _watch(watch: RepositoryWatch, changes: Changes, seconds: float) -> None:
+    """Reload the repository whenever it has changed.
+
+    Args:
+        watch: over the repository.
+        changes: reloads it.
+        seconds: between two looks.
+    """
+    while True:
+        time.sleep(seconds)
+        if watch.changed():
+            _reload(changes, Reload(watched=True))
 
 
 def standing(registry: Registry) -> ServerStatus:
@@ -124,6 +180,7 @@ class _Server(uvicorn.Server):
         self._application = app
         self._drain_seconds = drain_seconds
         self._when_started = started
+        self._closed_lanes = 0
 
     def stop(self) -> None:
         """Ask for the end, as a signal does."""
@@ -145,6 +202,10 @@ class _Server(uvicorn.Server):
             now = asyncio.get_running_loop().time()
             for connection in self._connections():
                 connection.sweep(now)
+            closed = self._application.state.workers.closed_lanes
+            if closed != self._closed_lanes:  # a flow has gone, and with it the memory of its sessions
+                self._closed_lanes = closed
+                asyncio.get_running_loop().run_in_executor(None, _give_back_freed_memory)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

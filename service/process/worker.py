@@ -6,7 +6,6 @@ worker drains and ends: no process of a server outlives it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -14,14 +13,18 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from typing import Final
+from typing import Any, Final
 
+from service.app import Supervised
+from service.bundle.store import Repository, read_bundle
 from service.engine.metrics.metrics import Metrics
 from service.engine.metrics.shared_counters import SharedCounters
-from service.errors import PushforwardError
-from service.process.preflight import ServerStatus, bind, start_log
+from service.errors import PushforwardError, ServerError
+from service.process.agent import Agent
+from service.process.messages import FromWorker, StartFailure
+from service.process.preflight import bind, start_log
 from service.process.server import run
-from service.process.slots import StartFailure, WorkerJob
+from service.process.slots import WorkerJob
 
 __all__ = ["main"]
 
@@ -29,33 +32,55 @@ _GRACE_SECONDS: Final = 2.0
 """The time after the drain from which on a worker without a supervisor ends at once."""
 
 
-def main(control: Connection[ServerStatus | StartFailure, WorkerJob]) -> int:
+def main(control: Connection[FromWorker, Any]) -> int:
     """Serve until a signal comes or the supervisor ends.
 
     Args:
-        control: to the supervisor.
+        control: to the supervisor, which sends the job first, and messages of `service.process.messages` after it.
 
     Returns:
         The exit status.
     """
-    job = control.recv()
+    job: WorkerJob = control.recv()
     start_log(job.settings)
+    agent = Agent(control.send, control.recv)
     watch = threading.Thread(
-        target=_watch_supervisor, args=(control, job.settings.drain_seconds), name="watch", daemon=True
+        target=_watch_supervisor, args=(agent, job.settings.drain_seconds), name="watch", daemon=True
     )
     watch.start()
     try:
-        metrics = Metrics(SharedCounters(job.settings.workers, job.counters), job.number)
-        run(job.settings, _open_socket(job), metrics, lambda status: _send(control, status))
+        if job.settled:
+            _check_repository(job)
+        metrics = Metrics(SharedCounters(job.regions, job.counters), job.number)
+        supervised = Supervised(job.catalogue, agent.serve)
+        run(job.settings, _open_socket(job), metrics, agent.send, supervised)
     except PushforwardError as error:
-        _send(control, StartFailure(error.detail))
+        agent.send(StartFailure(error.detail))
         return 1
     return 0
 
 
-def _send(control: Connection[ServerStatus | StartFailure, WorkerJob], message: ServerStatus | StartFailure) -> None:
-    with contextlib.suppress(OSError):  # the supervisor has ended, and `_watch_supervisor` ends this process
-        control.send(message)
+def _check_repository(job: WorkerJob) -> None:
+    """Check that the repository still holds what the other workers serve.
+
+    Raises:
+        ServerError: it does not: answers would depend on the worker.
+    """
+    repository = Repository(job.settings.repository)
+    for (name, version), digest in sorted(job.catalogue.digests.items()):
+        if (name, version) in job.catalogue.failed:
+            continue
+        try:
+            found = read_bundle(repository.path(name, version)).digest
+        except PushforwardError as error:
+            found, why = "", error.detail
+        else:
+            why = "it is another bundle than the one that the other workers serve"
+        if found != digest:
+            raise ServerError(
+                f"{name} version {version} cannot be served as the other workers serve it: {why}. "
+                "Put the bundle back, or send the server SIGHUP to serve what the repository holds now"
+            )
 
 
 def _open_socket(job: WorkerJob) -> socket.socket:
@@ -64,14 +89,12 @@ def _open_socket(job: WorkerJob) -> socket.socket:
     return bind(job.settings.host, job.settings.port, reuse=True)
 
 
-def _watch_supervisor(control: Connection[ServerStatus | StartFailure, WorkerJob], drain_seconds: float) -> None:
-    """Wait for the end of the supervisor, which sends nothing after the job, and end this process then."""
-    try:
-        control.recv()
-    except (EOFError, OSError):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(drain_seconds + _GRACE_SECONDS)
-        os._exit(1)
+def _watch_supervisor(agent: Agent, drain_seconds: float) -> None:
+    """Listen to the supervisor until it ends, and end this process then."""
+    agent.listen()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(drain_seconds + _GRACE_SECONDS)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def test_workers_share_the_quota_unless_threads_are_said(repository, monkeypatch
 )
 def test_flows_run_where_the_settings_say(repository, monkeypatch, device, expected):
     made = []
-    monkeypatch.setattr(app, "Registry", lambda *given: made.append(given[-1]) or Registry(*given))
+    monkeypatch.setattr(app, "Registry", lambda *given, **more: made.append(more["device"]) or Registry(*given, **more))
     create_app(
         settings_for(repository, device=device, device_memory_bytes=1 << 30, device_tf32=True, device_required=True)
     )

@@ -1,0 +1,310 @@
+"""The loading of a flow: its graphs are opened, warmed up and timed, and its golden rows pass through its lanes.
+
+What computes a flow goes after it: sessions, and the processes of an isolated flow. Knows no repository.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple, Protocol
+
+import numpy as np
+
+from service.bundle.store import Bundle
+from service.engine.batching.chunk_size import Timing, choose_chunk, time_batches
+from service.engine.batching.queues import Limits
+from service.engine.batching.workers import QueuedLane, Workers
+from service.engine.canary import check_golden, check_trace
+from service.engine.isolation.engine import IsolatedEngine
+from service.engine.isolation.options import Isolation
+from service.engine.isolation.quarantine import MAX_ENDS
+from service.engine.metrics.metrics import LaneMetrics, Metrics
+from service.engine.runtime.cpu import usable_cpus
+from service.engine.runtime.execution import Execution
+from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph, Device, DeviceGraph, cpu_execution, open_graphs
+from service.engine.verbs.flow import ServedFlow
+from service.engine.verbs.scores import HeldOut
+from service.engine.verbs.traces import Tracer
+from service.errors import BundleError, Draining, EngineFailed, PushforwardError
+from service.plan import Floats, Outputs, run_now
+
+__all__ = ["load_flow"]
+
+_log = logging.getLogger(__name__)
+
+_HANG_MARGIN: Final = 20
+"""A batch may take this many times as long as when it was measured, before it is taken for a hang."""
+
+
+def load_flow(
+    bundle: Bundle,
+    workers: Workers | None = None,
+    limits: Limits | None = None,
+    metrics: Metrics | None = None,
+    device: Device | None = None,
+    isolation: Isolation | None = None,
+    quarantine: Callable[[PushforwardError], None] | None = None,
+    load: int = 0,
+) -> ServedFlow:
+    """Load the flow of a bundle, warm it up, and check its golden rows.
+
+    What computes it goes after the flow itself, and after the last of the plans that hold it.
+
+    Args:
+        bundle: from `service.bundle.store.read_bundle`.
+        workers: the threads that run it; None for threads of its own, which end with the process.
+        limits: of each of its lanes. Where `chunk_rows` is 0, it is measured for each.
+        metrics: counts its batches; None to count nothing.
+        device: of its computation; None for the CPU.
+        isolation: the flows that run in processes of their own, on the CPU; None for none.
+        quarantine: takes the reason, on a thread of the engine, once such processes crash or hang too often.
+        load: the number of this load of the version, for the counts of its processes.
+
+    Raises:
+        BundleError: a graph cannot be loaded, or does not give the golden answers.
+        EngineFailed: the device cannot run it, and is required.
+        EngineLost: no process can be started for it.
+
+    Example::
+
+        flow = load_flow(read_bundle(Path("repository/two-moons/1")))
+        densities = run_now(flow.log_prob(x))
+    """
+    workers = workers or Workers(usable_cpus())
+    limits = limits or Limits()
+    metrics = metrics or Metrics()
+    if isolation is None or not isolation.covers(bundle.manifest.name):
+        graphs = _Graphs(*open_graphs(bundle, device, limits.chunk_rows))
+        if device is not None:
+            graphs = graphs._replace(hang_seconds=device.hang_seconds)
+        flow = _open_flow(bundle, graphs, workers, limits, metrics)
+        if device is not None and isinstance(graphs.forward, DeviceGraph):
+            _follow(device, flow, metrics)
+        return flow
+    engine = _open_engine(bundle, isolation, limits, metrics, device=device, quarantine=quarantine, load=load)
+    try:
+        apart = workers.apart(isolation.processes, engine.close)
+    except Draining:
+        engine.close()
+        raise
+    try:
+        graphs = _isolated_graphs(bundle, engine, device)._replace(hang_seconds=isolation.hang_seconds)
+        return _open_flow(bundle, graphs, apart, limits, metrics)
+    except BaseException:
+        apart.close(0)
+        raise
+
+
+def _follow(device: Device, flow: ServedFlow, metrics: Metrics) -> None:
+    """Tell that a flow runs on the CPU once its device is lost. The device does not keep the flow.
+
+    Args:
+        device: of the flow.
+        flow: that runs there.
+        metrics: tell it too.
+    """
+    known = weakref.ref(flow)
+
+    def move_to_cpu(reason: str) -> None:
+        moved = known()
+        if moved is not None:
+            moved.execution = cpu_execution(moved.manifest, f"{device.name}: {reason}")
+            metrics.set_provider(moved.manifest.name, moved.manifest.version, moved.execution.provider)
+
+    weakref.finalize(flow, device.listen(move_to_cpu)).atexit = False
+
+
+class _Graph(Protocol):
+    """One direction of a flow: `CpuGraph`, `DeviceGraph` or `IsolatedGraph`."""
+
+    width: int
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The sizes of batches that are timed."""
+        ...
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The clock that times them."""
+        ...
+
+    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
+        """Run one batch."""
+        ...
+
+
+class _Graphs(NamedTuple):
+    """The graphs of a flow.
+
+    Args:
+        forward: x -> z.
+        inverse: z -> x.
+        execution: of both.
+        trace: x -> the event after each step; None for one that is opened here when it is asked for.
+        hang_seconds: a batch that takes longer is taken for a hang.
+    """
+
+    forward: _Graph
+    inverse: _Graph
+    execution: Execution
+    trace: _Graph | None = None
+    hang_seconds: float = math.inf
+
+
+def _open_engine(
+    bundle: Bundle,
+    isolation: Isolation,
+    limits: Limits,
+    metrics: Metrics,
+    device: Device | None,
+    quarantine: Callable[[PushforwardError], None] | None,
+    load: int,
+) -> IsolatedEngine:
+    """Start the processes of an isolated flow.
+
+    Args:
+        bundle: of the flow.
+        isolation: the options of its processes.
+        limits: of its lanes.
+        metrics: counts the processes.
+        device: of the settings.
+        quarantine: as `load_flow`.
+        load: as `load_flow`.
+
+    Raises:
+        BundleError: as `load_flow`.
+        EngineFailed: the device is required.
+        EngineLost: no process can be started.
+    """
+    if device is not None and device.gpu.options.required:
+        raise EngineFailed(f"{device.name} is required, and a flow in processes of its own runs on the CPU")
+    counts = metrics.engine(bundle.manifest.name, bundle.manifest.version, MAX_ENDS, load)
+    rows = limits.chunk_rows or CPU_BATCH_SIZES[-1]
+    return IsolatedEngine(bundle, isolation, rows, counts=counts, quarantined=quarantine)
+
+
+def _isolated_graphs(bundle: Bundle, engine: IsolatedEngine, device: Device | None) -> _Graphs:
+    fallback = None if device is None else f"{device.name}: a flow in processes of its own runs on the CPU"
+    trace = engine.graph("trace") if bundle.manifest.trace else None
+    return _Graphs(engine.graph("forward"), engine.graph("inverse"), cpu_execution(bundle.manifest, fallback), trace)
+
+
+def _open_flow(
+    bundle: Bundle,
+    graphs: _Graphs,
+    workers: Workers,
+    limits: Limits,
+    metrics: Metrics,
+) -> ServedFlow:
+    """Warm the graphs of a flow up, open its lanes, and check its golden rows.
+
+    Args:
+        bundle: of the flow.
+        graphs: of the bundle.
+        workers: the threads that run them.
+        limits: of each lane.
+        metrics: counts the batches.
+
+    Raises:
+        BundleError: as `load_flow`.
+    """
+    name, version = bundle.manifest.name, bundle.manifest.version
+    forward, inverse, execution, trace, hang_seconds = graphs
+    golden = bundle.golden
+    try:
+        forward_timings = _warm_up(forward, limits, golden.x, golden.context)
+        inverse_timings = _warm_up(inverse, limits, golden.latents(), golden.context)
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+        _log.exception("%s version %d fails on its golden rows", name, version)
+        raise BundleError("the flow could not be run on its golden rows") from error
+    longest = max(timing.seconds for timing in (*forward_timings, *inverse_timings))
+    if longest > hang_seconds / _HANG_MARGIN:
+        text = (
+            "a batch of %s version %d took %.3g s; raise --engine-hang-seconds (%g): a busy machine makes a hang of it"
+        )
+        _log.warning(text, name, version, longest, hang_seconds)
+    if bundle.manifest.trace:
+        check_trace(bundle, trace)
+    held_out = HeldOut(bundle.manifest.calibration, bundle.manifest.dtype)
+    forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
+    inverse_metrics = metrics.lane(name, version, "inverse", held_out=held_out)
+    lanes = (
+        _open_lane(workers, forward, limits, timings=forward_timings, metrics=forward_metrics),
+        _open_lane(workers, inverse, limits, timings=inverse_timings, metrics=inverse_metrics),
+    )
+    tracer = _open_tracer(bundle, trace, workers, limits, metrics) if bundle.manifest.trace else None
+    flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version), tracer)
+    for lane in (*lanes, *(() if tracer is None else (tracer,))):
+        # Every plan under way holds its flow. The lanes go after the last of them.
+        weakref.finalize(flow, workers.release, lane).atexit = False
+    try:
+        run_now(check_golden(flow))
+    except BundleError:
+        raise
+    except PushforwardError as error:
+        raise BundleError("the flow could not be run on its golden rows") from error
+    metrics.set_provider(name, version, execution.provider)
+    return flow
+
+
+def _warm_up(graph: _Graph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
+    """Warm a graph up with copies of the golden rows, and time its batches.
+
+    Args:
+        graph: of one direction.
+        limits: of its lane.
+        rows: ``[G, ...]``, the golden rows.
+        context: ``[G, C]``, or None.
+    """
+
+    def prepare(size: int) -> Callable[[], object]:
+        batch = np.resize(rows, (size, *rows.shape[1:]))
+        batch_context = None if context is None else np.resize(context, (size, context.shape[1]))
+        return lambda: graph(batch, batch_context)
+
+    chunk = limits.chunk_rows
+    sizes = [*(size for size in graph.sizes if size < chunk), chunk] if chunk else graph.sizes
+    return time_batches(prepare, sizes, graph.clock)
+
+
+def _open_lane(
+    workers: Workers, graph: _Graph, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
+) -> QueuedLane:
+    """Open a lane with the batch size and the times that were measured.
+
+    Args:
+        workers: the threads that serve it.
+        graph: computes its batches.
+        limits: of its queue. Where `chunk_rows` is 0, the timings decide.
+        timings: from `_warm_up`.
+        metrics: counts its batches.
+    """
+    chunk = choose_chunk(timings)
+    limits = limits if limits.chunk_rows else replace(limits, chunk_rows=chunk.rows)
+    lane = workers.lane(graph, limits, metrics, inline=isinstance(graph, CpuGraph))
+    for timing in (chunk, timings[0]):
+        lane.queue.record(timing.rows, timing.seconds)
+    return lane
+
+
+def _open_tracer(
+    bundle: Bundle, graph: _Graph | None, workers: Workers, limits: Limits, metrics: Metrics
+) -> QueuedLane:
+    """Open a lane for the trace. Its graph has been checked, and is opened again at the first request.
+
+    Args:
+        bundle: with a trace.
+        graph: runs it elsewhere; None to open it here.
+        workers: the threads that serve it.
+        limits: of its queue.
+        metrics: counts its batches.
+    """
+    tracer = Tracer(bundle, graph)
+    chunk = min(tracer.chunk_rows, limits.chunk_rows or tracer.chunk_rows)
+    trace_metrics = metrics.lane(bundle.manifest.name, bundle.manifest.version, "trace")
+    return workers.lane(tracer, replace(limits, chunk_rows=chunk), trace_metrics, inline=graph is None)
