@@ -30,14 +30,16 @@ from service.bundle.store import Repository
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
 from service.engine.changes import Changes
+from service.engine.isolation.options import Isolation
 from service.engine.local_changes import LocalChanges
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.devices import CudaOptions, OrtGpu
 from service.engine.runtime.graph import Device
+from service.engine.runtime.memory import usable_memory
 from service.errors import MethodNotAllowed, PushforwardError, RequestError, RouteNotFound
-from service.guard import Waits
+from service.guard import BodyBudget, Waits
 from service.http.connection import STATE, Direct, Shared
 from service.http.heads import RequestHeads
 from service.settings import Settings
@@ -50,6 +52,9 @@ _CLOSE_SECONDS = 0.5
 _EXPIRE_SECONDS = 0.05
 
 _LINGER_SECONDS = 30.0
+
+_BODIES_SHARE = 8
+"""Of the memory, bodies take so much at most: what is read of them takes a few times as much."""
 
 
 class Supervised(NamedTuple):
@@ -67,12 +72,18 @@ class Supervised(NamedTuple):
 _DESCRIPTION = "Densities, samples and interpolations of normalizing flows."
 
 
-def create_app(settings: Settings, metrics: Metrics | None = None, supervised: Supervised | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    metrics: Metrics | None = None,
+    leave: Callable[[str], None] | None = None,
+    supervised: Supervised | None = None,
+) -> FastAPI:
     """Put a server's parts together. Flows are loaded when it starts.
 
     Args:
         settings: how it runs.
         metrics: where it counts; None for numbers of its own.
+        leave: is called with the reason, on any thread, where the server cannot go on; None for nothing.
         supervised: what a supervisor decides for all of its workers; None for a server of one process.
 
     Returns:
@@ -86,7 +97,14 @@ def create_app(settings: Settings, metrics: Metrics | None = None, supervised: S
     repository = Repository(settings.repository)
     catalogue = None if supervised is None else supervised.catalogue
     registry = Registry(
-        repository, settings.default_flow, workers, limits, metrics, _device(settings), catalogue=catalogue
+        repository,
+        settings.default_flow,
+        workers,
+        limits,
+        metrics,
+        device=_device(settings, leave),
+        isolation=_isolation(settings),
+        catalogue=catalogue,
     )
     changes = LocalChanges(registry, repository) if supervised is None else supervised.changes(registry)
     helpers = Helpers(workers.threads, send=workers.submit_task if workers.threads > 1 else None)
@@ -97,6 +115,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None, supervised: S
         GroupVerbs(registry, settings.max_work),
     )
     count = AnswerCounter(metrics)
+    budget = BodyBudget(settings.max_decode_bytes or usable_memory() // _BODIES_SHARE // settings.workers)
     prefix = (settings.root_path or "").rstrip("/")
     shared = Shared(
         direct=Direct(driver, RequestHeads(table, settings.max_body_bytes, prefix)),
@@ -106,7 +125,9 @@ def create_app(settings: Settings, metrics: Metrics | None = None, supervised: S
             keep_alive_seconds=settings.keep_alive_seconds,
             linger_seconds=min(_LINGER_SECONDS, settings.body_seconds),
         ),
+        max_body_bytes=settings.max_body_bytes,
         count=count,
+        budget=budget,
     )
 
     @asynccontextmanager
@@ -122,8 +143,9 @@ def create_app(settings: Settings, metrics: Metrics | None = None, supervised: S
             expiring.cancel()
             operations.draining = True
             registry.close()
+            loading.cancel()  # its thread goes on with the bundle that it has begun, and nobody waits for it
             await asyncio.to_thread(workers.close, _CLOSE_SECONDS)
-            await loading
+            await asyncio.to_thread(registry.free)
             helpers.close()
 
     app = FastAPI(
@@ -141,7 +163,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None, supervised: S
     app.state.changes = changes
     app.state.workers = workers
     calls = RepositoryCalls(registry, repository, changes)
-    add_routes(app, table, operations, calls, Door(driver, settings.max_body_bytes))
+    add_routes(app, table, operations, calls, Door(driver, settings.max_body_bytes, budget))
     add_pages(app)
     app.add_middleware(CountedApplication, count=count)
     if prefix:
@@ -154,13 +176,23 @@ def create_app(settings: Settings, metrics: Metrics | None = None, supervised: S
     return app
 
 
-def _device(settings: Settings) -> Device | None:
+def _device(settings: Settings, leave: Callable[[str], None] | None) -> Device | None:
     """Where flows run, or None for the CPU."""
     kind, _, index = settings.device.partition(":")
     if kind == "cpu":
         return None
     memory, tf32, required = settings.device_memory_bytes, settings.device_tf32, settings.device_required
-    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)))
+    return Device(OrtGpu(CudaOptions(int(index or 0), memory, tf32, required)), settings.engine_hang_seconds, leave)
+
+
+def _isolation(settings: Settings) -> Isolation:
+    """The flows that run in processes of their own."""
+    return Isolation(
+        settings.isolated_flows,
+        processes=settings.isolate_processes,
+        hang_seconds=settings.engine_hang_seconds,
+        memory_bytes=settings.isolate_memory_bytes,
+    )
 
 
 async def _expire(workers: Workers) -> None:

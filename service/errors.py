@@ -29,6 +29,7 @@
     │   ├── RepositoryUnwritable    repository_unwritable   the repository is read-only, or its disk is full
     │   ├── Draining                draining                shutting down
     │   ├── EngineFailed            engine_failed           a run of the flow failed
+    │   ├── EngineLost              engine_lost             the engine crashed or hung in a run, or is not there
     │   └── DeadlineExceeded        deadline_exceeded       the answer came too late to be of use
     ├── BundleError                 bundle_invalid          a bundle that may not be served
     │   ├── ManifestInvalid         manifest_invalid        flow.json is not a manifest of this format
@@ -58,6 +59,7 @@ __all__ = [
     "DigestMismatch",
     "Draining",
     "EngineFailed",
+    "EngineLost",
     "FlowNotFound",
     "ForbiddenGraph",
     "HeaderTooLarge",
@@ -85,7 +87,24 @@ __all__ = [
     "UnsupportedMediaType",
     "VersionNotFound",
     "WrongShape",
+    "release_frames",
 ]
+
+
+def release_frames(error: BaseException) -> None:
+    """Let go of the frames that an error and its causes have passed, once it has been told.
+
+    A traceback keeps those frames, and they keep a body and what was read of it. A frame that holds the error too, as
+    one that waited for a future does, closes a circle with it, which is there until the next collection.
+    """
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            left += (each.__cause__, each.__context__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +320,15 @@ class EngineFailed(ServerError):
     """A run of the flow failed."""
 
     code: ClassVar[str] = "engine_failed"
+
+
+class EngineLost(ServerError):
+    """The engine crashed or hung while it ran the batch of this request, or is not there to run it.
+
+    Which rows of the batch are at fault is not known. None of them is tried again, as each try could cost an engine.
+    """
+
+    code: ClassVar[str] = "engine_lost"
 
 
 class DeadlineExceeded(ServerError):

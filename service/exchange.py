@@ -6,16 +6,50 @@ A verb knows no door: the driver fills an `Exchange` for a route of FastAPI and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
+from service.errors import ClientGone, DeadlineExceeded
 from service.plan import Plan
 
-__all__ = ["Body", "Exchange", "Reply"]
+__all__ = ["UNWATCHED", "Body", "Exchange", "Reply", "Watch"]
 
 Body: TypeAlias = bytes | bytearray
 """A body, whole. A large one is put together in place, and nobody changes it afterwards."""
+
+
+class Watch:
+    """Whether anybody still waits for what is made of a body: long work looks every now and then.
+
+    Args:
+        deadline: after which nobody does, in seconds.
+        clock: seconds, on which it is given.
+    """
+
+    __slots__ = ("_clock", "_deadline", "abandoned")
+
+    def __init__(self, deadline: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
+        self._deadline = deadline
+        self._clock = clock
+        self.abandoned = False
+
+    def check(self) -> None:
+        """Stop where nobody waits.
+
+        Raises:
+            ClientGone: the client has gone.
+            DeadlineExceeded: the deadline has passed.
+        """
+        if self.abandoned:
+            raise ClientGone("the client has gone")
+        if self._clock() > self._deadline:
+            raise DeadlineExceeded("the deadline passed while the body was read")
+
+
+UNWATCHED: Final = Watch()
+"""The watch of a short body, which is read before anybody can go."""
 
 
 class Exchange(NamedTuple):
@@ -29,6 +63,7 @@ class Exchange(NamedTuple):
         accept: the header, or None.
         body: whole, at most the cap.
         deadline: on `time.monotonic`, in seconds; nobody waits for the answer any longer.
+        watch: of the body's decoding.
     """
 
     name: str | None = None
@@ -38,6 +73,7 @@ class Exchange(NamedTuple):
     accept: str | None = None
     body: Body = b""
     deadline: float = math.inf
+    watch: Watch = UNWATCHED
 
 
 class Reply(NamedTuple):

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from service.errors import BodyTooLarge, InvalidArgument, MalformedBody, OverWorkBudget, Reason
+from service.errors import BodyTooLarge, InvalidArgument, MalformedBody, OverWorkBudget, QueueFull, Reason
 
-__all__ = ["TIMEOUT_HEADER", "Waits", "check_length", "check_work", "deadline", "read_body"]
+__all__ = [
+    "TIMEOUT_HEADER",
+    "BodyBudget",
+    "HeldBody",
+    "Waits",
+    "WorkLimit",
+    "check_length",
+    "check_work",
+    "deadline",
+    "read_body",
+]
 
 TIMEOUT_HEADER: Final = "Pushforward-Timeout-Ms"
 """How long the client waits for its answer, in milliseconds."""
@@ -33,6 +43,49 @@ class Waits:
     linger_seconds: float = 30.0
 
 
+class BodyBudget:
+    """The bytes of large bodies that a process holds: from when they come until their requests are answered.
+
+    What is read of a body takes some times its bytes. Without a bound on all of them together, some dozens of bodies
+    that each are below the cap would end the process. A body that is alone is always taken.
+
+    Args:
+        most: in bytes.
+    """
+
+    LARGE: Final = 1 << 16
+    """In bytes; a smaller body does not count."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+
+    @property
+    def held(self) -> int:
+        """The bytes that are held."""
+        return self._held
+
+    def take(self, size: int, own: int) -> None:
+        """Take more bytes of a body.
+
+        Args:
+            size: how many.
+            own: those of the same body that have been taken.
+
+        Raises:
+            QueueFull: with those of other bodies they are too many. None has been taken.
+        """
+        if self._held > own and self._held + size > self._most:
+            raise QueueFull(
+                f"the bodies of other requests take {self._held - own} bytes, and {self._most} may be held at once"
+            )
+        self._held += size
+
+    def give_back(self, size: int) -> None:
+        """Give back bytes that were taken."""
+        self._held -= size
+
+
 def deadline(field: str | None, usual_seconds: float, now: float) -> float:
     """The time after which an answer comes too late, in seconds.
 
@@ -46,7 +99,7 @@ def deadline(field: str | None, usual_seconds: float, now: float) -> float:
     """
     if field is None:
         return now + usual_seconds
-    text = field.strip()
+    text = field.strip(" \t")
     if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 7 and 1 <= int(text) <= _LONGEST_MILLISECONDS):
         reason = f"expected a whole number of milliseconds from 1 to {_LONGEST_MILLISECONDS}, and found {text[:32]!r}"
         raise InvalidArgument(f"{TIMEOUT_HEADER}: {reason}", (Reason(("header", TIMEOUT_HEADER), reason),))
@@ -68,25 +121,88 @@ def check_length(field: str | None, cap: int) -> None:
         raise BodyTooLarge(f"the body has {field[:32]} bytes; the cap is {cap}")
 
 
-async def read_body(headers: Mapping[str, str], stream: AsyncIterator[bytes], cap: int) -> bytes:
+class HeldBody:
+    """A body as it comes, counted against a budget while it is large. A large one grows in place.
+
+    Args:
+        budget: of all bodies.
+    """
+
+    __slots__ = ("_budget", "_taken", "body")
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget = budget
+        self._taken = 0
+        self.body = bytearray()
+
+    def add(self, piece: bytes) -> None:
+        """Add a piece.
+
+        Raises:
+            QueueFull: from the budget.
+        """
+        size = len(self.body) + len(piece)
+        if size > BodyBudget.LARGE:
+            self._budget.take(size - self._taken, self._taken)
+            self._taken = size
+        self.body += piece
+
+    def release(self) -> None:
+        """Let the body go."""
+        self._budget.give_back(self._taken)
+        self._taken = 0
+        self.body = bytearray()
+
+
+async def read_body(headers: Mapping[str, str], stream: AsyncIterator[bytes], cap: int, held: HeldBody) -> None:
     """Read a body whole, and stop as soon as it passes the cap.
 
     Args:
         headers: Content-Length is believed where it says too much, and never where it says little.
         stream: the body's pieces.
         cap: in bytes.
+        held: gets them.
 
     Raises:
         BodyTooLarge: it has more bytes than `cap`.
+        QueueFull: there is no room for it.
     """
     check_length(headers.get("content-length"), cap)
-    pieces, size = [], 0
     async for piece in stream:
-        size += len(piece)
-        if size > cap:
+        if len(held.body) + len(piece) > cap:
             raise BodyTooLarge(f"the body has more than {cap} bytes, which is the cap")
-        pieces.append(piece)
-    return b"".join(pieces)
+        held.add(piece)
+
+
+class WorkLimit(NamedTuple):
+    """The work budget for rows whose number shows while they are read.
+
+    Args:
+        width: as for `check_work`.
+        steps: as for `check_work`.
+        budget: as for `check_work`.
+        loc: as for `check_work`.
+    """
+
+    width: int
+    steps: int
+    budget: int
+    loc: tuple[str, ...]
+
+    def check(self, rows: int) -> None:
+        """Hold what has been read so far against the budget.
+
+        Args:
+            rows: how many these are.
+
+        Raises:
+            OverWorkBudget: they are too many.
+        """
+        if rows * self.width * self.steps > self.budget:
+            times = f", {self.steps} steps each," if self.steps > 1 else ""
+            more = f"{rows} rows of {self.width} values and more{times} make more than {self.budget} values"
+            detail = f"{more}, which is the server's budget for one request"
+            raise OverWorkBudget(detail, (Reason(self.loc, detail),))
 
 
 def check_work(rows: int, width: int, steps: int, budget: int, loc: tuple[str, ...]) -> None:

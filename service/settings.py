@@ -75,7 +75,36 @@ class Settings(BaseSettings):
     device_required: Annotated[
         bool, Field(description="do not serve a flow that the device cannot run; otherwise such a flow runs on the CPU")
     ] = False
+    isolate: Annotated[
+        str,
+        Field(
+            pattern=rf"^(none|all|{NAME_PATTERN[1:-1]}(,{NAME_PATTERN[1:-1]})*)$",
+            description="flows that run in processes of their own, not in the server: none, all, or names with commas",
+        ),
+    ] = "none"
+    isolate_processes: Annotated[
+        int, Field(ge=1, le=256, description="processes of each such flow; one is replaced while the others run")
+    ] = 2
+    isolate_memory_bytes: Annotated[
+        int, Field(ge=0, description="most memory that such a process may allocate; 0 for no bound")
+    ] = 4 << 30
+    engine_hang_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=3600,
+            description="a batch of such a process, or of the device, that takes longer hangs; above any sound one",
+        ),
+    ] = 10.0
     max_body_bytes: Annotated[int, Field(ge=1024, description="largest body of a request, in bytes")] = 64 << 20
+    max_decode_bytes: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="bytes of large bodies that a process holds at once before 429; 0 for an eighth of the memory, "
+            "divided by the workers",
+        ),
+    ] = 0
     max_header_bytes: Annotated[int, Field(ge=1024, description="largest header of a request, in bytes")] = 16 << 10
     max_work: Annotated[int, Field(ge=1, description="work budget of one request, in values: rows * width * steps")] = (
         1 << 24
@@ -100,6 +129,10 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[
         float, Field(ge=0, le=3600, description="time for requests in flight to finish after SIGTERM")
     ] = 5.0
+    hang_seconds: Annotated[
+        float,
+        Field(ge=0.5, description="time after which one of several workers is replaced if its event loop stands still"),
+    ] = 5.0
     keep_alive_seconds: Annotated[
         int, Field(ge=1, description="an idle connection is closed after this time; clients should close theirs sooner")
     ] = 75
@@ -116,6 +149,13 @@ class Settings(BaseSettings):
         Literal["debug", "info", "warning", "error"], Field(description="least severe messages to log")
     ] = "warning"
     access_log: Annotated[bool, Field(description="log a line for each request")] = False
+
+    @property
+    def isolated_flows(self) -> frozenset[str] | None:
+        """The names of the flows that run in processes of their own; None for all."""
+        if self.isolate == "all":
+            return None
+        return frozenset(self.isolate.split(",")) - {"none"}
 
 
 def flag_name(field: str) -> str:

@@ -441,7 +441,7 @@ class ModelInfo:
         name: the flow's name.
         version: the version described.
         versions: every version that the server has, ascending.
-        state: ``"loading"``, ``"ready"`` or ``"failed"``.
+        state: ``"loading"``, ``"ready"``, ``"failed"`` or ``"quarantined"``.
         default: whether this flow answers where none is named.
         manifest: the bundle's flow.json as JSON gave it, from `Client.model`; None from `Client.models`, which does
             without, and where the server could not read it.

@@ -29,7 +29,7 @@ class AsyncClient(Calls):
         version: its version, or an alias; None for the newest.
         timeout: seconds that one request may take, its retries and pauses included.
         retries: how often at most a request is sent again, after a connection that failed and after 429 and 503
-            (Retry-After is waited for). No other answer is asked for twice.
+            (Retry-After is waited for). No other answer is asked for twice, nor is one of code `engine_lost`.
         max_values: the bound on the numbers in one request.
         headers: sent with each request.
         transport: what carries the requests, in the place of the network.

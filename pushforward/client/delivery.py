@@ -17,6 +17,8 @@ from pushforward.client.errors import ApiError, ClientError, ConnectionFailed, a
 __all__ = ["Connection", "Delivery", "HttpAnswer", "HttpRequest"]
 
 _RETRIED_STATUSES: Final = frozenset({429, 503})
+_NEVER_RETRIED_CODES: Final = frozenset({"engine_lost"})
+"""The engine crashed or hung with these rows, and each try may cost another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Delivery:
                 if answer.status < 400:
                     return answer
                 refusal = self._read_refusal(answer)
-                if answer.status not in _RETRIED_STATUSES:
+                if answer.status not in _RETRIED_STATUSES or refusal.code in _NEVER_RETRIED_CODES:
                     raise refusal
                 failure, asked = refusal, refusal.retry_after or 0.0
             pause = asked + self.random.uniform(0.0, min(self.longest_pause, self.first_pause * 2.0**attempt))

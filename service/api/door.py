@@ -15,10 +15,9 @@ from starlette.types import Receive, Scope, Send
 from service.api.counting import ERROR_CODE
 from service.api.driver import Call, Driver, Fields, RawRequest
 from service.api.endpoints import Endpoint
-from service.api.problems import problem
-from service.errors import Draining, PushforwardError, UnsupportedMediaType
+from service.errors import DeadlineExceeded, PushforwardError, UnsupportedMediaType, release_frames
 from service.exchange import Reply
-from service.guard import TIMEOUT_HEADER, read_body
+from service.guard import TIMEOUT_HEADER, BodyBudget, HeldBody, read_body
 from service.plan import Plan
 
 __all__ = ["Door", "respond"]
@@ -32,9 +31,11 @@ class Door:
     Args:
         driver: answers them.
         max_body_bytes: the cap on a body.
+        budget: of all bodies.
     """
 
-    def __init__(self, driver: Driver, max_body_bytes: int) -> None:
+    def __init__(self, driver: Driver, max_body_bytes: int, budget: BodyBudget) -> None:
+        self._budget = budget
         self._driver = driver
         self._max_body_bytes = max_body_bytes
 
@@ -47,34 +48,42 @@ class Door:
         """
 
         async def answer(request: Request) -> Response:
-            since = self._driver.clock()
+            since, named = self._driver.since(), request.path_params
+            held = HeldBody(self._budget)
             try:
-                raw = await self._read(endpoint, route, request)
+                raw = await self._read(
+                    Call(endpoint, named.get("name"), named.get("version"), route), request, since, held
+                )
                 return respond(await _unless_gone(self._driver.reply(raw, since), request), self._driver)
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody is there to read it
-            except asyncio.CancelledError:
-                # Only the server cancels, when the time to drain is over: whoever waits still is to have an answer.
-                return respond(problem(Draining("the server has shut down before this request was finished")))
+            finally:
+                held.release()
 
         return answer
 
-    async def _read(self, endpoint: Endpoint, route: str, request: Request) -> RawRequest:
+    async def _read(self, call: Call, request: Request, since: float, held: HeldBody) -> RawRequest:
         """The whole request.
 
         Raises:
             UnsupportedMediaType: its body is encoded.
             BodyTooLarge: its body is over the cap.
+            QueueFull: there is no room for it.
+            DeadlineExceeded: it has not come in whole by the deadline.
+            InvalidArgument: the deadline is none.
         """
-        headers, named = request.headers, request.path_params
+        headers = request.headers
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding != "identity":
             detail = f"a body with Content-Encoding {encoding[:64]!r} cannot be read; send it as it is"
             raise UnsupportedMediaType(detail)
-        body = await read_body(headers, request.stream(), self._max_body_bytes)
-        call = Call(endpoint, named.get("name"), named.get("version"), route)
         fields = Fields(headers.get("content-type"), headers.get("accept"), headers.get(TIMEOUT_HEADER.lower()))
-        return RawRequest(call, fields, request.scope["query_string"], body)
+        try:
+            async with asyncio.timeout(self._driver.deadline(fields, since) - self._driver.clock()):
+                await read_body(headers, request.stream(), self._max_body_bytes, held)
+        except TimeoutError as error:
+            raise DeadlineExceeded("the deadline passed before the request's body had come in whole") from error
+        return RawRequest(call, fields, request.scope["query_string"], held.body)
 
 
 async def _unless_gone(reply: asyncio.Future[Reply], request: Request) -> Reply:
@@ -131,8 +140,7 @@ class _Streamed(StreamingResponse):
             await super().__call__(scope, receive, send)
         except PushforwardError as error:
             _log.warning("an answer that streams broke off: %s", error.code)
-        except asyncio.CancelledError:
-            _log.warning("an answer that streams broke off: the server has shut down")  # nobody else cancels
+            release_frames(error)
 
 
 async def _pieces(reply: Reply, driver: Driver) -> AsyncIterator[bytes]:
@@ -148,6 +156,7 @@ async def _pieces(reply: Reply, driver: Driver) -> AsyncIterator[bytes]:
     finally:
         if ahead is not None:
             ahead.cancel()
+            ahead = None  # this frame would hold a future whose error holds this frame
 
 
 def _driven(plans: Iterator[Plan[bytes]], driver: Driver) -> asyncio.Future[bytes] | None:

@@ -29,7 +29,7 @@ from service.bundle.precision import FloatType
 from service.engine.registry import Registry
 from service.engine.sampling.noise import FirstRows
 from service.engine.verbs.flow import ServedFlow
-from service.errors import DeadlineExceeded, Draining, MalformedBody, PushforwardError, QueueFull
+from service.errors import DeadlineExceeded, Draining, EngineLost, MalformedBody, PushforwardError, QueueFull
 from service.exchange import Exchange, Reply
 from service.plan import Floats, Outputs, Plan, Run
 
@@ -156,7 +156,7 @@ def _answers(run: Run, asked: Sequence[int], count: int, texts: Callable[[Output
         return replies
     try:
         outputs = yield run
-    except (QueueFull, Draining, DeadlineExceeded) as error:  # there was no time for any of them
+    except (QueueFull, Draining, DeadlineExceeded, EngineLost) as error:  # none of them may be run again
         refusal = problem_reply(error)
         for at in asked:
             replies[at] = refusal

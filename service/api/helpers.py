@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Generic, TypeVar
 
-from service.errors import QueueFull
+from service.errors import QueueFull, release_frames
 
 __all__ = ["Helpers"]
 
@@ -108,6 +108,9 @@ class Helpers:
             self._send(errand)
         try:
             result, seconds = await asyncio.wrap_future(errand.result)
+        except asyncio.CancelledError:
+            errand.result.add_done_callback(_forget)
+            raise
         finally:
             self._waiting_bytes -= size
             if late is not None:
@@ -127,3 +130,9 @@ class Helpers:
     def close(self) -> None:
         """Start nothing further."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _forget(result: Future[tuple[T, float]]) -> None:
+    """Let go of an error that nobody waits for any more."""
+    if not result.cancelled() and (error := result.exception()) is not None:
+        release_frames(error)

@@ -15,7 +15,7 @@ from service.engine.canary import probe
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Entry, Registry
 from service.engine.verbs.flow import ServedFlow
-from service.errors import Draining, NotReady, PushforwardError, Reason
+from service.errors import Draining, NotReady, PushforwardError, Reason, release_frames
 from service.exchange import Reply
 
 __all__ = ["Operations"]
@@ -73,8 +73,8 @@ class Operations:
     async def ready(self) -> Reply:
         """GET /health/ready: a canary row through every served flow's engine.
 
-        A bundle that failed to load is not served, and does not make the server unready, unless no version of the
-        default flow is left, or of any flow.
+        A version that failed to load, or is quarantined, is not served. It does not make the server unready, unless no
+        version of the default flow is left, or of any flow.
 
         Raises:
             Draining: the server is shutting down.
@@ -90,7 +90,7 @@ class Operations:
         default = self._registry.default
         served = {entry.name for entry in entries if entry.state == "ready"}
         if not served or (default is not None and default not in served):
-            failed = tuple(_reason(e.name, e.version, _why(e)) for e in entries if e.state == "failed")
+            failed = tuple(_reason(e.name, e.version, _why(e)) for e in entries if e.error is not None)
             what = f"the default flow {default!r} is not served" if served else "no flow is served"
             raise NotReady(what, failed)
         # Probes that come while one runs share its answer: whoever may ask may not multiply the work.
@@ -118,6 +118,7 @@ class Operations:
         except TimeoutError:
             return f"no answer within {self._probe_seconds:g} seconds"
         except PushforwardError as error:
+            release_frames(error)
             return error.detail
         except Exception:
             _log.exception("the canary of %s version %d failed", flow.manifest.name, flow.manifest.version)

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from service.errors import PushforwardError, QueueFull, Reason, RequestError, ServerError
+from service.errors import PushforwardError, QueueFull, Reason, RequestError, ServerError, release_frames
 from service.exchange import Reply
 
 __all__ = ["MEDIA_TYPE", "PROBLEMS", "Problem", "problem", "problem_reply", "problem_type"]
@@ -57,6 +57,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "engine_failed": Problem(500, "The flow could not be run"),
     "bundle_invalid": Problem(500, "The flow's bundle may not be served"),
     "queue_full": Problem(429, "Too much is waiting", retry_after=1),
+    "engine_lost": Problem(503, "The engine was lost", retry_after=1),
     "not_ready": Problem(503, "The flow is not ready", retry_after=1),
     "draining": Problem(503, "The server is shutting down", retry_after=1),
     "deadline_exceeded": Problem(504, "The deadline passed"),
@@ -66,17 +67,21 @@ PROBLEMS: Final[dict[str, Problem]] = {
 
 
 def problem_reply(error: Exception) -> Reply:
-    """The answer to a call that raised; what the caller cannot mend is logged.
+    """The answer to a call that raised; what the caller cannot mend is logged. The error's way ends here.
 
     Args:
-        error: one of the project's own is told as it is; of any other nothing goes to the client.
+        error: one of the project's own is told as it is; of any other nothing goes to the client. Its traceback is gone
+            afterwards.
     """
-    if not isinstance(error, PushforwardError):
-        _log.error("a request failed", exc_info=error)
-        return problem(PushforwardError("the server failed on this request; the failure has been logged"))
-    if not isinstance(error, (RequestError, ServerError)):
-        _log.error("%s reached a client", error.code, exc_info=error)
-    return problem(error)
+    try:
+        if not isinstance(error, PushforwardError):
+            _log.error("a request failed", exc_info=error)
+            return problem(PushforwardError("the server failed on this request; the failure has been logged"))
+        if not isinstance(error, (RequestError, ServerError)):
+            _log.error("%s reached a client", error.code, exc_info=error)
+        return problem(error)
+    finally:
+        release_frames(error)
 
 
 def problem_type(code: str) -> str:

@@ -16,7 +16,7 @@ from service.api.openapi import describe_route, path_parameters, query_parameter
 from service.api.operations import Operations
 from service.api.repository import RepositoryCalls
 from service.errors import InvalidArgument, Reason
-from service.guard import read_body
+from service.guard import BodyBudget, HeldBody, read_body
 
 __all__ = ["SCHEMAS", "add_routes"]
 
@@ -160,7 +160,7 @@ def _add_repository(app: FastAPI, repository: RepositoryCalls) -> None:
         return respond(await repository.remove(*_named(request, "name", "version")))
 
     async def set_alias(request: Request) -> Response:
-        body = await read_body(request.headers, request.stream(), _MAX_SMALL_BYTES)
+        body = await _small_body(request)
         name, alias = _named(request, "name", "alias")
         return respond(await repository.set_alias(name, alias, body))
 
@@ -196,8 +196,7 @@ def _add_protocol(app: FastAPI, repository: RepositoryCalls) -> None:
     """Add the repository's calls of the Open Inference Protocol, whose errors are plain."""
 
     async def index(request: Request) -> Response:
-        body = read_body(request.headers, request.stream(), _MAX_SMALL_BYTES)
-        return respond(await repository.plainly(repository.index(await body)))
+        return respond(await repository.plainly(repository.index(await _small_body(request))))
 
     async def load(request: Request) -> Response:
         return respond(await repository.plainly(repository.load_all(request.path_params["name"])))
@@ -224,6 +223,17 @@ def _add_protocol(app: FastAPI, repository: RepositoryCalls) -> None:
             response_class=Response,
             responses={200: {"description": "as asked"}},
         )
+
+
+async def _small_body(request: Request) -> bytes:
+    """A body of a few words.
+
+    Raises:
+        BodyTooLarge: it has more bytes than `_MAX_SMALL_BYTES`.
+    """
+    held = HeldBody(BodyBudget(_MAX_SMALL_BYTES))
+    await read_body(request.headers, request.stream(), _MAX_SMALL_BYTES, held)
+    return bytes(held.body)
 
 
 def _named(request: Request, *names: str) -> tuple[str, ...]:

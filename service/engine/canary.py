@@ -15,6 +15,7 @@ from service.bundle.store import Bundle, Golden
 from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.round_trips import greatest_difference
+from service.engine.verbs.traces import Graph
 from service.errors import BundleError, ParityFailed, Reason
 from service.plan import Floats, Outputs, Plan, Run
 
@@ -90,18 +91,19 @@ def measure_parity(bundle: Bundle, batches: tuple[int, ...] = (1, 7, 1000)) -> l
     return rows
 
 
-def check_trace(bundle: Bundle) -> None:
+def check_trace(bundle: Bundle, graph: Graph | None = None) -> None:
     """Run every golden row through trace.onnx.
 
     Args:
         bundle: with a trace.
+        graph: runs it elsewhere; None to open it here.
 
     Raises:
         ParityFailed: its last step is not the golden z. Each quantity that is wrong is named.
         BundleError: the graph cannot be loaded or run, or is not that of the manifest.
     """
     golden = bundle.golden
-    graph = CpuGraph(bundle, "trace")
+    graph = graph or CpuGraph(bundle, "trace")
     try:
         traced = graph(golden.x, golden.context)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes

@@ -9,11 +9,12 @@ after the last of them. Knows no HTTP.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,20 +25,35 @@ from service.engine.batching.chunk_size import Timing, choose_chunk, time_batche
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import QueuedLane, Workers
 from service.engine.canary import check_golden, check_trace
+from service.engine.isolation.engine import IsolatedEngine
+from service.engine.isolation.options import Isolation
+from service.engine.isolation.quarantine import MAX_ENDS
 from service.engine.metrics.metrics import LaneMetrics, Metrics
 from service.engine.runtime.cpu import usable_cpus
-from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, open_graphs
+from service.engine.runtime.execution import Execution
+from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph, Device, DeviceGraph, cpu_execution, open_graphs
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
 from service.engine.verbs.traces import Tracer
-from service.errors import BundleError, Draining, FlowNotFound, NotReady, PushforwardError, VersionNotFound
-from service.plan import Floats, run_now
+from service.errors import (
+    BundleError,
+    Draining,
+    EngineFailed,
+    FlowNotFound,
+    NotReady,
+    PushforwardError,
+    VersionNotFound,
+)
+from service.plan import Floats, Outputs, run_now
 
 __all__ = ["Entry", "Registry", "State", "load_flow"]
 
 _log = logging.getLogger(__name__)
 
-State = Literal["loading", "ready", "failed"]
+_HANG_MARGIN: Final = 20
+"""A batch may take this many times as long as when it was measured, before it is taken for a hang."""
+
+State = Literal["loading", "ready", "failed", "quarantined"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +63,10 @@ class Entry:
     Args:
         name: of the flow.
         version: a positive integer.
-        state: loading, ready or failed.
+        state: loading, ready, failed or quarantined.
         manifest: once it has been read.
         flow: once it is ready.
-        error: the reason of its failure.
+        error: the reason why it is not served.
         digest: of its manifest, as it was found.
     """
 
@@ -74,6 +90,8 @@ def load_flow(
     limits: Limits | None = None,
     metrics: Metrics | None = None,
     device: Device | None = None,
+    isolation: Isolation | None = None,
+    quarantine: Callable[[PushforwardError], None] | None = None,
 ) -> ServedFlow:
     """Load the flow of a bundle, warm it up, and check its golden rows.
 
@@ -83,10 +101,13 @@ def load_flow(
         limits: of each of its lanes. Where `chunk_rows` is 0, it is measured for each.
         metrics: counts its batches; None to count nothing.
         device: of its computation; None for the CPU.
+        isolation: the flows that run in processes of their own, on the CPU; None for none.
+        quarantine: takes the reason, on a thread of the engine, once such processes crash or hang too often.
 
     Raises:
         BundleError: a graph cannot be loaded, or does not give the golden answers.
         EngineFailed: the device cannot run it, and is required.
+        EngineLost: no process can be started for it.
 
     Example::
 
@@ -96,8 +117,141 @@ def load_flow(
     workers = workers or Workers(usable_cpus())
     limits = limits or Limits()
     metrics = metrics or Metrics()
+    if isolation is None or not isolation.covers(bundle.manifest.name):
+        graphs = _Graphs(*open_graphs(bundle, device, limits.chunk_rows))
+        if device is not None:
+            graphs = graphs._replace(hang_seconds=device.hang_seconds)
+        flow = _open_flow(bundle, graphs, workers, limits, metrics)
+        if device is not None and isinstance(graphs.forward, DeviceGraph):
+            known = weakref.ref(flow)  # a device outlives its flows
+            flow.on_close(device.listen(lambda reason: _move_to_cpu(known(), metrics, f"{device.name}: {reason}")))
+        return flow
+    engine = _open_engine(bundle, isolation, limits, metrics, device=device, quarantine=quarantine)
+    apart = workers.apart(isolation.processes)
+
+    def release() -> None:
+        engine.close()
+        apart.close(0)
+
+    try:
+        graphs = _isolated_graphs(bundle, engine, device)._replace(hang_seconds=isolation.hang_seconds)
+        flow = _open_flow(bundle, graphs, apart, limits, metrics)
+    except BaseException:
+        release()
+        raise
+    flow.on_close(release)
+    return flow
+
+
+def _move_to_cpu(flow: ServedFlow | None, metrics: Metrics, reason: str) -> None:
+    """Tell that a flow runs on the CPU from now on.
+
+    Args:
+        flow: of a device that is lost; None where it is served no more.
+        metrics: tell it too.
+        reason: of the loss.
+    """
+    if flow is None:
+        return
+    flow.execution = cpu_execution(flow.manifest, reason)
+    metrics.set_provider(flow.manifest.name, flow.manifest.version, flow.execution.provider)
+
+
+class _Graph(Protocol):
+    """One direction of a flow: `CpuGraph`, `DeviceGraph` or `IsolatedGraph`."""
+
+    width: int
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The sizes of batches that are timed."""
+        ...
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The clock that times them."""
+        ...
+
+    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
+        """Run one batch."""
+        ...
+
+
+class _Graphs(NamedTuple):
+    """The graphs of a flow.
+
+    Args:
+        forward: x -> z.
+        inverse: z -> x.
+        execution: of both.
+        trace: x -> the event after each step; None for one that is opened here when it is asked for.
+        hang_seconds: a batch that takes longer is taken for a hang.
+    """
+
+    forward: _Graph
+    inverse: _Graph
+    execution: Execution
+    trace: _Graph | None = None
+    hang_seconds: float = math.inf
+
+
+def _open_engine(
+    bundle: Bundle,
+    isolation: Isolation,
+    limits: Limits,
+    metrics: Metrics,
+    device: Device | None,
+    quarantine: Callable[[PushforwardError], None] | None,
+) -> IsolatedEngine:
+    """Start the processes of an isolated flow.
+
+    Args:
+        bundle: of the flow.
+        isolation: the options of its processes.
+        limits: of its lanes.
+        metrics: counts the processes.
+        device: of the settings.
+        quarantine: as `load_flow`.
+
+    Raises:
+        BundleError: as `load_flow`.
+        EngineFailed: the device is required.
+        EngineLost: no process can be started.
+    """
+    if device is not None and device.gpu.options.required:
+        raise EngineFailed(f"{device.name} is required, and a flow in processes of its own runs on the CPU")
+    counts = metrics.engine(bundle.manifest.name, bundle.manifest.version, MAX_ENDS)
+    rows = limits.chunk_rows or CPU_BATCH_SIZES[-1]
+    return IsolatedEngine(bundle, isolation, rows, counts=counts, quarantined=quarantine)
+
+
+def _isolated_graphs(bundle: Bundle, engine: IsolatedEngine, device: Device | None) -> _Graphs:
+    fallback = None if device is None else f"{device.name}: a flow in processes of its own runs on the CPU"
+    trace = engine.graph("trace") if bundle.manifest.trace else None
+    return _Graphs(engine.graph("forward"), engine.graph("inverse"), cpu_execution(bundle.manifest, fallback), trace)
+
+
+def _open_flow(
+    bundle: Bundle,
+    graphs: _Graphs,
+    workers: Workers,
+    limits: Limits,
+    metrics: Metrics,
+) -> ServedFlow:
+    """Warm the graphs of a flow up, open its lanes, and check its golden rows.
+
+    Args:
+        bundle: of the flow.
+        graphs: of the bundle.
+        workers: the threads that run them.
+        limits: of each lane.
+        metrics: counts the batches.
+
+    Raises:
+        BundleError: as `load_flow`.
+    """
     name, version = bundle.manifest.name, bundle.manifest.version
-    forward, inverse, execution = open_graphs(bundle, device, limits.chunk_rows)
+    forward, inverse, execution, trace, hang_seconds = graphs
     golden = bundle.golden
     try:
         forward_timings = _warm_up(forward, limits, golden.x, golden.context)
@@ -106,7 +260,13 @@ def load_flow(
         _log.exception("%s version %d fails on its golden rows", name, version)
         raise BundleError("the flow could not be run on its golden rows") from error
     if bundle.manifest.trace:
-        check_trace(bundle)
+        check_trace(bundle, trace)
+    longest = max(timing.seconds for timing in (*forward_timings, *inverse_timings))
+    if longest > hang_seconds / _HANG_MARGIN:
+        text = (
+            "a batch of %s version %d took %.3g s; raise --engine-hang-seconds (%g): a busy machine makes a hang of it"
+        )
+        _log.warning(text, name, version, longest, hang_seconds)
     held_out = HeldOut(bundle.manifest.calibration, bundle.manifest.dtype)
     forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
     inverse_metrics = metrics.lane(name, version, "inverse", held_out=held_out)
@@ -114,7 +274,7 @@ def load_flow(
         _open_lane(workers, forward, limits, timings=forward_timings, metrics=forward_metrics),
         _open_lane(workers, inverse, limits, timings=inverse_timings, metrics=inverse_metrics),
     )
-    tracer = _open_tracer(bundle, workers, limits, metrics) if bundle.manifest.trace else None
+    tracer = _open_tracer(bundle, trace, workers, limits, metrics) if bundle.manifest.trace else None
     flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version), tracer)
     for lane in (*lanes, *(() if tracer is None else (tracer,))):
         # Every plan under way holds its flow. The lanes go after the last of them.
@@ -129,7 +289,7 @@ def load_flow(
     return flow
 
 
-def _warm_up(graph: CpuGraph | DeviceGraph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
+def _warm_up(graph: _Graph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
     """Warm a graph up with copies of the golden rows, and time its batches.
 
     Args:
@@ -150,7 +310,7 @@ def _warm_up(graph: CpuGraph | DeviceGraph, limits: Limits, rows: Floats, contex
 
 
 def _open_lane(
-    workers: Workers, graph: CpuGraph | DeviceGraph, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
+    workers: Workers, graph: _Graph, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
 ) -> QueuedLane:
     """Open a lane with the batch size and the times that were measured.
 
@@ -169,19 +329,22 @@ def _open_lane(
     return lane
 
 
-def _open_tracer(bundle: Bundle, workers: Workers, limits: Limits, metrics: Metrics) -> QueuedLane:
+def _open_tracer(
+    bundle: Bundle, graph: _Graph | None, workers: Workers, limits: Limits, metrics: Metrics
+) -> QueuedLane:
     """Open a lane for the trace. Its graph has been checked, and is opened again at the first request.
 
     Args:
         bundle: with a trace.
+        graph: runs it elsewhere; None to open it here.
         workers: the threads that serve it.
         limits: of its queue.
         metrics: counts its batches.
     """
-    tracer = Tracer(bundle)
+    tracer = Tracer(bundle, graph)
     chunk = min(tracer.chunk_rows, limits.chunk_rows or tracer.chunk_rows)
     trace_metrics = metrics.lane(bundle.manifest.name, bundle.manifest.version, "trace")
-    return workers.lane(tracer, replace(limits, chunk_rows=chunk), trace_metrics)
+    return workers.lane(tracer, replace(limits, chunk_rows=chunk), trace_metrics, inline=graph is None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,6 +375,7 @@ class Registry:
         limits: of each lane.
         metrics: counts the batches and the states of flows; None to count nothing.
         device: of the computations; None for the CPU.
+        isolation: the flows that run in processes of their own; None for none.
         catalogue: what to serve; None for all that `load` finds in the repository.
     """
 
@@ -223,11 +387,15 @@ class Registry:
         limits: Limits,
         metrics: Metrics | None = None,
         device: Device | None = None,
+        isolation: Isolation | None = None,
         *,
         catalogue: Catalogue | None = None,
     ) -> None:
         self._repository = repository
         self._device = device
+        self._isolation = isolation
+        self._faults: dict[tuple[Key, str], PushforwardError] = {}
+        self._lock = threading.Lock()
         self._default = default
         self._workers = workers
         self._limits = limits
@@ -271,10 +439,7 @@ class Registry:
                 return
             if entries[key].state == "failed":
                 continue
-            entry = entries[key] = self._load(key, catalogue.digests[key])
-            if entry.error is not None:
-                catalogue = catalogue.with_failures({key: entry.error})
-            self._replace(_Snapshot(_by_name(entries), catalogue))
+            self._put(self._load(key, catalogue.digests[key]))
         self.loaded = True
         self._load_ended.set()
 
@@ -288,10 +453,48 @@ class Registry:
         if self._closed:
             raise Draining("the server is shutting down")
 
+    def _put(self, entry: Entry) -> None:
+        """Put an entry in the place of the old one, or what has become of it while it was loaded."""
+        with self._lock:
+            entry = self._unless_quarantined(entry)
+            entries = {each.key: each for each in self.entries()} | {entry.key: entry}
+            failures = {entry.key: entry.error} if entry.state == "failed" and entry.error is not None else {}
+            self._replace(_Snapshot(_by_name(entries), self._current.catalogue.with_failures(failures)))
+
+    def _unless_quarantined(self, entry: Entry) -> Entry:
+        """The entry, or what has become of it while it was loaded."""
+        fault = self._faults.get((entry.key, entry.digest))
+        if entry.state != "ready" or fault is None:
+            return entry
+        return replace(entry, state="quarantined", flow=None, error=fault)
+
+    def quarantine(self, key: Key, digest: str, error: PushforwardError) -> None:
+        """Serve a version no more. From any thread; other versions and other flows are not affected.
+
+        Args:
+            key: its name and version: it is served, or is loaded just now.
+            digest: of its manifest, which tells it from another bundle in its place.
+            error: the reason.
+        """
+        with self._lock:
+            self._faults[key, digest] = error
+            current = self._current
+            entries = {entry.key: entry for entry in self.entries()}
+            if key in entries and entries[key].digest == digest:
+                entries[key] = self._unless_quarantined(entries[key])
+                self._replace(_Snapshot(_by_name(entries), current.catalogue))
+
     def close(self) -> None:
         """Load no further bundle."""
         self._closed = True
         self._load_ended.set()
+
+    def free(self) -> None:
+        """End the processes of all flows. No run may be under way any more."""
+        flows = [entry.flow for entry in (*self.entries(), *self._prepared.values())]
+        for flow in (*flows, *(leaving() for _, leaving in self._leaving)):
+            if flow is not None:
+                flow.close()
 
     def prepare(self, catalogue: Catalogue) -> dict[Key, PushforwardError]:
         """Load the versions that are in a catalogue and not served yet: the first phase of a change.
@@ -325,16 +528,18 @@ class Registry:
         Args:
             catalogue: that of `prepare`; those of its versions that failed are marked as such.
         """
-        before = {entry.key: entry for entry in self.entries()}
-        entries: dict[Key, Entry] = {}
-        for key, digest in catalogue.digests.items():
-            entry = self._prepared.get(key) or before.get(key)
-            usable = (
-                key not in catalogue.failed and entry is not None and (entry.digest, entry.state) == (digest, "ready")
-            )
-            entries[key] = entry if usable and entry is not None else _listed(key, catalogue)
-        self._prepared = {}
-        self._replace(_Snapshot(_by_name(entries), catalogue))
+        with self._lock:
+            before = {entry.key: entry for entry in self.entries()}
+            entries: dict[Key, Entry] = {}
+            for key, digest in catalogue.digests.items():
+                entry = self._prepared.get(key) or before.get(key)
+                loaded = entry is not None and entry.digest == digest and entry.state in ("ready", "quarantined")
+                usable = loaded and key not in catalogue.failed
+                entries[key] = (
+                    _listed(key, catalogue) if entry is None or not usable else self._unless_quarantined(entry)
+                )
+            self._prepared = {}
+            self._replace(_Snapshot(_by_name(entries), catalogue))
         for key, entry in before.items():
             if entry.flow is not None and entries.get(key) is not entry:
                 self._leaving.append((key, weakref.ref(entry.flow)))
@@ -352,7 +557,7 @@ class Registry:
 
     def _serves(self, key: Key, digest: str) -> bool:
         entry = self._current.entries.get(key[0], {}).get(key[1])
-        return entry is not None and entry.flow is not None and entry.digest == digest
+        return entry is not None and entry.digest == digest and entry.state in ("ready", "quarantined")
 
     def _replace(self, current: _Snapshot) -> None:
         self._current = current
@@ -374,6 +579,7 @@ class Registry:
     def _try_to_load(self, key: Key, digest: str, *, told: bool) -> Entry:
         name, version = key
         manifest: Manifest | None = None
+        self._faults.pop((key, digest), None)
         try:
             bundle = read_bundle(self._repository.path(name, version))
             manifest = bundle.manifest
@@ -381,7 +587,13 @@ class Registry:
             if bundle.digest != digest:
                 raise BundleError("the bundle is another than was found at first: it changed meanwhile")
             flow = load_flow(
-                bundle, workers=self._workers, limits=self._limits, metrics=self._metrics, device=self._device
+                bundle,
+                workers=self._workers,
+                limits=self._limits,
+                metrics=self._metrics,
+                device=self._device,
+                isolation=self._isolation,
+                quarantine=lambda error: self.quarantine(key, digest, error),
             )
         except PushforwardError as error:
             if told:

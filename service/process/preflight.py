@@ -73,7 +73,7 @@ def start_log(settings: Settings) -> None:
 
 
 def check_repository(settings: Settings) -> None:
-    """Check that the repository holds flows. A default flow that is not among them is a warning: the others are served.
+    """Check that the repository holds flows. One that is named in the settings and not among them is a warning.
 
     Raises:
         InvalidArgument: the repository holds no flow.
@@ -89,6 +89,9 @@ def check_repository(settings: Settings) -> None:
         how = f"{flag_name('default_flow')} ({environment_name('default_flow')})"
         absent = "the default flow %r is not in the repository; %s a request that names no flow. Set %s"
         _log.warning(absent, settings.default_flow, answers, how)
+    for name in sorted((settings.isolated_flows or frozenset()) - set(names)):
+        how = f"{flag_name('isolate')} ({environment_name('isolate')})"
+        _log.warning("the flow %r, to run in processes of its own, is not in the repository. Set %s", name, how)
 
 
 def check_environment() -> None:

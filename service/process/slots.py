@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from service.bundle.catalogue import Catalogue, Key
+from service.children import module_command
+from service.process.loop_watch import LoopWatch
 from service.process.messages import FromWorker, ToWorker
 from service.process.preflight import ServerStatus
 from service.settings import Settings
@@ -89,29 +89,36 @@ class Slot:
 
     Args:
         number: of the worker.
+        hang_seconds: the time after which a loop that stands still is one that hangs.
 
     Attributes:
         worker: the process that holds it; None where none does.
         status: the last status of that process; None before the first.
         loaded: whether that process has tried every version of the catalogue.
         failures: the versions that it could not load at the server's start.
+        watch: over the event loop of that process.
+        hangs: whether that process was killed since its loop stood still.
         early_exits: the number of processes in a row that ended early, from the last one that did not.
         restart_at: the time from which the next process may be started, on `time.monotonic`.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, hang_seconds: float) -> None:
         self.number = number
         self.worker: WorkerProcess | None = None
+        self.watch = LoopWatch(hang_seconds, 0.0)
+        self.hangs = False
         self.status: ServerStatus | None = None
         self.loaded = False
         self.failures: frozenset[Key] = frozenset()
         self.early_exits = 0
         self.restart_at = 0.0
+        self._hang_seconds = hang_seconds
         self._started = 0.0
 
     def record_start(self, worker: WorkerProcess | None, now: float) -> None:
         """Record the start of a process, or that it could not be started."""
         self.worker, self.status, self.loaded, self._started = worker, None, False, now
+        self.watch, self.hangs = LoopWatch(self._hang_seconds, now), False
 
     def record_exit(self, now: float) -> float:
         """Record the end of the process.
@@ -134,10 +141,7 @@ def start_worker(job: WorkerJob) -> WorkerProcess:
     """
     ours, theirs = Pipe()
     files = (theirs.fileno(), job.counters, *(() if job.listener is None else (job.listener,)))
-    # The worker finds modules where this process does: -P leaves out the working directory unless it counts here too.
-    here = str(Path.cwd())
-    safe_path = [] if here in sys.path or "" in sys.path else ["-P"]
-    command = [sys.executable, *safe_path, "-m", "service.process.worker", str(theirs.fileno())]
+    command = module_command("service.process.worker", theirs.fileno())
     with ExitStack() as opened:
         opened.enter_context(ours)
         with theirs:

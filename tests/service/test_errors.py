@@ -11,7 +11,7 @@ CLASSES = [value for value in vars(errors).values() if isinstance(value, type) a
 
 
 def test_the_public_names_are_the_ones_exported():
-    assert sorted(errors.__all__) == sorted({c.__name__ for c in CLASSES} | {"Reason"})
+    assert sorted(errors.__all__) == sorted({c.__name__ for c in CLASSES} | {"Reason", "release_frames"})
 
 
 def test_the_drawing_of_the_tree_is_true():

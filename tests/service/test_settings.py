@@ -37,6 +37,10 @@ def test_what_is_given_goes_before_the_environment_and_that_before_the_default(m
         ("device", "gpu"),
         ("device", "cuda:first"),
         ("drain_seconds", "-1"),
+        ("isolate", "../etc"),
+        ("isolate", "wine,"),
+        ("isolate_processes", "0"),
+        ("engine_hang_seconds", "0"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_flag_and_its_variable(monkeypatch, name, value):
@@ -67,3 +71,11 @@ def test_a_repository_is_needed(monkeypatch):
     monkeypatch.delenv("PUSHFORWARD_REPOSITORY", raising=False)
     with pytest.raises(InvalidArgument, match="--repository"):
         read_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("none", frozenset()), ("all", None), ("wine", {"wine"}), ("wine,two-moons", {"wine", "two-moons"})],
+)
+def test_the_flows_that_run_apart(text, names):
+    assert Settings(repository="flows", isolate=text).isolated_flows == names

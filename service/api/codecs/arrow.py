@@ -9,7 +9,7 @@ import numpy as np
 
 from service.api.codecs.codec import Answer, Array, Columns, Form, table_arrays
 from service.errors import InvalidArgument, Reason
-from service.exchange import Body
+from service.exchange import UNWATCHED, Body, Watch
 from service.tabular import find_index
 
 __all__ = ["Arrow"]
@@ -32,11 +32,11 @@ class Arrow:
 
         return END
 
-    def decode(self, body: Body, main: str) -> Mapping[str, Any]:
+    def decode(self, body: Body, main: str, watch: Watch = UNWATCHED) -> Mapping[str, Any]:
         """The table."""
         from service.api.codecs.arrow_read import read_stream  # flatbuffers is loaded by whoever needs it
 
-        return {main: _Table(*read_stream(body))}
+        return {main: _Table(*read_stream(body, watch), watch)}
 
     def encode(self, answer: Answer, form: Form) -> bytes:
         """The schema, a record batch, and the end."""
@@ -59,8 +59,9 @@ class Arrow:
 class _Table(Columns):
     """The columns of a stream, fixed-size lists spread out."""
 
-    def __init__(self, rows: int, columns: Sequence[Any], index: Collection[str]) -> None:
+    def __init__(self, rows: int, columns: Sequence[Any], index: Collection[str], watch: Watch) -> None:
         self._rows = rows
+        self._watch = watch
         self._columns: list[tuple[list[Array], str | None]] = []
         self._lists: dict[str, range] = {}
         names: list[str] = []
@@ -93,6 +94,7 @@ class _Table(Columns):
         table = np.empty((self._rows, len(taken)), np.float32 if exact else np.float64)
         for column, (blocks, _) in enumerate(taken):
             start = 0
+            self._watch.check()
             for values in blocks:
                 table[start : start + len(values), column] = values
                 start += len(values)

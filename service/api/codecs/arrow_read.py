@@ -14,12 +14,12 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
-from flatbuffers.number_types import BoolFlags, Int16Flags, Int32Flags, Int64Flags, Uint8Flags
+from flatbuffers.number_types import Int16Flags, Int32Flags, Int64Flags, Uint8Flags
 from flatbuffers.table import Table
 
-from service.api.codecs.codec import Array, malformed
+from service.api.codecs.codec import MOST_COLUMNS, Array, malformed
 from service.errors import PushforwardError
-from service.exchange import Body
+from service.exchange import UNWATCHED, Body, Watch
 from service.tabular import pandas_index
 
 __all__ = ["Column", "Stream", "read_stream"]
@@ -39,9 +39,12 @@ _TYPES: Final = {
 _VIEWS: Final = frozenset({23, 24})
 
 _DEEPEST: Final = 32
-_MOST_FIELDS: Final = 1 << 15
+_LEAST_FIELD_BYTES: Final = 32
 _MOST_BATCHES: Final = 1 << 14
-"""Each field and each batch takes some microseconds, however few bytes it has; fields may even share theirs."""
+_FEW_BATCHES: Final = 1 << 10
+_LEAST_BATCH_BYTES: Final = 1 << 10
+"""Each field and each batch takes some microseconds, however few bytes it has; fields may even share theirs. A field
+has more bytes than this where it does not. More than a few batches must have as many bytes on average."""
 
 _MOST_PAIRS: Final = 64
 _LONGEST_VALUE: Final = 1 << 20
@@ -79,11 +82,20 @@ class _Batch:
     def __init__(self, record: Table, body: memoryview) -> None:
         self.length = _scalar(record, 0, Int64Flags, 0)
         self._body = body
-        self._nodes = _structs(record, 1)
-        self._buffers = _structs(record, 2)
+        self._left = len(body)
+        self._nodes: Iterator[tuple[int, int]] = _structs(record, 1)
+        self._buffers: Iterator[tuple[int, int]] = _structs(record, 2)
         self._views = _numbers(record, 4)
         if _slot(record, 3):
             raise malformed("an Arrow stream with compressed buffers; send them as they are")
+
+    def is_empty(self, columns: int) -> bool:
+        """Whether the batch has no rows, and what belongs to so many columns of numbers without any."""
+        if self.length:
+            return False
+        nodes, buffers = list(self._nodes), list(self._buffers)
+        self._nodes, self._buffers = iter(nodes), iter(buffers)
+        return nodes == [(0, 0)] * columns and [length for _, length in buffers] == [0] * (2 * columns)
 
     def node(self) -> tuple[int, int]:
         """Rows and nulls of the next field."""
@@ -92,7 +104,7 @@ class _Batch:
     def views(self) -> int:
         """How many further buffers the next column of views has."""
         count = next(self._views)
-        if not 0 <= count <= _MOST_FIELDS:
+        if not 0 <= count <= MOST_COLUMNS:
             raise ValueError(count)
         return count
 
@@ -103,6 +115,9 @@ class _Batch:
             offset, length = next(self._buffers)
             if offset < 0 or length < 0 or offset + length > len(self._body):
                 raise malformed("not an Arrow stream: a buffer reaches beyond its record batch")
+            self._left -= length
+            if self._left < 0:  # or a few bytes would be the numbers of many columns
+                raise malformed("not an Arrow stream that can be read: buffers of a record batch share their bytes")
             found.append(self._body[offset : offset + length])
         return found
 
@@ -121,38 +136,43 @@ class Stream(NamedTuple):
     index_names: list[str]
 
 
-def read_stream(body: Body) -> Stream:
+def read_stream(body: Body, watch: Watch = UNWATCHED) -> Stream:
     """The columns of an IPC stream.
 
     Args:
         body: the schema, record batches, and the end of the stream if it is there.
+        watch: asked for each record batch.
 
     Raises:
         MalformedBody: it is no such stream, or one that is compressed.
+        ClientGone, DeadlineExceeded: from the watch.
     """
     try:
-        return _read(body)
+        return _read(body, watch)
     except PushforwardError:
         raise
     except (struct.error, ValueError, TypeError, IndexError, OverflowError, StopIteration) as error:
         raise malformed("not an Arrow stream: its metadata cannot be read") from error
 
 
-def _read(body: Body) -> Stream:
+def _read(body: Body, watch: Watch) -> Stream:
     if body.startswith(b"ARROW1"):
         raise malformed("an Arrow file; send the stream format")
     messages = _messages(body)
     first = next(messages, None)
     if first is None or first[0] != _SCHEMA:
         raise malformed("not an Arrow stream: it does not begin with a schema")
-    order = ">" if _scalar(first[1], 0, Int16Flags, 0) else "<"
-    left = iter(range(_MOST_FIELDS))
+    order = _one_of("<>", _scalar(first[1], 0, Int16Flags, 0))
+    left = _Left(min(MOST_COLUMNS, len(first[1].Bytes) // _LEAST_FIELD_BYTES), MOST_COLUMNS)
     fields = [_field(table, order, left) for table in _tables(first[1], 1)]
     rows = 0
     columns = [_column(field) for field in fields]
+    plain = all(field.dtype is not None and not field.coded for field in fields)
+    most = min(_MOST_BATCHES, max(_FEW_BATCHES, len(body) // _LEAST_BATCH_BYTES))
     for number, (kind, table, data) in enumerate(messages):
-        if number >= _MOST_BATCHES:
-            raise malformed(f"an Arrow stream of more than {_MOST_BATCHES} record batches; send fewer and larger ones")
+        watch.check()
+        if number >= most:
+            raise malformed(f"an Arrow stream of more than {most} record batches; send fewer and larger ones")
         if kind == _DICTIONARY:
             continue  # of columns that are no numbers
         if kind != _RECORDS:
@@ -160,7 +180,8 @@ def _read(body: Body) -> Stream:
         batch = _Batch(table, data)
         if batch.length < 0:
             raise malformed("not an Arrow stream: a record batch has a negative length")
-        columns = [_with(batch, *pair, rows) for pair in zip(fields, columns, strict=True)]
+        if not (plain and batch.is_empty(len(fields))):
+            columns = [_with(batch, *pair, rows) for pair in zip(fields, columns, strict=True)]
         rows += batch.length
     return Stream(rows, columns, pandas_index(_metadata(first[1], b"pandas")))
 
@@ -198,8 +219,26 @@ def _messages(body: Body) -> Iterator[tuple[int, Table, memoryview]]:
         at += length
 
 
-def _field(table: Table, order: str, left: Iterator[int], depth: int = 0) -> _Field:
-    next(left)
+class _Left:
+    """How many more fields, and columns in fixed-size lists, a schema may have."""
+
+    def __init__(self, fields: int, columns: int) -> None:
+        self._fields = fields
+        self._columns = columns
+
+    def take(self, columns: int) -> None:
+        """Count a field of so many columns.
+
+        Raises:
+            MalformedBody: there are too many.
+        """
+        self._fields -= 1
+        self._columns -= max(columns, 1)
+        if self._fields < 0 or self._columns < 0:
+            raise malformed("an Arrow stream of too many columns, or of fields that share their bytes")
+
+
+def _field(table: Table, order: str, left: _Left, depth: int = 0) -> _Field:
     if depth > _DEEPEST:
         raise malformed("an Arrow stream whose columns are nested too deep")
     kind = _scalar(table, 2, Uint8Flags, 0)
@@ -207,14 +246,13 @@ def _field(table: Table, order: str, left: Iterator[int], depth: int = 0) -> _Fi
     dtype, width = None, 0
     if kind == _INTEGER and said is not None:
         bits = _scalar(said, 0, Int32Flags, 0)
-        letter = "i" if _scalar(said, 1, BoolFlags, False) else "u"
+        letter = _one_of("ui", _scalar(said, 1, Uint8Flags, 0))
         dtype = np.dtype(f"{order}{letter}{bits // 8}") if bits in (8, 16, 32, 64) else None
     elif kind == _FLOAT and said is not None:
-        dtype = np.dtype(f"{order}f{(2, 4, 8)[_scalar(said, 0, Int16Flags, 0)]}")
+        dtype = np.dtype(f"{order}f{_one_of('248', _scalar(said, 0, Int16Flags, 0))}")
     elif kind == _FIXED_LIST and said is not None:
         width = _scalar(said, 0, Int32Flags, 0)
-        for _ in range(width):  # each is a column of its own
-            next(left)
+    left.take(width)
     return _Field(
         _text(table, 0).decode(),
         kind,
@@ -249,12 +287,15 @@ def _with(batch: _Batch, field: _Field, column: Column, before: int) -> Column:
     values, null = _values(batch, field, batch.length)
     if null is not None:
         return column._replace(reason=f"is null in row {before + null}")
-    return column._replace(values=[*column.values, values])
+    column.values.append(values)
+    return column
 
 
 def _values(batch: _Batch, field: _Field, rows: int) -> tuple[Array, int | None]:
     """The numbers of a field, and the first of its rows that is null."""
     found, nulls = batch.node()
+    if not 0 <= nulls <= rows:
+        raise malformed(f"not an Arrow stream: the column {field.name[:64]!r} has {nulls} nulls in {rows} rows")
     if found != rows:
         raise malformed(f"not an Arrow stream: the column {field.name[:64]!r} has other rows than its record batch")
     validity, *data = batch.buffers(_TYPES[field.kind][1])
@@ -295,6 +336,17 @@ def _slot(table: Table, number: int) -> int:
 def _scalar(table: Table, number: int, flags: type, default: int) -> int:
     offset = _slot(table, number)
     return int(table.Get(flags, table.Pos + offset)) if offset else default
+
+
+def _one_of(values: str, number: int) -> str:
+    """The value that an enumeration's number stands for. A negative number is none, and is no count from the end.
+
+    Raises:
+        ValueError: it has no such number.
+    """
+    if not 0 <= number < len(values):
+        raise ValueError(number)
+    return values[number]
 
 
 def _text(table: Table, number: int) -> bytes:

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import InvalidArgument, MalformedBody, NotAcceptable, Reason, WrongShape
-from service.exchange import Body
+from service.exchange import UNWATCHED, Body, Watch
 from service.tabular import Header, distinct_names
 
 __all__ = [
+    "MOST_COLUMNS",
     "Answer",
     "Array",
     "Codec",
@@ -31,6 +32,9 @@ Answer: TypeAlias = Mapping[str, Any]
 """Names -> values in their order: what a verb answers."""
 
 Array: TypeAlias = npt.NDArray[Any]
+
+MOST_COLUMNS: Final = 1 << 15
+"""Names and columns that a body may have: each takes some microseconds and some hundred bytes, whatever it holds."""
 
 _SHOWN: Final = 5
 
@@ -58,19 +62,21 @@ class Codec(Protocol):
     media_type: str
     single: bool
 
-    def decode(self, body: Body, main: str) -> Mapping[str, Any]:
+    def decode(self, body: Body, main: str, watch: Watch = UNWATCHED) -> Mapping[str, Any]:
         """The arguments that a body holds.
 
         Args:
             body: whole.
             main: the argument that the body is, for a type that holds one array.
+            watch: asked every now and then.
 
         Returns:
-            Arrays as nested lists, as NumPy arrays of a real dtype, or as `Columns`.
+            Arrays as nested lists, as NumPy arrays of a real dtype, as `Items`, or as `Columns`.
 
         Raises:
             MalformedBody: it is not what its media type says.
             InvalidArgument: it holds what no argument can be.
+            ClientGone, DeadlineExceeded: from the watch.
         """
         ...
 

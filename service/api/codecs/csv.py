@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Final
+from string import whitespace
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Array, Columns, Form, TableArray, malformed, table_arrays
-from service.errors import InvalidArgument, Reason
-from service.exchange import Body
-from service.tabular import NotCsv, explain_text, parse_number, read_table, split_lines, write_heading
+from service.api.codecs.items import BLOCK_BYTES, LONGEST_BYTES, Block, Items
+from service.errors import InvalidArgument, MalformedBody, Reason
+from service.exchange import UNWATCHED, Body, Watch
+from service.tabular import NotCsv, explain_text, parse_number, read_lines, read_table, split_lines, write_heading
 
 __all__ = ["Csv"]
 
 _PLAIN: Final = b"0123456789+-.eE, \t\n"
 """The bytes of a table that is JSON but for its brackets."""
 
-_BLOCK: Final = 1 << 12
-"""Rows that are read at once, so that other threads have their turn."""
+_BLOCK_ROWS: Final = 1 << 10
+"""Rows that are read cell by cell at once."""
+
+_HEADING_BLOCKS: Final = 4
+"""Blocks in which the first two lines are looked for, counted from the first that holds one, and one more."""
+
+_NOTHING: Final = f"{whitespace},;"
+
+_MOST_CELLS: Final = 1 << 17
+"""Of a line."""
+
+_LINE_END: Final = re.compile(rb"\r\n|[\r\n]")
+_BLANK: Final = b" \t,;\r\n"
+_BLANK_LINES: Final = re.compile(rb"\n[ \t,]*(?=\n)")
 
 
 class Csv:
@@ -40,9 +55,9 @@ class Csv:
         """Nothing stands after the rows."""
         return b""
 
-    def decode(self, body: Body, main: str) -> Mapping[str, Any]:
+    def decode(self, body: Body, main: str, watch: Watch = UNWATCHED) -> Mapping[str, Any]:
         """The table, of which only the first line has been read."""
-        return {main: _Table(body)}
+        return {main: _Table(body, watch)}
 
     def encode(self, answer: Answer, form: Form) -> bytes:
         """The header, and a line for each row."""
@@ -88,72 +103,249 @@ def _lines(rows: Array) -> list[bytes]:
 class _Table(Columns):
     """A table of which only the first line has been read."""
 
-    def __init__(self, body: Body) -> None:
-        try:
-            text = bytes(body).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            begins = " and begins as UTF-16 does" if body[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
-            raise malformed(f"not CSV: byte {error.start} is not UTF-8{begins}") from error
-        self._text = text
-        with _told():
-            table = read_table(split_lines(text))
+    def __init__(self, body: Body, watch: Watch) -> None:
+        lines = _Lines(body, watch, heading=True)
+        with _told(lines):
+            table = read_table(lines)
         if table is None:
             raise malformed("empty; expected a line of numbers for each row")
+        self._body = body
+        self._watch = watch
         self._delimiter = table.delimiter
-        self._before = table.before
+        self._before = table.before + lines.dropped
         super().__init__(table.names, table.width, table.index)
 
-    def _taken(self, places: Sequence[int], loc: tuple[str, ...]) -> Any:  # noqa: ANN401
-        start = sum(map(len, islice(split_lines(self._text), self._before)))
-        text = self._text[start:].replace("\r\n", "\n").strip("\n")
-        if self._delimiter != "," and "," not in text:
-            text = text.replace(self._delimiter, ",")
-        if not text.encode().translate(None, _PLAIN):
-            rows = self._plain(text, places)
-            if rows is not None:
-                return rows
-        return self._checked(places, loc)
-
-    def _plain(self, text: str, places: Sequence[int]) -> Array | None:
-        """The numbers of a table that is JSON but for its brackets; None where it is not quite."""
-        lines = text.split("\n")
-        blocks = []
-        for at in range(0, len(lines), _BLOCK):
-            try:
-                rows = orjson.loads("[[" + "],[".join(lines[at : at + _BLOCK]) + "]]")
-            except orjson.JSONDecodeError:
-                return None
-            if set(map(len, rows)) != {self.width}:
-                return None
-            blocks.append(np.array(rows, np.float64))
-        numbers = np.concatenate(blocks)
-        return numbers if list(places) == list(range(self.width)) else numbers[:, list(places)]
-
-    def _checked(self, places: Sequence[int], loc: tuple[str, ...]) -> list[list[float]]:
-        """The numbers, cell by cell, so that an error can name the cell."""
-        rows: list[list[float]] = []
-        for number, cells in _lines_of(self._text):
-            if len(cells) != self.width:
-                reason = f"line {number} has {len(cells)} columns, and the first line {self.width}"
-                raise malformed(f"ragged: {reason}", len(rows))
-            rows.append([_number(cells[place], len(rows), column, loc) for column, place in enumerate(places)])
-        return rows
+    def _taken(self, places: Sequence[int], loc: tuple[str, ...]) -> Items:
+        return _Rows(self._body, self._watch, _Layout(self._delimiter, self._before, self.width), (places, loc))
 
 
-def _lines_of(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a body that hold a row.
+class _Layout(NamedTuple):
+    """How a table stands in a body.
+
+    Args:
+        delimiter: between two cells.
+        before: the number of lines before the rows.
+        width: the number of cells in a line.
+    """
+
+    delimiter: str
+    before: int
+    width: int
+
+
+class _Rows(Items):
+    """The rows of a table.
+
+    Args:
+        body: of the table.
+        watch: asked for each block.
+        layout: of the table.
+        wanted: the places of the columns that are taken, and where the argument stands, for errors.
+    """
+
+    def __init__(
+        self, body: Body, watch: Watch, layout: _Layout, wanted: tuple[Sequence[int], tuple[str, ...]]
+    ) -> None:
+        self._body = body
+        self._watch = watch
+        self._layout = layout
+        self._places, self._loc = wanted
+        self._in_order = list(self._places) == list(range(layout.width))
+
+    def blocks(self) -> Iterator[Block]:
+        """The rows of each block of lines that holds some.
+
+        Raises:
+            MalformedBody: it is not CSV, or a line has more or fewer cells than the first.
+            InvalidArgument: a cell holds no number; row and column are named.
+        """
+        at, before = _skip_lines(self._body, self._layout.before), self._layout.before
+        rows = 0
+        while at < len(self._body):
+            self._watch.check()
+            end = _block_end(self._body, at)
+            text = bytes(memoryview(self._body)[at:end])
+            block: Block | None = self._plain(text)
+            if block is None and b'"' in text:  # lines may end within quotes
+                yield from self._checked(at, len(self._body), before, rows)
+                return
+            if block is None:
+                for found in self._checked(at, end, before, rows):
+                    rows += len(found)
+                    yield found
+            elif len(block):
+                rows += len(block)
+                yield block
+            before += _count_lines(text)
+            at = end
+
+    def _plain(self, text: bytes) -> Block | None:
+        """The numbers of lines that are JSON but for their brackets; None where they are not quite."""
+        if text.isspace() or not text.translate(None, _BLANK):
+            return []
+        if self._layout.delimiter != "," and b"," not in text:
+            text = text.replace(self._layout.delimiter.encode(), b",")
+        text = text.replace(b"\r\n", b"\n").strip(b"\n")
+        if text.translate(None, _PLAIN):
+            return None
+        if b"\n\n" in text or b"\n " in text or b"\n," in text:
+            text = _BLANK_LINES.sub(b"", b"\n%b\n" % text).strip(b"\n")
+        try:
+            rows = orjson.loads(b"[[%b]]" % text.replace(b"\n", b"],["))
+        except orjson.JSONDecodeError:
+            return None
+        if set(map(len, rows)) != {self._layout.width}:
+            return None
+        numbers = np.array(rows, np.float64)
+        return numbers if self._in_order else numbers[:, list(self._places)]
+
+    def _checked(self, at: int, end: int, before: int, rows: int) -> Iterator[list[list[float]]]:
+        """The numbers of some lines, cell by cell, so that an error can name the cell.
+
+        Args:
+            at: where the lines begin in the body.
+            end: where they end.
+            before: the number of lines before them.
+            rows: the number of rows before them.
+        """
+        lines = _Lines(self._body, self._watch, at, end)
+        found: list[list[float]] = []
+        with _told(lines):
+            for number, cells in read_lines(lines, self._layout.delimiter, before):
+                lines.begin_row()
+                row = rows + len(found)
+                if len(cells) != self._layout.width:
+                    line = number + lines.dropped
+                    reason = f"line {line} has {len(cells)} columns, and the first line {self._layout.width}"
+                    raise malformed(f"ragged: {reason}", row)
+                found.append(
+                    [_number(cells[place], row, column, self._loc) for column, place in enumerate(self._places)]
+                )
+                if len(found) == _BLOCK_ROWS:
+                    yield found
+                    rows += len(found)
+                    found = []
+        if found:
+            yield found
+
+
+class _Lines:
+    """The lines of a body as text, for one who reads them once. Blocks of nothing but space are left out.
+
+    Args:
+        body: of the table.
+        watch: asked for each block.
+        at: where the lines begin.
+        end: where they end; None for the body's end.
+        heading: whether only the first few that hold something are wanted, to tell names and delimiter.
+
+    Attributes:
+        dropped: the number of lines that have been left out so far.
+    """
+
+    def __init__(self, body: Body, watch: Watch, at: int = 0, end: int | None = None, *, heading: bool = False) -> None:
+        self._heading = heading
+        self._body = body
+        self._watch = watch
+        self._at = at or (len(codecs.BOM_UTF8) if body.startswith(codecs.BOM_UTF8) else 0)
+        self._end = len(body) if end is None else end
+        self._row_bytes = 0
+        self._lines = self._read()
+        self.dropped = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self._lines
+
+    def begin_row(self) -> None:
+        """Note that a row has been read: what it holds is bounded."""
+        self._row_bytes = 0
+
+    def _read(self) -> Iterator[str]:
+        quoted = given = False
+        blocks_left = _HEADING_BLOCKS
+        while self._at < self._end:
+            self._watch.check()
+            end = min(_block_end(self._body, self._at), self._end)
+            text = bytes(memoryview(self._body)[self._at : end])
+            if not quoted:
+                self._row_bytes = 0
+            if not quoted and text.isspace():
+                if given and self._heading:
+                    return
+                self.dropped += _count_lines(text)
+                self._at = end
+                continue
+            given = True
+            if self._heading and blocks_left == 0:
+                if quoted:
+                    raise _too_long()
+                return
+            quoted ^= text.count(b'"') % 2 == 1
+            decoded = self._decoded(text)
+            self._at = end
+            for line in split_lines(decoded):
+                self._row_bytes += len(line)
+                if self._row_bytes > LONGEST_BYTES + BLOCK_BYTES:
+                    raise _too_long()
+                if len(line) > BLOCK_BYTES and max(map(line.count, ",;\t")) >= _MOST_CELLS:
+                    raise malformed(f"not CSV that can be read: a line of more than {_MOST_CELLS} cells")
+                if blocks_left == _HEADING_BLOCKS and line.strip(_NOTHING) and not line.lstrip().startswith("#"):
+                    blocks_left -= 1
+                yield line
+            if blocks_left < _HEADING_BLOCKS:
+                blocks_left -= 1
+
+    def _decoded(self, text: bytes) -> str:
+        try:
+            return text.decode()
+        except UnicodeDecodeError as error:
+            utf16 = self._body[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            begins = " and begins as UTF-16 does" if utf16 else ""
+            raise malformed(f"not CSV: byte {self._at + error.start} is not UTF-8{begins}") from error
+
+
+def _block_end(body: Body, at: int) -> int:
+    """The place after the last line of a block that begins at a place.
 
     Raises:
-        MalformedBody: while they are taken, where the body is not CSV.
+        MalformedBody: a line is too long.
     """
-    with _told():
-        table = read_table(split_lines(text))
-        if table is not None:
-            yield from table.rows
+    if len(body) - at <= BLOCK_BYTES:
+        return len(body)
+    found = _LINE_END.search(body, at + BLOCK_BYTES, at + BLOCK_BYTES + LONGEST_BYTES)
+    if found is not None:
+        return found.end()
+    if len(body) - at > BLOCK_BYTES + LONGEST_BYTES:
+        raise _too_long()
+    return len(body)
+
+
+def _too_long() -> MalformedBody:
+    return malformed(f"not CSV: a line, or a row of several lines, of more than {LONGEST_BYTES} bytes")
+
+
+def _count_lines(text: bytes) -> int:
+    """The number of line ends."""
+    return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
+
+
+def _skip_lines(body: Body, count: int) -> int:
+    """The place after so many lines."""
+    at = len(codecs.BOM_UTF8) if body.startswith(codecs.BOM_UTF8) else 0
+    while count and at < len(body):
+        end = _block_end(body, at)
+        text = bytes(memoryview(body)[at:end])
+        lines = _count_lines(text)
+        if lines > count:
+            for found in islice(_LINE_END.finditer(text), count - 1, count):
+                return at + found.end()
+        count -= lines
+        at = end
+    return at
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(lines: _Lines) -> Iterator[None]:
     """Tell that a body is not CSV.
 
     Raises:
@@ -162,7 +354,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except NotCsv as error:
-        raise malformed(f"not CSV: {error.reason} (line {error.line})") from error
+        raise malformed(f"not CSV: {error.reason} (line {error.line + lines.dropped})") from error
 
 
 def _number(cell: str, row: int, column: int, loc: tuple[str, ...]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import functools
-import json
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -13,12 +12,12 @@ import numpy as np
 import orjson
 
 from service.api.codecs.codec import Answer, Form, malformed
-from service.errors import InvalidArgument, Reason
-from service.exchange import Body
+from service.api.codecs.json_text import begins_as_utf16, not_an_object, parse_json
+from service.exchange import UNWATCHED, Body, Watch
 from service.plan import Floats
 
 if TYPE_CHECKING:
-    from service.api.codecs.large_json import LargeJson
+    from service.api.codecs.large_json import Parsers
 
 __all__ = ["Json", "json_lines", "json_value", "numbers"]
 
@@ -32,29 +31,26 @@ class Json:
 
     media_type = "application/json"
     single = False
-    _LARGE = 1 << 16  # a body of more bytes is read by `service.api.codecs.large_json`, where that can
+    _LARGE = 1 << 16  # a body of more bytes is read by `service.api.codecs.large_json`
     _PIECE = 1 << 14  # values written at once: between pieces other threads have their turn
 
     @functools.cached_property
-    def _large(self) -> LargeJson:
-        from service.api.codecs.large_json import LargeJson  # a parser that is loaded by whoever needs it
+    def _parsers(self) -> Parsers:
+        from service.api.codecs.large_json import Parsers  # a library that is loaded by whoever needs it
 
-        return LargeJson()
+        return Parsers()
 
-    def decode(self, body: Body, main: str) -> Mapping[str, Any]:  # noqa: ARG002  an object names them all
+    def decode(self, body: Body, main: str, watch: Watch = UNWATCHED) -> Mapping[str, Any]:  # noqa: ARG002  an object names them all
         """The object that `body` holds."""
         if len(body) > self._LARGE:
-            arguments = self._large.read(body)
-            if arguments is not None:
-                return arguments
+            from service.api.codecs.large_json import read_object
+
+            return read_object(body, watch, self._parsers)
         if not body.strip():
             raise malformed("empty; a JSON object is expected")
         value = json_value(body)
         if not isinstance(value, dict):
-            raise InvalidArgument(
-                f"the body must be a JSON object, and is {_KINDS.get(type(value), 'a number')}",
-                (Reason(("body",), "expected an object of named arguments"),),
-            )
+            raise not_an_object(_KINDS.get(type(value), "a number"))
         return value
 
     def encode(self, answer: Answer, form: Form | None = None) -> bytes:  # noqa: ARG002  an object holds all arrays
@@ -141,41 +137,35 @@ def json_value(text: Body) -> Any:  # noqa: ANN401
     return _value(text)
 
 
-def json_lines(body: Body) -> list[Any]:
+def json_lines(body: Body, before: int = 0) -> list[Any]:
     """Read a JSON value a line, each as `json_value`; blank lines are passed over.
 
     Args:
         body: UTF-8.
+        before: the number of lines before it.
 
     Raises:
         MalformedBody: a line is not JSON; it is named.
     """
     lines: list[Body] = [*body.split(b"\n")]
-    return [_value(line, number) for number, line in enumerate(lines, 1) if line and not line.isspace()]
+    return [_value(line, number) for number, line in enumerate(lines, before + 1) if line and not line.isspace()]
 
 
 def _value(text: Body, line: int | None = None) -> Any:  # noqa: ANN401
     try:
         return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _lenient_value(text, line)
+
+
+def _lenient_value(text: Body, line: int | None) -> Any:  # noqa: ANN401
+    """What is no JSON to one parser, and may be to another."""
+    try:
+        return parse_json(text)
     except orjson.JSONDecodeError as error:
         if text.startswith(codecs.BOM_UTF8):  # a parser may pass over it (RFC 8259, section 8.1)
             return _value(text[len(codecs.BOM_UTF8) :], line)
-        if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in text[:4]:
+        if begins_as_utf16(text):
             raise malformed("not JSON in UTF-8: it begins as UTF-16 or UTF-32 does") from error
-        return _with_what_json_lacks(text, error, line)
-
-
-def _with_what_json_lacks(text: Body, error: orjson.JSONDecodeError, line: int | None) -> Any:  # noqa: ANN401
-    """Programs write NaN and Infinity: Python's json.dumps does, unasked."""
-    lacking = b"NaN" in text or b"Infinity" in text or "infinity" in error.msg
-    if lacking and b"\\u" not in text:  # an escaped half of a character could not be told back
-        try:
-            return json.loads(text, parse_int=_integer)
-        except (ValueError, RecursionError):
-            pass  # the first error is the one to tell
-    where = f"line {line or error.lineno}, column {error.colno}"
-    raise malformed(f"not JSON: {error.msg} ({where})") from error
-
-
-def _integer(text: str) -> int | float:
-    return int(text) if len(text) < 20 else float(text)
+        where = f"line {line or error.lineno}, column {error.colno}"
+        raise malformed(f"not JSON: {error.msg} ({where})") from error

@@ -12,7 +12,7 @@ import numpy as np
 
 from service.api.codecs.codec import Answer, Array, Form, malformed
 from service.errors import InvalidArgument, NotAcceptable, PushforwardError, Reason
-from service.exchange import Body
+from service.exchange import UNWATCHED, Body, Watch
 
 __all__ = ["Npy"]
 
@@ -39,7 +39,7 @@ class Npy:
         """Nothing stands after the rows."""
         return b""
 
-    def decode(self, body: Body, main: str) -> Mapping[str, Any]:
+    def decode(self, body: Body, main: str, watch: Watch = UNWATCHED) -> Mapping[str, Any]:  # noqa: ARG002  at once
         """The array, as the one argument that a body of this type holds."""
         return {main: _array(body, main)}
 
@@ -80,7 +80,7 @@ def _array(body: Body, main: str) -> Array:
     numbers = np.frombuffer(body, dtype, offset=start) if found else np.empty(0, dtype)
     try:
         return numbers.reshape(shape, order="F" if by_columns else "C")
-    except ValueError as error:  # more axes than NumPy has, or longer ones, or negative ones
+    except ValueError as error:  # more axes than NumPy has, or longer ones
         raise malformed("not a .npy file that can be read: its shape is out of bounds") from error
 
 
@@ -113,4 +113,7 @@ def _header(told: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         raise
     except Exception as error:  # Python's parser and tokenizer raise a dozen classes on a stranger's text
         raise malformed("not a .npy file: its header cannot be read") from error
+    for length in shape:  # NumPy takes True for 1
+        if type(length) is not int or length < 0:
+            raise malformed(f"not a .npy file: its header tells of an axis of length {str(length)[:64]}")
     return shape, by_columns, dtype

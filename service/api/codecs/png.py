@@ -7,7 +7,7 @@ from typing import Any
 
 from service.api.codecs.codec import Answer, Form
 from service.errors import NotAcceptable, UnsupportedMediaType
-from service.exchange import Body
+from service.exchange import UNWATCHED, Body, Watch
 
 __all__ = ["Png"]
 
@@ -18,7 +18,7 @@ class Png:
     media_type = "image/png"
     single = True
 
-    def decode(self, _: Body, main: str) -> Mapping[str, Any]:
+    def decode(self, _: Body, main: str, watch: Watch = UNWATCHED) -> Mapping[str, Any]:  # noqa: ARG002  never read
         """Refuse: a picture is no exact copy of the rows in it.
 
         Raises:

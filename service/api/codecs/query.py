@@ -1,6 +1,7 @@
 """The arguments of a query: each text becomes the number that its argument is declared as.
 
-An integer is written as one. Any other number is one by the rule of `service.tabular`.
+An integer is written as one. Any other number is one by the rule of `service.tabular`, without the plus sign and the
+spaces that a cell of a table may have: in a query both are more likely a mistake of encoding.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 from service.errors import InvalidArgument, Reason
 from service.tabular import parse_number
 
-__all__ = ["LISTS", "as_declared", "query_arguments"]
+__all__ = ["LISTS", "as_declared", "query_arguments", "query_number"]
 
 LISTS: Final = frozenset({"context", "log_target", "strength"})
 """The arguments that are lists of numbers, with commas between them."""
@@ -49,7 +50,7 @@ def query_arguments(query: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 
 def _numbers(name: str, text: str) -> list[float]:
     try:
-        return [parse_number(part) for part in text.split(",")]
+        return [query_number(part) for part in text.split(",")]
     except ValueError:
         detail = f"{name} must be numbers with commas between them, and is {text[:64]!r}"
         raise InvalidArgument(detail, (Reason(("query", name), detail),)) from None
@@ -73,6 +74,21 @@ def as_declared(schema: type[BaseModel], arguments: Mapping[str, Any]) -> dict[s
     return {name: _read(value, readers[name]) if name in readers else value for name, value in arguments.items()}
 
 
+def query_number(text: str) -> float:
+    """Read a text of a query that is a number.
+
+    Raises:
+        ValueError: it is none.
+
+    Example:
+        >>> query_number("-1.5e3")
+        -1500.0
+    """
+    if text.startswith("+") or text.strip() != text:
+        raise ValueError(f"could not convert {text!r} to a number")
+    return parse_number(text)
+
+
 def _to_integer(text: str) -> int:
     if re.fullmatch("-?[0-9]+", text) is None:
         raise ValueError(text)
@@ -82,7 +98,7 @@ def _to_integer(text: str) -> int:
 @functools.cache
 def _readers(schema: type[BaseModel]) -> Mapping[str, Callable[[str], float]]:
     """Argument -> how its text is read, for each that is a number."""
-    readers: dict[Any, Callable[[str], float]] = {int: _to_integer, float: parse_number}
+    readers: dict[Any, Callable[[str], float]] = {int: _to_integer, float: query_number}
     return {
         field.alias or name: readers[kind]
         for name, field in schema.model_fields.items()

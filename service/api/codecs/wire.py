@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
@@ -45,6 +46,11 @@ _UTF8: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
 """Charsets of which UTF-8 is one, or holds all texts."""
 
 _BINARY: Final = frozenset({Npy.media_type, Arrow.media_type})
+
+_NOT_AN_OBJECT: Final = re.compile(rb"\s*[^\s{]")
+
+_WEIGHT: Final = re.compile(r"0?\.[0-9]+|0\.?|1(?:\.0*)?")
+"""A weight of an Accept header, from 0 to 1 (RFC 9110, section 12.4.2). Some clients leave the 0 out."""
 
 _FORM = "application/x-www-form-urlencoded"
 
@@ -90,12 +96,12 @@ def decode(exchange: Exchange, main: str) -> Arguments:
             name = exchange.query[0][0][:64]
             detail = f"{name!r} stands in the query; a call with a JSON body takes all of its arguments there"
             raise InvalidArgument(detail, (Reason(("query", name), "put it into the body"),))
-        return Arguments(_JSON.decode(exchange.body, main), "body")
+        return Arguments(_JSON.decode(exchange.body, main, exchange.watch), "body")
     codec = CODECS.get(named)
     if codec is None:
         raise UnsupportedMediaType(f"a body of type {named[:100]!r} cannot be read; send {_LISTED}")
     values = query_arguments(exchange.query)
-    arrays = codec.decode(exchange.body, main)
+    arrays = codec.decode(exchange.body, main, exchange.watch)
     if twice := values.keys() & {main, *arrays}:
         detail = f"{min(twice)} stands in the query, and the body holds it"
         raise InvalidArgument(detail, tuple(Reason(("query", name), "the body holds it") for name in sorted(twice)))
@@ -106,7 +112,12 @@ def holds_all(exchange: Exchange) -> bool:
     """Whether the body is JSON and holds all arguments, as `decode` reads it."""
     if is_json(exchange.content_type):
         return True
-    return _without_parameters(exchange.content_type or "") == _FORM and exchange.body.lstrip()[:1] in (b"{", b"")
+    return _without_parameters(exchange.content_type or "") == _FORM and _NOT_AN_OBJECT.match(exchange.body) is None
+
+
+def holds_rows_only(content_type: str | None) -> bool:
+    """Whether a body of this Content-Type holds rows, and none of the other arguments."""
+    return _without_parameters(content_type or "") not in ("", _JSON.media_type, _FORM)
 
 
 def takes_long(content_type: str | None, size: int) -> bool:
@@ -196,10 +207,7 @@ def _weighted(accept: str) -> list[tuple[str, float]]:
     for item in accept.split(","):
         media_type, *parameters = (part.strip().lower() for part in item.split(";"))
         weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        try:
-            pairs.append((media_type, float(weight)))
-        except ValueError:
-            pairs.append((media_type, 0.0))
+        pairs.append((media_type, float(weight) if _WEIGHT.fullmatch(weight) else 0.0))
     return pairs
 
 

@@ -15,14 +15,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from service.api.codecs.items import Block, Items, block_items
 from service.api.native.rounding import ROUNDED_TWICE, round_numbers
 from service.bundle.precision import DTYPES, FloatType
 from service.errors import InvalidArgument, MalformedBody, NotFinite, PushforwardError, Reason, WrongShape
+from service.guard import WorkLimit
 from service.plan import Floats
 
-__all__ = ["NUMBERS", "context_rows", "event_rows", "plain_rows", "walks_of"]
+__all__ = ["NUMBERS", "context_rows", "event_rows", "item_array", "plain_rows", "walks_of"]
 
 Loc = tuple[str | int, ...]
+Shape = tuple[int, ...]
 
 _BLOCK: Final = 1024
 """Items of a list that are read in one go."""
@@ -46,21 +49,24 @@ def event_rows(
     *,
     single: bool = True,
     dtype: FloatType = DTYPES["float32"],
+    most: WorkLimit | None = None,
 ) -> Floats:
     """Read rows of events.
 
     Args:
-        value: nested lists as JSON gives them, or an array: ``[N, *event]``, a single ``[*event]``, or either with
-            each event flat, ``[N, D]`` and ``[D]``.
+        value: nested lists as JSON gives them, or an array, or `Items`: ``[N, *event]``, a single ``[*event]``, or
+            either with each event flat, ``[N, D]`` and ``[D]``.
         event_shape: of the flow.
         loc: where the value stands, for errors.
         single: whether the whole may be one event; not of a table, whose lines are never joined into one.
         dtype: of the flow's precision.
+        most: held against items while they are read.
 
     Returns:
         ``[N, *event]`` of that dtype, N at least 1, all finite.
 
     Raises:
+        OverWorkBudget: of items, there are too many.
         MalformedBody: ragged; the row is named, and where in it.
         InvalidArgument: something in it is no number.
         WrongShape: of another shape, or without a row.
@@ -70,11 +76,15 @@ def event_rows(
     if (plain := plain_rows(value, event, dtype)) is not None:
         return plain
     width = math.prod(event)
+    inner = [event, (width,), *([()] if not single and width == 1 else [])]
+    whole = [event, (width,)] if single else []
+    either = [f"[N, {_listed(event)}]", *([f"[{_listed(event)}]"] if single else [])]
+    either += [] if event == (width,) else [f"[N, {width}]"]
+    if isinstance(value, Items):
+        reader = _ItemReader(loc, (1, len(event)) if single else (), dtype, " or ".join(either), most)
+        return reader.read(value, inner, whole, width).reshape(-1, *event)
     numbers, shape = _numbers(value, loc, (1, len(event)) if single else ())
-    rows = shape[1:] in (event, (width,)) or (not single and shape[1:] == () and width == 1)
-    if not rows and not (single and shape in (event, (width,))):
-        either = [f"[N, {_listed(event)}]", *([f"[{_listed(event)}]"] if single else [])]
-        either += [] if event == (width,) else [f"[N, {width}]"]
+    if shape[1:] not in inner and shape not in whole:
         raise _wrong_shape(loc, f"expected shape {' or '.join(either)}, and found [{_listed(shape)}]")
     if numbers.size == 0:
         raise _wrong_shape(loc, "expected at least one row, and found none")
@@ -179,15 +189,105 @@ def context_rows(
     """
     if width == 0:
         raise _wrong_shape(loc, "this flow takes no context")
+    either = f"[N, {width}] or [{width}]" if single else f"[N, {width}]"
+    if isinstance(value, Items):
+        inner = [(width,), *([()] if not single and width == 1 else [])]
+        reader = _ItemReader(loc, (1,) if single else (), dtype, either, None)
+        read = reader.read(value, inner, [(width,)] if single else [], width)
+        return read if reader.whole else read.reshape(-1, width)
     numbers, shape = _numbers(value, loc, (1,) if single else ())
     if not single and width == 1 and len(shape) == 1:
         shape = (*shape, 1)
     if len(shape) not in ((1, 2) if single else (2,)) or shape[-1] != width:
-        either = f"[N, {width}] or [{width}]" if single else f"[N, {width}]"
         raise _wrong_shape(loc, f"expected shape {either}, and found [{_listed(shape)}]")
     if numbers.size == 0:
         raise _wrong_shape(loc, "expected at least one row, and found none")
     return _finite(numbers, width, loc, dtype).reshape(shape)
+
+
+def item_array(value: Items, loc: Loc, most: WorkLimit, dtype: FloatType) -> Floats:
+    """Read items of any one shape.
+
+    Args:
+        value: of numbers, or of nested lists of them.
+        loc: where they stand, for errors.
+        most: held against them while they are read, as rows of its width.
+        dtype: that a number must be in the range of.
+
+    Raises:
+        OverWorkBudget: there are too many.
+        MalformedBody, InvalidArgument, NotFinite: as `event_rows`.
+    """
+    return _ItemReader(loc, (), dtype, "", most).read(value, None, [], most.width)
+
+
+class _ItemReader:
+    """The way of items into one array, block by block, up to the first that cannot be.
+
+    Args:
+        loc: where they stand, for errors.
+        single: the numbers of axes that one event may have.
+        dtype: of the array.
+        expected: the shapes that it may have, for errors.
+        most: held against what has been read.
+    """
+
+    def __init__(
+        self, loc: Loc, single: tuple[int, ...], dtype: FloatType, expected: str, most: WorkLimit | None
+    ) -> None:
+        self._loc = loc
+        self._single = single
+        self._dtype = dtype
+        self._expected = expected
+        self._most = most
+        self.whole = False
+        """Whether what has been read is one row."""
+
+    def read(self, items: Items, inner: list[Shape] | None, whole: list[Shape], width: int) -> Floats:
+        """The array.
+
+        Args:
+            items: numbers, or nested lists of them.
+            inner: the shapes that an item may have which is a row; None for any.
+            whole: the shapes that all items may have together.
+            width: of a row, in values.
+        """
+        pieces: list[Floats] = []
+        first: Shape = ()
+        count = 0
+        for block in items.blocks():
+            numbers, shape = self._block(block, items, first, count)
+            if not pieces:
+                first = shape[1:]
+                self.whole = inner is not None and first not in inner
+                if self.whole and first not in [each[1:] for each in whole]:
+                    raise self._wrong("N", first)
+            pieces.append(_finite(numbers, width, self._loc, self._dtype, count * math.prod(first)))
+            count += shape[0]
+            if self.whole and all(count > each[0] for each in whole if each[1:] == first):
+                raise self._wrong("N", first)
+            if self._most is not None:
+                self._most.check(count * math.prod(first) // width)
+        if not count or not math.prod(first):
+            raise _wrong_shape(self._loc, "expected at least one row, and found none")
+        if self.whole and (count, *first) not in whole:
+            raise self._wrong(count, first)
+        return np.concatenate(pieces).reshape(count, *first)
+
+    def _block(self, block: Block, items: Items, first: Shape, before: int) -> tuple[npt.NDArray[np.floating], Shape]:
+        """The numbers of a block, and its shape, which is that of the first item but for the number of items."""
+        if isinstance(block, np.ndarray) and (not before or block.shape[1:] == first):
+            return block.ravel(), block.shape
+        listed = block_items(block)
+        if not before:
+            return _block(listed, 0, self._loc, self._single)
+        begins = items.first.tolist() if isinstance(items.first, np.ndarray) else items.first
+        numbers, (length, *inner) = _block([begins, *listed], before - 1, self._loc, self._single)
+        return numbers[math.prod(inner) :], (length - 1, *inner)
+
+    def _wrong(self, count: int | str, first: Shape) -> PushforwardError:
+        found = ", ".join(map(str, (count, *first)))
+        return _wrong_shape(self._loc, f"expected shape {self._expected}, and found [{found}]")
 
 
 def _numbers(
@@ -289,14 +389,15 @@ def _subject(inside: str) -> str:
     return f"its item {inside}" if inside else "row"
 
 
-def _finite(numbers: npt.NDArray[np.floating], width: int, loc: Loc, dtype: FloatType) -> Floats:
+def _finite(numbers: npt.NDArray[np.floating], width: int, loc: Loc, dtype: FloatType, before: int = 0) -> Floats:
+    """Numbers in a flow's precision. `before` is how many numbers of the whole stand before them."""
     values = round_numbers(numbers, dtype)
     finite = np.isfinite(values)
     if finite.all():
         return values
     reasons = []
     for index in np.flatnonzero(~finite)[: PushforwardError.MAX_REASONS].tolist():
-        row, column = divmod(index, width)
+        row, column = divmod(before + index, width)
         what = "is not finite" if not math.isfinite(numbers[index]) else f"is beyond the range of {dtype}"
         reasons.append(Reason(loc, f"{numbers[index]:g} {what}", row, column))
     first = reasons[0]

@@ -11,8 +11,9 @@ import numpy as np
 
 from service.api.codecs import wire
 from service.api.codecs.codec import Columns
+from service.api.codecs.items import Items
 from service.api.codecs.records import Records, record_table
-from service.api.native.arrays import NUMBERS, context_rows, event_rows, walks_of
+from service.api.native.arrays import NUMBERS, context_rows, event_rows, item_array, walks_of
 from service.api.native.fields import VerbRequest
 from service.api.native.places import Place
 from service.bundle.aliases import is_alias
@@ -22,7 +23,7 @@ from service.engine.registry import Registry
 from service.engine.verbs.flow import ServedFlow
 from service.errors import InvalidArgument, PushforwardError, Reason, VersionNotFound
 from service.exchange import Exchange
-from service.guard import check_work
+from service.guard import WorkLimit, check_work
 from service.plan import Floats
 from service.tabular import Header
 
@@ -32,6 +33,9 @@ T = TypeVar("T")
 
 _WORTH_A_LOOK: Final = 1 << 12
 """A body of fewer bytes is read as soon as it is refused."""
+
+_LOOKED_THROUGH: Final = 1 << 23
+"""A longer body holds up the loop while it is looked through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Backend:
         """
         given = wire.decode(exchange, main)
         held = given.values.get(main)
-        if given.place == "query" or isinstance(held, (list, np.ndarray, dict)) or main == "z":
+        if given.place == "query" or isinstance(held, (list, np.ndarray, dict, Items)) or main == "z":
             return given
         if not given.values.keys().isdisjoint(instead):
             return given
@@ -76,7 +80,8 @@ class Backend:
         if not own or not numbers.issuperset(own):
             return given
         columns = (*own, *flow.conditions) if numbers.issuperset(flow.conditions) else own
-        row = Records([{name: given.values[name] for name in columns}])
+        one = {name: given.values[name] for name in columns}
+        row = Records([one], one)
         rest = {name: value for name, value in given.values.items() if name not in columns}
         return given if main in rest else wire.Arguments({main: row, **rest}, given.place)
 
@@ -129,7 +134,7 @@ class Backend:
         if len(body) <= _WORTH_A_LOOK or any(name == "model" for name, _ in exchange.query):
             return
         # Numbers have no m, and a single byte is found a dozen times sooner than a word: 3 ms of the loop for 7 MB.
-        if wire.holds_all(exchange) and b"m" in body and b'"model"' in body:
+        if wire.holds_all(exchange) and (len(body) > _LOOKED_THROUGH or (b"m" in body and b'"model"' in body)):
             return
         flow = self.registry.find(exchange.name, path_version(exchange.version))
         lane = flow.forward if direction == "forward" else flow.inverse
@@ -201,7 +206,11 @@ class Backend:
         loc = ("body", "points")
         of_data = space == "x"
         taken = take_rows(flow, "points", value, context, place, of_data=of_data)
-        points, walks = walks_of(taken.rows, flow.event_shape if of_data else (flow.width,))
+        whole = taken.rows
+        if isinstance(whole, Items):
+            most = WorkLimit(flow.width, steps, self.max_work, loc if steps == 1 else (place, "steps"))
+            whole = item_array(whole, loc, most, flow.dtype)
+        points, walks = walks_of(whole, flow.event_shape if of_data else (flow.width,))
         taken = taken._replace(rows=points, single=taken.single and walks is None)
         blamed = loc if steps == 1 else (place, "steps")
         rows, found = self._read(flow, taken, of_data, loc, steps, blamed)
@@ -219,7 +228,8 @@ class Backend:
         if isinstance(taken.rows, np.ndarray):  # as large as it may become, before it does
             check_work(taken.rows.size // flow.width, flow.width, steps, self.max_work, blamed)
         shape = flow.event_shape if of_data else (flow.width,)
-        rows = event_rows(taken.rows, shape, loc, single=taken.single, dtype=flow.dtype)
+        most = WorkLimit(flow.width, steps, self.max_work, blamed)
+        rows = event_rows(taken.rows, shape, loc, single=taken.single, dtype=flow.dtype, most=most)
         check_work(len(rows), flow.width, steps, self.max_work, blamed)
         found = read_context(flow, taken.context, taken.place)
         return rows, None if found is None else np.atleast_2d(found)
@@ -384,6 +394,8 @@ def _as_table(value: Any, loc: tuple[str, ...]) -> Columns | None:  # noqa: ANN4
     if isinstance(value, Columns):
         return value
     if type(value) is list and value and type(value[0]) is dict:
+        return record_table(value, loc)
+    if isinstance(value, Items) and value.of_objects:
         return record_table(value, loc)
     return None
 

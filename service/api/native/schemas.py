@@ -323,7 +323,7 @@ class Flow(BaseModel):
     name: str
     version: int
     versions: list[int]
-    state: Literal["loading", "ready", "failed"]
+    state: Literal["loading", "ready", "failed", "quarantined"]
     default: bool
     error: dict[str, Any] | None = None
     description: str = ""

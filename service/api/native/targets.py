@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from service.api.codecs.items import Items, block_items
 from service.api.native.arrays import NUMBERS
 from service.errors import InvalidArgument, NotFinite, PushforwardError, Reason, WrongShape
 
@@ -39,7 +40,9 @@ def log_target_rows(value: Any, count: int, loc: tuple[str | int, ...]) -> npt.N
             raise _error(WrongShape, loc, f"expected shape [{count}], and found {list(value.shape)}")
         numbers = flat.astype(np.float64)
     elif isinstance(value, list):
-        numbers = np.array([_number(item, row, loc) for row, item in enumerate(value)], np.float64)
+        numbers = _listed(value, 0, loc)
+    elif isinstance(value, Items):
+        numbers = _from_items(value, count, loc)
     else:
         kind = _NAMES.get(type(value), "a number")
         raise _error(InvalidArgument, loc, f"expected an array of {count} numbers, and found {kind}")
@@ -54,6 +57,23 @@ def log_target_rows(value: Any, count: int, loc: tuple[str | int, ...]) -> npt.N
         )
         raise NotFinite(f"{loc[-1]}, row {bad[0]}: {reasons[0].reason}", reasons)
     return numbers
+
+
+def _listed(items: list[Any], before: int, loc: tuple[str | int, ...]) -> npt.NDArray[np.float64]:
+    return np.array([_number(item, row, loc) for row, item in enumerate(items, before)], np.float64)
+
+
+def _from_items(items: Items, count: int, loc: tuple[str | int, ...]) -> npt.NDArray[np.float64]:
+    """The numbers of a long list, and no more than one too many."""
+    found: list[npt.NDArray[np.float64]] = []
+    read = 0
+    for block in items.blocks():
+        plain = isinstance(block, np.ndarray) and block.ndim == 1
+        found.append(block if plain else _listed(block_items(block), read, loc))  # type: ignore[arg-type]  # as looked at
+        read += len(block)
+        if read > count:
+            raise _error(WrongShape, loc, f"expected a number for each of the {count} rows, and found more")
+    return np.concatenate(found) if found else np.empty(0)
 
 
 def _number(item: Any, row: int, loc: tuple[str | int, ...]) -> float:  # noqa: ANN401  what JSON holds

@@ -16,10 +16,13 @@ from typing import Final
 import numpy as np
 
 from service.engine.batching.queues import Backlog, Batch, Limits, Queue, QueuedRun, RunOutcome, RunSlice
-from service.errors import ClientGone, DeadlineExceeded, Draining, PushforwardError, QueueFull
+from service.errors import ClientGone, DeadlineExceeded, Draining, EngineLost, PushforwardError, QueueFull
 from service.plan import Done, Outputs, Run
 
 __all__ = ["Batcher"]
+
+_HANG_SECONDS: Final = 1.0
+"""An engine that began a batch within this time does not hang, also where the batch takes longer than a deadline."""
 
 _MARGIN: Final = 0.8
 """The share of the time until its deadline within which a run must be expected to end: estimates err."""
@@ -325,6 +328,8 @@ class Batcher:
     def fail(self, batch: Batch, error: PushforwardError) -> None:
         """Pass in the error of a batch. Its halves are computed again, until the run at fault is alone with the error.
 
+        Where the engine was lost, each half could cost another engine: all runs are then answered with the error.
+
         Args:
             batch: from `take`.
             error: the answer to its only run. Where it has several, they are retried without it.
@@ -333,7 +338,8 @@ class Batcher:
             return
         del self._running[batch]
         slices = [piece for piece in batch.slices if not piece.run.answered]
-        if len(batch.slices) > 1:  # the run at fault may have been answered meanwhile, so that one other is left
+        # The run at fault may have been answered meanwhile, so that one other is left.
+        if len(batch.slices) > 1 and not isinstance(error, EngineLost):
             middle = len(slices) // 2
             for half in (slices[:middle], slices[middle:]):
                 if half:
@@ -379,12 +385,12 @@ class Batcher:
     def _drop(self, queue: Queue, run: QueuedRun, now: float) -> None:
         """Answer a run whose remaining rows are not computed.
 
-        Where none of its rows were computed although batches were taken while it waited, too many rows were before it.
-        It is then refused as a full queue refuses it, whatever was expected when it came.
+        Where none of its rows were computed although batches were taken while it waited, or shortly before, too many
+        rows were before it. It is then refused as a full queue refuses it, whatever was expected when it came.
         """
         if run.abandoned:
             self._answer(run, ClientGone("the client closed its connection before its rows ran"))
-        elif run.dispatched or (run.deadline <= now and self._last_taken <= run.arrived):
+        elif run.dispatched or (run.deadline <= now and self._last_taken <= min(run.arrived, now - _HANG_SECONDS)):
             self._answer(run, DeadlineExceeded("the deadline passed before this request was answered"))
         else:
             detail = "too much was waiting before this request for an answer by its deadline; none of its rows were run"

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
+from weakref import WeakSet
 
 from service.engine.batching.batcher import Batcher
 from service.engine.batching.queues import Batch, Limits, Queue, QueuedRun, RunOutcome
@@ -115,6 +116,20 @@ class Workers:
         self._tasks: deque[Callable[[], None]] = deque()
         self._running_tasks = 0
         self._closed = False
+        self._apart: WeakSet[Workers] = WeakSet()  # those that are closed vanish
+
+    def apart(self, threads: int) -> Workers:
+        """Further threads, for lanes whose runners wait for another process. One that hangs holds up no other lane.
+
+        They expire and close with these, if they are not closed before.
+
+        Args:
+            threads: their number.
+        """
+        made = Workers(threads, self.clock)
+        with self._wake:
+            self._apart.add(made)
+        return made
 
     def lane(
         self, runner: Runner, limits: Limits, metrics: LaneMetrics | None = None, *, inline: bool = True
@@ -243,8 +258,11 @@ class Workers:
             self._batcher.expire(self.clock())
             outcomes = self._batcher.collect()
             gone = self._close_lanes()
+            apart = list(self._apart)
         _deliver(outcomes)
         del gone  # outside of the lock: this may end sessions
+        for workers in apart:
+            workers.expire()
 
     def _close_lanes(self) -> list[QueuedLane]:
         """The lanes that were released and have no runs left: they are known no more."""
@@ -259,6 +277,16 @@ class Workers:
                 self._leaving.append(lane)
         return gone
 
+    def stop(self) -> None:
+        """Take no further runs."""
+        with self._wake:
+            self._closed = True
+            self._batcher.close()
+            self._wake.notify_all()
+            apart = list(self._apart)
+        for workers in apart:
+            workers.stop()
+
     def close(self, timeout: float | None = None) -> None:
         """Let the runs that were taken end, then stop.
 
@@ -266,13 +294,12 @@ class Workers:
             timeout: seconds to wait. A run that is not answered by then is answered with `Draining`. None waits for all
                 runs.
         """
-        with self._wake:
-            self._closed = True
-            self._batcher.close()
-            self._wake.notify_all()
         end = None if timeout is None else time.monotonic() + timeout
+        self.stop()
         for thread in self._started:
             thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        for workers in list(self._apart):
+            workers.close(None if end is None else max(0.0, end - time.monotonic()))
         with self._wake:
             self._batcher.abort(Draining("the server has shut down"))
             outcomes = self._batcher.collect()

@@ -24,7 +24,9 @@ from service.plan import Floats, Outputs
 __all__ = [
     "METRICS",
     "NO_COUNTS",
+    "WORKER_HANGS",
     "BucketCounts",
+    "EngineMetrics",
     "LaneMetrics",
     "LogProbScale",
     "Metric",
@@ -37,7 +39,7 @@ _SECONDS: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0
 _FEW_ROWS: Final = 8
 """Up to this number of rows Python sorts into buckets sooner than NumPy."""
 
-_STATES: Final = ("loading", "ready", "failed")
+_STATES: Final = ("loading", "ready", "failed", "quarantined")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,34 @@ CANARY_FAILED: Final = Metric(
     "Workers on which the last canary row of a flow did not give its golden answer.",
     labels=("flow", "version"),
 )
+ENGINE_PROCESSES: Final = Metric(
+    "gauge",
+    "pushforward_engine_processes",
+    "Processes that run a flow apart from the server, and are ready.",
+    labels=("flow", "version"),
+)
+ENGINE_RESTARTS: Final = Metric(
+    "counter",
+    "pushforward_engine_restarts",
+    "Processes of a flow that crashed, or were killed because they hung.",
+    labels=("flow", "version", "cause"),
+)
+ENGINE_QUARANTINES: Final = Metric(
+    "counter",
+    "pushforward_engine_quarantines",
+    "How often a worker has quarantined a flow whose processes crashed or hung too often.",
+    labels=("flow", "version"),
+)
 WORKER_STARTS: Final = Metric(
     "counter",
     "pushforward_worker_starts",
     "How often a worker was started: more than 1 after a crash.",
+    labels=("worker",),
+)
+WORKER_HANGS: Final = Metric(
+    "counter",
+    "pushforward_worker_hangs",
+    "How often a worker was killed since its event loop stood still.",
     labels=("worker",),
 )
 WORKER_START_TIME: Final = Metric(
@@ -151,8 +177,12 @@ METRICS: Final = (
     FLOW_LOADS,
     FLOW_PROVIDER,
     CANARY_FAILED,
+    ENGINE_PROCESSES,
+    ENGINE_RESTARTS,
+    ENGINE_QUARANTINES,
     WORKERS,
     WORKER_STARTS,
+    WORKER_HANGS,
     WORKER_START_TIME,
     START_TIME,
 )
@@ -301,6 +331,50 @@ class RoundTripMetrics:
             _add(self._cells[direction], observed)
 
 
+class EngineMetrics:
+    """The counts of the processes that run one flow, for one thread. Made by `Metrics.engine`.
+
+    Args:
+        counters: of all workers.
+        region: holds the counts of this one.
+        flow: its name.
+        version: its version.
+        ends: the number of crashes that a quarantine stands for.
+    """
+
+    def __init__(self, counters: SharedCounters, region: Region, flow: str, version: str, ends: int) -> None:
+        self._counters = counters
+        self._flow = (flow, version)
+        self._ends = ends
+        self._quarantines = region.cells("counter", (ENGINE_QUARANTINES.name, flow, version))
+        self._processes = region.cells("gauge", (ENGINE_PROCESSES.name, flow, version))
+        self._restarts = {
+            cause: region.cells("counter", (ENGINE_RESTARTS.name, flow, version, cause)) for cause in ("crash", "hang")
+        }
+
+    def count_restart(self, cause: Literal["crash", "hang"]) -> None:
+        """Count a process that crashed or hung."""
+        self._restarts[cause][0] += 1
+
+    def count_quarantine(self) -> None:
+        """Count that the flow is quarantined."""
+        self._quarantines[0] += 1
+
+    def read_others(self) -> int | None:
+        """The crashes and hangs in other workers, a quarantine as so many of them; None where there is no other."""
+        if self._counters.regions == 1:
+            return None
+        cells = self._counters.read().cells
+        restarts = sum(cells[(ENGINE_RESTARTS.name, *self._flow, cause)][0] for cause in self._restarts)
+        quarantines = cells[(ENGINE_QUARANTINES.name, *self._flow)][0] - self._quarantines[0]
+        own = sum(each[0] for each in self._restarts.values())
+        return int(restarts - own + self._ends * quarantines)
+
+    def set_processes(self, count: int) -> None:
+        """Set the number of processes that are ready."""
+        self._processes[0] = count
+
+
 class Metrics:
     """The counts of one worker.
 
@@ -316,8 +390,14 @@ class Metrics:
         self._region = self.counters.claim_region(worker)
         self._requests: dict[tuple[str, str, int], Cells] = {}
         self._rejections: dict[str, Cells] = {}
+        self._providers: dict[tuple[str, int], Cells] = {}
         self._region.cells("counter", (WORKER_STARTS.name, str(worker)))[0] += 1
+        self._region.cells("counter", (WORKER_HANGS.name, str(worker)))
         self._region.cells("gauge", (WORKER_START_TIME.name, str(worker)))[0] = time.time()
+
+    def beat(self) -> None:
+        """Say that the event loop turns, to whoever watches this worker."""
+        self._region.beat(time.monotonic())
 
     def count_request(self, method: str, route: str, status: int) -> None:
         """Count a request that is answered.
@@ -361,13 +441,23 @@ class Metrics:
         """The counts of a flow's round trips."""
         return RoundTripMetrics(self._region, flow, str(version))
 
+    def engine(self, flow: str, version: int, ends: int) -> EngineMetrics:
+        """The counts of the processes that run a flow.
+
+        Args:
+            flow: its name.
+            version: its version.
+            ends: the number of crashes that a quarantine stands for.
+        """
+        return EngineMetrics(self.counters, self._region, flow, str(version), ends)
+
     def set_state(self, flow: str, version: int, state: str) -> None:
         """Set the state of a flow.
 
         Args:
             flow: its name.
             version: its version.
-            state: loading, ready or failed.
+            state: loading, ready, failed or quarantined.
         """
         for each in _STATES:
             self._region.cells("gauge", (FLOW_STATE.name, flow, str(version), each))[0] = each == state
@@ -392,14 +482,19 @@ class Metrics:
         self._region.clear_gauges(lambda key: key[1:3] == (flow, str(version)))
 
     def set_provider(self, flow: str, version: int, provider: str) -> None:
-        """Set the execution provider that runs a flow.
+        """Set the execution provider that runs a flow, in the place of the one before.
 
         Args:
             flow: its name.
             version: its version.
             provider: of ONNX Runtime's.
         """
-        self._region.cells("gauge", (FLOW_PROVIDER.name, flow, str(version), provider))[0] = 1
+        before = self._providers.get((flow, version))
+        if before is not None:
+            before[0] = 0
+        cells = self._region.cells("gauge", (FLOW_PROVIDER.name, flow, str(version), provider))
+        self._providers[flow, version] = cells
+        cells[0] = 1
 
     def set_canary(self, flow: str, version: int, *, passed: bool) -> None:
         """Set whether the last canary row of a flow gave its golden answer.

@@ -10,6 +10,8 @@ import math
 import os
 from pathlib import Path
 
+from service.engine.runtime.cgroups import group_folders, read_text
+
 __all__ = ["usable_cpus"]
 
 
@@ -28,32 +30,17 @@ def usable_cpus(root: Path = Path("/")) -> int:
 
 
 def _read_quotas(root: Path) -> list[float]:
-    mount = root / "sys/fs/cgroup"
-    found = []
-    for line in _read_text(root / "proc/self/cgroup").splitlines():
-        _, controllers, group, *_ = [*line.split(":", 2), "", ""]
-        if not controllers:
-            found += [_read_v2(folder) for folder in _folders_upwards(mount, group)]
-        elif "cpu" in controllers.split(","):
-            found += [
-                _read_v1(folder) for name in ("cpu", controllers) for folder in _folders_upwards(mount / name, group)
-            ]
-    return [quota for quota in found if quota > 0]
-
-
-def _folders_upwards(mount: Path, group: str) -> list[Path]:
-    """The folder of a control group and those above it. In a container's namespace the first few may not exist."""
-    folder = mount / group.strip("/")
-    return [folder, *(parent for parent in folder.parents if parent == mount or mount in parent.parents)]
+    quotas = (_read_v2(folder) if version == 2 else _read_v1(folder) for folder, version in group_folders(root, "cpu"))
+    return [quota for quota in quotas if quota > 0]
 
 
 def _read_v2(folder: Path) -> float:
-    return _parse_quota(_read_text(folder / "cpu.max").split())
+    return _parse_quota(read_text(folder / "cpu.max").split())
 
 
 def _read_v1(folder: Path) -> float:
     return _parse_quota(
-        [_read_text(folder / "cpu.cfs_quota_us").strip(), _read_text(folder / "cpu.cfs_period_us").strip()]
+        [read_text(folder / "cpu.cfs_quota_us").strip(), read_text(folder / "cpu.cfs_period_us").strip()]
     )
 
 
@@ -62,10 +49,3 @@ def _parse_quota(parts: list[str]) -> float:
     if len(parts) != 2 or not all(part.isdigit() for part in parts) or int(parts[1]) == 0:
         return math.inf
     return int(parts[0]) / int(parts[1])
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

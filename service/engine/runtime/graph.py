@@ -1,40 +1,39 @@
-"""Graphs of a bundle in ONNX Runtime, on the CPU or on a device: checked against the manifest, and batch-invariant.
-
-The vector units of a processor treat the last rows of an odd batch in another way, so that a row's digits would depend
-on its neighbours. Every batch is therefore padded to a multiple of `BATCH_MULTIPLE` rows, and a row's answer has the
-same bits in any batch. The exporter's gate proves it for each bundle.
-"""
+"""Graphs of a bundle in ONNX Runtime, on the CPU or on a device: checked against the manifest, and batch-invariant."""
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
-import numpy as np
-
+from service.bundle.manifest import Manifest
 from service.bundle.parity import BATCH_MULTIPLE
-from service.bundle.precision import FloatType
 from service.bundle.store import Bundle
 from service.engine.runtime.cuda import CudaGraph, batch_sizes
-from service.engine.runtime.device_thread import DeviceThread
+from service.engine.runtime.device_thread import DeviceHung, DeviceThread
 from service.engine.runtime.devices import CUDA_PROVIDER, Gpu
 from service.engine.runtime.execution import Execution
-from service.errors import BundleError, EngineFailed
-from service.onnx.session import CPU_PROVIDER, open_on_cpu
+from service.engine.runtime.ort_graph import OrtGraph, is_finite
+from service.errors import BundleError, EngineFailed, EngineLost
+from service.onnx.session import CPU_PROVIDER
 from service.onnx.signature import Direction, Signature
 from service.plan import Floats, Outputs
 
-__all__ = ["CpuGraph", "Device", "DeviceGraph", "open_graphs"]
+__all__ = ["CpuGraph", "Device", "DeviceGraph", "cpu_execution", "open_graphs"]
 
 _log = logging.getLogger(__name__)
 
 CPU_BATCH_SIZES: Final = (4, 16, 64, 256, 512, 1024, 2048, 4096)
 """The sizes of batches that are timed on a processor."""
 
+LOAD_SECONDS: Final = 120.0
+"""The time for a device to load a graph and to record its runs."""
 
-class CpuGraph:
+
+class CpuGraph(OrtGraph):
     """One direction of a flow on the CPU, ready to run; safe to call from several threads at once.
 
     Args:
@@ -51,94 +50,71 @@ class CpuGraph:
 
     def __init__(self, bundle: Bundle, direction: Direction) -> None:
         self.width = bundle.manifest.latent_width
-        self._signature = Signature.of(bundle.manifest, direction)
-        file = self._signature.file
-        try:
-            self._session = open_on_cpu(bundle.graphs[file])
-        except Exception as error:  # ONNX Runtime raises a dozen unrelated classes, with paths and nodes in them
-            raise BundleError(f"ONNX Runtime cannot load {file}") from error
-        self._signature.check(self._session)
-        self._outputs = list(self._signature.outputs)
-        self._per_thread = threading.local()
-
-    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
-        """Run one batch.
-
-        Args:
-            rows: ``[N, *event]`` or ``[N, D]``, N at least 1.
-            context: ``[N, C]``, or None for a flow without.
-        """
-        count = len(rows)
-        inputs = [rows] if context is None else [rows, context]
-        if count <= BATCH_MULTIPLE:
-            return self._smallest_batch()(inputs, count)
-        feeds = {
-            name: _pad(array, self._signature.dtype) for name, array in zip(self._signature.inputs, inputs, strict=True)
-        }
-        value, ladj, log_prob = self._session.run(self._outputs, feeds)
-        finite = _is_finite(log_prob) and _is_finite(ladj) and _is_finite(value)
-        return Outputs(value, ladj, log_prob, finite).part(0, count)
-
-    def _smallest_batch(self) -> _SmallestBatch:
-        """The smallest batch of this thread."""
-        try:
-            batch: _SmallestBatch = self._per_thread.batch
-        except AttributeError:
-            batch = self._per_thread.batch = _SmallestBatch(self._session, self._signature)
-        return batch
-
-
-class _SmallestBatch:
-    """The smallest batch, bound to arrays of its own, for one thread. It saves a tenth of the time of a single row."""
-
-    def __init__(self, session: Any, signature: Signature) -> None:  # noqa: ANN401  onnxruntime has no types
-        self._session = session
-        self._binding = session.io_binding()
-        self._inputs = [np.zeros((BATCH_MULTIPLE, *shape), signature.dtype) for shape in signature.inputs.values()]
-        for name, array in zip(signature.inputs, self._inputs, strict=True):
-            self._binding.bind_cpu_input(name, array)
-        shapes = [(BATCH_MULTIPLE, *shape) for shape in signature.outputs.values()]
-        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-        self._all = np.zeros(ends[-1], signature.dtype)  # one array, so that it is one copy
-        self._views = [(int(end - np.prod(shape)), int(end), shape) for end, shape in zip(ends, shapes, strict=True)]
-        for name, (start, end, shape) in zip(signature.outputs, self._views, strict=True):
-            place = self._all[start:end].ctypes.data
-            self._binding.bind_output(name, "cpu", 0, signature.dtype.type, shape, place)
-
-    def __call__(self, inputs: list[Floats], count: int) -> Outputs:
-        """Run at most `BATCH_MULTIPLE` rows.
-
-        Args:
-            inputs: the rows, and their context where the flow has one.
-            count: the number of rows.
-
-        Returns:
-            The outputs, in memory of their own.
-        """
-        for bound, array in zip(self._inputs, inputs, strict=True):
-            bound[:count] = array
-            bound[count:] = array[-1]
-        self._session.run_with_iobinding(self._binding)
-        every = self._all.copy()
-        value, ladj, log_prob = (every[start:end].reshape(shape)[:count] for start, end, shape in self._views)
-        return Outputs(value, ladj, log_prob, _is_finite(every))
+        signature = Signature.of(bundle.manifest, direction)
+        super().__init__(bundle.graphs[signature.file], signature)
 
 
 class Device:
-    """A device and its thread.
+    """A device, its thread, and what follows where it is lost: a batch hangs, or the simplest one fails.
 
     Args:
         gpu: the device.
+        hang_seconds: a batch that takes longer hangs.
+        leave: is called with the reason once the device is lost, where it is required; None for nothing.
     """
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: Gpu, hang_seconds: float = math.inf, leave: Callable[[str], None] | None = None) -> None:
         self.gpu = gpu
         self.name = gpu.options.name
         self.thread = DeviceThread(self.name)
+        self.hang_seconds = hang_seconds
+        self.lost: str | None = None
+        """The reason why it is used no more; None while it is used."""
+        self._leave = leave
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[str], None]] = []
+
+    def lose(self, reason: str) -> None:
+        """Use the device no more. Its flows run on the CPU from now on, or, where it is required, the server leaves.
+
+        Args:
+            reason: without the device's name, a path or an internal name.
+        """
+        with self._lock:
+            if self.lost is not None:
+                return
+            self.lost = reason
+            listeners = list(self._listeners)
+        required = self.gpu.options.required
+        _log.error(
+            "%s is lost: %s; %s", self.name, reason, "the server ends" if required else "its flows run on the CPU"
+        )
+        for listener in listeners:
+            listener(reason)
+        if required and self._leave is not None:
+            self._leave(f"{self.name} is lost: {reason}")
+
+    def listen(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Call a function once the device is lost, with the reason; at once where it is lost already.
+
+        Args:
+            listener: the function.
+
+        Returns:
+            A function that takes it back.
+        """
+        with self._lock:
+            self._listeners.append(listener)
+            lost = self.lost
+        if lost is not None:
+            listener(lost)
+        return lambda: self._listeners.remove(listener)
 
 
 class DeviceGraph:
     """One direction of a flow on a device. Several threads may call it at once: they take turns.
+
+    Once the device is lost it runs on the CPU, where the device is not required.
 
     Args:
         bundle: as for `CpuGraph`.
@@ -155,21 +131,59 @@ class DeviceGraph:
 
     def __init__(self, bundle: Bundle, direction: Direction, device: Device, chunk_rows: int = 0) -> None:
         self.width = bundle.manifest.latent_width
-        self._thread = device.thread
+        self._device = device
         signature = Signature.of(bundle.manifest, direction)
         golden = bundle.golden
         rows = golden.x if direction == "forward" else golden.latents()
         sizes = batch_sizes(self.width, chunk_rows)
         data = bundle.graphs[signature.file]
         trial = (rows, golden.context)
-        self._graph = device.thread(lambda: CudaGraph(data, signature, gpu=device.gpu, sizes=sizes, trial=trial))
+        self._graph = device.thread(
+            lambda: CudaGraph(data, signature, gpu=device.gpu, sizes=sizes, trial=trial), LOAD_SECONDS
+        )
+        self._first = (rows[:1], None if golden.context is None else golden.context[:1])
+        self._data, self._signature = data, signature
+        self._on_cpu: OrtGraph | None = None
+        self._lock = threading.Lock()
         self.sizes = self._graph.sizes
         self.invariant = self._graph.invariant
 
     def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
-        """Run one batch, as `CpuGraph` does."""
-        outputs = self._thread(lambda: self._graph(rows, context))
-        return outputs._replace(finite=all(_is_finite(array) for array in outputs.arrays))
+        """Run one batch, as `CpuGraph` does.
+
+        Raises:
+            EngineLost: the device is lost, and is required.
+        """
+        if self._device.lost is None:
+            try:
+                outputs = self._run(rows, context)
+            except Exception as error:  # ONNX Runtime has classes of its own for a device that is full, or lost
+                if not isinstance(error, DeviceHung) and self._answers():
+                    raise  # of this batch alone
+                _log.warning("a batch of %d rows failed on %s", len(rows), self._device.name, exc_info=error)
+                self._device.lose(str(error) if isinstance(error, DeviceHung) else type(error).__name__)
+            else:
+                return outputs._replace(finite=all(is_finite(array) for array in outputs.arrays))
+        return self._run_on_cpu(rows, context)
+
+    def _run(self, rows: Floats, context: Floats | None) -> Outputs:
+        return self._device.thread(lambda: self._graph(rows, context), self._device.hang_seconds)
+
+    def _answers(self) -> bool:
+        """Whether the device still runs a golden row."""
+        try:
+            self._run(*self._first)
+        except Exception:  # as above
+            return False
+        return True
+
+    def _run_on_cpu(self, rows: Floats, context: Floats | None) -> Outputs:
+        if self._device.gpu.options.required:
+            raise EngineLost(f"{self._device.name} is lost, and the settings let nothing take its place")
+        with self._lock:
+            if self._on_cpu is None:
+                self._on_cpu = OrtGraph(self._data, self._signature)
+        return self._on_cpu(rows, context)
 
 
 def open_graphs(
@@ -192,6 +206,8 @@ def open_graphs(
     fallback = None
     if device is not None:
         try:
+            if device.lost is not None:
+                raise EngineFailed(f"the device is lost: {device.lost}")
             forward = DeviceGraph(bundle, "forward", device, chunk_rows=chunk_rows)
             inverse = DeviceGraph(bundle, "inverse", device, chunk_rows=chunk_rows)
         except BundleError:
@@ -200,6 +216,9 @@ def open_graphs(
             if device.gpu.options.required:
                 raise
             reason = error.detail if isinstance(error, EngineFailed) else type(error).__name__
+            if isinstance(error, DeviceHung):
+                reason = str(error)
+                device.lose(reason)
             fallback = f"{device.name}: {reason}"
             manifest = bundle.manifest
             cause = error.__cause__ if isinstance(error, EngineFailed) else error
@@ -207,23 +226,15 @@ def open_graphs(
             _log.warning(text, manifest.name, manifest.version, fallback, exc_info=cause)
         else:
             return forward, inverse, Execution(CUDA_PROVIDER, forward.invariant and inverse.invariant)
-    proved = bundle.manifest.parity.batch_multiple
-    invariant = proved is not None and BATCH_MULTIPLE % proved == 0
-    return CpuGraph(bundle, "forward"), CpuGraph(bundle, "inverse"), Execution(CPU_PROVIDER, invariant, fallback)
+    return CpuGraph(bundle, "forward"), CpuGraph(bundle, "inverse"), cpu_execution(bundle.manifest, fallback)
 
 
-def _pad(rows: Floats, dtype: FloatType) -> Floats:
-    """Repeat the last row up to a multiple of `BATCH_MULTIPLE`: a copy of a row cannot fail where the row does not."""
-    count = len(rows)
-    missing = -count % BATCH_MULTIPLE
-    if missing == 0:
-        return np.ascontiguousarray(rows, dtype)
-    padded = np.empty((count + missing, *rows.shape[1:]), dtype)
-    padded[:count] = rows
-    padded[count:] = rows[-1]
-    return padded
+def cpu_execution(manifest: Manifest, fallback: str | None = None) -> Execution:
+    """The execution of a flow on the CPU.
 
-
-def _is_finite(array: Floats) -> bool:
-    """Whether every number is finite. For a few numbers, `all` of an array takes five times as long."""
-    return 0 not in np.isfinite(array).tobytes()
+    Args:
+        manifest: of the flow.
+        fallback: the reason why it is not on the device of the settings; None where it is.
+    """
+    proved = manifest.parity.batch_multiple
+    return Execution(CPU_PROVIDER, proved is not None and BATCH_MULTIPLE % proved == 0, fallback)

@@ -12,7 +12,9 @@ but for log_prob = -inf where the density is zero, no infinity.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+import threading
+import weakref
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 
@@ -104,6 +106,17 @@ class _EachRepeated:
         return rows
 
 
+def _close_all(releases: list[Callable[[], object]]) -> None:
+    while releases:
+        releases.pop()()
+
+
+def _close_apart(releases: list[Callable[[], object]]) -> None:
+    """Close a flow that is gone, on a thread of its own: to end a process takes a while, and any thread may be here."""
+    if releases:
+        threading.Thread(target=_close_all, args=(releases,), name="close", daemon=True).start()
+
+
 class ServedFlow:
     """A flow that is loaded: its manifest, and a lane for each direction.
 
@@ -134,6 +147,7 @@ class ServedFlow:
         self.execution = execution
         self.round_trips = round_trips
         self.tracer = tracer
+        self._on_close: list[Callable[[], object]] = []
         self.held_out = HeldOut(manifest.calibration, manifest.dtype)
         self.dtype = manifest.dtype
         """The dtype of rows, context and answers: float32 or float64."""
@@ -148,6 +162,22 @@ class ServedFlow:
         """The names of x's columns; x0, x1 and so on where the manifest names none."""
         self.conditions = tuple(feature.name for feature in manifest.context_features)
         """The names of the context's columns; empty where the manifest names none."""
+
+    def on_close(self, release: Callable[[], object]) -> None:
+        """Have a function called when the flow is closed, that frees what its lanes hold beside memory.
+
+        A flow that nobody holds any more is closed too.
+
+        Args:
+            release: the function; it may not hold the flow.
+        """
+        if not self._on_close:
+            weakref.finalize(self, _close_apart, self._on_close).atexit = False
+        self._on_close.append(release)
+
+    def close(self) -> None:
+        """End what runs the flow apart from its lanes, such as processes. No run may be under way any more."""
+        _close_all(self._on_close)
 
     def log_prob(
         self,

@@ -9,6 +9,7 @@ and kept in memory only from the first request on. It runs on the processor, whe
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -20,7 +21,10 @@ from service.engine.verbs.flow import ServedFlow
 from service.errors import NotFinite, NotTraceable
 from service.plan import Floats, Outputs, Plan, Run
 
-__all__ = ["Trace", "TraceStep", "Tracer", "trace"]
+__all__ = ["Graph", "Trace", "TraceStep", "Tracer", "trace"]
+
+Graph = Callable[[Floats, Floats | None], Outputs]
+"""Runs a batch of rows and their context."""
 
 _CHUNK_VALUES: Final = 1 << 20
 _CHUNK_ROWS: Final = 1024
@@ -52,16 +56,17 @@ class Tracer:
 
     Args:
         bundle: with a trace.
+        graph: runs trace.onnx elsewhere; None to open it here.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, graph: Graph | None = None) -> None:
         self.width = len(bundle.manifest.trace) * bundle.manifest.latent_width
         self.chunk_rows = max(1, min(_CHUNK_ROWS, _CHUNK_VALUES // self.width))
         """The number of rows that should run together: fewer where there are many steps, as each holds them all."""
-        graphs = {name: data for name, data in bundle.graphs.items() if name == "trace.onnx"}
+        graphs = {name: data for name, data in bundle.graphs.items() if name == "trace.onnx" and graph is None}
         self._bundle = Bundle(bundle.manifest, graphs, bundle.golden)
         self._lock = threading.Lock()
-        self._graph: CpuGraph | None = None
+        self._graph = graph
 
     def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
         """Run one batch, as `CpuGraph` does: values ``[N, S, D]``, log-determinants ``[N, S]`` and log_prob ``[N]``."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from models.architectures import build_flow
 from models.export.exported_graph import ExportedGraph
 from models.export.gate import reference
-from models.export.graph import export_graph
+from models.export.graph import export_forward_and_trace, export_graph
 from models.export.probes import make_probes
 from models.export.trace import check_trace, trace_steps
 from models.flows.flow import Bijection, Flow
@@ -46,6 +47,16 @@ def test_the_steps_have_names_and_shapes(flow: Flow) -> None:
         Step(name="coupling 1", shape=[4]),
         Step(name="coupling 2", shape=[4]),
     ]
+
+
+def test_the_forward_graph_that_is_cut_from_a_trace_is_the_flow_s(flow: Flow) -> None:
+    context = normal(40, 2, seed=3).float()
+    forward, _ = export_forward_and_trace(flow)
+    session = ort.InferenceSession(forward, providers=["CPUExecutionProvider"])
+    found = session.run(["z", "log_abs_det_jacobian", "log_prob"], {"x": ROWS.numpy(), "context": context.numpy()})
+    z, ladj = flow(ROWS, context)
+    for one, exact in zip(found, (z, ladj, flow.log_prob(ROWS, context)), strict=True):
+        np.testing.assert_allclose(one, exact.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_graph_gives_the_event_after_each_step(flow: Flow, exported: ExportedGraph) -> None:

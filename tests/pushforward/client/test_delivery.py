@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from random import Random
 
@@ -196,4 +197,13 @@ def test_a_date_in_the_past_asks_for_no_pause():
 @pytest.mark.parametrize("retries", [0, -1])
 def test_no_retries(retries):
     _, sends, _ = drive([refused(503)] * 3, Time(), retries=retries)
+    assert len(sends) == 1
+
+
+def test_rows_that_cost_an_engine_are_not_sent_again():
+    problem = {"code": "engine_lost", "detail": "the engine crashed", "status": 503, "errors": []}
+    answer = HttpAnswer(503, json.dumps(problem).encode(), "1")
+    error, sends, _ = drive([answer] * 9, Time())
+    assert isinstance(error, Unavailable)
+    assert error.code == "engine_lost"
     assert len(sends) == 1

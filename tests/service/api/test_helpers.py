@@ -66,6 +66,27 @@ def test_a_call_that_nobody_waits_for_is_not_made(helped):
     assert not calls
 
 
+def test_an_error_that_nobody_waits_for_any_more_lets_go_of_its_frames(helped):
+    begun, left, raised = threading.Event(), threading.Event(), []
+
+    def fail():
+        begun.set()
+        assert left.wait(30)
+        raised.append(ValueError("late"))
+        raise raised[0]
+
+    async def leave(helpers):
+        task = asyncio.create_task(helpers.run(1, fail))
+        await asyncio.to_thread(begun.wait, 30)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        left.set()
+        helpers._pool.shutdown()  # waits for the call
+        assert raised[0].__traceback__ is None
+
+    helped(leave)
+
+
 class Work:
     """Work that takes a second of its clock for each byte."""
 

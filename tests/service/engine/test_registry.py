@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import os
 import threading
 import weakref
 from dataclasses import replace
@@ -15,13 +16,16 @@ from service.engine import registry as registry_module
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
 from service.engine.changes import Reload, next_catalogue
+from service.engine.isolation.options import Isolation
 from service.engine.registry import Registry, load_flow
 from service.engine.runtime.execution import Execution
 from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph
 from service.engine.verbs.traces import trace
-from service.errors import BundleError, FlowNotFound, NotReady, ParityFailed, VersionNotFound
+from service.errors import BundleError, EngineLost, FlowNotFound, NotReady, ParityFailed, VersionNotFound
 from service.plan import run_now
+from tests.processes import children
 from tests.service.bundles import affine, bundle, coupling, install, square, traced
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -363,3 +367,69 @@ class TestChanges:
 
 def one_run(run):
     return (yield run)
+
+
+def test_a_limit_of_hangs_that_a_sound_batch_may_reach_is_warned_of(tmp_path, workers, caplog, monkeypatch):
+    monkeypatch.setattr("service.engine.registry._HANG_MARGIN", 1e9)
+    made = bundle(tmp_path, affine())
+    load_flow(made, workers, isolation=Isolation(None, processes=1, hang_seconds=60.0)).close()
+    assert "a batch of affine version 1 took" in caplog.text
+    assert "raise --engine-hang-seconds (60)" in caplog.text
+    caplog.clear()
+    load_flow(made, workers)
+    assert caplog.text == ""
+
+
+def test_a_flow_apart_whose_golden_rows_do_not_come_back_leaves_no_process(tmp_path, workers):
+    before = children(os.getpid())
+    good = bundle(tmp_path, affine())
+    wrong = dataclasses.replace(good, golden=dataclasses.replace(good.golden, z=good.golden.z + 1))
+    with pytest.raises(ParityFailed):
+        load_flow(wrong, workers, isolation=Isolation(None))
+    assert children(os.getpid()) == before
+
+
+def test_a_version_that_is_quarantined_while_it_is_loaded_is_not_served(made):
+    registry = made(affine("one"), affine("one", 2))
+    try_to_load = registry._try_to_load
+
+    def load(key, digest, *, told):
+        entry = try_to_load(key, digest, told=told)
+        if key == ("one", 2):
+            registry.quarantine(key, digest, EngineLost("as told"))
+        return entry
+
+    registry._try_to_load = load
+    registry.load()
+    assert [(e.version, e.state) for e in registry.entries()] == [(1, "ready"), (2, "quarantined")]
+    assert registry.find("one").manifest.version == 1
+    registry.quarantine(("one", 1), registry.entry("one", 1).digest, EngineLost("as told"))
+    with pytest.raises(NotReady, match="is not served: as told"):
+        registry.find("one")
+
+
+def test_a_quarantine_outlives_a_change_of_another_version_and_not_a_load_of_its_own(made):
+    registry = made(affine("one"), affine("one", 2))
+    registry.load()
+    before, key = registry.catalogue, ("one", 2)
+    registry.quarantine(key, before.digests[key], EngineLost("as told"))
+    for catalogue, state in (
+        (before, "quarantined"),
+        (replace(before, digests={("one", 1): before.digests["one", 1]}), None),
+        (before, "ready"),
+    ):
+        assert registry.prepare(catalogue) == {}
+        registry.commit(catalogue)
+        assert {entry.key: entry.state for entry in registry.entries()}.get(key) == state
+
+
+def test_the_processes_of_a_flow_that_is_served_no_more_end(tmp_path, workers):
+    before = children(os.getpid())
+    registry = Registry(
+        install(tmp_path, affine("one")), None, workers, Limits(), isolation=Isolation(None, processes=1)
+    )
+    registry.load()
+    assert len(children(os.getpid())) > len(before)
+    registry.commit(replace(registry.catalogue, digests={}))
+    until(lambda: children(os.getpid()) == before)
+    until(lambda: registry.draining() == [])

@@ -22,7 +22,7 @@ from service.api.driver import Call, Driver, Fields, GroupMember, PlanTask, RawR
 from service.api.endpoints import Endpoint
 from service.api.helpers import Helpers
 from service.exchange import Reply
-from service.guard import Waits
+from service.guard import BodyBudget, Waits
 from service.http.application import UVICORN_NAMES
 from service.http.connection import STATE, Connection, Direct, DirectRequest, Shared
 from service.http.heads import RequestHeads
@@ -52,14 +52,14 @@ async def hangs(scope, receive, send):
 class Client:
     """A connection over a transport that goes nowhere, with the time since it was made."""
 
-    def __init__(self, app, direct=None):
+    def __init__(self, app, direct=None, budget=None):
         self.loop = asyncio.get_running_loop()
         self.began = self.loop.time()
         self.loop.time = lambda: self.began
         config = uvicorn.Config(app, ws="none", log_config=None, access_log=False, timeout_keep_alive=0)
         config.load()
         self.state = ServerState()
-        self.protocol = Connection(config, self.state, {STATE: Shared(direct, WAITS)})
+        self.protocol = Connection(config, self.state, {STATE: Shared(direct, WAITS, budget=budget)})
         self.transport = Transport()
         self.protocol.connection_made(self.transport)
 
@@ -396,7 +396,7 @@ def test_a_direct_request_without_an_answer_at_the_end_is_told(missing):
         assert statuses(connection) == [503]
         assert b"retry-after: 1\r\n" in connection.transport.written
         assert b"draining" in connection.transport.written
-        assert connection.transport.closed
+        assert (connection.transport.closed, connection.transport.ended) == (not missing, bool(missing))
         assert [ticket.abandoned for ticket in held.tickets] == [True] * (not missing)
 
     run(verb=held)
@@ -657,3 +657,130 @@ def test_an_answer_in_one_piece_is_an_old_clients_too():
         assert (connection.transport.closed, connection.transport.aborted) == (True, False)
 
     run(reads)
+
+
+LONG_POST = 4 * BodyBudget.LARGE
+
+
+def large_post(size=LONG_POST, more=""):
+    return f"POST /verb HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {size}\r\n\r\n".encode()
+
+
+def with_budget(test, clock=lambda: 0.0):
+    """Run a test on two connections that share a budget of one large body."""
+
+    async def main():
+        helpers = Helpers(1, clock)
+        budget = BodyBudget(LONG_POST)
+        direct = Direct(Driver(helpers, 30.0), RequestHeads([Endpoint("POST", "/verb", echo)], 1 << 22))
+        try:
+            await test(Client(reads, direct, budget), Client(reads, direct, budget), budget)
+        finally:
+            helpers.close()
+
+    asyncio.run(main())
+
+
+def test_a_body_for_which_there_is_no_room_is_turned_away():
+    async def run(one, other, budget):
+        await one.receive(large_post() + bytes(3 * LONG_POST // 4))
+        await other.receive(large_post() + bytes(LONG_POST // 2))
+        head, _, body = other.transport.written.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 429 ")
+        assert b"retry-after: 1" in head
+        assert b"connection: close" in head
+        assert json.loads(body)["code"] == "queue_full"
+        assert budget.held == 3 * LONG_POST // 4
+        await other.receive(bytes(LONG_POST // 2))
+        assert other.transport.ended
+        assert not one.transport.written
+        await one.receive(bytes(LONG_POST // 4))
+        await turns_until(lambda: one.transport.written)
+        assert one.transport.written.startswith(b"HTTP/1.1 200 ")
+        assert budget.held == 0
+
+    with_budget(run)
+
+
+def test_a_client_that_goes_gives_its_bytes_back():
+    async def run(one, other, budget):
+        await one.receive(large_post() + bytes(LONG_POST // 2))
+        assert budget.held == LONG_POST // 2
+        one.protocol.connection_lost(None)
+        assert budget.held == 0
+
+    with_budget(run)
+
+
+@pytest.mark.parametrize(("more", "seconds"), [("", 30.0), ("Pushforward-Timeout-Ms: 2000\r\n", 2.0)])
+def test_a_body_that_still_comes_when_its_deadline_passes_is_turned_away(more, seconds):
+    now = [5.0]
+
+    async def run(one, other, budget):
+        await one.receive(large_post(more=more) + bytes(LONG_POST // 2))
+        now[0] += seconds
+        assert not one.after(1.0)
+        assert not one.transport.written
+        now[0] += 0.1
+        one.after(1.0)
+        head, _, body = one.transport.written.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 504 ")
+        assert "before the request's body had come in whole" in json.loads(body)["detail"]
+        assert budget.held == 0
+
+    with_budget(run, lambda: now[0])
+
+
+# --- Clients that send no more
+
+
+def test_who_sends_no_more_and_waits_long_is_asked_whether_it_is_there():
+    held = Held()
+
+    @connected
+    async def run(connection):
+        await connection.receive(verb_of(b"abc"))
+        assert connection.protocol.eof_received()
+        assert not connection.after(5)
+        assert connection.transport.written == b""
+        assert not connection.after(5.1)
+        assert statuses(connection) == [102]
+        assert not connection.after(10)
+        assert not connection.after(10.2)
+        assert statuses(connection) == [102, 102]
+        held.release()
+        assert statuses(connection) == [102, 102, 200]
+        assert connection.transport.written.endswith(b"connection: close\r\n\r\nabc")
+        assert connection.transport.closed
+
+    run(verb=held)
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_an_old_client_is_not_asked(version):
+    @connected
+    async def run(connection):
+        await connection.receive(GET.replace(b"1.1", version))
+        assert connection.protocol.eof_received()
+        assert not connection.after(5.1)
+        assert statuses(connection) == ([102] if version == b"1.1" else [])
+
+    run(hangs)
+
+
+def test_whose_connection_has_failed_since_it_sent_no_more_is_given_up():
+    held = Held()
+
+    @connected
+    async def run(connection):
+        await connection.receive(verb_of(b"abc"))
+        assert connection.protocol.eof_received()
+        connection.transport.get_extra_info = lambda name, default=None: {
+            "socket": SimpleNamespace(getsockopt=lambda *_: 32)
+        }.get(name, default)
+        assert connection.after(0.5)
+        assert connection.transport.aborted
+        connection.protocol.connection_lost(None)
+        assert [ticket.abandoned for ticket in held.tickets] == [True]
+
+    run(verb=held)

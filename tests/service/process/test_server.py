@@ -227,3 +227,49 @@ def test_help_says_every_setting():
     for name in Settings.model_fields:
         assert flag_name(name) in squeezed
         assert environment_name(name) in squeezed
+
+
+LOSING = """
+import sys
+import service.app
+from pushforward.cli import main
+from tests.service.engine.gpu import CpuGpu
+
+def spoils(size, log_prob):
+    if size == 256:
+        lost.append(size)
+    if lost:
+        raise RuntimeError("CUDA failure 700 at /a/path")
+
+lost = []
+service.app.OrtGpu = lambda options: CpuGpu(options, spoils=lambda *given: served and spoils(*given))
+served = []
+load = service.app.Registry.load
+service.app.Registry.load = lambda registry: (load(registry), served.append(True))
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_device_that_is_lost_is_left_or_made_up_for_as_the_settings_say(repository, required):
+    options = ["--device", "cuda", "--device-required" if required else "--no-device-required"]
+    command = [sys.executable, "-c", LOSING]
+    server = Server("--repository", repository, *options, "--chunk-rows", 256, command=command)
+    try:
+        url = f"{server.url}/models/square/logprob"
+        assert httpx.post(url, json={"x": [[0.5]]}).status_code == 200
+        answer = httpx.post(url, json={"x": [[0.5]] * 200})
+        if required:
+            assert (answer.status_code, answer.json()["code"]) == (503, "engine_lost")
+            _, errors = server.process.communicate(timeout=60)
+            assert "cuda:0 is lost: RuntimeError" in errors
+            assert server.process.returncode == 1
+        else:
+            assert answer.status_code == 200
+            flows = httpx.get(f"{server.url}/health/ready").json()["flows"]
+            assert {flow["fallback"] for flow in flows} == {"cuda:0: RuntimeError"}
+            server.process.terminate()
+            server.process.communicate(timeout=60)
+            assert server.process.returncode == 0
+    finally:
+        server.kill()

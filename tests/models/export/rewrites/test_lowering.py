@@ -28,6 +28,8 @@ CONSTANTS = {
     "rows": np.array([0]),
     "twice": np.array([1, 2, 3]),
     "once": np.array([1, 1, 1]),
+    "often": np.array([1, 64, 4]),
+    "too_often": np.array([1, 257, 1]),
 }
 SHAPE = (5, 3, 4)
 
@@ -57,6 +59,7 @@ ALWAYS = [
     "y = ThresholdedRelu<alpha: float = 0.25>(x)",
     "y = Tile(x, twice)",
     "y = Tile(x, once)",
+    "y = Tile(x, often)",
 ]
 IN_FLOAT64 = [
     "y = Atan(x)",
@@ -72,7 +75,7 @@ IN_FLOAT64 = [
     "y = Softsign(x)",
     "y = Tan(x)",
 ]
-KEPT = [("ReduceMean", "second"), ("ReduceL2", "rows")]
+KEPT = [("ReduceMean", "second"), ("ReduceL2", "rows"), ("Tile", "too_often")]
 
 
 def parse(text: str, dtype: type[np.floating]) -> onnx.ModelProto:
@@ -138,7 +141,7 @@ def test_float64_is_kept(operator: str, function: Callable[[np.ndarray], np.ndar
 
 
 @pytest.mark.parametrize(("operator", "axes"), KEPT)
-def test_a_reduction_over_other_axes_than_the_last_stays(operator: str, axes: str):
+def test_a_reduction_over_other_axes_or_a_value_too_often_stays(operator: str, axes: str):
     after = lowered(parse(f"y = {operator}(x, {axes})", np.float32))
     assert [node.op_type for node in after.graph.node] == [operator]
 

@@ -263,6 +263,11 @@ BOUNDED = (
             "float[N] y",
             ["ReduceSum", "Shape", "Expand", "Sub"],
         ),
+        (
+            "a = ReduceSum<keepdims: int = 1>(x, axis) s = Shape(x) e = Expand(two, s) y = Add(a, e)",
+            FOUR,
+            ["ReduceSum", "Shape", "Expand", "Add"],  # which makes the one column four
+        ),
         ("a = Neg(two) y = Add(x, a)", FOUR, ["Neg", "Add"]),
         (
             "a = ReduceSum<keepdims: int = 0>(x, axis) s = Shape(a) e = Expand(zero, s) b = Add(e, a) y = Exp(b)",

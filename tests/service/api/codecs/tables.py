@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from service.api.codecs.codec import Codec, Columns, Form
+from service.api.codecs.items import Items, block_items
 from service.errors import PushforwardError
 
 LOC = ("body", "x")
@@ -32,8 +33,13 @@ def rows_of(value: Any, wanted: list[str]) -> Any:
 def taken(codec: Codec, body: bytes, wanted: list[str]) -> np.ndarray:
     """The rows of x in a body, as float32."""
     value = codec.decode(body, "x")["x"]
-    rows = rows_of(value, wanted)
+    rows = listed(rows_of(value, wanted))
     return np.asarray(rows, np.float64).astype(np.float32)
+
+
+def listed(value: Any) -> Any:
+    """What a codec gave, with items as one list."""
+    return [item for block in value.blocks() for item in block_items(block)] if isinstance(value, Items) else value
 
 
 def mutated(seeds: list[bytes], count: int, first: int = 1 << 30) -> Iterator[bytes]:
@@ -66,7 +72,7 @@ def read_or_refused(codec: Codec, body: bytes, wanted: list[str]) -> str:
     """How it ended; any error that is not the project's own comes out."""
     try:
         value = codec.decode(body, "x")["x"]
-        rows = rows_of(value, wanted)
+        rows = listed(rows_of(value, wanted))
     except PushforwardError as error:
         return error.code
     assert isinstance(rows, (list, np.ndarray))

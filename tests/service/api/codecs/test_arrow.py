@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from service.api.codecs import arrow_read
 from service.api.codecs.arrow import Arrow
-from service.errors import InvalidArgument, MalformedBody, WrongShape
+from service.errors import InvalidArgument, MalformedBody, PushforwardError, WrongShape
 from tests.service.api.codecs.tables import FORM, LOC, densities, mutated, read_or_refused, rows_of_three, taken
 
 ARROW = Arrow()
@@ -175,10 +175,49 @@ def test_the_number_of_batches_is_bounded(monkeypatch):
 
 
 def test_the_number_of_fields_is_bounded(monkeypatch):
-    monkeypatch.setattr(arrow_read, "_MOST_FIELDS", 3)
+    monkeypatch.setattr(arrow_read, "MOST_COLUMNS", 3)
     wide = pa.table({f"x{at}": [1.0] for at in range(4)})
-    with pytest.raises(MalformedBody, match="metadata"):
+    with pytest.raises(MalformedBody, match="too many columns"):
         taken(ARROW, stream(wide), ["x0"])
+
+
+def test_fields_that_share_their_bytes_are_refused(monkeypatch):
+    wide = stream(pa.table({f"x{at}": [1.0] for at in range(50)}))
+    assert len(taken(ARROW, wide, ["x0"])) == 1
+    size = struct.unpack_from("<i", wide, 4)[0]
+    monkeypatch.setattr(arrow_read, "_LEAST_FIELD_BYTES", size / 49)
+    with pytest.raises(MalformedBody, match="share their bytes"):
+        taken(ARROW, wide, ["x0"])
+
+
+def test_buffers_that_share_their_bytes_are_refused():
+    body = stream(pa.table({f"x{at}": np.arange(64, dtype=np.int8) for at in range(3)}), 64)
+    first, third = struct.pack("<2q", 0, 64), struct.pack("<2q", 128, 64)
+    assert body.count(third) == 1
+    with pytest.raises(MalformedBody, match="buffers of a record batch share their bytes"):
+        taken(ARROW, body.replace(third, struct.pack("<2q", 0, 192)), ["x0", "x1", "x2"])
+    assert taken(ARROW, body.replace(third, first), ["x0", "x1", "x2"])[:, 2].tolist() == list(range(64))
+
+
+def test_more_than_a_few_batches_must_hold_something(monkeypatch):
+    monkeypatch.setattr(arrow_read, "_FEW_BATCHES", 8)
+    table = pa.table({"x0": np.arange(40, dtype=np.float32)})
+    assert len(taken(ARROW, stream(table, 5), ["x0"])) == 40
+    with pytest.raises(MalformedBody, match=r"more than \d+ record batches; send fewer and larger ones"):
+        taken(ARROW, stream(table, 1), ["x0"])
+
+
+@pytest.mark.parametrize("columns", [1, 13])
+def test_batches_without_rows_are_passed_over(columns):
+    schema = pa.schema([(f"x{at}", pa.float32()) for at in range(columns)])
+    empty = pa.record_batch([pa.array([], pa.float32())] * columns, schema=schema)
+    one = pa.record_batch([pa.array([at], pa.float32()) for at in range(columns)], schema=schema)
+    out = io.BytesIO()
+    with pa.ipc.new_stream(out, schema) as writer:
+        for batch in (empty, one, empty, empty, one):
+            writer.write_batch(batch)
+    rows = taken(ARROW, out.getvalue(), list(schema.names))
+    assert rows.tolist() == [[*map(float, range(columns))]] * 2
 
 
 def test_a_batch_that_tells_of_more_rows_than_it_has_is_refused():
@@ -215,9 +254,9 @@ def test_a_missing_column_is_named():
 
 
 def test_the_width_of_a_list_is_bounded(monkeypatch):
-    monkeypatch.setattr(arrow_read, "_MOST_FIELDS", 40)
+    monkeypatch.setattr(arrow_read, "MOST_COLUMNS", 40)
     wide = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(50, np.float32)), 50)
-    with pytest.raises(MalformedBody, match="metadata"):
+    with pytest.raises(MalformedBody, match="too many columns"):
         taken(ARROW, stream(pa.table({"x": wide})), ["x0"])
 
 
@@ -248,3 +287,31 @@ def test_columns_are_nested_only_so_deep():
         kind = pa.list_(kind)
     with pytest.raises(MalformedBody, match="nested too deep"):
         taken(ARROW, stream(pa.table({"deep": pa.nulls(3, kind), "x0": [1.0] * 3})), ["x0"])
+
+
+def test_a_precision_that_stands_for_nothing_is_refused():
+    body = bytearray(stream(pa.table({"a": [1.0, 2.0, 3.0]})))
+    size = struct.unpack_from("<i", body, 4)[0]
+
+    def read_with(at: int, number: int) -> str | list[int]:
+        changed = bytearray(body)
+        struct.pack_into("<h", changed, at, number)
+        try:
+            columns = arrow_read.read_stream(bytes(changed)).columns
+        except PushforwardError as error:
+            return error.code
+        return [values.itemsize for column in columns for values in column.values]
+
+    places = [at for at in range(8, 8 + size, 2) if read_with(at, 2) == [8] and read_with(at, 1) == [4]]
+    assert len(places) == 1
+    assert {read_with(places[0], number) for number in (-1, -2, -3, 3, 7)} == {"malformed_body"}
+
+
+def test_as_many_nulls_as_there_are_rows_are_the_most():
+    table = pa.table({"a": pa.array([1.0, None, 3.0])})
+    body = stream(table)
+    node = struct.pack("<2q", 3, 1)
+    assert body.count(node) == 1
+    for nulls in (-1, 4, 1 << 40):
+        with pytest.raises(MalformedBody, match=f"the column 'a' has {nulls} nulls in 3 rows"):
+            taken(ARROW, body.replace(node, struct.pack("<2q", 3, nulls)), ["a"])

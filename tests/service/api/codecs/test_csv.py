@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from service.api.codecs import csv as codec
 from service.api.codecs.csv import Csv
 from service.errors import InvalidArgument, MalformedBody, PushforwardError, WrongShape
 from tests import tabular
@@ -65,12 +66,63 @@ def test_many_ways_to_write_a_table(text, end):
 
 
 def test_a_table_of_many_blocks(monkeypatch):
-    monkeypatch.setattr("service.api.codecs.csv._BLOCK", 3)
+    monkeypatch.setattr(codec, "BLOCK_BYTES", 20)
+    monkeypatch.setattr(codec, "_BLOCK_ROWS", 3)
     x = np.arange(20.0).reshape(10, 2)
     body = "\n".join(f"{a},{b}" for a, b in x).encode()
     assert (taken(CSV, body, ["x0", "x1"]) == x).all()
     with pytest.raises(MalformedBody, match="line 8 has 1 columns"):
         taken(CSV, body.replace(b"14.0,15.0", b"14.0"), ["x0", "x1"])
+
+
+cells = st.sampled_from(["1", "-2.5", " 3 ", "1e3", '"4"', '"5\n"', "a", "", "nan", '"', "é"])
+lines = st.lists(cells, min_size=2, max_size=2) | st.lists(cells, max_size=3) | st.just(["1", "2"])
+texts = st.tuples(
+    st.sampled_from(["", "x0,x1\n", "# c\nx0,x1\n", "\n\n", "\ufeffx1,x0\n", "x0,x1,t\n"]),
+    st.lists(lines, max_size=12),
+    st.sampled_from(["\n", "\r\n", "\r", "\n\n", "\n \n", "\n,\n", "\n" * 30]),
+).map(lambda drawn: drawn[0] + drawn[2].join(map(",".join, drawn[1])) + drawn[2])
+
+
+@given(texts, st.integers(1, 40))
+def test_the_blocks_change_nothing(text, size):
+    def end(block_bytes):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(codec, "BLOCK_BYTES", block_bytes)
+            patch.setattr(codec, "_HEADING_BLOCKS", 1000)
+            try:
+                return taken(CSV, text.encode(), ["x0", "x1"]).tobytes()
+            except PushforwardError as error:
+                return error.code, error.detail, error.errors
+
+    assert end(size) == end(1 << 16)
+
+
+@pytest.mark.parametrize("nothing", [b"\n", b" \n", b"\r\n", b",\n"])
+@pytest.mark.parametrize("before", [b"", b"x0,x1\n", b"1,2\n"])
+def test_lines_of_nothing_are_passed_over_and_counted(before, nothing):
+    lines = nothing * 100_000
+    body = before + lines + b"3,4\n" + lines + b"5,6\n"
+    expected = [[1, 2]] * (before == b"1,2\n") + [[3, 4], [5, 6]]
+    if nothing != b",\n" or before:
+        assert taken(CSV, body, ["x0", "x1"]).tolist() == expected
+    with pytest.raises(MalformedBody, match=f"line {200_003 + bool(before)} has 1 columns"):
+        taken(CSV, body + b"7\n", ["x0", "x1"])
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"a," * 600_000, "a line, or a row of several lines, of more than 1048576 bytes"),
+        (b"1," * 200_000 + b"1\n", "a line of more than 131072 cells"),
+        (b'"a\n",' * 200_000, "a row of several lines, of more than 1048576 bytes"),
+        (b"1,2\n" * 20_000 + b'"3\n",' * 300_000, "a row of several lines, of more than 1048576 bytes"),
+        (b'"' + b"a\n" * 200_000, "field larger than field limit"),
+    ],
+)
+def test_what_one_row_holds_is_bounded(body, told):
+    with pytest.raises(MalformedBody, match=told):
+        taken(CSV, body, ["x0", "x1"])
 
 
 @pytest.mark.parametrize(

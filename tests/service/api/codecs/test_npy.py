@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections import Counter
 
 import numpy as np
@@ -89,9 +90,9 @@ GOOD = file(np.zeros((3, 2), np.float32))
         (GOOD[:8], "header cannot be read"),
         (GOOD[:-1], "24 bytes of numbers, and 23 follow"),
         (GOOD + b"\0", "24 bytes of numbers, and 25 follow"),
-        (GOOD.replace(b"(3, 2)", b"(-3,2)"), "header tells of -24 bytes"),
-        (GOOD.replace(b"(3, 2), }", b"(-3,-2),}"), "shape is out of bounds"),
-        (GOOD.replace(b"(3, 2), }", b"(-1,-6),}"), "shape is out of bounds"),
+        (GOOD.replace(b"(3, 2)", b"(-3,2)"), "an axis of length -3"),
+        (GOOD.replace(b"(3, 2), }", b"(-3,-2),}"), "an axis of length -3"),
+        (GOOD.replace(b"(3, 2), }", b"(-1,-6),}"), "an axis of length -1"),
         (GOOD.replace(b"(3, 2)", b"(3,2.)"), "header"),
         (GOOD.replace(b"(3, 2)", b"(9**9)"), "header"),
         (GOOD.replace(b"(3, 2)", b"True, "), "header"),
@@ -103,6 +104,27 @@ GOOD = file(np.zeros((3, 2), np.float32))
 )
 def test_a_broken_file_is_told(body, told):
     with pytest.raises(MalformedBody, match=told):
+        NPY.decode(body, "x")
+
+
+VALUES = ["True", "False", "None", "1.0", "-1", "'1'", "1j", "b'1'", "(1,)", "[1]", "1", "6"]
+
+
+@pytest.mark.parametrize("item", VALUES)
+@pytest.mark.parametrize("name", ["descr", "fortran_order", "shape", "axis", "another"])
+def test_each_item_of_a_header_has_its_exact_type(name, item):
+    told = {"descr": "'<f4'", "fortran_order": "False", "shape": "(6,)"}
+    if name == "axis":
+        told["shape"] = f"({item}, 6)"
+    else:
+        told[name] = item
+    good = {"fortran_order": ("True", "False"), "axis": ("1",)}.get(name, ())
+    header = "{" + ", ".join(f"'{key}': {value}" for key, value in told.items()) + "}\n"
+    body = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(24)
+    if item in good:
+        assert NPY.decode(body, "x")["x"].size == 6
+        return
+    with pytest.raises(MalformedBody):
         NPY.decode(body, "x")
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, Field
 
-from service.api.codecs.query import as_declared, query_arguments
+from service.api.codecs.query import LISTS, as_declared, query_arguments
 from service.errors import InvalidArgument
 from service.tabular import parse_number
 
@@ -45,3 +45,11 @@ def test_what_is_no_number_stays_a_text(text):
     assert as_declared(Asked, {"temperature": text}) == {"temperature": text}
     with pytest.raises(ValueError, match=text or "could not convert"):
         parse_number(text)
+
+
+@pytest.mark.parametrize("text", ["+5", " 5", "5 ", "\t5", "5\n", "\xa05", "\u0665", "5_0", "0x5", "+.5", "+inf"])
+def test_no_numeric_parameter_takes_a_sign_of_plus_or_a_space(text):
+    assert as_declared(Asked, {"temperature": text, "n": text}) == {"temperature": text, "n": text}
+    for name in LISTS:
+        with pytest.raises(InvalidArgument, match=f"{name} must be numbers with commas between them"):
+            query_arguments(((name, f"1,{text}"),))

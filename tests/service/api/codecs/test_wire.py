@@ -7,6 +7,7 @@ from service.api.codecs import wire
 from service.api.codecs.codec import Form
 from service.errors import InvalidArgument, MalformedBody, NotAcceptable, UnsupportedMediaType
 from service.exchange import Exchange
+from tests.service.api.codecs.tables import listed
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -38,7 +39,15 @@ def test_json_is_acceptable(accept):
 
 @pytest.mark.parametrize(
     "accept",
-    ["text/html", "image/png", "application/json;q=0", "application/json;q=x"],
+    [
+        "text/html",
+        "image/png",
+        "application/json;q=0",
+        *(
+            f"application/json;q={weight}"
+            for weight in ("x", "", "+1", " +1", "1_0", "nan", "inf", "2", "-1", "1e0", "\u0661")
+        ),
+    ],
 )
 def test_another_type_is_not_acceptable(accept):
     with pytest.raises(NotAcceptable, match="accept application/json"):
@@ -63,7 +72,7 @@ def test_beside_an_array_the_arguments_stand_in_the_query():
     query = (("model", "square"), ("return", "z,quantile"), ("context", "0.5,1"), ("alarm_rate", "0.1"))
     values, place = wire.decode(Exchange(content_type="text/csv", query=query, body=b"1\n"), "x")
     assert place == "query"
-    assert values.pop("x").rows(["x0"], ("body", "x")).tolist() == [[1.0]]
+    assert listed(values.pop("x").rows(["x0"], ("body", "x"))) == [[1.0]]
     assert values == {"model": "square", "return": ["z", "quantile"], "context": [0.5, 1.0], "alarm_rate": "0.1"}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from service.engine.batching.batcher import Batcher
 from service.engine.batching.queues import Limits
-from service.errors import ClientGone, DeadlineExceeded, Draining, EngineFailed, QueueFull
+from service.errors import ClientGone, DeadlineExceeded, Draining, EngineFailed, EngineLost, QueueFull
 from service.plan import Run
 from tests.service.engine.batching.simulation import Lazy, play, ran, right, rows
 
@@ -167,6 +167,20 @@ def test_who_is_left_of_a_failed_batch_is_not_taken_for_the_culprit():
     assert right(1, 1, box.answers[1])
 
 
+@pytest.mark.parametrize("sizes", [(1, 2, 3), (1,), (40,)])
+def test_a_lost_engine_costs_its_whole_batch_and_no_second_one(sizes):
+    box = Box()
+    for request, size in enumerate(sizes, 1):
+        box.submit(request, size)
+    lost = EngineLost("as told")
+    box.batcher.fail(box.take(), lost)
+    box.deliver()
+    assert box.answers == dict.fromkeys(range(1, len(sizes) + 1), lost)
+    assert box.take() is None
+    assert box.batcher.idle
+    assert box.queue.waiting_rows == 0
+
+
 def test_a_long_culprit_drops_its_other_chunks():
     box = Box()
     box.submit(1, 40)
@@ -315,6 +329,17 @@ def test_what_the_queue_was_too_full_for_is_refused_and_what_no_engine_came_for_
     box.deliver()
     assert isinstance(box.answers[2], QueueFull), "a batch was begun while it waited"
     assert isinstance(box.answers[4], DeadlineExceeded), "none was"
+
+
+@pytest.mark.parametrize(("waited", "expected"), [(0.9, QueueFull), (1.1, DeadlineExceeded)])
+def test_who_waits_for_a_batch_that_was_just_begun_is_refused_and_for_one_that_hangs_is_late(waited, expected):
+    box = Box()
+    box.submit(1, 3)
+    box.take(now=10.0)
+    box.submit(2, 3, now=10.0, deadline=10.0 + waited)
+    box.batcher.expire(10.0 + waited)
+    box.deliver()
+    assert isinstance(box.answers[2], expected)
 
 
 def test_what_is_half_run_has_passed_its_deadline():

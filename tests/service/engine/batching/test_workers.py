@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import Future
 
 import numpy as np
@@ -441,3 +443,46 @@ def test_errands_that_were_taken_are_done_before_the_end():
     workers.close(30)
     assert done == list(range(20))
     assert not any(thread.is_alive() for thread in workers._started)
+
+
+def test_lanes_apart_are_held_up_by_no_other_and_hold_up_none():
+    now = [0.0]
+    workers = Workers(1, lambda: now[0])
+    apart = workers.apart(1)
+    stuck, runner, first = held(apart)
+    assert ask(workers.lane(Doubles(), Limits()), 1).result(30).value[0, 0] == 2
+    answered = Future()
+    stuck.submit(Run(stuck, np.zeros((1, 1), np.float32)), answered.set_result, deadline=5.0)
+    now[0] = 5.0
+    workers.expire()
+    assert isinstance(answered.result(0), DeadlineExceeded)
+    runner.gate.set()
+    assert first.result(30).value[0, 0] == 2
+    workers.close(10)
+    with pytest.raises(Draining):
+        ask(stuck, 1)
+
+
+def test_workers_that_stop_take_nothing_and_run_the_rest():
+    workers = Workers(1)
+    apart = workers.apart(1)
+    lanes = [held(workers), held(apart)]
+    workers.stop()
+    for lane, runner, first in lanes:
+        with pytest.raises(Draining):
+            ask(lane, 1)
+        runner.gate.set()
+        assert first.result(30).value[0, 0] == 2
+    workers.close(10)
+
+
+def test_workers_apart_that_are_closed_are_forgotten():
+    workers = Workers(1)
+    apart = workers.apart(1)
+    assert ask(apart.lane(Doubles(), Limits()), 1).result(30).value[0, 0] == 2
+    apart.close(10)
+    kept = weakref.ref(apart)
+    del apart
+    gc.collect()
+    assert kept() is None
+    workers.close(10)

@@ -97,7 +97,7 @@ def test_a_flows_state_is_one_of_all():
         metrics.set_state("square", 1, state)
         cells = metrics.counters.read().cells
         found = {key[3]: value for key, (value,) in cells.items() if key[0] == "pushforward_flow_state"}
-        assert found == {each: float(each == state) for each in ("loading", "ready", "failed")}
+        assert found == {each: float(each == state) for each in ("loading", "ready", "failed", "quarantined")}
 
 
 def test_a_worker_that_starts_again_is_counted():
@@ -141,3 +141,28 @@ def python_calls(function):
     finally:
         sys.setprofile(before)
     return calls - 1  # without the function itself
+
+
+def test_the_processes_of_an_engine_are_counted():
+    metrics = Metrics()
+    engine = metrics.engine("two-moons", 1, 3)
+    engine.set_processes(2)
+    for cause in ("crash", "hang", "crash"):
+        engine.count_restart(cause)
+    cells = metrics.counters.read().cells
+    assert cells["pushforward_engine_processes", "two-moons", "1"] == [2.0]
+    assert cells["pushforward_engine_restarts", "two-moons", "1", "crash"] == [2.0]
+    assert cells["pushforward_engine_restarts", "two-moons", "1", "hang"] == [1.0]
+    assert engine.read_others() is None
+
+
+def test_what_other_workers_counted_of_an_engine_is_read():
+    counters = SharedCounters(3)
+    engines = [Metrics(counters, worker).engine("two-moons", 1, 3) for worker in range(3)]
+    assert [engine.read_others() for engine in engines] == [0, 0, 0]
+    for _ in range(2):
+        engines[0].count_restart("crash")
+    engines[1].count_restart("hang")
+    assert [engine.read_others() for engine in engines] == [1, 2, 3]
+    engines[2].count_quarantine()
+    assert [engine.read_others() for engine in engines] == [4, 5, 3]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -10,11 +11,12 @@ import onnxruntime as ort
 import pytest
 
 from service.engine.batching.queues import Limits
+from service.engine.metrics.metrics import Metrics
 from service.engine.registry import load_flow
 from service.engine.runtime.cuda import BATCH_SIZES, batch_sizes
 from service.engine.runtime.devices import CUDA_PROVIDER, CudaOptions, OrtGpu
 from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, open_graphs
-from service.errors import BundleError, EngineFailed
+from service.errors import BundleError, EngineFailed, EngineLost
 from service.onnx.session import CPU_PROVIDER
 from service.plan import run_now
 from tests.service.bundles import affine, bundle, coupling, image
@@ -209,6 +211,116 @@ def test_a_flow_on_a_device_answers(flow, workers):
     here = run_now(load_flow(flow, workers).log_prob(x))
     assert run_now(served.log_prob(x)).log_prob.tobytes() == here.log_prob.tobytes()
     assert [size for _, size in gpu.runs] == [64]
+
+
+class Faults:
+    """What a device does with a batch: nothing, raise, or hang until the end of the test."""
+
+    def __init__(self):
+        self.error, self.hangs, self.over = None, False, threading.Event()
+
+    def __call__(self, size, log_prob):
+        if self.hangs:
+            assert self.over.wait(60)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def faults():
+    made = Faults()
+    yield made
+    made.over.set()
+
+
+def test_a_flow_whose_device_is_lost_goes_on_on_the_processor(flow, workers, faults, caplog):
+    gpu = CpuGpu(spoils=faults)
+    metrics = Metrics()
+    served = load_flow(flow, workers, Limits(chunk_rows=64), metrics, device=Device(gpu))
+    x = rows_of(40)
+    expected = run_now(load_flow(flow, workers, Limits(chunk_rows=64)).log_prob(x)).log_prob.tobytes()
+    faults.error = RuntimeError("CUDA failure 700 at /a/path")
+    assert run_now(served.log_prob(x)).log_prob.tobytes() == expected
+    assert served.execution == (CPU_PROVIDER, False, "cuda:0: RuntimeError")
+    gpu.runs.clear()
+    assert run_now(served.log_prob(x)).log_prob.tobytes() == expected
+    assert len(run_now(served.sample(3, 1)).x) == 3
+    assert gpu.runs == [], "a device that is lost is asked no more"
+    cells = metrics.counters.read().cells
+    labels = ("pushforward_flow_provider", "coupling", "1")
+    assert (cells[*labels, CUDA_PROVIDER], cells[*labels, CPU_PROVIDER]) == ([0.0], [1.0])
+    assert caplog.text.count("cuda:0 is lost: RuntimeError; its flows run on the CPU") == 1
+
+
+def test_a_device_that_fails_on_a_batch_alone_is_kept(flow, faults):
+    device = Device(CpuGpu(spoils=lambda size, _: faults(size, _) if size == 64 else None))
+    there = DeviceGraph(flow, "forward", device, 64)
+    faults.error = RuntimeError("of this batch")
+    with pytest.raises(RuntimeError, match="of this batch"):
+        there(rows_of(40), None)
+    assert device.lost is None
+    assert len(there(rows_of(4), None).log_prob) == 4
+
+
+def test_a_device_that_hangs_is_made_up_for_by_the_processor(flow, faults, caplog):
+    device = Device(CpuGpu(spoils=faults), hang_seconds=0.2)
+    graphs = [DeviceGraph(flow, direction, device, 64) for direction in ("forward", "inverse")]
+    faults.hangs = True
+    with ThreadPoolExecutor(6) as callers:
+        found = list(callers.map(lambda at: bits(graphs[at % 2](rows_of(5), None)), range(6)))
+    assert found == [bits(CpuGraph(flow, direction)(rows_of(5), None)) for direction in ("forward", "inverse")] * 3
+    assert device.lost == "no answer within 0.2 s"
+
+
+def test_a_device_that_is_required_and_lost_lets_the_server_leave(flow, faults, caplog):
+    left = []
+    device = Device(CpuGpu(CudaOptions(required=True), spoils=faults), leave=left.append)
+    graphs = [DeviceGraph(flow, direction, device, 64) for direction in ("forward", "inverse")]
+    faults.error = RuntimeError("CUDA failure 700 at /a/path")
+    for graph in graphs:
+        with pytest.raises(EngineLost, match="cuda:0 is lost, and the settings let nothing take its place"):
+            graph(rows_of(5), None)
+    assert left == ["cuda:0 is lost: RuntimeError"]
+
+
+def test_a_device_that_hangs_while_it_loads_holds_up_nothing(flow, faults, caplog, monkeypatch):
+    monkeypatch.setattr("service.engine.runtime.graph.LOAD_SECONDS", 0.2)
+    faults.hangs = True
+    device = Device(CpuGpu(spoils=faults))
+    for _ in range(2):
+        there, _, execution = open_graphs(flow, device)
+        assert isinstance(there, CpuGraph)
+        assert execution.fallback.endswith("no answer within 0.2 s")
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_flow_that_is_loaded_after_the_loss_does_without_the_device(flow, required, caplog):
+    gpu = CpuGpu(CudaOptions(required=required))
+    device = Device(gpu)
+    device.lose("gone")
+    if required:
+        with pytest.raises(EngineFailed, match="the device is lost: gone"):
+            open_graphs(flow, device)
+    else:
+        assert open_graphs(flow, device)[2].fallback == "cuda:0: the device is lost: gone"
+    assert gpu.opened == []
+
+
+def test_a_closed_flow_is_told_nothing(flow, workers, faults):
+    device = Device(CpuGpu(spoils=faults))
+    served = load_flow(flow, workers, Limits(chunk_rows=64), device=device)
+    before = served.execution
+    served.close()
+    device.lose("gone")
+    assert served.execution == before
+
+
+def test_who_listens_too_late_is_told_at_once():
+    device, told = Device(CpuGpu()), []
+    device.lose("gone")
+    device.lose("twice")
+    device.listen(told.append)
+    assert told == ["gone"]
 
 
 def test_the_sizes_of_a_flow():

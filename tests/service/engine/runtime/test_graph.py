@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from service.engine.runtime import graph as runtime
+from service.engine.runtime import ort_graph as runtime
 from service.engine.runtime.graph import CpuGraph
 from service.errors import BundleError
 from tests.service.bundles import affine, bundle, coupling, image, square
