@@ -9,12 +9,11 @@ after the last of them. Knows no HTTP.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -25,26 +24,22 @@ from service.engine.batching.chunk_size import Timing, choose_chunk, time_batche
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import QueuedLane, Workers
 from service.engine.canary import check_golden, check_trace
-from service.engine.isolation.engine import IsolatedEngine
+from service.engine.flow_graphs import FlowGraph, FlowGraphs, isolated_graphs, open_engine
 from service.engine.isolation.options import Isolation
-from service.engine.isolation.quarantine import MAX_ENDS
 from service.engine.metrics.metrics import LaneMetrics, Metrics
 from service.engine.runtime.cpu import usable_cpus
-from service.engine.runtime.execution import Execution
-from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph, Device, DeviceGraph, cpu_execution, open_graphs
+from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, cpu_execution, open_graphs
+from service.engine.snapshot import Entry, Snapshot, State
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
 from service.engine.verbs.traces import Tracer
 from service.errors import (
     BundleError,
     Draining,
-    EngineFailed,
-    FlowNotFound,
     NotReady,
     PushforwardError,
-    VersionNotFound,
 )
-from service.plan import Floats, Outputs, run_now
+from service.plan import Floats, run_now
 
 __all__ = ["Entry", "Registry", "State", "load_flow"]
 
@@ -52,36 +47,6 @@ _log = logging.getLogger(__name__)
 
 _HANG_MARGIN: Final = 20
 """A batch may take this many times as long as when it was measured, before it is taken for a hang."""
-
-State = Literal["loading", "ready", "failed", "quarantined"]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """The current state of one version of one flow.
-
-    Args:
-        name: of the flow.
-        version: a positive integer.
-        state: loading, ready, failed or quarantined.
-        manifest: once it has been read.
-        flow: once it is ready.
-        error: the reason why it is not served.
-        digest: of its manifest, as it was found.
-    """
-
-    name: str
-    version: int
-    state: State
-    manifest: Manifest | None = None
-    flow: ServedFlow | None = None
-    error: PushforwardError | None = None
-    digest: str = ""
-
-    @property
-    def key(self) -> Key:
-        """Name and version."""
-        return self.name, self.version
 
 
 def load_flow(
@@ -118,7 +83,7 @@ def load_flow(
     limits = limits or Limits()
     metrics = metrics or Metrics()
     if isolation is None or not isolation.covers(bundle.manifest.name):
-        graphs = _Graphs(*open_graphs(bundle, device, limits.chunk_rows))
+        graphs = FlowGraphs(*open_graphs(bundle, device, limits.chunk_rows))
         if device is not None:
             graphs = graphs._replace(hang_seconds=device.hang_seconds)
         flow = _open_flow(bundle, graphs, workers, limits, metrics)
@@ -126,7 +91,7 @@ def load_flow(
             known = weakref.ref(flow)  # a device outlives its flows
             flow.on_close(device.listen(lambda reason: _move_to_cpu(known(), metrics, f"{device.name}: {reason}")))
         return flow
-    engine = _open_engine(bundle, isolation, limits, metrics, device=device, quarantine=quarantine)
+    engine = open_engine(bundle, isolation, limits, metrics, device=device, quarantine=quarantine)
     apart = workers.apart(isolation.processes)
 
     def release() -> None:
@@ -134,7 +99,7 @@ def load_flow(
         apart.close(0)
 
     try:
-        graphs = _isolated_graphs(bundle, engine, device)._replace(hang_seconds=isolation.hang_seconds)
+        graphs = isolated_graphs(bundle, engine, device)._replace(hang_seconds=isolation.hang_seconds)
         flow = _open_flow(bundle, graphs, apart, limits, metrics)
     except BaseException:
         release()
@@ -157,83 +122,9 @@ def _move_to_cpu(flow: ServedFlow | None, metrics: Metrics, reason: str) -> None
     metrics.set_provider(flow.manifest.name, flow.manifest.version, flow.execution.provider)
 
 
-class _Graph(Protocol):
-    """One direction of a flow: `CpuGraph`, `DeviceGraph` or `IsolatedGraph`."""
-
-    width: int
-
-    @property
-    def sizes(self) -> Sequence[int]:
-        """The sizes of batches that are timed."""
-        ...
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        """The clock that times them."""
-        ...
-
-    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
-        """Run one batch."""
-        ...
-
-
-class _Graphs(NamedTuple):
-    """The graphs of a flow.
-
-    Args:
-        forward: x -> z.
-        inverse: z -> x.
-        execution: of both.
-        trace: x -> the event after each step; None for one that is opened here when it is asked for.
-        hang_seconds: a batch that takes longer is taken for a hang.
-    """
-
-    forward: _Graph
-    inverse: _Graph
-    execution: Execution
-    trace: _Graph | None = None
-    hang_seconds: float = math.inf
-
-
-def _open_engine(
-    bundle: Bundle,
-    isolation: Isolation,
-    limits: Limits,
-    metrics: Metrics,
-    device: Device | None,
-    quarantine: Callable[[PushforwardError], None] | None,
-) -> IsolatedEngine:
-    """Start the processes of an isolated flow.
-
-    Args:
-        bundle: of the flow.
-        isolation: the options of its processes.
-        limits: of its lanes.
-        metrics: counts the processes.
-        device: of the settings.
-        quarantine: as `load_flow`.
-
-    Raises:
-        BundleError: as `load_flow`.
-        EngineFailed: the device is required.
-        EngineLost: no process can be started.
-    """
-    if device is not None and device.gpu.options.required:
-        raise EngineFailed(f"{device.name} is required, and a flow in processes of its own runs on the CPU")
-    counts = metrics.engine(bundle.manifest.name, bundle.manifest.version, MAX_ENDS)
-    rows = limits.chunk_rows or CPU_BATCH_SIZES[-1]
-    return IsolatedEngine(bundle, isolation, rows, counts=counts, quarantined=quarantine)
-
-
-def _isolated_graphs(bundle: Bundle, engine: IsolatedEngine, device: Device | None) -> _Graphs:
-    fallback = None if device is None else f"{device.name}: a flow in processes of its own runs on the CPU"
-    trace = engine.graph("trace") if bundle.manifest.trace else None
-    return _Graphs(engine.graph("forward"), engine.graph("inverse"), cpu_execution(bundle.manifest, fallback), trace)
-
-
 def _open_flow(
     bundle: Bundle,
-    graphs: _Graphs,
+    graphs: FlowGraphs,
     workers: Workers,
     limits: Limits,
     metrics: Metrics,
@@ -289,7 +180,7 @@ def _open_flow(
     return flow
 
 
-def _warm_up(graph: _Graph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
+def _warm_up(graph: FlowGraph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
     """Warm a graph up with copies of the golden rows, and time its batches.
 
     Args:
@@ -310,7 +201,7 @@ def _warm_up(graph: _Graph, limits: Limits, rows: Floats, context: Floats | None
 
 
 def _open_lane(
-    workers: Workers, graph: _Graph, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
+    workers: Workers, graph: FlowGraph, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
 ) -> QueuedLane:
     """Open a lane with the batch size and the times that were measured.
 
@@ -330,7 +221,7 @@ def _open_lane(
 
 
 def _open_tracer(
-    bundle: Bundle, graph: _Graph | None, workers: Workers, limits: Limits, metrics: Metrics
+    bundle: Bundle, graph: FlowGraph | None, workers: Workers, limits: Limits, metrics: Metrics
 ) -> QueuedLane:
     """Open a lane for the trace. Its graph has been checked, and is opened again at the first request.
 
@@ -345,21 +236,6 @@ def _open_tracer(
     chunk = min(tracer.chunk_rows, limits.chunk_rows or tracer.chunk_rows)
     trace_metrics = metrics.lane(bundle.manifest.name, bundle.manifest.version, "trace")
     return workers.lane(tracer, replace(limits, chunk_rows=chunk), trace_metrics, inline=graph is None)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Snapshot:
-    """What is served at one moment, replaced whole: a look-up sees one of two, and never a part of each.
-
-    Args:
-        entries: flow -> version -> entry.
-        catalogue: they are the versions of this.
-        found: the flows that look-ups have found.
-    """
-
-    entries: Mapping[str, Mapping[int, Entry]]
-    catalogue: Catalogue
-    found: dict[tuple[str | None, Version | None], ServedFlow] = field(default_factory=dict)
 
 
 class Registry:
@@ -401,7 +277,7 @@ class Registry:
         self._limits = limits
         self._metrics = metrics or Metrics()
         self._given = catalogue
-        self._current = _Snapshot({}, Catalogue())
+        self._current = Snapshot({}, Catalogue(), default)
         self._prepared: dict[Key, Entry] = {}
         self._leaving: list[tuple[Key, weakref.ref[ServedFlow]]] = []
         self._closed = False
@@ -420,19 +296,13 @@ class Registry:
 
         A default that the repository does not hold counts as none, so that the others are served.
         """
-        return self._default_of(self._current)
-
-    def _default_of(self, current: _Snapshot) -> str | None:
-        entries = current.entries
-        if self._default is not None and (self._default in entries or not entries):
-            return self._default
-        return next(iter(entries)) if len(entries) == 1 else None
+        return self._current.default
 
     def load(self) -> None:
         """Find every bundle, then load one after the other: the default flow first, new versions before old."""
         catalogue = read_catalogue(self._repository) if self._given is None else self._given
         entries = {key: _listed(key, catalogue) for key in catalogue.digests}
-        self._replace(_Snapshot(_by_name(entries), catalogue))
+        self._replace(Snapshot.of(entries, catalogue, self._default))
         default = self.default
         for key in sorted(entries, key=lambda key: (key[0] != default, key[0], -key[1])):
             if self._closed:
@@ -459,7 +329,7 @@ class Registry:
             entry = self._unless_quarantined(entry)
             entries = {each.key: each for each in self.entries()} | {entry.key: entry}
             failures = {entry.key: entry.error} if entry.state == "failed" and entry.error is not None else {}
-            self._replace(_Snapshot(_by_name(entries), self._current.catalogue.with_failures(failures)))
+            self._replace(Snapshot.of(entries, self._current.catalogue.with_failures(failures), self._default))
 
     def _unless_quarantined(self, entry: Entry) -> Entry:
         """The entry, or what has become of it while it was loaded."""
@@ -482,7 +352,7 @@ class Registry:
             entries = {entry.key: entry for entry in self.entries()}
             if key in entries and entries[key].digest == digest:
                 entries[key] = self._unless_quarantined(entries[key])
-                self._replace(_Snapshot(_by_name(entries), current.catalogue))
+                self._replace(Snapshot.of(entries, current.catalogue, self._default))
 
     def close(self) -> None:
         """Load no further bundle."""
@@ -539,7 +409,7 @@ class Registry:
                     _listed(key, catalogue) if entry is None or not usable else self._unless_quarantined(entry)
                 )
             self._prepared = {}
-            self._replace(_Snapshot(_by_name(entries), catalogue))
+            self._replace(Snapshot.of(entries, catalogue, self._default))
         for key, entry in before.items():
             if entry.flow is not None and entries.get(key) is not entry:
                 self._leaving.append((key, weakref.ref(entry.flow)))
@@ -559,7 +429,7 @@ class Registry:
         entry = self._current.entries.get(key[0], {}).get(key[1])
         return entry is not None and entry.digest == digest and entry.state in ("ready", "quarantined")
 
-    def _replace(self, current: _Snapshot) -> None:
+    def _replace(self, current: Snapshot) -> None:
         self._current = current
         for entry in self.entries():
             self._metrics.set_state(entry.name, entry.version, entry.state)
@@ -612,10 +482,7 @@ class Registry:
         Raises:
             FlowNotFound: there is no flow of that name.
         """
-        current = self._current
-        if name is not None:
-            return [entry for _, entry in sorted(_versions(current, name).items())]
-        return [entry for found in sorted(current.entries) for _, entry in sorted(current.entries[found].items())]
+        return self._current.list(name)
 
     def entry(self, name: str | None = None, version: Version | None = None) -> Entry:
         """The current state of one version of a flow.
@@ -628,25 +495,7 @@ class Registry:
             FlowNotFound: there is no such flow, or no default.
             VersionNotFound: the flow has no such version.
         """
-        return self._entry(self._current, name, version)
-
-    def _entry(self, current: _Snapshot, name: str | None, version: Version | None) -> Entry:
-        name = self._default_of(current) if name is None else name
-        if name is None:
-            absent = "" if self._default is None else f": {self._default!r} is not in the repository"
-            there = sorted(current.entries)
-            raise FlowNotFound(f"no flow is named and there is no default{absent}; there are {there}")
-        versions = _versions(current, name)
-        if version is not None:
-            number = _number(current, name, version)
-            if number not in versions:
-                named = (
-                    f"no version {version}" if number == version else f"no version {number}, which {version!r} names"
-                )
-                raise VersionNotFound(f"flow {name!r} has {named}; it has {sorted(versions)}")
-            return versions[number]
-        newest = max(versions)
-        return versions[max((v for v, e in versions.items() if e.state == "ready"), default=newest)]
+        return self._current.entry(name, version)
 
     def find(self, name: str | None = None, version: Version | None = None) -> ServedFlow:
         """The flow that answers.
@@ -661,51 +510,15 @@ class Registry:
             NotReady: the flow is still loading, or it failed.
         """
         current = self._current
-        if (known := current.found.get((name, version))) is not None:
-            return known
         if not current.entries and not self.loaded:
             raise NotReady("the flows are still loading")
-        entry = self._entry(current, name, version)
-        if entry.flow is None:
-            why = "is still loading" if entry.error is None else f"is not served: {entry.error.detail}"
-            raise NotReady(f"flow {entry.name!r} version {entry.version} {why}")
-        current.found[name, version] = entry.flow
-        return entry.flow
+        return current.find(name, version)
 
 
 def _listed(key: Key, catalogue: Catalogue) -> Entry:
     """The entry of a version that has no flow: it is yet to be loaded, or it has failed."""
     error = catalogue.failed.get(key)
     return Entry(*key, "loading" if error is None else "failed", error=error, digest=catalogue.digests[key])
-
-
-def _by_name(entries: Mapping[Key, Entry]) -> dict[str, dict[int, Entry]]:
-    """Flow -> version -> entry."""
-    found: dict[str, dict[int, Entry]] = {}
-    for (name, version), entry in entries.items():
-        found.setdefault(name, {})[version] = entry
-    return found
-
-
-def _versions(current: _Snapshot, name: str) -> Mapping[int, Entry]:
-    if name not in current.entries:
-        raise FlowNotFound(f"there is no flow {name[:64]!r}; there are {sorted(current.entries)}")
-    return current.entries[name]
-
-
-def _number(current: _Snapshot, name: str, version: Version) -> int:
-    """The number of a version, or that of the version which an alias names.
-
-    Raises:
-        VersionNotFound: there is no such alias.
-    """
-    if isinstance(version, int):
-        return version
-    aliases = current.catalogue.aliases_of(name)
-    if version not in aliases:
-        there = f"its aliases are {sorted(aliases)}" if aliases else "it has no aliases"
-        raise VersionNotFound(f"flow {name!r} has no alias {version[:64]!r}; {there}")
-    return aliases[version]
 
 
 def _bare(error: PushforwardError) -> PushforwardError:

@@ -129,7 +129,9 @@ def test_workers_share_the_quota_unless_threads_are_said(repository, monkeypatch
 )
 def test_flows_run_where_the_settings_say(repository, monkeypatch, device, expected):
     made = []
-    monkeypatch.setattr(app, "Registry", lambda *given, **more: made.append(given[-1]) or Registry(*given, **more))
+    monkeypatch.setattr(
+        app, "Registry", lambda *given, **named: made.append(named["device"]) or Registry(*given, **named)
+    )
     create_app(
         settings_for(repository, device=device, device_memory_bytes=1 << 30, device_tf32=True, device_required=True)
     )
