@@ -53,7 +53,7 @@ def measure(table: Table, family: str, width: int, direction: Direction, rounds:
     graphs = [export_graph(flow, direction), HandWrittenGraph(flow, direction).graph()]
     nodes = [len(onnx.load_from_string(graph).graph.node) for graph in graphs]
     table.line(width, f"{family} {direction}", "nodes / by hand").ratio(*nodes)
-    ours, theirs = (open_on_cpu(graph) for graph in graphs)
+    ours, theirs = (open_on_cpu(graph, "float32") for graph in graphs)
     for batch, bound in BATCHES.items():
         line = table.line(width, f"{family} {direction}, {batch} rows", "time / by hand", at_most(bound), "us")
         rows = np.random.default_rng(batch).normal(size=(batch, width)).astype(np.float32)

@@ -61,6 +61,7 @@ def build_flow(
     rows: Tensor,
     context: Tensor | None = None,
     support: Support | None = None,
+    noise: Tensor | None = None,
     seed: int = 0,
     precision: Precision = "float32",
 ) -> Flow:
@@ -74,6 +75,8 @@ def build_flow(
         context: ``[N, C]``, the context of those rows, or None; it is standardized inside the flow.
         support: a box with two finite ends puts a logit in front, and rows outside have density zero; None for
             all of space.
+        noise: ``[D]``, the standard deviations of the normal noise that the fit adds to each column by itself, in the
+            units of the rows: a `Whiten` reckons with it. None for none, or for noise in the shape of the rows.
         seed: of the initial weights, which are the same in both precisions. torch's global generator is left as it was.
         precision: of the flow: what it is fitted in, and what its graphs will compute in.
 
@@ -108,7 +111,7 @@ def build_flow(
     image = architecture in IMAGES
     dtype = TORCH_DTYPES[precision]
     channels = event_shape[-1] if image else None
-    support, chain = _preprocessing(rows, support, whiten=whiten, channels=channels, precision=precision)
+    support, chain = _preprocessing(rows, support, whiten=whiten, noise=noise, channels=channels, precision=precision)
     scaling = None if context is None else Standardize.of(context, dtype)
     context_width = 0 if context is None else context.shape[1]
     with torch.random.fork_rng(devices=[]):
@@ -121,7 +124,13 @@ def build_flow(
 
 
 def _preprocessing(
-    rows: Tensor, support: Support | None, *, whiten: bool, channels: int | None, precision: Precision
+    rows: Tensor,
+    support: Support | None,
+    *,
+    whiten: bool,
+    noise: Tensor | None,
+    channels: int | None,
+    precision: Precision,
 ) -> tuple[Support | None, list[Bijection]]:
     chain: list[Bijection] = []
     values = rows.detach().to(torch.float64)
@@ -151,7 +160,7 @@ def _preprocessing(
     )
     chain.append(standardize)
     if whiten:
-        chain.append(Whiten.of(standardize(values)[0], dtype))
+        chain.append(Whiten.of(standardize(values)[0], dtype, None if noise is None else noise / standardize.std))
     return support, chain
 
 

@@ -193,8 +193,13 @@ class FitRecipe(_Section):
     search: bool = Field(
         True,
         description="choose whiten, noise, hidden and dropout by validation, in short fits before the fit. What you "
-        "set yourself is kept. For tables only, and for 60 epochs or more",
+        "set yourself is kept. For tables only, for 60 epochs or more and a patience of 9 or more",
     )
+
+    @property
+    def least_epochs(self) -> int:
+        """The epochs of a fit, at least: its first gain is in the first, and the patience after that."""
+        return min(self.epochs, self.patience + 1)
 
     def rows_in_a_step(self, rows: int) -> int:
         """The size of a batch out of `rows` training rows."""

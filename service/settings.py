@@ -129,6 +129,10 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[
         float, Field(ge=0, le=3600, description="time for requests in flight to finish after SIGTERM")
     ] = 5.0
+    hang_seconds: Annotated[
+        float,
+        Field(ge=0.5, description="time after which one of several workers is replaced if its event loop stands still"),
+    ] = 5.0
     keep_alive_seconds: Annotated[
         int, Field(ge=1, description="an idle connection is closed after this time; clients should close theirs sooner")
     ] = 75

@@ -217,7 +217,8 @@ def _pass_gate(flow: Flow, exact: Flow, probes: Probes, *, trace: bool, say: Cal
     say("exporting inverse.onnx")
     files["inverse.onnx"] = export_graph(flow, "inverse", flow.dtype)
     say("comparing the graphs with the flow in float64")
-    forward, inverse = ExportedGraph(files["forward.onnx"], "forward"), ExportedGraph(files["inverse.onnx"], "inverse")
+    forward = ExportedGraph(files["forward.onnx"], "forward", flow.precision)
+    inverse = ExportedGraph(files["inverse.onnx"], "inverse", flow.precision)
     parity = check_graphs(exact, forward, inverse, probes)
     check_invariance(forward, probes.x, probes.context)
     generator = torch.Generator().manual_seed(0)
@@ -226,7 +227,7 @@ def _pass_gate(flow: Flow, exact: Flow, probes: Probes, *, trace: bool, say: Cal
     traced = None
     if trace:
         say("comparing trace.onnx with the flow in float64")
-        traced = ExportedGraph(files["trace.onnx"], "trace")
+        traced = ExportedGraph(files["trace.onnx"], "trace", flow.precision)
         check_trace(exact, traced, probes)
     parity = parity.model_copy(update={"batch_multiple": BATCH_MULTIPLE})
     return _Passed(files=files, forward=forward, inverse=inverse, trace=traced, parity=parity)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from service.bundle.precision import Precision
 from service.errors import DataError, ParityFailed
 from service.onnx.signature import CONTEXT, TENSORS, Direction
 
@@ -51,13 +52,14 @@ class ExportedGraph:
     Args:
         data: the bytes of the ONNX file.
         direction: the one that they hold.
+        precision: of the graph.
 
     Raises:
         DataError: where ONNX Runtime is not installed.
         GraphFails: where ONNX Runtime cannot load the graph.
     """
 
-    def __init__(self, data: bytes, direction: Direction) -> None:
+    def __init__(self, data: bytes, direction: Direction, precision: Precision = "float32") -> None:
         try:
             from service.onnx.session import open_on_cpu
         except ImportError as error:
@@ -66,7 +68,7 @@ class ExportedGraph:
         self._names = TENSORS[direction]
         self.output = self._names.outputs[0]
         try:
-            self._session = open_on_cpu(data)
+            self._session = open_on_cpu(data, precision)
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             raise GraphFails(
                 f"ONNX Runtime cannot load {direction}.onnx: {_node(error)}{_first_line(error)}"

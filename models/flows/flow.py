@@ -186,7 +186,7 @@ class Flow(nn.Module):
             sum of these is log|det df/dx|.
         """
         y = self._clamp(x)
-        context = self._scaled(context)
+        context = self.scaled_context(context)
         values, terms = [], []
         for bijection in self.bijections:
             y, ladj = bijection(y, context)
@@ -213,7 +213,7 @@ class Flow(nn.Module):
         its density is zero, and `base_log_prob` says so.
         """
         y = z.clamp(self.latent.low, self.latent.high) if isinstance(self.latent, UniformBase) else z
-        context = self._scaled(context)
+        context = self.scaled_context(context)
         terms = []
         for bijection in reversed(self._steps()):
             y, ladj = bijection.inverse(y, context)
@@ -225,7 +225,7 @@ class Flow(nn.Module):
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Initialize every bijection in turn on training rows x ``[N, *event]``, and their context ``[N, C]``."""
         y = self._clamp(x)
-        context = self._scaled(context)
+        context = self.scaled_context(context)
         for bijection in self._steps():
             y = bijection.initialize(y, context)
 
@@ -262,7 +262,8 @@ class Flow(nn.Module):
             return None
         return (sides[0] & sides[-1]).all(dim=1)
 
-    def _scaled(self, context: Tensor | None) -> Tensor | None:
+    def scaled_context(self, context: Tensor | None) -> Tensor | None:
+        """A context ``[N, C]`` as the bijections take it."""
         if context is None or self.context_scaling is None:
             return context
         scaled: Tensor = self.context_scaling(context)[0]

@@ -143,9 +143,17 @@ class Whiten(FixedLinear):
         super().__init__(((vectors * values.rsqrt()) @ vectors.T).to(dtype))
 
     @classmethod
-    def of(cls, rows: Tensor, dtype: torch.dtype = torch.float32) -> Whiten:
-        """The step for standardized rows ``[N, D]``."""
-        return cls(correlation_matrix(rows), dtype)
+    def of(cls, rows: Tensor, dtype: torch.dtype = torch.float32, noise: Tensor | None = None) -> Whiten:
+        """The step for standardized rows, as the fit sees them.
+
+        Args:
+            rows: ``[N, D]``.
+            dtype: of the step.
+            noise: ``[D]``, the standard deviations of what the fit adds to each column by itself; None for nothing. Its
+                variances stand beside C: a direction narrower than the noise is not blown up to many times its width.
+        """
+        matrix = correlation_matrix(rows)
+        return cls(matrix if noise is None else matrix + noise.detach().to(matrix).square().diag(), dtype)
 
 
 def correlation_matrix(rows: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from models.importing.adapted import AdaptedFlow, Unsupported
 from models.importing.descriptions import one_line
+from models.importing.support import place_rows
 from service.errors import DataError
 
 __all__ = ["ContextWidth", "find_context_width", "standardizes"]
@@ -185,7 +186,7 @@ class _Probe:
         rows = self._row_count(width)
         # a Bijection in float64 takes what the library takes, so that contexts which broadcast over columns show
         context = self._contexts(width, rows)[0] if width else None
-        x = self._rows(rows)
+        x = self._rows(rows, context)
         try:
             values = self.adapted.log_prob(x, context)
             if values.shape != (rows,):
@@ -205,7 +206,7 @@ class _Probe:
         # no ones or zeros: a layer that is handed these values is handed the context
         context = self._contexts(width, rows)[1]
         with _receivers(self.exact, context) as receivers:
-            self._try(self._rows(rows), context)
+            self._try(self._rows(rows, context), context)
         found = {}
         for name, layer in receivers.items():
             columns = _columns_of(layer, width)
@@ -227,7 +228,7 @@ class _Probe:
             for base, step in product(self._contexts(width, 1), _STEPS):
                 moved = base.repeat(len(left) + 1, 1)
                 moved[range(1, len(moved)), left] += step * self._unit(left)
-                values = self._try(self._rows(1).expand(len(moved), *self.shape).clone(), moved)
+                values = self._try(self._rows(1, base).expand(len(moved), *self.shape).clone(), moved)
                 if values is not None:
                     changes = _differs(values[1:], values[0])
                     left = [column for column, changed in zip(left, changes, strict=True) if not changed]
@@ -256,8 +257,8 @@ class _Probe:
 
     def _leak(self, width: int) -> bool:
         rows = self._row_count(width)
-        x = self._rows(rows)
         for context in self._contexts(width, rows)[1:]:
+            x = self._rows(rows, context)
             before = self._try(x, context)
             if before is None:
                 continue
@@ -280,8 +281,7 @@ class _Probe:
 
     def _check_columns(self, x: Tensor, context: Tensor | None) -> None:
         value: Tensor = x.movedim(3, 1).contiguous() if self._channels_first() else x
-        if context is not None and self.adapted.embedding is not None:
-            context = self.adapted.embedding(context)[0]
+        context = self._embedded(context)
         for step in self.adapted.steps:
             value = step(value, context)[0]
         for step in self.adapted.base_steps:
@@ -297,10 +297,25 @@ class _Probe:
         others = {width, *self.shape, math.prod(self.shape), 2 * width}
         return next(count for count in (3, 5, 7, 11, 13, 17, 19, 23) if count not in others)
 
-    def _rows(self, count: int) -> Tensor:
-        """Rows around 0.5: inside a box and inside the unit interval."""
+    def _embedded(self, context: Tensor | None) -> Tensor | None:
+        """The context as the steps take it."""
+        if context is None or self.adapted.embedding is None:
+            return context
+        embedded: Tensor = self.adapted.embedding(context)[0]
+        return embedded
+
+    def _rows(self, count: int, context: Tensor | None) -> Tensor:
+        """Rows ``[count, *shape]`` around the middle of the box of the data; around 0.5 where there is none."""
         steps = torch.linspace(-0.2, 0.2, count * math.prod(self.shape)) if count > 1 else torch.zeros(1)
-        return 0.5 + steps.expand(count * math.prod(self.shape)).reshape(count, *self.shape)
+        shares = 0.5 + steps.expand(count * math.prod(self.shape)).reshape(count, *self.shape)
+        try:
+            given = self._embedded(context)
+        except Exception:  # whatever a user's embedding raises for a width that is not its own: log_prob will tell it
+            return shares
+        if not self._channels_first():
+            return place_rows(self.adapted.steps, self.adapted.base, shares, given)
+        rows = place_rows(self.adapted.steps, self.adapted.base, shares.movedim(3, 1).contiguous(), given)
+        return rows.movedim(1, 3).contiguous()
 
     def _contexts(self, width: int, count: int) -> list[Tensor]:
         """Contexts ``[count, width]`` to start from: an embedding may not take all of them."""

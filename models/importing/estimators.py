@@ -17,10 +17,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from models.flows.flow import Flow
+from models.flows.flow import Bijection, Flow
 from models.importing.adapted import AdaptedFlow, Unsupported
 from models.importing.descriptions import layer_name, one_line
 from models.importing.steps import Embedding, per_row
+from models.importing.support import place_rows
 
 __all__ = ["adapt_estimator", "check_whole", "held_flows", "posterior_hint"]
 
@@ -105,14 +106,16 @@ def _generate_embedded(
 
 
 def check_whole(adapted: AdaptedFlow, flow: Flow) -> None:
-    """Hold what was taken of an estimator against its own log_prob, on rows around 0.5 and normal contexts.
+    """Hold what was taken of an estimator against its own log_prob, on rows inside its box and normal contexts.
 
     Raises:
         Unsupported: they differ: the estimator does more than its flow and its embedding.
     """
     generator = torch.Generator().manual_seed(0)
-    x = 0.5 + 0.2 * torch.rand(5, *flow.event_shape, generator=generator)
+    shares = 0.5 + 0.2 * torch.rand(5, *flow.event_shape, generator=generator)
     context = torch.randn(5, flow.context_width, generator=generator) if flow.context_width else None
+    steps = [step for step in flow.bijections if isinstance(step, Bijection)]
+    x = place_rows(steps, flow.base, shares, flow.scaled_context(context))
     try:
         own = adapted.log_prob(x, context)
     except Exception as error:

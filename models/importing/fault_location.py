@@ -16,6 +16,7 @@ from models.flows.flow import Bijection, Flow
 from models.flows.preprocess import Flatten
 from models.importing.adapted import Unsupported
 from models.importing.descriptions import layer_name
+from models.importing.support import place_rows
 from service.bundle.bases import NormalBase
 from service.bundle.precision import DTYPES, Precision
 from service.errors import ForbiddenGraph
@@ -53,12 +54,12 @@ def locate_fault(flow: Flow, error: ForbiddenGraph | GraphFails) -> Unsupported:
         error: what the export of the whole flow, or the first run of its graph, ended with.
     """
     ran = isinstance(error, GraphFails)
-    value, context = torch.zeros(3, *flow.event_shape, dtype=flow.dtype) + 0.5, None
-    if flow.context_width:
-        context = torch.zeros(3, flow.context_width, dtype=flow.dtype)
-        if flow.context_scaling is not None:
-            context = flow.context_scaling(context)[0]
+    context = torch.zeros(3, flow.context_width, dtype=flow.dtype) if flow.context_width else None
     with torch.no_grad():
+        context = flow.scaled_context(context)
+        middle = torch.full((3, *flow.event_shape), 0.5, dtype=flow.dtype)
+        steps = [step for step in flow.bijections if isinstance(step, Bijection)]
+        value = place_rows(steps, flow.base, middle, context)
         for number, step in enumerate(flow.bijections):
             shape, value = value.shape[1:], step(value, context)[0]
             chain = [step, *([Flatten(value.shape[1:])] if value.ndim > 2 else [])]
@@ -87,7 +88,7 @@ def _failure(
                     0.5
                 )
                 context = np.zeros((_ROWS, context_width), dtype) if context_width else None
-                ExportedGraph(graph, direction)(rows, context, 1)
+                ExportedGraph(graph, direction, precision)(rows, context, 1)
         except GraphFails as error:
             return error.detail
         except ForbiddenGraph as error:

@@ -62,7 +62,7 @@ def _context(adapted: AdaptedFlow, context: ContextWidth) -> str:
 def _scaling_step(adapted: AdaptedFlow, flow: Flow) -> str | None:
     """The name of the first step, where it shifts and scales each column by constants."""
     first = next((step for step in adapted.steps if isinstance(step, Bijection)), None)
-    if first is None or len(flow.event_shape) != 1:
+    if first is None or first.domain is not None or len(flow.event_shape) != 1:
         return None
     width = flow.width
     x = torch.full((1, width), 0.5, dtype=torch.float64)

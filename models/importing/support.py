@@ -18,7 +18,7 @@ from service.bundle.bases import UniformBase
 from service.bundle.manifest import Support
 from service.bundle.precision import Precision
 
-__all__ = ["box_of", "find_support", "support_of_constraint"]
+__all__ = ["box_of", "find_support", "place_rows", "support_of_constraint"]
 
 _TRIED: Final = 64
 _TOLERANCE: Final = 1e-10
@@ -54,15 +54,48 @@ def _find_box(
     steps: Sequence[Bijection], base: object, shape: Sequence[int], context: Tensor | None
 ) -> tuple[Support | None, tuple[str, ...]]:
     """The same, with the ends as float64 has them."""
+    found = _bounding_box(steps, base)
+    return (None, ()) if found is None else _behind(steps[: found[0]], found[1], shape, context)
+
+
+def _bounding_box(steps: Sequence[Bijection], base: object) -> tuple[int, Support] | None:
+    """The number of steps before the box that bounds the data, and the box; None where nothing bounds it."""
     image: Support | None = None
     for number, step in enumerate(steps):
         if step.domain is not None and not _lies_in(image, step.domain):
-            return _behind(steps[:number], step.domain, shape, context)
+            return number, step.domain
         image = step.image
     if isinstance(base, UniformBase):
         box = box_of(base.low, base.high, closed=True)
-        return (None, ()) if _lies_in(image, box) else _behind(steps, box, shape, context)
-    return None, ()
+        return None if _lies_in(image, box) else (len(steps), box)
+    return None
+
+
+def place_rows(steps: Sequence[Bijection], base: object, shares: Tensor, context: Tensor | None = None) -> Tensor:
+    """Put rows to try a flow with inside the box of its data.
+
+    Args:
+        steps: from data to latent.
+        base: the distribution of z.
+        shares: ``[N, *event]`` of the box, between 0 and 1; of half a line the distance from its end.
+        context: ``[N, C]`` as the steps take it, or None.
+
+    Returns:
+        Rows ``[N, *event]``: the shares themselves where nothing bounds the data, or the box cannot be reached.
+    """
+    found = _bounding_box(steps, base)
+    if found is None:
+        return shares
+    number, box = found
+    low = box.low if box.low is not None else (box.high or 0.0) - 1.0
+    high = box.high if box.high is not None else low + 1.0
+    inside = low + (high - low) * shares
+    try:
+        y = inside.reshape(len(shares), *_event_after(steps[:number], shares.shape[1:], context, shares.dtype))
+        rows = _back(steps[:number], y, context).reshape(shares.shape)
+    except Exception:  # whatever a library raises: log_prob, or the export, will tell it
+        return shares
+    return rows if bool(torch.isfinite(rows).all()) else shares
 
 
 def _lies_in(image: Support | None, box: Support) -> bool:
@@ -134,9 +167,11 @@ def _with_ends(box: Support, low: float | None, high: float | None) -> Support:
     return box.model_copy(update={"low": low, "high": high})
 
 
-def _event_after(steps: Sequence[Bijection], shape: Sequence[int], context: Tensor | None) -> tuple[int, ...]:
+def _event_after(
+    steps: Sequence[Bijection], shape: Sequence[int], context: Tensor | None, dtype: torch.dtype = torch.float64
+) -> tuple[int, ...]:
     """The shape of an event behind some steps."""
-    value = torch.zeros(1 if context is None else len(context), *shape, dtype=torch.float64) + 0.5
+    value = torch.full((1 if context is None else len(context), *shape), 0.5, dtype=dtype)
     for step in steps:
         value = step(value, context)[0]
     return tuple(value.shape[1:])

@@ -26,7 +26,7 @@ from models.importing.descriptions import layer_name, one_line
 from models.importing.estimators import adapt_estimator, check_whole, held_flows, posterior_hint
 from models.importing.steps import per_row
 from models.importing.summary import summarize
-from models.importing.support import find_support
+from models.importing.support import find_support, place_rows
 from models.importing.unfitted import UnfittedLayer, find_unfitted, fitting, refuse_unfitted, taken_as_fitted
 from service.bundle.precision import Precision
 from service.errors import DataError, PushforwardError
@@ -290,10 +290,10 @@ def _generate_channels_last(
 def _whole_chain(adapted: AdaptedFlow, shape: tuple[int, ...], width: int, *, images: bool) -> list[Bijection]:
     """The whole chain, the last step of which gives ``[N, D]``."""
     chain: list[Bijection] = [*([_ChannelsFirst()] if images else []), *adapted.steps]
-    value = torch.zeros(_TRIED_ROWS, *shape) + 0.5
     context = torch.zeros(_TRIED_ROWS, width) if width else None
     if context is not None and adapted.embedding is not None:
         context = adapted.embedding(context)[0]
+    value = place_rows(chain, adapted.base, torch.full((_TRIED_ROWS, *shape), 0.5), context)
     for number, step in enumerate(chain):
         try:
             value = step(value, context)[0]

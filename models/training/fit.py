@@ -67,12 +67,14 @@ class Perturbation:
         step: ``[*event]`` in the units of x, 0 where a column is not dequantized; None for no column.
         factor: F in the units of x: ``[D, D]`` of a table, the diagonal ``[*event]`` of images; None for no normal
             noise.
+        along_columns: whether the normal noise of each column is its own, though columns be correlated.
         repeated: whether some values repeat, so that a density at the rows themselves has no bound: then the validation
             rows get the noise too, once.
     """
 
     step: Tensor | None = None
     factor: Tensor | None = None
+    along_columns: bool = False
     repeated: bool = False
 
     @classmethod
@@ -110,13 +112,18 @@ class Perturbation:
         factor = torch.zeros(len(free), len(free), dtype=torch.float64)
         if mostly_repeated(train[:, free]):  # a grid lies along the columns, and so does what fills it
             factor[free, free] = noise * rows.std(dim=0, correction=0)
-            return cls(step, factor.to(train.dtype))
+            return cls(step, factor.to(train.dtype), along_columns=True)
         if context is not None:
             given = context.to(torch.float64)
             given = (given - given.mean(dim=0)) / given.std(dim=0, correction=0)
             rows = rows - given @ torch.linalg.lstsq(given, rows, driver="gelsd").solution
         factor[torch.outer(free, free)] = (noise * _shape_factor(rows)).flatten()
-        return cls(step, factor.to(train.dtype), repeats(train[:, free]))
+        return cls(step, factor.to(train.dtype), repeated=repeats(train[:, free]))
+
+    @property
+    def column_noise(self) -> Tensor | None:
+        """The standard deviations ``[D]`` of noise along the columns of a table; None for any other."""
+        return self.factor.diagonal() if self.factor is not None and self.along_columns else None
 
     def dequantized(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Rows ``[N, *event]`` spread over their bins; the same rows where nothing is dequantized."""

@@ -125,6 +125,7 @@ def _start(recipe: Recipe, table: Table, parts: Split) -> FitStart:
         rows=seen,
         context=parts.train_context,
         support=support,
+        noise=perturbation.column_noise,
         seed=derived_seed(recipe.seed, "weights"),
         precision=precision,
     )

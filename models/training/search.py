@@ -23,6 +23,8 @@ LEAST_EPOCHS: Final = 60
 FEW_ROWS: Final = 2000
 """Of fewer rows than this small networks learn as much, and overfit less."""
 _RUNG_EPOCHS, _RUNG_STEPS, _LEAST_RUNG = 12, 1500, 2  # candidates are compared after so many epochs, or steps
+_LOST_SHARE: Final = 0.5
+"""The epochs of the candidates that lose, at most, as a share of the epochs of a fit."""
 # What is tried against overfitting: whether with the most of the noises, and options of the flow.
 _FEW: Final[Sequence[tuple[bool, Mapping[str, Any]]]] = (
     (True, {"dropout": 0.2}),
@@ -160,19 +162,24 @@ class _Search:
                 flow["transforms"] = min(4, known["transforms"])
         self.base = Choice(flow, self.noises[0] if self.noises else None)
         steps = math.ceil(rows / recipe.fit.rows_in_a_step(rows))
-        self.rung = max(_LEAST_RUNG, min(_RUNG_EPOCHS, math.ceil(_RUNG_STEPS / steps)))
-        self.done, self.planned = 0, self.rung * (max(1, len(self.whitenings)) + len(self.regularized(self.base)))
+        enough = max(_LEAST_RUNG, min(_RUNG_EPOCHS, math.ceil(_RUNG_STEPS / steps)))
+        # Whitening shows sooner than what keeps a fit from overfitting: it is given half as many epochs.
+        halves = max(0, len(self.whitenings) - 1) + 2 * len(self.regularized(self.base))
+        half = int(_LOST_SHARE * recipe.fit.least_epochs / halves) if halves else enough
+        self.rungs = min(half, enough), min(2 * half, enough)
+        lost = self.rungs[0] * max(0, len(self.whitenings) - 1) + self.rungs[1] * len(self.regularized(self.base))
+        self.done, self.planned = 0, self.rungs[1] + lost
 
     @property
     def worthwhile(self) -> bool:
-        """Whether there is anything to choose from."""
-        return self.planned > self.rung or self.base != Choice()
+        """Whether there is anything to choose from, and a fit long enough to choose by."""
+        return self.rungs[0] > 0 and (self.planned > self.rungs[1] or self.base != Choice())
 
     def choose(self) -> _Candidate:
         """Choose the whitening, and then how much is done against overfitting."""
         whitened = [replace(self.base, flow={"whiten": whiten, **self.base.flow}) for whiten in self.whitenings]
-        found = self.best([self.begin(choice) for choice in whitened or [self.base]])
-        return self.best([found, *map(self.begin, self.regularized(found.choice))])
+        found = self.best([self.begin(choice) for choice in whitened or [self.base]], self.rungs[0])
+        return self.best([found, *map(self.begin, self.regularized(found.choice))], self.rungs[1])
 
     def regularized(self, choice: Choice) -> list[Choice]:
         """The same choice with more noise, more dropout or narrower networks, where these are open."""
@@ -187,14 +194,14 @@ class _Search:
     def begin(self, choice: Choice) -> _Candidate:
         return _Candidate(choice, self.start(self.recipe.override(choice.overrides)))
 
-    def best(self, candidates: Sequence[_Candidate]) -> _Candidate:
-        """Fit each candidate as far as the first rung, and give the one of the best validation.
+    def best(self, candidates: Sequence[_Candidate], epochs: int) -> _Candidate:
+        """Fit each candidate for so many epochs in all, and give the one of the best validation.
 
         Raises:
             DataError: where all diverge.
         """
         for candidate in candidates:
-            while not candidate.failure and len(candidate.run.history) < self.rung:
+            while not candidate.failure and len(candidate.run.history) < epochs:
                 self.step(candidate)
         winner = max(candidates, key=lambda candidate: candidate.score)  # the first of equals
         if winner.failure:

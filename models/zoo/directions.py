@@ -38,8 +38,9 @@ def with_directions(bundle: Bundle, data: Dataset, classes: str) -> Manifest:
         The manifest, with these directions beside those that it has.
     """
     labels = data.beside[classes]
-    rows = np.ascontiguousarray(data.rows, np.float32)
-    z = ExportedGraph(bundle.graphs["forward.onnx"], "forward")(rows, None, _BATCH).value
+    manifest = bundle.manifest
+    rows = np.ascontiguousarray(data.rows, manifest.dtype)
+    z = ExportedGraph(bundle.graphs["forward.onnx"], "forward", manifest.precision)(rows, None, _BATCH).value
     found = {
         str(label): mean_direction(z[labels == label], z[labels != label]).round(_DECIMALS).tolist()
         for label in np.unique(labels)

@@ -6,14 +6,15 @@ must not be able to make series.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.engine.metrics.metrics import Metrics
 from service.errors import PushforwardError
 
-__all__ = ["ERROR_CODE", "OTHER", "AnswerCounter", "CountedApplication"]
+__all__ = ["ERROR_CODE", "OTHER", "AnswerCounter", "CountedApplication", "route_template"]
 
 OTHER: Final = "other"
 """The route of what met none of the API's: an unknown path, the documentation. Also a method that is none of HTTP's."""
@@ -22,6 +23,12 @@ ERROR_CODE: Final = "pushforward.error_code"
 """The entry of an ASGI scope in which a response puts the code of the error that it tells."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def route_template(scope: Mapping[str, Any]) -> str:
+    """The template of the route that a request has met, of which there are as many as routes; `OTHER` where none."""
+    template: str = getattr(scope.get("route"), "path", OTHER)
+    return template
 
 
 class AnswerCounter:
@@ -68,8 +75,7 @@ class CountedApplication:
         counted = False
 
         def count(status: int, code: str | None) -> None:
-            route = getattr(scope.get("route"), "path", OTHER)  # its template: as many as there are routes
-            self._count(scope["method"], route, status, code)
+            self._count(scope["method"], route_template(scope), status, code)
 
         async def counting(message: Message) -> None:
             nonlocal counted

@@ -15,8 +15,7 @@ from starlette.types import Receive, Scope, Send
 from service.api.counting import ERROR_CODE
 from service.api.driver import Call, Driver, Fields, RawRequest
 from service.api.endpoints import Endpoint
-from service.api.problems import problem
-from service.errors import DeadlineExceeded, Draining, PushforwardError, UnsupportedMediaType, release_frames
+from service.errors import DeadlineExceeded, PushforwardError, UnsupportedMediaType, release_frames
 from service.exchange import Reply
 from service.guard import TIMEOUT_HEADER, BodyBudget, HeldBody, read_body
 from service.plan import Plan
@@ -49,7 +48,7 @@ class Door:
         """
 
         async def answer(request: Request) -> Response:
-            since, named = self._driver.clock(), request.path_params
+            since, named = self._driver.since(), request.path_params
             held = HeldBody(self._budget)
             try:
                 raw = await self._read(
@@ -58,9 +57,6 @@ class Door:
                 return respond(await _unless_gone(self._driver.reply(raw, since), request), self._driver)
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody is there to read it
-            except asyncio.CancelledError:
-                # Only the server cancels, when the time to drain is over: whoever waits still is to have an answer.
-                return respond(problem(Draining("the server has shut down before this request was finished")))
             finally:
                 held.release()
 
@@ -145,8 +141,6 @@ class _Streamed(StreamingResponse):
         except PushforwardError as error:
             _log.warning("an answer that streams broke off: %s", error.code)
             release_frames(error)
-        except asyncio.CancelledError:
-            _log.warning("an answer that streams broke off: the server has shut down")  # nobody else cancels
 
 
 async def _pieces(reply: Reply, driver: Driver) -> AsyncIterator[bytes]:

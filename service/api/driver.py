@@ -20,7 +20,8 @@ from service.api.codecs import wire
 from service.api.endpoints import Endpoint
 from service.api.grouping import Replies
 from service.api.helpers import Helpers
-from service.api.problems import problem_reply
+from service.api.problems import problem, problem_reply
+from service.api.turns import Turns
 from service.engine.batching.workers import QueuedLane, Submission
 from service.errors import DeadlineExceeded, PushforwardError, QueueFull, release_frames
 from service.exchange import UNWATCHED, Body, Exchange, Reply, Watch
@@ -49,6 +50,31 @@ _SMALL_BODY: Final = 1 << 13
 
 _SPENT: Final = 0.1
 """Of the time until its deadline: a request whose body took longer to come joins no group, which would share it."""
+
+
+_TOO_FAR_BEHIND: Final = problem(
+    QueueFull("the event loop is so far behind that the deadline passed before this request was looked at")
+)
+"""The reply to a request that waited too long for the event loop: made once, since many are refused when it is made."""
+
+
+_LAGS: Final = 0.05
+"""Of the time until its deadline: where the loop's turns are longer, a request that took too long to come in is late
+through the server's fault."""
+
+
+class _Refusal(NamedTuple):
+    """A request that a full queue refused.
+
+    Args:
+        size: of its body, in bytes.
+        until: its deadline.
+        reply: that it got.
+    """
+
+    size: int
+    until: float
+    reply: Reply
 
 
 class Call(NamedTuple):
@@ -240,12 +266,16 @@ class Driver:
         self._helpers = helpers
         self._timeout_seconds = timeout_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._turns: Turns | None = None
         self._thread = 0
         self._waiting: dict[tuple[Call, Fields], list[GroupMember]] = {}
         self._runs: dict[QueuedLane, list[tuple[Run, PlanTask[Any]]]] = {}
         self._flushing = False
         self._arrived: deque[tuple[PlanTask[Any], Outputs | Exception]] = deque()
         self._arriving = False
+        self._delivering = False
+        self._refusals: dict[tuple[Call, str | None], _Refusal] = {}  # by call and Content-Type
+        self._refused_in = 0  # the turn of all of them
 
     def clock(self) -> float:
         """Seconds, on which deadlines are given."""
@@ -263,6 +293,15 @@ class Driver:
         """
         return deadline(fields.timeout, self._timeout_seconds, since)
 
+    def since(self) -> float:
+        """Since when bytes that are read now may have waited for the event loop, on `clock`."""
+        return self._running_turns().since()
+
+    def deliver(self) -> None:
+        """Take the results of other threads, which would wait for the end of a long turn of the event loop."""
+        if self._arrived and not self._delivering:
+            self._take_in()
+
     def answer(
         self, request: RawRequest, answer: Callable[[Reply], None], since: float | None = None
     ) -> PlanTask[Reply] | GroupMember | None:
@@ -271,7 +310,7 @@ class Driver:
         Args:
             request: a whole one.
             answer: called once with the reply, on the event loop, at once or later; never once it is abandoned.
-            since: when its head had come, from which its deadline counts; None for just now.
+            since: when its head had come, from which its deadline counts; None for just now, as of `since`.
 
         Returns:
             The request under way, for whoever may have to abandon it; None where it has its reply.
@@ -279,13 +318,23 @@ class Driver:
         call, fields, query, body = request
         answer = partial(self._hand_over, answer)
         now = self.clock()
-        since = now if since is None else since
+        turns = self._running_turns()
+        read = turns.since()
+        since = read if since is None else since
         try:
             until = self.deadline(fields, since)
         except PushforwardError as error:
             answer(problem_reply(error))
             return None
-        slow = now - since > _SPENT * (until - since)
+        if until <= now and (since >= read or turns.seconds > _LAGS * (until - since)):
+            answer(_TOO_FAR_BEHIND)
+            return None
+        full = self._refused_in == turns.number and not query
+        known = self._refusals.get((call, fields.content_type)) if full else None
+        if known is not None and len(body) >= known.size and until <= known.until:
+            answer(known.reply)
+            return None
+        slow = read - since > _SPENT * (until - since)
         if call.endpoint.group_verb is None or slow or len(body) > _SMALL_BODY or (body and query):
             return self.single(request, until, answer)
         member = GroupMember(self, request, until, answer)
@@ -324,16 +373,37 @@ class Driver:
         size = len(body) if wire.takes_long(fields.content_type, len(body)) else 0
         watch = Watch(until, self.clock) if size > LARGE_BODY else UNWATCHED
         exchange = Exchange(call.name, call.version, asked, fields.content_type, fields.accept, body, until, watch)
+        reply = partial(self._reply, request, until, answer)
         try:
             plan = call.endpoint.verb(exchange)
         except Exception as error:  # told and, where it is no one's fault but ours, logged
-            answer(problem_reply(error))
+            reply(error)
             return None
-        done = partial(_reply_with, answer)
         draws = _may_be_picture(fields.accept)
-        task = PlanTask(self, plan, done, until, draws=draws, watch=watch if size > LARGE_BODY else None)
+        task = PlanTask(self, plan, reply, until, draws=draws, watch=watch if size > LARGE_BODY else None)
         self._start(task, size)
         return task
+
+    def _reply(
+        self, request: RawRequest, until: float, answer: Callable[[Reply], None], result: Reply | Exception
+    ) -> None:
+        """Answer with what a verb's plan gave.
+
+        What a full queue refuses, it refuses for the rest of this turn of the loop, or until a result comes: no plan is
+        made for another request of the same kind that is no smaller and has no more time.
+        """
+        if not isinstance(result, Exception):
+            answer(result)
+            return
+        reply = problem_reply(result)
+        call, fields, query, body = request
+        if isinstance(result, QueueFull) and not query and wire.holds_rows_only(fields.content_type):
+            turn = self._running_turns().number
+            if turn != self._refused_in:
+                self._refusals.clear()
+                self._refused_in = turn
+            self._refusals[call, fields.content_type] = _Refusal(len(body), until, reply)
+        answer(reply)
 
     def _hand_over(self, answer: Callable[[Reply], None], reply: Reply) -> None:
         """Give a reply to whoever waits for it; what goes wrong there is the loop's to tell, and no other request's."""
@@ -355,8 +425,18 @@ class Driver:
 
     def _take_in(self) -> None:
         self._arriving = False
-        while self._arrived:
-            self._go_on(*self._arrived.popleft())
+        self._delivering = True
+        self._refusals.clear()
+        try:
+            while self._arrived:
+                self._go_on(*self._arrived.popleft())
+        finally:
+            self._delivering = False
+
+    def _running_turns(self) -> Turns:
+        if self._turns is None:
+            self._turns = Turns(self._running_loop().call_soon, self.clock)
+        return self._turns
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -476,11 +556,6 @@ class Driver:
         group = _Group(members)
         group.task = PlanTask(self, plan, group.settle, min([member.deadline for member in members]))
         self._start(group.task, 0)
-
-
-def _reply_with(answer: Callable[[Reply], None], result: Reply | Exception) -> None:
-    """Answer with what a verb's plan gave."""
-    answer(problem_reply(result) if isinstance(result, Exception) else result)
 
 
 def _settle(future: asyncio.Future[T], result: T | Exception) -> None:

@@ -6,7 +6,9 @@ The repository is a folder, and this is the only part of the server that writes 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -283,7 +285,21 @@ class RepositoryCalls:
             )
 
     async def _apply(self, change: Change) -> Outcome:
-        return await asyncio.to_thread(self._changes.apply, change)
+        # A thread of its own: a change may wait for a long load, and must hold up neither the metrics nor the end.
+        done: Future[Outcome] = Future()
+        threading.Thread(target=_settle, args=(done, self._changes, change), name="change", daemon=True).start()
+        return await asyncio.wrap_future(done)
+
+
+def _settle(done: Future[Outcome], changes: Changes, change: Change) -> None:
+    """Apply a change, and put what it has led to, or its error, into a future."""
+    done.set_running_or_notify_cancel()  # it can be cancelled no more, and is made although nobody may wait for it
+    try:
+        outcome = changes.apply(change)
+    except Exception as error:  # whoever waits is told
+        done.set_exception(error)
+    else:
+        done.set_result(outcome)
 
 
 async def _uninterrupted(function: Callable[..., None], *args: object) -> None:

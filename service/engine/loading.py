@@ -6,11 +6,10 @@ What computes a flow goes after it: sessions, and the processes of an isolated f
 from __future__ import annotations
 
 import logging
-import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 import numpy as np
 
@@ -19,18 +18,16 @@ from service.engine.batching.chunk_size import Timing, choose_chunk, time_batche
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import QueuedLane, Workers
 from service.engine.canary import check_golden, check_trace
-from service.engine.isolation.engine import IsolatedEngine
+from service.engine.flow_graphs import FlowGraph, FlowGraphs, isolated_graphs, open_engine
 from service.engine.isolation.options import Isolation
-from service.engine.isolation.quarantine import MAX_ENDS
 from service.engine.metrics.metrics import LaneMetrics, Metrics
 from service.engine.runtime.cpu import usable_cpus
-from service.engine.runtime.execution import Execution
-from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph, Device, DeviceGraph, cpu_execution, open_graphs
+from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, cpu_execution, open_graphs
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
 from service.engine.verbs.traces import Tracer
-from service.errors import BundleError, Draining, EngineFailed, PushforwardError
-from service.plan import Floats, Outputs, run_now
+from service.errors import BundleError, Draining, PushforwardError
+from service.plan import Floats, run_now
 
 __all__ = ["load_flow"]
 
@@ -78,21 +75,21 @@ def load_flow(
     limits = limits or Limits()
     metrics = metrics or Metrics()
     if isolation is None or not isolation.covers(bundle.manifest.name):
-        graphs = _Graphs(*open_graphs(bundle, device, limits.chunk_rows))
+        graphs = FlowGraphs(*open_graphs(bundle, device, limits.chunk_rows))
         if device is not None:
             graphs = graphs._replace(hang_seconds=device.hang_seconds)
         flow = _open_flow(bundle, graphs, workers, limits, metrics)
         if device is not None and isinstance(graphs.forward, DeviceGraph):
             _follow(device, flow, metrics)
         return flow
-    engine = _open_engine(bundle, isolation, limits, metrics, device=device, quarantine=quarantine, load=load)
+    engine = open_engine(bundle, isolation, limits, metrics, device=device, quarantine=quarantine, load=load)
     try:
         apart = workers.apart(isolation.processes, engine.close)
     except Draining:
         engine.close()
         raise
     try:
-        graphs = _isolated_graphs(bundle, engine, device)._replace(hang_seconds=isolation.hang_seconds)
+        graphs = isolated_graphs(bundle, engine, device)._replace(hang_seconds=isolation.hang_seconds)
         return _open_flow(bundle, graphs, apart, limits, metrics)
     except BaseException:
         apart.close(0)
@@ -118,85 +115,9 @@ def _follow(device: Device, flow: ServedFlow, metrics: Metrics) -> None:
     weakref.finalize(flow, device.listen(move_to_cpu)).atexit = False
 
 
-class _Graph(Protocol):
-    """One direction of a flow: `CpuGraph`, `DeviceGraph` or `IsolatedGraph`."""
-
-    width: int
-
-    @property
-    def sizes(self) -> Sequence[int]:
-        """The sizes of batches that are timed."""
-        ...
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        """The clock that times them."""
-        ...
-
-    def __call__(self, rows: Floats, context: Floats | None) -> Outputs:
-        """Run one batch."""
-        ...
-
-
-class _Graphs(NamedTuple):
-    """The graphs of a flow.
-
-    Args:
-        forward: x -> z.
-        inverse: z -> x.
-        execution: of both.
-        trace: x -> the event after each step; None for one that is opened here when it is asked for.
-        hang_seconds: a batch that takes longer is taken for a hang.
-    """
-
-    forward: _Graph
-    inverse: _Graph
-    execution: Execution
-    trace: _Graph | None = None
-    hang_seconds: float = math.inf
-
-
-def _open_engine(
-    bundle: Bundle,
-    isolation: Isolation,
-    limits: Limits,
-    metrics: Metrics,
-    device: Device | None,
-    quarantine: Callable[[PushforwardError], None] | None,
-    load: int,
-) -> IsolatedEngine:
-    """Start the processes of an isolated flow.
-
-    Args:
-        bundle: of the flow.
-        isolation: the options of its processes.
-        limits: of its lanes.
-        metrics: counts the processes.
-        device: of the settings.
-        quarantine: as `load_flow`.
-        load: as `load_flow`.
-
-    Raises:
-        BundleError: as `load_flow`.
-        EngineFailed: the device is required.
-        EngineLost: no process can be started.
-    """
-    if device is not None and device.gpu.options.required:
-        raise EngineFailed(f"{device.name} is required, and a flow in processes of its own runs on the CPU")
-    counts = metrics.engine(bundle.manifest.name, bundle.manifest.version, MAX_ENDS, load)
-    rows = limits.chunk_rows or CPU_BATCH_SIZES[-1]
-    return IsolatedEngine(bundle, isolation, rows, counts=counts, quarantined=quarantine)
-
-
-def _isolated_graphs(bundle: Bundle, engine: IsolatedEngine, device: Device | None) -> _Graphs:
-    fallback = None if device is None else f"{device.name}: a flow in processes of its own runs on the CPU"
-    trace = engine.graph("trace") if bundle.manifest.trace else None
-    return _Graphs(engine.graph("forward"), engine.graph("inverse"), cpu_execution(bundle.manifest, fallback), trace)
-
-
 def _open_flow(
     bundle: Bundle,
-    graphs: _Graphs,
+    graphs: FlowGraphs,
     workers: Workers,
     limits: Limits,
     metrics: Metrics,
@@ -252,7 +173,7 @@ def _open_flow(
     return flow
 
 
-def _warm_up(graph: _Graph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
+def _warm_up(graph: FlowGraph, limits: Limits, rows: Floats, context: Floats | None) -> list[Timing]:
     """Warm a graph up with copies of the golden rows, and time its batches.
 
     Args:
@@ -273,7 +194,7 @@ def _warm_up(graph: _Graph, limits: Limits, rows: Floats, context: Floats | None
 
 
 def _open_lane(
-    workers: Workers, graph: _Graph, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
+    workers: Workers, graph: FlowGraph, limits: Limits, timings: Sequence[Timing], metrics: LaneMetrics
 ) -> QueuedLane:
     """Open a lane with the batch size and the times that were measured.
 
@@ -293,7 +214,7 @@ def _open_lane(
 
 
 def _open_tracer(
-    bundle: Bundle, graph: _Graph | None, workers: Workers, limits: Limits, metrics: Metrics
+    bundle: Bundle, graph: FlowGraph | None, workers: Workers, limits: Limits, metrics: Metrics
 ) -> QueuedLane:
     """Open a lane for the trace. Its graph has been checked, and is opened again at the first request.
 

@@ -12,8 +12,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
 from service.bundle.catalogue import Catalogue, Key, Version, read_catalogue
 from service.bundle.manifest import Manifest
@@ -26,71 +25,19 @@ from service.engine.isolation.quarantine import MAX_ENDS
 from service.engine.loading import load_flow
 from service.engine.metrics.metrics import Metrics
 from service.engine.runtime.graph import Device
+from service.engine.snapshot import Entry, Snapshot, State
 from service.engine.verbs.flow import ServedFlow
 from service.errors import (
     BundleError,
     Draining,
     EngineLost,
-    FlowNotFound,
     NotReady,
     PushforwardError,
-    VersionNotFound,
 )
 
 __all__ = ["Entry", "Registry", "State"]
 
 _log = logging.getLogger(__name__)
-
-State = Literal["loading", "ready", "failed", "quarantined"]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """The current state of one version of one flow.
-
-    Args:
-        name: of the flow.
-        version: a positive integer.
-        state: loading, ready, failed or quarantined.
-        manifest: once it has been read.
-        flow: once it is ready.
-        error: the reason why it is not served.
-        digest: of its manifest, as it was found.
-        load: the number of its load, as in the catalogue.
-    """
-
-    name: str
-    version: int
-    state: State
-    manifest: Manifest | None = None
-    flow: ServedFlow | None = None
-    error: PushforwardError | None = None
-    digest: str = ""
-    load: int = 0
-
-    @property
-    def key(self) -> Key:
-        """Name and version."""
-        return self.name, self.version
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Snapshot:
-    """What is served at one moment, replaced whole: a look-up sees one of two, and never a part of each.
-
-    Args:
-        entries: flow -> version -> entry.
-        catalogue: they are the versions of this.
-        found: the flows that look-ups have found.
-    """
-
-    entries: Mapping[str, Mapping[int, Entry]]
-    catalogue: Catalogue
-    found: dict[tuple[str | None, Version | None], ServedFlow] = field(default_factory=dict)
-
-    def by_key(self) -> dict[Key, Entry]:
-        """Name and version -> entry."""
-        return {entry.key: entry for versions in self.entries.values() for entry in versions.values()}
 
 
 class Registry:
@@ -130,7 +77,7 @@ class Registry:
         self._limits = limits
         self._metrics = metrics or Metrics()
         self._given = catalogue
-        self._current = _Snapshot({}, Catalogue())
+        self._current = Snapshot({}, Catalogue(), default)
         self._isolation = isolation or Isolation()
         self._lock = threading.Lock()
         self._prepared: dict[Key, Entry] = {}
@@ -153,13 +100,7 @@ class Registry:
 
         A default that the repository does not hold counts as none, so that the others are served.
         """
-        return self._default_of(self._current)
-
-    def _default_of(self, current: _Snapshot) -> str | None:
-        entries = current.entries
-        if self._default is not None and (self._default in entries or not entries):
-            return self._default
-        return next(iter(entries)) if len(entries) == 1 else None
+        return self._current.default
 
     def load(self) -> None:
         """Find every bundle, then load one after the other: the default flow first, new versions before old."""
@@ -305,7 +246,7 @@ class Registry:
 
     def _replace(self, entries: Mapping[Key, Entry], catalogue: Catalogue) -> None:
         """Serve other entries. The lock is held."""
-        self._current = _Snapshot(_by_name(entries), catalogue)
+        self._current = Snapshot.of(entries, catalogue, self._default)
         for entry in entries.values():
             self._metrics.set_state(entry.name, entry.version, entry.state)
 
@@ -363,10 +304,7 @@ class Registry:
         Raises:
             FlowNotFound: there is no flow of that name.
         """
-        current = self._current
-        if name is not None:
-            return [entry for _, entry in sorted(_versions(current, name).items())]
-        return [entry for found in sorted(current.entries) for _, entry in sorted(current.entries[found].items())]
+        return self._current.list(name)
 
     def entry(self, name: str | None = None, version: Version | None = None) -> Entry:
         """The current state of one version of a flow.
@@ -379,25 +317,7 @@ class Registry:
             FlowNotFound: there is no such flow, or no default.
             VersionNotFound: the flow has no such version.
         """
-        return self._entry(self._current, name, version)
-
-    def _entry(self, current: _Snapshot, name: str | None, version: Version | None) -> Entry:
-        name = self._default_of(current) if name is None else name
-        if name is None:
-            absent = "" if self._default is None else f": {self._default!r} is not in the repository"
-            there = sorted(current.entries)
-            raise FlowNotFound(f"no flow is named and there is no default{absent}; there are {there}")
-        versions = _versions(current, name)
-        if version is not None:
-            number = _number(current, name, version)
-            if number not in versions:
-                named = (
-                    f"no version {version}" if number == version else f"no version {number}, which {version!r} names"
-                )
-                raise VersionNotFound(f"flow {name!r} has {named}; it has {sorted(versions)}")
-            return versions[number]
-        newest = max(versions)
-        return versions[max((v for v, e in versions.items() if e.state == "ready"), default=newest)]
+        return self._current.entry(name, version)
 
     def find(self, name: str | None = None, version: Version | None = None) -> ServedFlow:
         """The flow that answers.
@@ -409,19 +329,12 @@ class Registry:
         Raises:
             FlowNotFound: as `entry`.
             VersionNotFound: as `entry`.
-            NotReady: the flow is still loading, or it failed.
+            NotReady: the flow is still loading, or it is not served.
         """
         current = self._current
-        if (known := current.found.get((name, version))) is not None:
-            return known
         if not current.entries and not self.loaded:
             raise NotReady("the flows are still loading")
-        entry = self._entry(current, name, version)
-        if entry.flow is None:
-            why = "is still loading" if entry.error is None else f"is not served: {entry.error.detail}"
-            raise NotReady(f"flow {entry.name!r} version {entry.version} {why}")
-        current.found[name, version] = entry.flow
-        return entry.flow
+        return current.find(name, version)
 
 
 def _listed(key: Key, catalogue: Catalogue) -> Entry:
@@ -434,35 +347,6 @@ def _listed(key: Key, catalogue: Catalogue) -> Entry:
         digest=catalogue.digests[key],
         load=catalogue.load_of(key),
     )
-
-
-def _by_name(entries: Mapping[Key, Entry]) -> dict[str, dict[int, Entry]]:
-    """Flow -> version -> entry."""
-    found: dict[str, dict[int, Entry]] = {}
-    for (name, version), entry in entries.items():
-        found.setdefault(name, {})[version] = entry
-    return found
-
-
-def _versions(current: _Snapshot, name: str) -> Mapping[int, Entry]:
-    if name not in current.entries:
-        raise FlowNotFound(f"there is no flow {name[:64]!r}; there are {sorted(current.entries)}")
-    return current.entries[name]
-
-
-def _number(current: _Snapshot, name: str, version: Version) -> int:
-    """The number of a version, or that of the version which an alias names.
-
-    Raises:
-        VersionNotFound: there is no such alias.
-    """
-    if isinstance(version, int):
-        return version
-    aliases = current.catalogue.aliases_of(name)
-    if version not in aliases:
-        there = f"its aliases are {sorted(aliases)}" if aliases else "it has no aliases"
-        raise VersionNotFound(f"flow {name!r} has no alias {version[:64]!r}; {there}")
-    return aliases[version]
 
 
 def _bare(error: PushforwardError) -> PushforwardError:

@@ -19,6 +19,7 @@ UVICORN_NAMES: Final = {
         "chunked_encoding",
         "disconnected",
         "expected_content_length",
+        "keep_alive",
         "message_event",
         "response_complete",
         "response_started",
@@ -61,6 +62,11 @@ class ApplicationTransport(asyncio.Transport):
         if plug is not None and not self._transport.is_closing():
             plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
+
+    def has_failed(self) -> bool:
+        """Whether the connection has broken. After the end of what the client sends, the event loop does not look."""
+        plug: socket.socket | None = self._transport.get_extra_info("socket")
+        return plug is not None and plug.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
     def is_closing(self) -> bool:
         """Whether nothing more can be written."""

@@ -5,11 +5,16 @@ understands is a direct one: it goes to the driver, and the connection writes th
 that stream or come in chunks, are handed to uvicorn's protocol, event by event, and that runs the application.
 
 uvicorn's parser has no cap on a header: one of 300 MB is gathered whole, in quadratic time, on the event loop. Nor does
-it ever close a connection whose request drips in byte by byte. The connection has bounds on both.
+it count what frames the chunks of a body, or ever close a connection whose request drips in byte by byte. The
+connection has bounds on all three.
 
 Where an answer ends a connection whose client still sends, the connection lingers: it says that it writes no more,
 reads on for a while and throws away what comes. A socket that is closed with bytes unread resets the connection, and
 the client loses an answer that it has not read yet (RFC 9112, section 9.6).
+
+A client may close its half of the connection after a request, and gets its answer. A client that has gone looks the
+same until something is written to it. Where the answer takes long, 102 (Processing) is: whoever has gone resets the
+connection, and the work for it ends.
 
 This module and `service.http.application` alone know uvicorn's insides. `UVICORN_NAMES` lists what they use of them.
 """
@@ -28,10 +33,11 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.api.counting import OTHER, AnswerCounter
+from service.api.counting import OTHER, AnswerCounter, route_template
 from service.api.driver import Driver, GroupMember, PlanTask, RawRequest
 from service.api.problems import problem
 from service.errors import (
+    BodyTooLarge,
     DeadlineExceeded,
     Draining,
     HeaderTooLarge,
@@ -44,7 +50,7 @@ from service.errors import (
 from service.exchange import Body, Reply
 from service.guard import BodyBudget, HeldBody, Waits
 from service.http.application import ApplicationProtocol, ApplicationTransport
-from service.http.heads import KnownHead, RequestHeads, ResponseHeads
+from service.http.heads import KnownHead, RequestHeads, ResponseHeads, check_host
 
 __all__ = ["STATE", "Connection", "Direct", "Shared"]
 
@@ -54,8 +60,26 @@ STATE: Final = "connections"
 _LONG_PIECE: Final = 1 << 16
 """After so many bytes of a body at once the others have their turn: libuv would read 32 such pieces, up to 8 MB."""
 
+_PARSED_PIECE: Final = 1 << 14
+"""The most bytes that the parser is given at once, so that what it gives for them is known."""
+
+_FRAMING_PER_BYTE: Final = 8
+"""The most bytes that may frame one byte of a body: chunks of a single byte take five, and some clients send them."""
+
 _LINGER_BYTES: Final = 1 << 30
 """The most that is read and thrown away after an answer that ends a connection."""
+
+_FIRST_SECONDS: Final = 1.0
+"""The time for the first request on a connection that was accepted just before the server drained."""
+
+_PROBE_SECONDS: Final = 5.0
+"""The time after which a client that sends no more, and waits for its answer, is asked whether it is still there."""
+
+_PROCESSING: Final = b"HTTP/1.1 102 Processing\r\n\r\n"
+"""An interim answer (RFC 9110, section 15.2), which every client of HTTP/1.1 passes over."""
+
+_FAREWELL_SECONDS: Final = 0.25
+"""The time for the client of an idle connection to see that the server ends it, and to close it too."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +104,7 @@ class Shared:
     Args:
         direct: answers what need not go to the application; None where all of it does.
         waits: how long a client may keep the server waiting.
+        max_body_bytes: the cap on a body.
         count: counts the answers that do not come from the application; None where nobody does.
         budget: of all bodies; None where there is no bound.
         responses: the heads of those answers.
@@ -87,6 +112,7 @@ class Shared:
 
     direct: Direct | None = None
     waits: Waits = field(default_factory=Waits)
+    max_body_bytes: int = 64 << 20
     count: AnswerCounter | None = None
     budget: BodyBudget | None = None
     responses: ResponseHeads = field(default_factory=ResponseHeads)
@@ -178,6 +204,7 @@ class Connection(asyncio.Protocol):
         self._waits = shared.waits
         self._cap = config.h11_max_incomplete_event_size or (1 << 16)
         self._transport: asyncio.Transport
+        self._within: ApplicationTransport
         self._keep_alive = True
         self._request: DirectRequest | None = None  # the direct request under way
         self._behind = b""  # what came behind it
@@ -185,11 +212,19 @@ class Connection(asyncio.Protocol):
         self._since = self._loop.time()  # the connection, the header, the body or the idle time began
         self._unread_since: float | None = None  # the client does not take its answer
         self._lingers: int | None = None  # so many bytes may still come and be thrown away; None before the end
+        self._linger_seconds = shared.waits.linger_seconds
+        self._idle_seconds: float = shared.waits.keep_alive_seconds
+        self._heard = False  # something has come
         self._in_message = False
         self._in_body = False
         self._wholes = 0
         self._header_bytes = 0  # of the fields that the parser has given
-        self._unparsed_bytes = 0  # received while it gave neither a whole header nor a whole body
+        self._unparsed_bytes = 0  # received while it gave neither a whole header, nor any of a body, nor its end
+        self._body_bytes = 0  # of the body that comes, as it gave them
+        self._framing_bytes = 0  # of the same body, beside these
+        self._ended = False  # the client has closed its half
+        self._probed = 0.0  # that happened, or it was asked whether it is there
+        self._deaf = False  # no further request is read, since one cannot be
         self._head: bytes | None = None  # the parser is being fed just this head
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -200,8 +235,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Keep the transport. The server knows this connection, and not the protocol within."""
         self._transport = transport
-        within = ApplicationTransport(transport, self.close_after_answer, lambda: self.is_closing)
-        self._application.connection_made(within)
+        self._within = ApplicationTransport(transport, self.close_after_answer, lambda: self.is_closing)
+        self._application.connection_made(self._within)
         self._server.connections.discard(self._application)
         self._server.connections.add(self)  # type: ignore[arg-type]  # it has what a server asks for
 
@@ -227,8 +262,13 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes: of a head, of a body, or of what comes behind a direct request that has no answer yet."""
+        self._heard = True
+        if self._direct is not None:
+            self._direct.driver.deliver()
         if self._lingers is not None:
             self._throw_away(data)
+            return
+        if self._deaf:
             return
         while data and not self.is_closing:
             request = self._request
@@ -240,6 +280,18 @@ class Connection(asyncio.Protocol):
                 self._behind += data
                 self._transport.pause_reading()
                 return
+
+    def eof_received(self) -> bool:
+        """Take the end of what the client sends. It gets the answers to the requests that have come whole.
+
+        Returns:
+            Whether the connection stays open for them.
+        """
+        self._ended = True
+        if self._lingers is not None or self._transport.get_extra_info("sslcontext") is not None:
+            return False  # TLS knows no half of a connection
+        self._probed = self._loop.time()
+        return self._end_after_answers()
 
     def pause_writing(self) -> None:
         """Remember since when the client does not read."""
@@ -264,11 +316,13 @@ class Connection(asyncio.Protocol):
         """
         if self._transport.is_closing():
             return
+        if self._ended:
+            self._probe(now)
         waited = now - self._since
         if self._unread_since is not None and now - self._unread_since > self._waits.body_seconds:
             self._transport.abort()
         elif self._lingers is not None:
-            if waited > self._waits.linger_seconds:
+            if waited > self._linger_seconds:
                 self._transport.close()
         elif self._in_message:
             what, limit = (
@@ -284,8 +338,21 @@ class Connection(asyncio.Protocol):
                 self._refuse(SlowRequest(f"the request's {what} did not come in whole within {limit:g} seconds"))
         elif not self._idle:
             self._since = now  # the idle time begins with the answer
-        elif waited > self._waits.keep_alive_seconds:
+        elif waited > self._idle_seconds and self._keep_alive:
             self._transport.close()
+        elif waited > self._idle_seconds:
+            self._linger(_FAREWELL_SECONDS)
+
+    def _probe(self, now: float) -> None:
+        """End the connection where a client that sends no more has gone."""
+        if self._within.has_failed():
+            self._transport.abort()
+        elif now - self._probed > _PROBE_SECONDS and self._unread_since is None:
+            self._probed = now
+            cycle = next(iter(self._owed_cycles()), None)
+            plain = cycle is not None and not cycle.response_started and cycle.scope["http_version"] == "1.1"
+            if self._request is not None or plain:
+                self._transport.write(_PROCESSING)
 
     def _is_late(self, request: DirectRequest) -> bool:
         """Whether the deadline of a direct request whose body still comes has passed."""
@@ -298,20 +365,39 @@ class Connection(asyncio.Protocol):
             return False
 
     def shutdown(self) -> None:
-        """Answer what is under way, and then close."""
+        """Close after the answers that are owed. To be called again and again, since more may come meanwhile.
+
+        A connection on which nothing has come yet has some time for its first request.
+        """
+        if self._keep_alive and self._idle:
+            self._since = self._loop.time()
+            self._idle_seconds = _FIRST_SECONDS
         self._keep_alive = False
-        if self._request is None:
-            self._application.shutdown()
+        if not self._idle:
+            if self._request is None and self._application.cycle is not None:
+                self._application.cycle.keep_alive = False
+        elif self._heard:
+            self._linger(_FAREWELL_SECONDS)
 
     def expire(self) -> None:
-        """Answer a direct request that has no answer by the end of the time to drain; and linger no more."""
+        """Answer what has no answer by the end of the time to drain, break off what streams, and close."""
+        refusal = problem(Draining("the server has shut down before this request was finished"))
         request = self._request
-        if request is not None and not self.is_closing:
+        cycle = next((each for each in self._cycles if not each.response_complete), None)
+        if self.is_closing:
+            self._transport.close()  # also where it lingers
+        elif request is not None:
             if request.task is not None:
                 request.task.abandon()
-            self._answer(request, problem(Draining("the server has shut down before this request was finished")))
-        if self._lingers is not None:
+            self._answer(request, refusal)
+        elif cycle is None:
             self._transport.close()
+        elif cycle.response_started:
+            _log.warning("an answer that streams broke off: the server has shut down")
+            self._break_off(cycle)
+        else:
+            self._write(refusal, cycle.scope["method"], route_template(cycle.scope), keep_alive=False)
+            self._linger()
 
     # The end
 
@@ -322,15 +408,48 @@ class Connection(asyncio.Protocol):
 
     def close_after_answer(self) -> None:
         """Close after what has been written. Where a body is still to come, linger."""
-        if self._in_body or self._behind:
+        if self._in_body or self._behind or self._deaf:
             self._linger()
         else:
             self._transport.close()
 
-    def _linger(self) -> None:
-        """Write no more, and throw away what comes, until the client closes or the bounds are reached."""
+    def _end_after_answers(self) -> bool:
+        """Read no further request, and close the connection after the answers that are owed.
+
+        Returns:
+            Whether any is owed: a request has come whole and has no answer.
+        """
+        if self._request is not None:
+            return not self._request.missing  # its answer looks whether more is to come
+        owed = self._owed_cycles()
+        if owed:
+            owed[-1].keep_alive = False
+            self._deaf = True
+        return bool(owed)
+
+    def _owed_cycles(self) -> list[RequestResponseCycle]:
+        """The application's requests that have come whole and have no answer, in their order."""
+        coming = self._application.cycle if self._in_body else None
+        return [each for each in self._cycles if each is not coming and not each.response_complete]
+
+    def _break_off(self, cycle: RequestResponseCycle) -> None:
+        """End an answer that streams, so that its client sees that something is missing."""
+        self._leave_application()
+        if cycle.scope["http_version"] == "1.0":  # its answer ends where the connection does
+            self._within.abort()
+        else:
+            self._transport.close()
+
+    def _linger(self, seconds: float | None = None) -> None:
+        """Write no more, and throw away what comes, until the client closes or the bounds are reached.
+
+        Args:
+            seconds: the bound on the time; None for the usual one.
+        """
         if self.is_closing:
             return
+        if seconds is not None:
+            self._linger_seconds = seconds
         self._lingers = _LINGER_BYTES
         self._behind = b""
         self._since = self._loop.time()
@@ -365,11 +484,15 @@ class Connection(asyncio.Protocol):
         recalled = direct.requests.recall(data)
         if recalled is not None:
             self._since = self._loop.time()
+            self._unparsed_bytes = 0
             self._request = DirectRequest(recalled)
             self._start(direct.driver, self._request, recalled)
             return b""
+        begun = data if self._in_message else data.lstrip(b"\r\n")  # empty lines before a request are passed over
+        self._count_unparsed(len(data) - len(begun))
+        data = begun
         end = data.find(b"\r\n\r\n")
-        if end < 0:
+        if end < 0 or self.is_closing:
             self._feed(data)
             return b""
         self._head = data[:end]
@@ -384,23 +507,55 @@ class Connection(asyncio.Protocol):
         return data[end + 4 :]
 
     def _feed(self, data: bytes) -> None:
-        """Feed the parser; a header that grows without end is cut off before it is whole."""
-        wholes = self._wholes
+        """Feed the parser, until the connection closes."""
+        for start in range(0, len(data), _PARSED_PIECE):
+            if self.is_closing or self._deaf:
+                return
+            self._feed_piece(data[start : start + _PARSED_PIECE])
+
+    def _feed_piece(self, data: bytes) -> None:
+        """Feed the parser a piece; a header or the framing of a body that grows without end is cut off."""
+        wholes, body_bytes = self._wholes, self._body_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             _log.warning("an upgrade that the server does not know was asked for")  # the answer is that of the request
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
             _log.warning("an invalid HTTP request was received")
-            too_large = self._header_bytes > self._cap
-            self._refuse(self._too_large() if too_large else MalformedBody("this is not an HTTP request"))
+            cause = error.__context__  # what a callback has raised
+            unread = MalformedBody("this is not an HTTP request")
+            self._refuse(cause if isinstance(cause, PushforwardError) else unread)
             return
-        if self._in_body or self._wholes != wholes:
+        if self._wholes != wholes:
             self._unparsed_bytes = 0
+        elif self._in_body:
+            self._count_framing(len(data), self._body_bytes - body_bytes)
         else:
-            self._unparsed_bytes += len(data)
+            self._count_unparsed(len(data))
+
+    def _count_unparsed(self, size: int) -> None:
+        """Count bytes that have given nothing yet; too many of a header are refused."""
+        self._unparsed_bytes += size
         if self._unparsed_bytes > self._cap and not self.is_closing:
             self._refuse(self._too_large())
+
+    def _count_framing(self, received: int, given: int) -> None:
+        """Count the bytes that frame a body: the sizes of chunks, their extensions, and trailers.
+
+        They take the room that the body leaves under its cap, and beyond it an eighth of the body, which chunks of some
+        length need. Where the body has few bytes, they may be as many as those of a header, or eight times the body's.
+
+        Args:
+            received: the bytes of a piece that lies within the body.
+            given: the bytes of the body among them.
+        """
+        self._framing_bytes += received - given
+        self._unparsed_bytes = 0 if given else self._unparsed_bytes + received
+        body, framing, cap = self._body_bytes, self._framing_bytes, self._shared.max_body_bytes
+        room = min(max(cap - body, 0) + body // 8, _FRAMING_PER_BYTE * body)
+        if self._unparsed_bytes > self._cap or framing > room + self._cap:
+            detail = f"{framing} bytes frame {body} bytes of the body in chunks; the cap is {cap} bytes in all"
+            self._refuse(BodyTooLarge(f"{detail}, and {_FRAMING_PER_BYTE} for each byte of the body"))
 
     def _read_body(self, request: DirectRequest, data: bytes) -> bytes:
         """Take a direct request's body, which to the parser is nothing but bytes, and would be copied."""
@@ -452,7 +607,13 @@ class Connection(asyncio.Protocol):
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Choose who answers."""
+        """Choose who answers.
+
+        Raises:
+            RequestError: the head does not name the host as it must.
+        """
+        check_host(self._headers, self._parser.get_http_version())
+        self._body_bytes = self._framing_bytes = 0
         self._wholes += 1
         self._in_body = True
         self._since = self._loop.time()
@@ -461,7 +622,7 @@ class Connection(asyncio.Protocol):
             known = self._known(self._direct.requests)
             if known is not None:
                 self._direct.requests.remember(head, known)
-                since = self._direct.driver.clock()
+                since = self._direct.driver.since()
                 self._request = DirectRequest(known.request, known.length, since, self._shared.budget)
                 return
         self._hand_over()
@@ -486,6 +647,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Hand on a piece of a body: a direct request's does not pass the parser."""
+        self._body_bytes += len(body)
         self._application.on_body(body)
 
     def on_message_complete(self) -> None:
@@ -521,7 +683,7 @@ class Connection(asyncio.Protocol):
         if self.is_closing:
             return
         call, fields = request.request.call, request.request.fields
-        keep_alive = fields.keep_alive and self._keep_alive
+        keep_alive = fields.keep_alive and self._keep_alive and (not self._ended or bool(self._behind))
         self._write(reply, call.endpoint.method, call.route, keep_alive=keep_alive)
         if not keep_alive:
             self.close_after_answer()
@@ -529,6 +691,8 @@ class Connection(asyncio.Protocol):
             behind, self._behind = self._behind, b""
             self._read_on()
             self.data_received(behind)
+            if self._ended and not self.is_closing and not self._end_after_answers():
+                self._transport.close()
 
     def _turn_away(self, request: DirectRequest, error: PushforwardError) -> None:
         """Refuse a direct request whose body still comes: there is no room for it, or no time."""
@@ -539,9 +703,20 @@ class Connection(asyncio.Protocol):
         self._linger()
 
     def _refuse(self, error: PushforwardError) -> None:
-        """Tell what is wrong with a request that has not come in whole, and close."""
-        self._write(problem(error), OTHER, OTHER, keep_alive=False)
-        self._linger()
+        """Tell what is wrong with a request that has not come in whole, and close.
+
+        Where requests before it have no answer yet, theirs are the last: to the client the next answer would be theirs.
+        """
+        if self._end_after_answers():
+            return
+        cycle = self._application.cycle if self._in_body and self._request is None else None
+        if cycle is None or not cycle.response_started:
+            self._write(problem(error), OTHER, OTHER, keep_alive=False)
+            self._linger()
+        elif cycle.response_complete:
+            self._linger()
+        else:
+            self._break_off(cycle)
 
     def _write(self, reply: Reply, method: str, route: str, *, keep_alive: bool) -> None:
         defaults = self._server.default_headers

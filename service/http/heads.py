@@ -13,11 +13,11 @@ from typing import Final, NamedTuple, TypeVar
 
 from service.api.driver import Call, Fields, RawRequest
 from service.api.endpoints import PREFIXES, Endpoint
-from service.errors import PushforwardError
+from service.errors import PushforwardError, RequestError
 from service.exchange import Reply
 from service.guard import TIMEOUT_HEADER, check_length
 
-__all__ = ["KnownHead", "RequestHeads", "ResponseHeads"]
+__all__ = ["KnownHead", "RequestHeads", "ResponseHeads", "check_host"]
 
 T = TypeVar("T")
 
@@ -34,6 +34,10 @@ _PLAIN_QUERY: Final = re.compile(rb"[A-Za-z0-9_.,=&+-]*")
 
 _COLD_HEADERS: Final = frozenset({b"expect", b"transfer-encoding", b"content-encoding", b"upgrade"})
 """A request with one of these goes to the application."""
+
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2}){1,255})(?::[0-9]{0,5})?")
+"""The value of Host (RFC 9110, section 7.2): a name or an address, and a port. A name has letters, digits and ``.-_~``
+only, as every name of a host does: signs that the grammar allows beside these are those that proxies disagree about."""
 
 _TIMEOUT: Final = TIMEOUT_HEADER.lower().encode()
 
@@ -186,6 +190,26 @@ def _head(reply: Reply, defaults: Iterable[tuple[bytes, bytes]]) -> bytes:
         pieces += (key.lower().encode(), b": ", text.encode(), b"\r\n")
     pieces += (b"content-type: ", reply.media_type.encode(), b"\r\ncontent-length: ")
     return b"".join(pieces)
+
+
+def check_host(headers: Iterable[tuple[bytes, bytes]], http_version: str) -> None:
+    """Check that a head names one host, as RFC 9112, section 3.2 asks.
+
+    Args:
+        headers: (name in lower case, value) of each field.
+        http_version: of the request. Before 1.1 a request may name none.
+
+    Raises:
+        RequestError: it names none, several, or what cannot be one.
+    """
+    hosts = [value for name, value in headers if name == b"host"]
+    if not hosts and http_version not in ("1.0", "0.9"):
+        raise RequestError(f"a request of HTTP/{http_version} names the host that it asks: send the field Host")
+    if len(hosts) > 1:
+        raise RequestError(f"a request names one host, and this one has {len(hosts)} fields Host")
+    if hosts and _HOST.fullmatch(hosts[0].strip(b" \t")) is None:
+        shown = hosts[0][:64].decode("latin-1")
+        raise RequestError(f"Host is a name or an address with or without a port, and not {shown!r}")
 
 
 def _fields(

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import onnxruntime as ort
 
+from service.bundle.precision import Precision
+
 __all__ = ["CPU_PROVIDER", "open_on_cpu", "session_options"]
 
 CPU_PROVIDER: Final = "CPUExecutionProvider"
@@ -17,9 +19,18 @@ CPU_PROVIDER: Final = "CPUExecutionProvider"
 _QUIET: Final = 4  # ONNX Runtime's severity "fatal": its messages hold node names and would go to stderr unasked
 
 
-def session_options() -> ort.SessionOptions:
-    """The options of every session: one core a call, for several calling threads."""
+def session_options(precision: Precision) -> ort.SessionOptions:
+    """The options of every session: one core a call, for several calling threads.
+
+    In float64 ONNX Runtime keeps to the operators of the standard. Its own fused operators hold numbers as attributes,
+    which are float32: a product with a constant would be off by 3e-8.
+
+    Args:
+        precision: of the graph.
+    """
     options = ort.SessionOptions()
+    if precision == "float64":
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -30,12 +41,13 @@ def session_options() -> ort.SessionOptions:
     return options
 
 
-def open_on_cpu(data: bytes) -> Any:  # noqa: ANN401  onnxruntime has no types
+def open_on_cpu(data: bytes, precision: Precision) -> Any:  # noqa: ANN401  onnxruntime has no types
     """A session of a graph on the processor.
 
     ONNX Runtime raises a dozen unrelated classes where it cannot load a graph.
 
     Args:
         data: the bytes of the ONNX file.
+        precision: of the graph.
     """
-    return ort.InferenceSession(data, session_options(), providers=[CPU_PROVIDER])
+    return ort.InferenceSession(data, session_options(precision), providers=[CPU_PROVIDER])

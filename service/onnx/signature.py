@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from service.bundle.precision import FloatType
+from service.bundle.precision import DTYPES, FloatType, Precision
 from service.errors import BundleError
 
 if TYPE_CHECKING:  # it brings pydantic, which a process of an isolated engine does without
@@ -43,8 +43,8 @@ TENSORS: Final[Mapping[Direction, TensorNames]] = MappingProxyType(
 """Direction -> the names of its graph's inputs and outputs."""
 
 
-_TYPES: Final[Mapping[str, str]] = MappingProxyType({"float32": "tensor(float)", "float64": "tensor(double)"})
-"""The dtype of a tensor -> its type in the words of ONNX Runtime."""
+_TYPES: Final[Mapping[Precision, str]] = MappingProxyType({"float32": "tensor(float)", "float64": "tensor(double)"})
+"""The precision of a tensor -> its type in the words of ONNX Runtime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ class Signature:
 
     Args:
         file: the graph's, in its bundle.
-        dtype: of every tensor.
+        precision: of every tensor.
         inputs: name -> shape of one row; first that of the rows, then that of the context, if there is one.
         outputs: the same: the value, log_abs_det_jacobian and log_prob; of a trace values and log_abs_det_jacobians,
             those of each step.
     """
 
     file: str
-    dtype: FloatType
+    precision: Precision
     inputs: dict[str, tuple[int, ...]]
     outputs: dict[str, tuple[int, ...]]
 
@@ -78,10 +78,15 @@ class Signature:
         context = {CONTEXT: (manifest.context_width,)} if manifest.context_width else {}
         return cls(
             file=f"{direction}.onnx",
-            dtype=manifest.dtype,
+            precision=manifest.precision,
             inputs={names.rows: rows, **context},
             outputs=dict(zip(names.outputs, outputs, strict=True)),
         )
+
+    @property
+    def dtype(self) -> FloatType:
+        """The dtype of every tensor."""
+        return DTYPES[self.precision]
 
     def check(self, session: Any) -> None:  # noqa: ANN401  onnxruntime has no types
         """Hold a session against it: names, precision, number of rows left open.
@@ -101,8 +106,8 @@ class Signature:
                 shape = list(expected[tensor.name])
                 fixed = all(isinstance(size, int) for size in rest)
                 fits = len(rest) == len(shape) and (rest == shape or not fixed)
-                if tensor.type != _TYPES[self.dtype.name] or isinstance(rows, int) or not fits:
+                if tensor.type != _TYPES[self.precision] or isinstance(rows, int) or not fits:
                     raise BundleError(
-                        f"{self.file}: {kind} {tensor.name} must be {self.dtype} of shape {['N', *shape]}, "
+                        f"{self.file}: {kind} {tensor.name} must be {self.precision} of shape {['N', *shape]}, "
                         f"and is {tensor.type} of shape {tensor.shape}"
                     )

@@ -5,7 +5,7 @@ A successor counts under the number that no worker has. The number of the worker
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from service.process.slots import Slot
 
@@ -18,9 +18,11 @@ class Renewal:
     Args:
         workers: the number of workers.
         drain_seconds: from the signal to a worker that ends to the moment at which it must have ended.
+        new_slot: makes the slot of a number.
     """
 
-    def __init__(self, workers: int, drain_seconds: float) -> None:
+    def __init__(self, workers: int, drain_seconds: float, new_slot: Callable[[int], Slot]) -> None:
+        self._new_slot = new_slot
         self._numbers = frozenset(range(workers + 1))
         self._drain_seconds = drain_seconds
         self._waiting: list[Slot] = []
@@ -60,7 +62,7 @@ class Renewal:
             old = self._waiting.pop(0)
             if old in slots and old.worker is not None:  # else it has been replaced meanwhile, or soon will be
                 (number,) = self._numbers - {slot.number for slot in slots}
-                self._old, self._successor = old, Slot(number)
+                self._old, self._successor = old, self._new_slot(number)
                 return self._successor
         return None
 

@@ -1,9 +1,9 @@
 """The process that answers: uvicorn, its limits, and an end that loses no request.
 
 On SIGTERM or SIGINT the server is a lame duck first: readiness says no, every answer carries `Connection: close`, so
-that keep-alive clients go elsewhere of themselves. Then it stops to listen, lets what is in flight finish, and the
-process ends with status 0, all within `Settings.drain_seconds`; what has no answer by then gets 503. A second SIGINT
-ends it at once.
+that keep-alive clients go elsewhere of themselves. Then it accepts what waits, stops to listen, and lets what is in
+flight finish, all within `Settings.drain_seconds`; what has no answer by then gets 503. The process then ends with
+status 0, whatever threads still run. A second SIGINT ends it at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import logging
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -28,8 +30,11 @@ from service.bundle.store import Repository
 from service.engine.changes import Changes, Reload
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
-from service.errors import PushforwardError, ServerError
+from service.errors import PushforwardError
 from service.http.connection import Connection
+from service.process.ending import FORCED_SECONDS, Deadline, end_process
+from service.process.listening import accept_the_last
+from service.process.loop_watch import LOOK_SECONDS
 from service.process.preflight import (
     ServerStatus,
     Terminal,
@@ -44,10 +49,19 @@ from service.settings import Settings
 
 __all__ = ["run", "serve", "standing"]
 
+_log = logging.getLogger(__name__)
+
 _SWEEP_TICKS: Final = 4
 """In tenths of a second. A body that still comes when its deadline passes is told so within half a second."""
 
 _LAME_DUCK_SECONDS: Final = 1.0
+
+_LAST_SECONDS: Final = 0.75
+"""The time after the drain for clients to take their last answers."""
+
+_LOOK_SECONDS: Final = 0.02
+"""The time between two looks at what is still under way."""
+
 # Of malloc.h.
 _M_ARENA_MAX: Final = -8
 _M_MMAP_THRESHOLD: Final = -3
@@ -65,13 +79,14 @@ the loop gives it up at each read and write, and a thread that joins rows or han
 def serve(settings: Settings, announce: Callable[[str, ServerStatus], None]) -> None:
     """Serve until a signal comes. A flow that cannot be served is logged with its reason as soon as that is known.
 
+    This process ends with the server.
+
     Args:
         settings: how.
         announce: is given the server's URL once it answers, and the flows as they stand.
 
     Raises:
         InvalidArgument: the repository holds no flow, or the address cannot be listened on.
-        ServerError: as `run`.
     """
     start_log(settings)
     check_environment()
@@ -86,8 +101,12 @@ def run(
     metrics: Metrics,
     started: Callable[[ServerStatus], None],
     supervised: Supervised | None = None,
+    *,
+    shared: bool = False,
 ) -> None:
-    """Answer on a socket until a signal comes, on this process's main thread.
+    """Answer on a socket until a signal comes, on this process's main thread. Then end the process.
+
+    Its status is 0, or 1 where the server could not go on, as where a device that is required was lost.
 
     Args:
         settings: how.
@@ -95,17 +114,13 @@ def run(
         metrics: where to count.
         started: is called once, when the socket listens.
         supervised: what a supervisor decides for all of its workers; None for a server of one process.
-
-    Raises:
-        ServerError: the server could not go on, as where a device that is required was lost.
+        shared: whether other processes listen on this very socket.
     """
     _allocate_in_one_place()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    failures: list[str] = []
 
     def leave(reason: str) -> None:
-        failures.append(reason)
-        server.stop()
+        server.leave(reason)
 
     app = create_app(settings, metrics, leave=leave, supervised=supervised)
     config = uvicorn.Config(
@@ -119,10 +134,10 @@ def run(
         timeout_keep_alive=settings.keep_alive_seconds,
         h11_max_incomplete_event_size=settings.max_header_bytes,
     )
-    server = _Server(config, app, settings.drain_seconds, started)
-    # uvicorn raises a signal again once it has drained; a handler of ours makes that a plain end, with status 0.
+    server = _Server(config, app, settings.drain_seconds, started, shared=shared)
+    # Until uvicorn sets the same handlers itself.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: server.stop())
+        signal.signal(number, server.handle_exit)
     changes: Changes = app.state.changes
     if hasattr(signal, "SIGHUP"):
         terminal = Terminal()
@@ -136,8 +151,6 @@ def run(
             target=_watch, args=(watch, changes, settings.watch_seconds), name="watch", daemon=True
         ).start()
     server.run(sockets=[bound])
-    if failures:
-        raise ServerError(failures[0])
 
 
 def start_reload(changes: Changes) -> None:
@@ -171,23 +184,71 @@ def standing(registry: Registry) -> ServerStatus:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with a lame duck's last second."""
+    """uvicorn's server, with an end of its own.
+
+    Args:
+        config: of uvicorn.
+        app: the application.
+        drain_seconds: from the first signal to the 503 for what has no answer.
+        started: is called once, when the server answers.
+        shared: whether other processes listen on its socket.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, app: FastAPI, drain_seconds: float, started: Callable[[ServerStatus], None]
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        drain_seconds: float,
+        started: Callable[[ServerStatus], None],
+        *,
+        shared: bool,
     ) -> None:
         super().__init__(config)
         self._application = app
         self._drain_seconds = drain_seconds
         self._when_started = started
         self._closed_lanes = 0
+        self._shared = shared
+        self._stopped_at: float | None = None
+        self._deadline = Deadline(drain_seconds + FORCED_SECONDS)
+        self._status = 0
 
-    def stop(self) -> None:
-        """Ask for the end, as a signal does."""
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  as uvicorn has it
+        """Take a signal. The first asks for the end; a second SIGINT ends the process at once.
+
+        uvicorn raises a signal again after the end, which does not come back to it here.
+        """
+        if self._stopped_at is None:
+            self._begin_to_end()
+        elif sig == signal.SIGINT:
+            end_process(self._status)
+
+    def leave(self, reason: str) -> None:
+        """Drain and end with status 1, since the server cannot go on. From any thread.
+
+        Args:
+            reason: why.
+        """
+        self._status = 1
+        _log.error("the server ends: %s", reason)
+        if self._stopped_at is None:
+            self._begin_to_end()
+
+    def _begin_to_end(self) -> None:
+        self._stopped_at = time.monotonic()
+        self._deadline.begin(self._status)
         self.should_exit = True
+        if not self.started:  # nothing has been accepted
+            end_process(self._status)
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal comes, and end the process."""
+        await super().serve(sockets)
+        end_process(self._status)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
+        self._beat()
         await super().startup(sockets)
         # What is loaded stays: without this, each full collection would walk all of it, tens of milliseconds at a time.
         gc.collect()
@@ -195,6 +256,11 @@ class _Server(uvicorn.Server):
         _give_back_freed_memory()
         if self.started:
             self._when_started(standing(self._application.state.registry))
+
+    def _beat(self) -> None:
+        """Say that the event loop turns, as long as it does."""
+        self._application.state.metrics.beat()
+        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._beat)
 
     async def on_tick(self, counter: int) -> bool:
         """Every tenth of a second; every few of them, look for connections that keep the server waiting."""
@@ -209,23 +275,37 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Be a lame duck, then drain."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._drain_seconds
+        """Be a lame duck, stop to listen, drain, and answer what is left with 503."""
+        start = time.monotonic() if self._stopped_at is None else self._stopped_at
+        end = start + self._drain_seconds
         self._application.state.operations.draining = True
         self.server_state.default_headers.append((b"connection", b"close"))
-        duck = min(_LAME_DUCK_SECONDS, self._drain_seconds / 2)
-        while self.server_state.connections and not self.force_exit and loop.time() < end - self._drain_seconds + duck:
-            await asyncio.sleep(0.02)
-        left = max(0.0, end - loop.time())
-        self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]  # a float is as good to wait_for
-        expiry = loop.call_later(left, self._expire)  # uvicorn ends what its application has under way, a little later
-        await super().shutdown(sockets)
-        expiry.cancel()
-
-    def _expire(self) -> None:
+        await self._wait_for_connections(start + min(_LAME_DUCK_SECONDS, self._drain_seconds / 2))
+        await accept_the_last(sockets or [], shared=self._shared)
+        for server in self.servers:
+            server.close()
+        for each in sockets or []:
+            each.close()
+        await self._wait_for_connections(end, drain=True)
         for connection in self._connections():
             connection.expire()
+        await self._wait_for_connections(end + _LAST_SECONDS)
+        await self.lifespan.shutdown()
+
+    async def _wait_for_connections(self, end: float, *, drain: bool = False) -> None:
+        """Wait until all connections have been closed.
+
+        Args:
+            end: the latest time, on `time.monotonic`.
+            drain: whether each connection is to close after the answers that it owes.
+        """
+        loop = asyncio.get_running_loop()
+        while self.server_state.connections and time.monotonic() < end:
+            for connection in self._connections():
+                if drain:
+                    connection.shutdown()
+                connection.sweep(loop.time())
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _connections(self) -> list[Connection]:
         return [each for each in self.server_state.connections if isinstance(each, Connection)]

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from service.bundle.catalogue import Catalogue, Key
 from service.children import module_command
+from service.process.loop_watch import LoopWatch
 from service.process.messages import FromWorker, ToWorker
 from service.process.preflight import ServerStatus
 from service.settings import Settings
@@ -88,29 +89,36 @@ class Slot:
 
     Args:
         number: of the worker.
+        hang_seconds: the time after which a loop that stands still is one that hangs.
 
     Attributes:
         worker: the process that holds it; None where none does.
         status: the last status of that process; None before the first.
         loaded: whether that process has tried every version of the catalogue.
         failures: the versions that it could not load at the server's start.
+        watch: over the event loop of that process.
+        hangs: whether that process was killed since its loop stood still.
         early_exits: the number of processes in a row that ended early, from the last one that did not.
         restart_at: the time from which the next process may be started, on `time.monotonic`.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, hang_seconds: float) -> None:
         self.number = number
         self.worker: WorkerProcess | None = None
+        self.watch = LoopWatch(hang_seconds, 0.0)
+        self.hangs = False
         self.status: ServerStatus | None = None
         self.loaded = False
         self.failures: frozenset[Key] = frozenset()
         self.early_exits = 0
         self.restart_at = 0.0
+        self._hang_seconds = hang_seconds
         self._started = 0.0
 
     def record_start(self, worker: WorkerProcess | None, now: float) -> None:
         """Record the start of a process, or that it could not be started."""
         self.worker, self.status, self.loaded, self._started = worker, None, False, now
+        self.watch, self.hangs = LoopWatch(self._hang_seconds, now), False
 
     def record_exit(self, now: float) -> float:
         """Record the end of the process.

@@ -1,9 +1,9 @@
 """The supervisor of several workers on one port: starts them, replaces one that crashed, and ends them all together.
 
 The supervisor answers nothing and loads nothing. It holds the port, the memory in which the workers count, and a socket
-to each worker. A worker that ends takes down the requests on its own connections and no others. Another is started at
-once, or after a growing delay where workers end early again and again. Where no worker has ever answered, the fault is
-in the repository or the machine, and the server ends with the reason.
+to each worker. A worker that ends takes down the requests on its own connections and no others. One whose event loop
+stands still is killed. Another is started at once, or after a growing delay where workers end early again and again.
+Where no worker has ever answered, the fault is in the repository or the machine, and the server ends with the reason.
 
 The supervisor says what all workers serve (`service.process.rollout`). On SIGHUP it has them serve what the repository
 holds now, and then replaces them one after the other: each ends once its successor answers.
@@ -12,6 +12,7 @@ holds now, and then replaces them one after the other: each ends once its succes
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import socket
 import time
@@ -23,8 +24,10 @@ from typing import Final, Protocol
 from service.bundle.catalogue import Catalogue, Key, read_catalogue
 from service.bundle.store import Repository
 from service.engine.changes import Outcome, Reload
+from service.engine.metrics.metrics import WORKER_HANGS
 from service.engine.metrics.shared_counters import SharedCounters, shared_file
 from service.errors import Draining, PushforwardError, ServerError
+from service.process.loop_watch import LOOK_SECONDS, main_thread_activity
 from service.process.messages import (
     ChangeAnswer,
     ChangeRequest,
@@ -63,8 +66,9 @@ _HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)
 _SETTLED_STARTUP_SECONDS: Final = 24 * 3600.0
 """A worker that joins others listens only once it serves all that they serve, however long it loads."""
 
-_GRACE_SECONDS: Final = 3.0
-"""The time after the drain from which on a worker that has not ended is killed."""
+_GRACE_SECONDS: Final = 1.75
+"""The time after the drain from which on a worker that has not ended is killed: it was to end itself before
+(`service.process.ending.FORCED_SECONDS`)."""
 
 
 def serve(settings: Settings, announce: Callable[[str, ServerStatus], None], *, reuse: bool = REUSES_PORTS) -> None:
@@ -143,7 +147,8 @@ class _Supervisor:
         self._counters = counters
         self._announce = announce
         self._drain_seconds = settings.drain_seconds
-        self._slots = [Slot(number) for number in range(settings.workers)]
+        self._hang_seconds = settings.hang_seconds
+        self._slots = [Slot(number, settings.hang_seconds) for number in range(settings.workers)]
         self._answered = False
         self._announced = False
         self._signals: list[int] = []
@@ -151,7 +156,11 @@ class _Supervisor:
         self._rollout = Rollout(repository, read_catalogue(repository))
         self._settled = False
         self._failures: dict[Key, PushforwardError] = {}
-        self._renewal = Renewal(settings.workers, settings.drain_seconds + _GRACE_SECONDS)
+        self._renewal = Renewal(
+            settings.workers,
+            settings.drain_seconds + _GRACE_SECONDS,
+            lambda number: Slot(number, settings.hang_seconds),
+        )
         self._hung_up = False
         self._terminal = Terminal()
         self._watch = RepositoryWatch(repository) if settings.watch else None
@@ -190,7 +199,9 @@ class _Supervisor:
                 times = [slot.restart_at for slot in idle if slot.worker is None and not self._rollout.busy]
                 times += [time for time in (self._rollout.deadline, self._renewal.deadline) if time is not None]
                 times += [] if self._watch is None else [self._next_look]
-                self._wait(wakeup, max(0.0, min(times) - time.monotonic()) if times else None)
+                left = min(times, default=math.inf) - time.monotonic()
+                self._wait(wakeup, max(0.0, min(left, LOOK_SECONDS)))
+                self._kill_hung(time.monotonic())
         except BaseException:
             self._kill()
             raise
@@ -245,6 +256,19 @@ class _Supervisor:
                 _log.error("worker %d %s, and is killed", slot.number, why)
                 slot.worker.process.kill()
 
+    def _kill_hung(self, now: float) -> None:
+        """Kill each worker whose event loop stands still. Its end is handled as that of any other worker."""
+        for slot in self._all_slots():
+            if slot.worker is None or slot.hangs:
+                continue
+            process = slot.worker.process
+            beat = self._counters.last_beat(slot.number)
+            if slot.watch.hangs(now, beat, main_thread_activity(process.pid)):
+                slot.hangs = True
+                hung = "worker %d hangs: its event loop has stood still for %g s; it is killed"
+                _log.error(hung, slot.number, self._hang_seconds)
+                process.kill()
+
     def shut_down(self, wakeup: socket.socket) -> None:
         """Let all workers drain, and kill those that do not end in time.
 
@@ -293,12 +317,12 @@ class _Supervisor:
             delay = slot.record_exit(now)
             _log.error("worker %d cannot be started: %s; again in %g s", slot.number, error.strerror, delay)
 
-    def _wait(self, wakeup: socket.socket, seconds: float | None) -> None:
+    def _wait(self, wakeup: socket.socket, seconds: float) -> None:
         """Wait for a signal, for a message of a worker, or for this time.
 
         Args:
             wakeup: is readable once a signal has come.
-            seconds: None for no bound.
+            seconds: the most.
         """
         readable = wait([wakeup, *(worker.control for worker in self._running())], seconds)
         if wakeup in readable:
@@ -360,6 +384,8 @@ class _Supervisor:
         status = worker.close()
         self._counters.release(slot.number)
         self._rollout.lose(worker)
+        if slot.hangs:
+            self._counters.count_ended(slot.number, (WORKER_HANGS.name, str(slot.number)))
         delay = slot.record_exit(time.monotonic())
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         if self._signals:

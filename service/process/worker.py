@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Any
 
 from service.app import Supervised
 from service.bundle.store import Repository, read_bundle
@@ -21,6 +21,7 @@ from service.engine.metrics.metrics import Metrics
 from service.engine.metrics.shared_counters import SharedCounters
 from service.errors import PushforwardError, ServerError
 from service.process.agent import Agent
+from service.process.ending import FORCED_SECONDS, end_process
 from service.process.messages import FromWorker, StartFailure
 from service.process.preflight import bind, start_log
 from service.process.server import run
@@ -28,18 +29,15 @@ from service.process.slots import WorkerJob
 
 __all__ = ["main"]
 
-_GRACE_SECONDS: Final = 2.0
-"""The time after the drain from which on a worker without a supervisor ends at once."""
-
 
 def main(control: Connection[FromWorker, Any]) -> int:
-    """Serve until a signal comes or the supervisor ends.
+    """Serve until a signal comes or the supervisor ends, and end this process.
 
     Args:
         control: to the supervisor, which sends the job first, and messages of `service.process.messages` after it.
 
     Returns:
-        The exit status.
+        The exit status of a worker that cannot serve.
     """
     job: WorkerJob = control.recv()
     start_log(job.settings)
@@ -53,7 +51,8 @@ def main(control: Connection[FromWorker, Any]) -> int:
             _check_repository(job)
         metrics = Metrics(SharedCounters(job.regions, job.counters), job.number)
         supervised = Supervised(job.catalogue, agent.serve)
-        run(job.settings, _open_socket(job), metrics, agent.send, supervised)
+        shared = job.listener is not None
+        run(job.settings, _open_socket(job), metrics, agent.send, supervised, shared=shared)
     except PushforwardError as error:
         agent.send(StartFailure(error.detail))
         return 1
@@ -93,9 +92,9 @@ def _watch_supervisor(agent: Agent, drain_seconds: float) -> None:
     """Listen to the supervisor until it ends, and end this process then."""
     agent.listen()
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(drain_seconds + _GRACE_SECONDS)
+    time.sleep(drain_seconds + FORCED_SECONDS)
     os._exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Connection(int(sys.argv[1]))))
+    end_process(main(Connection(int(sys.argv[1]))))

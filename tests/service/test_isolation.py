@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for 
 
 @pytest.fixture
 def isolated(serving, tmp_path, monkeypatch):
-    monkeypatch.setattr("service.engine.loading.IsolatedEngine", functools.partial(IsolatedEngine, module=MODULE))
+    monkeypatch.setattr("service.engine.flow_graphs.IsolatedEngine", functools.partial(IsolatedEngine, module=MODULE))
     install(tmp_path, traced(affine("two-moons")), affine("two-moons", 2), square())
 
     def make(**changes):

@@ -115,6 +115,11 @@ def holds_all(exchange: Exchange) -> bool:
     return _without_parameters(exchange.content_type or "") == _FORM and _NOT_AN_OBJECT.match(exchange.body) is None
 
 
+def holds_rows_only(content_type: str | None) -> bool:
+    """Whether a body of this Content-Type holds rows, and none of the other arguments."""
+    return _without_parameters(content_type or "") not in ("", _JSON.media_type, _FORM)
+
+
 def takes_long(content_type: str | None, size: int) -> bool:
     """Whether the event loop is not to wait until a body of so many bytes has been read."""
     if size <= _LONG:

@@ -21,6 +21,9 @@ from service.plan import Done, Outputs, Run
 
 __all__ = ["Batcher"]
 
+_HANG_SECONDS: Final = 1.0
+"""An engine that began a batch within this time does not hang, also where the batch takes longer than a deadline."""
+
 _MARGIN: Final = 0.8
 """The share of the time until its deadline within which a run must be expected to end: estimates err."""
 
@@ -382,12 +385,12 @@ class Batcher:
     def _drop(self, queue: Queue, run: QueuedRun, now: float) -> None:
         """Answer a run whose remaining rows are not computed.
 
-        Where none of its rows were computed although batches were taken while it waited, too many rows were before it.
-        It is then refused as a full queue refuses it, whatever was expected when it came.
+        Where none of its rows were computed although batches were taken while it waited, or shortly before, too many
+        rows were before it. It is then refused as a full queue refuses it, whatever was expected when it came.
         """
         if run.abandoned:
             self._answer(run, ClientGone("the client closed its connection before its rows ran"))
-        elif run.dispatched or (run.deadline <= now and self._last_taken <= run.arrived):
+        elif run.dispatched or (run.deadline <= now and self._last_taken <= min(run.arrived, now - _HANG_SECONDS)):
             self._answer(run, DeadlineExceeded("the deadline passed before this request was answered"))
         else:
             detail = "too much was waiting before this request for an answer by its deadline; none of its rows were run"

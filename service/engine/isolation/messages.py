@@ -11,8 +11,6 @@ import struct
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
 from service.onnx.signature import Direction, Signature
 
 __all__ = [
@@ -65,7 +63,7 @@ class Job(NamedTuple):
         graphs = {
             direction: (
                 each.signature.file,
-                each.signature.dtype.name,
+                each.signature.precision,
                 each.signature.inputs,
                 each.signature.outputs,
                 each.start,
@@ -122,8 +120,8 @@ def receive_job(peer: socket.socket) -> Job:
     graphs: dict[Direction, GraphFile] = {}
     for direction in _DIRECTIONS:
         if direction in document["graphs"]:
-            file, dtype, inputs, outputs, start, stop = document["graphs"][direction]
-            signature = Signature(file, np.dtype(dtype), inputs=_shapes(inputs), outputs=_shapes(outputs))
+            file, precision, inputs, outputs, start, stop = document["graphs"][direction]
+            signature = Signature(file, precision, inputs=_shapes(inputs), outputs=_shapes(outputs))
             graphs[direction] = GraphFile(signature, start, stop)
     return Job(graphs, document["memory_bytes"])
 

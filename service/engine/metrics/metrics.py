@@ -24,6 +24,7 @@ from service.plan import Floats, Outputs
 __all__ = [
     "METRICS",
     "NO_COUNTS",
+    "WORKER_HANGS",
     "BucketCounts",
     "EngineMetrics",
     "LaneMetrics",
@@ -151,6 +152,12 @@ WORKER_STARTS: Final = Metric(
     "How often a worker was started: more than 1 after a crash.",
     labels=("worker",),
 )
+WORKER_HANGS: Final = Metric(
+    "counter",
+    "pushforward_worker_hangs",
+    "How often a worker was killed since its event loop stood still.",
+    labels=("worker",),
+)
 WORKER_START_TIME: Final = Metric(
     "gauge",
     "pushforward_worker_start_time_seconds",
@@ -178,6 +185,7 @@ METRICS: Final = (
     ENGINE_QUARANTINES,
     WORKERS,
     WORKER_STARTS,
+    WORKER_HANGS,
     WORKER_START_TIME,
     START_TIME,
 )
@@ -416,7 +424,12 @@ class Metrics:
         self._providers: dict[tuple[str, int], Cells] = {}
         self._engines = threading.Lock()
         self._region.cells("counter", (WORKER_STARTS.name, str(worker)))[0] += 1
+        self._region.cells("counter", (WORKER_HANGS.name, str(worker)))
         self._region.cells("gauge", (WORKER_START_TIME.name, str(worker)))[0] = time.time()
+
+    def beat(self) -> None:
+        """Say that the event loop turns, to whoever watches this worker."""
+        self._region.beat(time.monotonic())
 
     def count_request(self, method: str, route: str, status: int) -> None:
         """Count a request that is answered.

@@ -35,7 +35,8 @@ Kind = Literal["counter", "gauge"]
 REGION_BYTES: Final = 4 << 20
 """The size of one region, enough for thousands of flows. Only the pages that hold cells use memory."""
 
-_HEADER: Final = struct.Struct("=qqd")  # bytes in use, the process that holds the region or 0, when the server started
+_HEADER: Final = struct.Struct("=qqdd")
+"""Bytes in use; the process that holds the region, or 0; when the server started; the last beat of that process."""
 _RECORD: Final = struct.Struct("=iiq")  # bytes of the key, number of cells, is it a gauge; key and cells follow
 _WORD: Final = 8
 
@@ -58,14 +59,19 @@ class Region:
     """The cells of one process. Made by `SharedCounters.claim_region`.
 
     A cell has one writer at a time. Threads that count in the same cell share a lock of their own.
+
+    Args:
+        memory: of the region.
+        started: when the server started, in seconds since the epoch.
+        process: that holds it; 0 for none.
     """
 
-    def __init__(self, memory: memoryview, started: float) -> None:
+    def __init__(self, memory: memoryview, started: float, process: int) -> None:
         self._memory = memory
         self._lock = threading.Lock()
         self._known: dict[Key, Cells] = {}
         self._gauges: set[Key] = set()
-        used, _, _ = _HEADER.unpack_from(memory)
+        used = _HEADER.unpack_from(memory)[0]
         self._used = max(used, _HEADER.size)
         self._full = False
         for key, at, count, gauge in _records(memory[: self._used]):
@@ -73,7 +79,15 @@ class Region:
             if gauge:
                 self._gauges.add(key)
                 cells[:] = memoryview(bytes(_WORD * count)).cast("d")
-        _HEADER.pack_into(memory, 0, self._used, os.getpid(), started)
+        _HEADER.pack_into(memory, 0, self._used, process, started, 0.0)
+
+    def beat(self, now: float) -> None:
+        """Say that the event loop of this process turns.
+
+        Args:
+            now: on `time.monotonic`, which all processes of a machine share.
+        """
+        struct.pack_into("=d", self._memory, 24, now)
 
     def cells(self, kind: Kind, key: Key, count: int = 1) -> Cells:
         """The cells of a key. Callers keep them, as this call is slow.
@@ -146,11 +160,29 @@ class SharedCounters:
 
     def claim_region(self, number: int) -> Region:
         """Claim a region for this process."""
-        return Region(memoryview(self._memory)[number * REGION_BYTES : (number + 1) * REGION_BYTES], self._started())
+        return Region(self._region(number), self._started(), os.getpid())
+
+    def last_beat(self, number: int) -> float:
+        """The last beat of the process that holds a region, on `time.monotonic`; 0 where there was none."""
+        found: float = _HEADER.unpack_from(self._memory, number * REGION_BYTES)[3]
+        return found
+
+    def count_ended(self, number: int, key: Key) -> None:
+        """Add 1 to a counter in the region of a process that has ended.
+
+        Args:
+            number: of the region, which no process holds.
+            key: of the counter.
+        """
+        Region(self._region(number), self._started(), 0).cells("counter", key)[0] += 1
+
+    def _region(self, number: int) -> memoryview:
+        return memoryview(self._memory)[number * REGION_BYTES : (number + 1) * REGION_BYTES]
 
     def release(self, number: int) -> None:
         """Release the region of a process that has ended: its gauges are dropped, its counts stay."""
         struct.pack_into("=q", self._memory, number * REGION_BYTES + 8, 0)
+        struct.pack_into("=d", self._memory, number * REGION_BYTES + 24, 0.0)
 
     def read(self) -> Totals:
         """The sums of what all workers have counted."""
@@ -158,7 +190,7 @@ class SharedCounters:
         live = []
         for number in range(self.regions):
             at = number * REGION_BYTES
-            used, process, _ = _HEADER.unpack_from(self._memory, at)
+            used, process, _, _ = _HEADER.unpack_from(self._memory, at)
             if process:
                 live.append(number)
             # A copy, so that records which are added meanwhile do not matter.

@@ -163,13 +163,13 @@ def _open_session(data: bytes, signature: Signature, gpu: Gpu) -> tuple[Any, boo
     name = gpu.options.name
     recorded = not check_graph(data, signature.file).passes
     try:
-        session = gpu.open(data, capture=recorded)
+        session = gpu.open(data, signature.precision, capture=recorded)
     except PushforwardError:
         raise
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         _log.info("%s is run on %s without a recorded graph: %s", signature.file, name, type(error).__name__)
         try:
-            session, recorded = gpu.open(data, capture=False), False
+            session, recorded = gpu.open(data, signature.precision, capture=False), False
         except Exception as second:
             raise EngineFailed(f"ONNX Runtime cannot load {signature.file} on {name}") from second
     if session.get_providers()[0] != CUDA_PROVIDER:

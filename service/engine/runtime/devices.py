@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import onnxruntime as ort
 
-from service.bundle.precision import FloatType
+from service.bundle.precision import FloatType, Precision
 from service.errors import EngineFailed
 from service.onnx.session import CPU_PROVIDER, session_options
 from service.plan import Floats
@@ -81,7 +81,7 @@ class Gpu(Protocol):
 
     options: CudaOptions
 
-    def open(self, data: bytes, *, capture: bool) -> Any:  # noqa: ANN401  onnxruntime has no types
+    def open(self, data: bytes, precision: Precision, *, capture: bool) -> Any:  # noqa: ANN401  onnxruntime has no types
         """A session of a graph, like `onnxruntime.InferenceSession`."""
         ...
 
@@ -100,7 +100,7 @@ class OrtGpu:
     def __init__(self, options: CudaOptions) -> None:
         self.options = options
 
-    def open(self, data: bytes, *, capture: bool) -> Any:  # noqa: ANN401  onnxruntime has no types
+    def open(self, data: bytes, precision: Precision, *, capture: bool) -> Any:  # noqa: ANN401  onnxruntime has no types
         """A session of a graph on it.
 
         Where the driver or a library of CUDA is missing, ONNX Runtime returns one on the CPU: `get_providers` tells.
@@ -111,7 +111,7 @@ class OrtGpu:
         if CUDA_PROVIDER not in ort.get_available_providers():
             raise EngineFailed("the ONNX Runtime that is installed has no CUDA; the extra `gpu` brings one that has")
         providers = [self.options.provider(capture=capture), CPU_PROVIDER]
-        return ort.InferenceSession(data, session_options(), providers=providers, enable_fallback=0)
+        return ort.InferenceSession(data, session_options(precision), providers=providers, enable_fallback=0)
 
     def buffer(self, shape: Sequence[int], dtype: FloatType) -> Buffer:
         """Memory of the device for numbers of that shape and precision."""

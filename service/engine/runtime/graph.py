@@ -206,6 +206,8 @@ def open_graphs(
     fallback = None
     if device is not None:
         try:
+            if device.lost is not None:
+                raise EngineFailed(f"the device is lost: {device.lost}")
             forward = DeviceGraph(bundle, "forward", device, chunk_rows=chunk_rows)
             inverse = DeviceGraph(bundle, "inverse", device, chunk_rows=chunk_rows)
         except BundleError:

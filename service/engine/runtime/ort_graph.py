@@ -38,7 +38,7 @@ class OrtGraph:
     def __init__(self, data: bytes, signature: Signature) -> None:
         self._signature = signature
         try:
-            self._session = open_on_cpu(data)
+            self._session = open_on_cpu(data, signature.precision)
         except Exception as error:  # ONNX Runtime raises a dozen unrelated classes, with paths and nodes in them
             raise BundleError(f"ONNX Runtime cannot load {signature.file}") from error
         signature.check(self._session)

@@ -1,4 +1,4 @@
-"""The law of graphs of float64: they are the flow in float64, to 1e-9, where graphs of float32 reach 1e-4."""
+"""The law of graphs of float64: they are the flow in float64, to 1e-12, where graphs of float32 reach 1e-4."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ from service.engine.loading import load_flow
 from service.plan import run_now
 from tests.laws.table import normal, randomize
 
-BOUND = 1e-9
-# Their log-determinants differ by up to 3e-8, by the same amount in nearly every row: why is not known yet.
-WIDER = {"maf": 1e-7, "iaf": 1e-7, "bernstein": 1e-7, "neural_spline_mixed": 1e-7}
+BOUND = 1e-12
 BASES = ("normal", "diagonal_normal", "mixture", "student_t", "uniform")
 
 
@@ -41,7 +39,7 @@ def built(architecture: str, base: str = "normal", context: Tensor | None = None
     return flow.double().eval().requires_grad_(requires_grad=False).freeze_base().fold()
 
 
-def check(flow: Flow, x: Tensor, context: Tensor | None = None, bound: float = BOUND) -> None:
+def check(flow: Flow, x: Tensor, context: Tensor | None = None) -> None:
     """Hold both graphs against the flow, and their rows against other batches."""
     exact = reference(flow)
     given = None if context is None else context.numpy()
@@ -49,10 +47,10 @@ def check(flow: Flow, x: Tensor, context: Tensor | None = None, bound: float = B
     ways = (("forward", x, (*exact(x, context), exact.log_prob(x, context))),
             ("inverse", z, exact.inverse_log_prob(z, context)))  # fmt: skip
     for direction, rows, expected in ways:
-        graph = ExportedGraph(export_graph(flow, direction, torch.float64), direction)
+        graph = ExportedGraph(export_graph(flow, direction, torch.float64), direction, "float64")
         found = graph(rows.numpy(), given, 7)
         for actual, wanted in zip((found.value, found.log_abs_det_jacobian, found.log_prob), expected, strict=True):
-            assert relative_error(actual, wanted.numpy()) < bound, direction
+            assert relative_error(actual, wanted.numpy()) < BOUND, direction
         check_invariance(graph, rows.numpy(), given)
 
 
@@ -64,7 +62,7 @@ def test_the_graphs_are_the_flow() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in IMAGES])
 def test_the_graphs_of_every_family_are_the_flow(architecture: str) -> None:
-    check(built(architecture), 2 * normal(60, 3), bound=WIDER.get(architecture, BOUND))
+    check(built(architecture), 2 * normal(60, 3))
 
 
 @pytest.mark.slow
@@ -78,6 +76,7 @@ def test_no_number_of_python_is_rounded_on_its_way_into_a_graph() -> None:
         def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
             y = x * 0.1 + torch.full_like(x, 0.2) + torch.where(x > 0.3, x, 0.7) + x.clamp(-0.3, 0.4) / 0.3
             y = y + functional.softplus(x, beta=0.3) + functional.hardtanh(x, -0.11, 0.13) + functional.elu(x, 0.37)
+            y = y + (y * 0.1) @ torch.eye(2, dtype=x.dtype) + (x @ torch.ones(2, 2, dtype=x.dtype)) * 0.2
             y = y + x.masked_fill(x > 0.2, 0.6) + torch.ones(2, dtype=x.dtype) * functional.leaky_relu(x, 0.123)
             return y + torch.full((x.shape[0], 2), 0.9, dtype=x.dtype), torch.zeros_like(x[:, 0]) + 0.7
 
@@ -85,7 +84,7 @@ def test_no_number_of_python_is_rounded_on_its_way_into_a_graph() -> None:
 
     flow = Flow((2,), [Numbers()], NormalBase(), precision="float64").eval()
     x = normal(50, 2)
-    found = ExportedGraph(export_graph(flow, "forward", torch.float64), "forward")(x.numpy(), None, 5)
+    found = ExportedGraph(export_graph(flow, "forward", torch.float64), "forward", "float64")(x.numpy(), None, 5)
     assert relative_error(found.value, flow(x)[0].numpy()) < 1e-14
     assert relative_error(found.log_prob, flow.log_prob(x).numpy()) < 1e-14
 
@@ -129,8 +128,9 @@ def test_a_column_of_money_is_kept_in_float64_and_told_of_in_float32(tmp_path: P
     bundle = read_bundle(export())
     assert bundle.manifest.precision == "float64"
     assert bundle.golden.x.dtype == np.float64
-    assert bundle.manifest.parity.log_prob < BOUND
-    assert bundle.manifest.parity.round_trip < 10 * BOUND
+    # a digit lost beside 3e10 is one lost of the small amounts, however exact the graphs are
+    assert bundle.manifest.parity.log_prob < 1e-9
+    assert bundle.manifest.parity.round_trip < 1e-8
     served = load_flow(bundle)
     back = run_now(served.decode(run_now(served.encode(rows)).z))
     np.testing.assert_allclose(back.x, rows, rtol=1e-6)

@@ -63,6 +63,17 @@ def test_a_narrow_direction_is_whitened_as_narrow_as_it_is(narrowness: float) ->
     assert float(torch.linalg.eigvalsh(y.T @ y / len(y))[0]) > 0.5
 
 
+@pytest.mark.parametrize("noise", [0.05, 0.3])
+def test_whitening_reckons_with_noise_that_each_column_gets_by_itself(noise: float) -> None:
+    x = torch.randn(4000, 3, generator=generator(), dtype=torch.float64)
+    rows = torch.stack((x[:, 0], x[:, 0] + 0.01 * x[:, 1], x[:, 2]), dim=1)
+    standard = Standardize.of(rows, torch.float64)(rows)[0]
+    deviations = torch.tensor([noise, noise, 0.0], dtype=torch.float64)
+    seen = standard + deviations * torch.randn(4000, 3, generator=generator(1), dtype=torch.float64)
+    y, _ = Whiten.of(standard, torch.float64, deviations)(seen)
+    torch.testing.assert_close(y.T @ y / len(y), torch.eye(3, dtype=torch.float64), atol=0.1, rtol=0)
+
+
 def test_columns_that_determine_one_another_are_not_blown_up() -> None:
     x = torch.randn(1000, 1, generator=generator())
     matrix = Whiten.of(Standardize.of(x)(x)[0].expand(-1, 2)).matrix

@@ -11,7 +11,7 @@ import pytest
 import torch
 import zuko
 from nflows import flows, transforms
-from nflows.distributions import ConditionalDiagonalNormal
+from nflows.distributions import ConditionalDiagonalNormal, StandardNormal
 from torch import Tensor, nn
 
 from models.importing.adapted import Unsupported
@@ -200,6 +200,48 @@ def test_a_saturating_embedding_far_from_zero_is_looked_at_where_it_moves() -> N
     imported = take(of_nflows(embedding).net)
     assert imported.flow.context_width == 3
     assert not imported.notes
+
+
+class Strict(Shifted):
+    """A flow of a user's on (2, 4), which refuses a row outside, as nflows' own inverses do."""
+
+    support = (2.0, 4.0)
+
+    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        if bool(((x <= 2) | (x >= 4)).any()):
+            raise ValueError("a row lies outside (2, 4)")
+        z = (x - 2).log() - (4 - x).log()
+        return z + self.shift(self, context), (2 / ((x - 2) * (4 - x))).log().sum(1)
+
+    def inverse(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        share = (z - self.shift(self, context)).sigmoid()
+        return 2 + 2 * share, (2 * share * (1 - share)).log().sum(1)
+
+
+def on_an_interval(low: float, high: float, context: int | None) -> nn.Module:
+    """A flow of nflows on (low, high): an affine transform to (0, 1), a logit, a network."""
+    scale = 1 / (high - low)
+    logit = transforms.InverseTransform(transforms.Sigmoid())
+    steps = [transforms.PointwiseAffineTransform(-low * scale, scale), logit]
+    network = transforms.MaskedAffineAutoregressiveTransform(2, 4, context_features=context, num_blocks=1)
+    return flows.Flow(transforms.CompositeTransform([*steps, network]), StandardNormal([2])).double()
+
+
+@pytest.mark.parametrize("columns", [0, 3])
+@pytest.mark.parametrize("ends", [(2.0, 4.0), (-1e4, -9e3), (0.0, 1e-3)])
+def test_a_flow_on_an_interval_is_tried_inside_it(ends: tuple[float, float], columns: int) -> None:
+    imported = take(on_an_interval(*ends, columns or None))
+    assert imported.flow.context_width == columns
+    support = imported.flow.support
+    assert support is not None
+    assert (support.low, support.high) == pytest.approx(ends, rel=1e-6, abs=1e-12)
+
+
+def test_a_module_that_refuses_rows_outside_its_support() -> None:
+    source = Strict(lambda m, c: m.layer(c), layer=nn.Linear(3, 2))
+    assert width(source, None, (2,)) == 3
+    with pytest.raises(DataError, match="--context is 4, and the flow takes 3 columns"):
+        take(source, event_shape=(2,), context_width=4)
 
 
 MEAN_FAR = torch.tensor([5000.0, -700.0, 1e6])

@@ -18,7 +18,7 @@ from models.importing.adapted import Unsupported
 from models.importing.load import draw_rows, export_imported
 from models.importing.squashing import Sigmoid, Tanh
 from models.importing.steps import Affine, Permutation
-from models.importing.support import box_of, find_support, support_of_constraint
+from models.importing.support import box_of, find_support, place_rows, support_of_constraint
 from models.importing.take import take
 from models.importing.torch_module import adapt
 from service.bundle.bases import NormalBase, UniformBase
@@ -79,6 +79,38 @@ def test_what_is_no_box_of_equal_ends():
             return torch.stack((y[:, 0] + y[:, 1], y[:, 0] - y[:, 1]), 1), y[:, 0] * 0
 
     assert found(Turned(ZERO, ZERO), LOGIT) == (None, ())
+
+
+def test_rows_to_try_lie_in_the_box_of_the_data():
+    shares = torch.tensor([[0.25, 0.5], [0.75, 0.0]], dtype=torch.float64)
+
+    def placed(*steps, base=None):
+        return place_rows(list(steps), base or NormalBase(), shares).tolist()
+
+    swapped = Permutation(torch.tensor([1, 0]))
+    assert placed(affine(2.0, 4.0)) == shares.tolist()
+    assert placed(LOGIT) == shares.tolist()
+    assert placed(affine(2.0, 4.0), LOGIT) == [[2.5, 3.0], [3.5, 2.0]]
+    assert placed(swapped, affine([2.0, 6.0], [4.0, 8.0]), LOGIT) == [[7.0, 2.5], [6.0, 3.5]]
+    assert placed(affine(2.0, 4.0), base=UniformBase(low=-1.0, high=1.0)) == [[1.0, 2.0], [3.0, 0.0]]
+    half, other = Permutation(torch.tensor([0, 1])), Permutation(torch.tensor([0, 1]))
+    half.domain, other.domain = box_of(7.0, None), box_of(None, -7.0)
+    assert placed(half) == [[7.25, 7.5], [7.75, 7.0]]
+    assert placed(other) == [[-7.75, -7.5], [-7.25, -8.0]]
+
+
+def test_a_box_that_cannot_be_reached_leaves_the_rows_where_they_are():
+    class OneWay(Affine):
+        def inverse(self, y, context=None):
+            raise NotImplementedError
+
+    class Lost(Affine):
+        def inverse(self, y, context=None):
+            return y * math.nan, y[:, 0] * 0
+
+    shares = torch.full((3, 2), 0.5, dtype=torch.float64)
+    for step in (OneWay(ZERO, ZERO), Lost(ZERO, ZERO)):
+        assert torch.equal(place_rows([step, LOGIT], NormalBase(), shares), shares)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import FrEIA.framework as Ff
 import FrEIA.modules as Fm
@@ -23,7 +24,7 @@ from models.importing.take import knows_shape, library_precision, recognize, tak
 from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
 from service.errors import DataError
 from tests.laws.table import FLOWS
-from tests.models.importing.families import FAMILIES, network, perceptron
+from tests.models.importing.families import FAMILIES, convolutions, network, perceptron
 
 
 def family(library: str, name: str) -> nn.Module:
@@ -138,6 +139,23 @@ def test_a_flow_that_was_called_before_can_be_taken() -> None:
     for source in (inn, linear):
         imported = take(source, event_shape=(4,))
         check_agreement(imported, draw_rows(imported, 30).x, None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "subnet", "steps"),
+    [((4,), perceptron, ["FrEIA AllInOneBlock", "fixed linear"]), ((4, 4, 4), convolutions, ["FrEIA AllInOneBlock"])],
+    ids=["rows", "images"],
+)
+def test_an_all_in_one_block_of_rows_is_folded_and_one_of_images_is_called(
+    shape: tuple[int, ...], subnet: Callable[[int, int], nn.Module], steps: list[str]
+) -> None:
+    """Its permutation is a matrix of columns for rows, and a convolution for images."""
+    inn = Ff.SequenceINN(*shape)
+    inn.append(Fm.AllInOneBlock, subnet_constructor=subnet)
+    imported = take(inn)
+    names = [step.name for step in imported.flow.bijections]
+    assert [name for name in names if name not in ("_channels first", "flatten")] == steps
+    check_agreement(imported, draw_rows(imported, 30).x, None)
 
 
 @pytest.mark.parametrize("source", [transforms.LULinear(3), Affine()])

@@ -348,6 +348,17 @@ def test_images_take_noise_pixel_by_pixel():
     torch.testing.assert_close(added.std(dim=0), perturbation.factor, rtol=0.3, atol=0)
 
 
+def test_noise_along_the_columns_is_told_apart_from_noise_in_the_shape_of_the_rows():
+    train = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 100.0])
+    grid = train.round(decimals=1)
+    grid[:, 1] = train[:, 1].round()
+    found = Perturbation.of(grid, step=None, noise=0.2, bounded=False).column_noise
+    torch.testing.assert_close(found, 0.2 * grid.std(dim=0, correction=0))
+    assert Perturbation.of(train, step=None, noise=0.2, bounded=False).column_noise is None
+    assert Perturbation.of(grid, step=None, noise=0.2, bounded=True).column_noise is None
+    assert Perturbation().column_noise is None
+
+
 def with_zeros(rows: Tensor) -> Tensor:
     """A fifth of the first column is 0."""
     return torch.where(torch.arange(len(rows))[:, None] * torch.tensor([1.0, 9.0]) < len(rows) / 5, 0.0, rows)

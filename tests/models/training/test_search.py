@@ -79,12 +79,38 @@ def test_a_short_fit_is_not_searched() -> None:
     assert searched(RECIPE.override({"fit": {"epochs": LEAST_EPOCHS - 1}})) is None
 
 
+@pytest.mark.parametrize("stated", [{}, {"whiten": True}, {"hidden": [8]}, {"hidden": [8], "dropout": 0.1}])
+@pytest.mark.parametrize("patience", [10, 40, 1000])
+def test_a_search_and_its_fit_take_at_most_half_as_many_steps_again_as_the_fit(patience: int, stated: dict) -> None:
+    """However early the fit ends: here validation gains nothing after the first epoch."""
+    steps: list[Recipe] = []
+
+    def begin(recipe: Recipe) -> Run:
+        run = start(recipe)
+        run.optimizer.register_step_post_hook(lambda *_: steps.append(recipe))
+        return run
+
+    recipe = RECIPE.override({"flow": stated, "fit": {"patience": patience, "learning_rate": 1e-9}})
+    _, run = search(recipe, begin, rows=len(SPLIT.train), noises=(0.02, 0.1))
+    searched_steps = len(steps)
+    finish(run)
+    alone = 2 * len(run.history)  # 200 rows in batches of 100
+    assert len(run.history) == min(LEAST_EPOCHS, patience + 1)
+    assert alone < len(steps) <= 1.5 * alone
+    assert searched_steps > 0
+
+
+def test_a_fit_that_may_end_after_a_few_epochs_is_not_searched() -> None:
+    assert searched(RECIPE.override({"fit": {"patience": 5}})) is None
+
+
 def test_every_epoch_is_watched() -> None:
     seen: list[Trial] = []
     _, run = searched(watch=seen.append)
     assert [trial.done for trial in seen] == list(range(1, len(seen) + 1))
     assert {trial.planned for trial in seen} == {len(seen)}
-    assert len({trial.words for trial in seen}) == len(seen) / len(run.history)
+    assert len({trial.words for trial in seen}) == 4
+    assert len(run.history) == 8
     assert all(math.isfinite(trial.validation) for trial in seen)
 
 

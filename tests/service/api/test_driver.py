@@ -16,7 +16,7 @@ from service.errors import ClientGone, EngineFailed, NotFinite, QueueFull
 from service.exchange import Reply
 from service.plan import Outputs, Run
 from tests.service.api.lanes import OUTPUTS, Lane, plan, with_helpers
-from tests.waiting import turns_until
+from tests.waiting import turns_until, until
 
 
 def verb(exchange):
@@ -422,3 +422,160 @@ def test_a_client_that_cannot_be_answered_costs_no_other_its_reply(helpers, grou
     asyncio.run(main())
     assert [reply.body for reply in answers] == [b"x"] * 3
     assert [str(error) for error in told] == ["the client has gone"] * 4
+
+
+class Moved:
+    """A driver whose clock the test moves, and a verb that answers at once and notes that it was asked."""
+
+    def __init__(self, helpers):
+        self.now = 100.0
+        helpers.clock = lambda: self.now
+        self.driver = Driver(helpers, 0.1)
+        self.asked, self.replies = [], []
+        self.call = Call(Endpoint("POST", "/verb", self.verb))
+
+    def verb(self, exchange):
+        self.asked.append(exchange.deadline)
+        yield from ()
+        return Reply(b"done")
+
+    def ask(self, since=None):
+        self.driver.answer(RawRequest(self.call, Fields(), b"", b"x"), self.replies.append, since)
+        return self.replies[-1]
+
+
+def test_what_waited_too_long_for_the_loop_is_refused_before_a_plan_is_made(helpers):
+    async def main():
+        moved = Moved(helpers)
+        assert moved.ask().status == 200
+        for behind, status in ((0.05, 200), (0.04, 200), (0.02, 429)):
+            moved.now += behind  # the same turn goes on
+            assert moved.ask().status == status
+        assert len(moved.asked) == 3
+        refused = moved.replies[-1]
+        assert (refused.code, refused.headers) == ("queue_full", {"Retry-After": "1"})
+        assert b"event loop" in refused.body
+        await turns()
+        assert moved.ask().status == 429, "it may have come just after the poll before"
+        await turns()
+        moved.now += 1.0
+        assert moved.ask().status == 200, "the loop has waited"
+
+    asyncio.run(main())
+
+
+def test_a_deadline_counts_from_the_turn_in_which_the_bytes_may_have_come(helpers):
+    async def main():
+        moved = Moved(helpers)
+        moved.ask()
+        moved.now += 0.03
+        moved.ask()
+        await turns()
+        moved.ask()
+        assert moved.asked == [100.1, 100.1, 100.1]
+
+    asyncio.run(main())
+
+
+def test_whose_own_body_took_too_long_is_no_fault_of_the_loop(helpers):
+    async def main():
+        moved = Moved(helpers)
+        moved.now += 1.0
+        assert moved.ask(since=moved.now - 0.5).status == 200  # the verb decides, and asks for no run
+        assert len(moved.asked) == 1
+
+    asyncio.run(main())
+
+
+def test_results_of_other_threads_do_not_wait_for_the_end_of_a_turn(helpers):
+    replies = []
+
+    async def main():
+        workers = Workers(1)
+        lane = workers.lane(Counting(), Limits(), inline=False)
+        driver = Driver(helpers, 30.0)
+
+        def verb(exchange):
+            outputs = yield Run(lane, np.ones((1, 1), np.float32))
+            return Reply(str(outputs.log_prob[0]).encode())
+
+        for _ in range(2):
+            driver.answer(RawRequest(Call(Endpoint("POST", "/verb", verb)), Fields()), replies.append)
+        await asyncio.sleep(0)  # the runs are brought to the lane
+        until(lambda: len(driver._arrived) == 2)  # the loop does not turn meanwhile
+        assert replies == []
+        driver.deliver()
+        assert [reply.body for reply in replies] == [b"1.0", b"1.0"]
+        workers.close(10)
+
+    asyncio.run(main())
+
+
+class Full:
+    """A driver of a verb that is always refused by its queue, at once or in its plan."""
+
+    def __init__(self, helpers, *, at_once=False):
+        self.now = 100.0
+        helpers.clock = lambda: self.now
+        self.driver = Driver(helpers, 0.1)
+        self.plans, self.replies = 0, []
+        self.call = Call(Endpoint("POST", "/verb", self.refuse if at_once else self.verb))
+
+    def refuse(self, exchange):
+        self.plans += 1
+        raise QueueFull("there is no room", retry_seconds=2.5)
+
+    def verb(self, exchange):
+        yield from ()
+        self.refuse(exchange)
+
+    def ask(self, size=100, content_type="application/x-npy", query=b"", timeout=None):
+        """Whether a plan was made for a request."""
+        before = self.plans
+        request = RawRequest(self.call, Fields(content_type, timeout=timeout), query, bytes(size))
+        self.driver.answer(request, self.replies.append)
+        assert (self.replies[-1].status, self.replies[-1].headers) == (429, {"Retry-After": "3"})
+        return self.plans - before == 1
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_a_full_queue_refused_is_refused_again_without_a_plan_for_a_turn(helpers, at_once):
+    async def main():
+        full = Full(helpers, at_once=at_once)
+        assert full.ask()
+        assert not full.ask()
+        assert not full.ask(size=200)
+        assert not full.ask(timeout="50")
+        assert full.ask(timeout="200"), "it has more time"
+        assert full.ask(size=99), "it is smaller"
+        assert not full.ask(size=99)
+        assert full.ask(content_type="text/csv")
+        assert full.ask(query=b"model=other")
+        assert full.ask(query=b"model=other")
+        await turns()
+        assert full.ask(), "another turn"
+        assert len(full.driver._refusals) == 1, "what was known in another turn is forgotten"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("content_type", [None, "application/json", "application/x-www-form-urlencoded"])
+def test_a_body_that_may_name_another_flow_is_looked_at(helpers, content_type):
+    async def main():
+        full = Full(helpers)
+        assert full.ask(content_type=content_type)
+        assert full.ask(content_type=content_type)
+
+    asyncio.run(main())
+
+
+def test_a_result_ends_what_was_known_of_a_full_queue(helpers):
+    async def main():
+        full = Full(helpers)
+        assert full.ask()
+        assert not full.ask()
+        full.driver._arrived.append((SimpleNamespace(ticket=None, abandoned=True), OUTPUTS))
+        full.driver.deliver()
+        assert full.ask()
+
+    asyncio.run(main())

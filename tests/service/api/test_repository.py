@@ -314,7 +314,7 @@ class TestProtocol:
 def test_what_is_told_of_a_version_follows_it(server, tmp_path, root, caplog):
     caplog.set_level(logging.INFO)
     parts = affine("wine", 2)
-    calibration = parts.manifest.calibration.model_copy(update={"mean": -1.25})
+    calibration = parts.manifest.calibration.model_copy(update={"warning": "of another version"})
     other = type(parts)(
         parts.manifest.model_copy(update={"calibration": calibration, "description": "another"}),
         parts.files,
@@ -326,7 +326,7 @@ def test_what_is_told_of_a_version_follows_it(server, tmp_path, root, caplog):
     assert "wine version 2 is served" in caplog.text
     document = server.get("/models/wine").json()
     assert (document["version"], document["versions"], document["default"]) == (2, [1, 2], True)
-    assert (document["calibration"]["mean"], document["description"]) == (-1.25, "another")
+    assert (document["calibration"]["warning"], document["description"]) == ("of another version", "another")
     assert [flow["version"] for flow in server.get("/health/ready").json()["flows"]] == [1, 2]
     assert server.get("/openapi.json").content == before
     assert 'flow_state{flow="wine",state="ready",version="2"} 1.0' in server.get("/metrics").text

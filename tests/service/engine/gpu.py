@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from service.bundle.precision import Precision
 from service.engine.runtime.devices import CUDA_PROVIDER, CudaOptions
 from service.onnx.session import CPU_PROVIDER, open_on_cpu
 
@@ -42,14 +43,14 @@ class CpuGpu:
         self.runs: list[tuple[str, int]] = []
         """Of each run the number of its graph and the size of its batch."""
 
-    def open(self, data: bytes, *, capture: bool) -> Any:
+    def open(self, data: bytes, precision: Precision, *, capture: bool) -> Any:
         self.threads.add(threading.current_thread().name)
         self.opened.append(capture)
         if self.fails is not None:
             raise self.fails
         if capture and not self.captures:
             raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
-        return _Session(self, open_on_cpu(data))
+        return _Session(self, open_on_cpu(data, precision))
 
     def buffer(self, shape: Sequence[int], dtype: Any) -> Any:
         self.threads.add(threading.current_thread().name)

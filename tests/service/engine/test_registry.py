@@ -33,6 +33,7 @@ from service.errors import (
 from service.plan import run_now
 from tests.processes import children
 from tests.service.bundles import affine, bundle, coupling, install, square, traced
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -412,3 +413,31 @@ class TestChanges:
 
 def one_run(run):
     return (yield run)
+
+
+def test_a_quarantine_outlives_a_change_of_another_version_and_not_a_load_of_its_own(made):
+    registry = made(affine("one"), affine("one", 2))
+    registry.load()
+    before, key = registry.catalogue, ("one", 2)
+    registry.quarantine(key, 0, EngineLost("as told"))
+    for catalogue, state in (
+        (before, "quarantined"),
+        (replace(before, digests={("one", 1): before.digests["one", 1]}), None),
+        (before, "ready"),
+    ):
+        assert registry.prepare(catalogue) == {}
+        registry.commit(catalogue)
+        assert {entry.key: entry.state for entry in registry.entries()}.get(key) == state
+
+
+def test_the_processes_of_a_flow_that_is_served_no_more_end(tmp_path, workers):
+    before = children(os.getpid())
+    registry = Registry(
+        install(tmp_path, affine("one")), None, workers, Limits(), isolation=Isolation(None, processes=1)
+    )
+    registry.load()
+    assert len(children(os.getpid())) > len(before)
+    registry.commit(replace(registry.catalogue, digests={}))
+    workers.expire()
+    until(lambda: children(os.getpid()) == before)
+    until(lambda: registry.draining() == [])

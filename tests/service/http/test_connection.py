@@ -396,7 +396,7 @@ def test_a_direct_request_without_an_answer_at_the_end_is_told(missing):
         assert statuses(connection) == [503]
         assert b"retry-after: 1\r\n" in connection.transport.written
         assert b"draining" in connection.transport.written
-        assert connection.transport.closed
+        assert (connection.transport.closed, connection.transport.ended) == (not missing, bool(missing))
         assert [ticket.abandoned for ticket in held.tickets] == [True] * (not missing)
 
     run(verb=held)
@@ -729,3 +729,58 @@ def test_a_body_that_still_comes_when_its_deadline_passes_is_turned_away(more, s
         assert budget.held == 0
 
     with_budget(run, lambda: now[0])
+
+
+# --- Clients that send no more
+
+
+def test_who_sends_no_more_and_waits_long_is_asked_whether_it_is_there():
+    held = Held()
+
+    @connected
+    async def run(connection):
+        await connection.receive(verb_of(b"abc"))
+        assert connection.protocol.eof_received()
+        assert not connection.after(5)
+        assert connection.transport.written == b""
+        assert not connection.after(5.1)
+        assert statuses(connection) == [102]
+        assert not connection.after(10)
+        assert not connection.after(10.2)
+        assert statuses(connection) == [102, 102]
+        held.release()
+        assert statuses(connection) == [102, 102, 200]
+        assert connection.transport.written.endswith(b"connection: close\r\n\r\nabc")
+        assert connection.transport.closed
+
+    run(verb=held)
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_an_old_client_is_not_asked(version):
+    @connected
+    async def run(connection):
+        await connection.receive(GET.replace(b"1.1", version))
+        assert connection.protocol.eof_received()
+        assert not connection.after(5.1)
+        assert statuses(connection) == ([102] if version == b"1.1" else [])
+
+    run(hangs)
+
+
+def test_whose_connection_has_failed_since_it_sent_no_more_is_given_up():
+    held = Held()
+
+    @connected
+    async def run(connection):
+        await connection.receive(verb_of(b"abc"))
+        assert connection.protocol.eof_received()
+        connection.transport.get_extra_info = lambda name, default=None: {
+            "socket": SimpleNamespace(getsockopt=lambda *_: 32)
+        }.get(name, default)
+        assert connection.after(0.5)
+        assert connection.transport.aborted
+        connection.protocol.connection_lost(None)
+        assert [ticket.abandoned for ticket in held.tickets] == [True]
+
+    run(verb=held)

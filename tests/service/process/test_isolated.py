@@ -9,6 +9,8 @@ import sys
 import httpx
 import pytest
 
+from service.process.preflight import check_repository
+from service.settings import Settings
 from tests.processes import children, lives
 from tests.server import Server
 from tests.service.scraped import Scraped
@@ -55,6 +57,7 @@ def test_a_lost_engine_is_replaced_and_none_outlives_the_server(started):
     until(lambda: not any(map(lives, replaced)))
 
 
+@pytest.mark.slow
 def test_each_worker_has_engines_of_its_own_which_end_with_it(started):
     server = started("--isolate-processes", 1, "--workers", 2)
     workers = children(server.process.pid)
@@ -103,9 +106,7 @@ def ready(server):
     return sum(each["state"] == "ready" for each in httpx.get(f"{server.url}/models").json()["models"])
 
 
-def test_a_flow_that_is_not_there_is_a_warning(started):
-    server = started("--isolate", "square,absent")
-    server.process.terminate()
-    _, errors = server.process.communicate(timeout=60)
-    assert "the flow 'absent', to run in processes of its own, is not in the repository. Set --isolate" in errors
-    assert server.process.returncode == 0
+def test_a_flow_that_is_not_there_is_a_warning(repository, caplog):
+    check_repository(Settings(repository=repository, default_flow="two-moons", isolate="square,absent"))
+    (record,) = caplog.records
+    assert "the flow 'absent', to run in processes of its own, is not in the repository. Set" in record.getMessage()

@@ -12,7 +12,7 @@ ANSWERS = ServerStatus(frozenset(), True)
 
 
 def running(number):
-    slot = Slot(number)
+    slot = Slot(number, 5.0)
     slot.record_start(object(), 0.0)
     slot.status, slot.loaded = ANSWERS, True
     return slot
@@ -25,7 +25,7 @@ def slots():
 
 @pytest.fixture
 def renewal(slots):
-    made = Renewal(len(slots), drain_seconds=5.0)
+    made = Renewal(len(slots), drain_seconds=5.0, new_slot=lambda number: Slot(number, 5.0))
     made.ask(slots)
     return made
 

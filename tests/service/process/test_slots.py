@@ -4,7 +4,7 @@ from service.process.slots import Slot
 
 
 def test_patience_grows_with_early_ends_and_is_forgotten():
-    slot, now, delays = Slot(0), 100.0, []
+    slot, now, delays = Slot(0, 5.0), 100.0, []
     for lived in (1, 1, 1, 1, 100, 1, 1, 1, 1, 1, 1, 1, 1, 1):
         slot.record_start(None, now)
         now += lived

@@ -30,9 +30,9 @@ HEAD = b"POST /logprob HTTP/1.1\r\nhost: test\r\ncontent-length: %d\r\n\r\n" % l
 class Several(Server):
     """A server of two workers, and connections to it."""
 
-    def __init__(self, *options):
+    def __init__(self, *options, env=None):
         self.connections = []
-        super().__init__("--workers", 2, *options)
+        super().__init__("--workers", 2, *options, env=env)
 
     @property
     def workers(self):
@@ -233,6 +233,50 @@ def test_a_worker_that_hangs_at_the_end_is_killed(started):
     assert server.process.wait(30) == 1
     assert "1 of 2 workers did not end in time" in server.process.stderr.read()
     assert not any(lives(worker) for worker in workers)
+
+
+STUCK = """
+import signal
+
+def hangs(*_):
+    while True:
+        pass
+
+if hasattr(signal, "SIGUSR1"):
+    signal.signal(signal.SIGUSR1, hangs)  # on the main thread, which is the event loop's
+"""
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGSTOP, id="stopped"),
+        pytest.param(signal.SIGUSR1, id="endless loop", marks=pytest.mark.slow),
+    ],
+)
+def test_a_worker_that_hangs_is_killed_told_counted_and_replaced(repository, tmp_path, number):
+    (tmp_path / "sitecustomize.py").write_text(STUCK)
+    options = ("--repository", repository, "--default-flow", "two-moons", "--hang-seconds", 2)
+    server = Several(*options, env=environment() | {"PYTHONPATH": str(tmp_path)})
+    try:
+        connections = server.to_each()
+        victim, other = connections
+        os.kill(victim, number)
+        until(lambda: len(set(server.workers) - {victim}) == 2)
+        assert not lives(victim)
+        assert ask(connections[other])[0] == 200
+        assert other in server.workers
+        assert set(server.to_each()) == set(server.workers)
+        found = scraped(connections[other])
+        assert found.total("pushforward_worker_hangs_total") == 1
+        assert found.total("pushforward_worker_starts_total") == 3
+        server.process.send_signal(signal.SIGTERM)
+        _, errors = server.process.communicate(timeout=60)
+        assert re.search(r"worker \d hangs: its event loop has stood still for 2 s; it is killed", errors)
+        assert "was ended by SIGKILL; another is started at once" in errors
+        assert server.process.returncode == 0
+    finally:
+        server.kill()
 
 
 def test_no_worker_outlives_its_supervisor(started):

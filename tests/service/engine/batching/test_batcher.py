@@ -331,6 +331,17 @@ def test_what_the_queue_was_too_full_for_is_refused_and_what_no_engine_came_for_
     assert isinstance(box.answers[4], DeadlineExceeded), "none was"
 
 
+@pytest.mark.parametrize(("waited", "expected"), [(0.9, QueueFull), (1.1, DeadlineExceeded)])
+def test_who_waits_for_a_batch_that_was_just_begun_is_refused_and_for_one_that_hangs_is_late(waited, expected):
+    box = Box()
+    box.submit(1, 3)
+    box.take(now=10.0)
+    box.submit(2, 3, now=10.0, deadline=10.0 + waited)
+    box.batcher.expire(10.0 + waited)
+    box.deliver()
+    assert isinstance(box.answers[2], expected)
+
+
 def test_what_is_half_run_has_passed_its_deadline():
     box = Box()
     box.submit(1, 20, deadline=5.0)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -251,6 +252,27 @@ def test_where_the_machine_starts_no_process_at_all_the_flow_is_not_served(conte
         opened(content)
 
 
+def test_callers_get_their_own_answers_whatever_becomes_of_others(content, opened):
+    times = iter(range(0, 100_000, int(WINDOW_SECONDS)))
+    engine = opened(content, processes=2, clock=lambda: float(next(times)))
+    graph, here = engine.graph("forward"), CpuGraph(content, "forward")
+
+    def ask(caller):
+        generator = np.random.default_rng(caller)
+        for at in range(60):
+            given = generator.normal(size=(1 + at % 7, 3)).astype(np.float32)
+            if at == 15 * caller:
+                given[0, 0] = (CRASH, FAIL, CRASH)[caller]
+                with pytest.raises(RunFailed if caller == 1 else EngineLost):
+                    graph(given, None)
+            else:
+                assert bits(graph(given, None)) == bits(here(given, None))
+        return True
+
+    with ThreadPoolExecutor(3) as callers:
+        assert list(callers.map(ask, range(3))) == [True] * 3
+
+
 def test_a_graph_that_onnx_runtime_refuses_is_refused(content, opened):
     broken = dataclasses.replace(content, graphs={**content.graphs, "inverse.onnx": b"\x08\x09nonsense"})
     before = children(os.getpid())
@@ -299,11 +321,12 @@ from service.bundle.store import read_bundle
 from service.engine.isolation.engine import IsolatedEngine
 from service.engine.isolation.options import Isolation
 from tests.service.engine.isolation.faulty_child import HANG, MODULE
-from tests.service.engine.isolation.test_engine import Counts, rows
+from tests.service.engine.isolation.test_engine import Counts, rows, until_one_is_busy
 
 engine = IsolatedEngine(read_bundle(Path(sys.argv[1])), Isolation(None, processes=1), 300, Counts(), module=MODULE)
-print(engine.pids[0], flush=True)
-engine.graph("forward")(rows(HANG), None)
+thread = threading.Thread(target=engine.graph("forward"), args=(rows(HANG), None))
+print(until_one_is_busy(engine, thread.start), flush=True)
+thread.join()
 """
 
 

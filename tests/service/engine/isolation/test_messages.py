@@ -3,7 +3,6 @@ from __future__ import annotations
 import socket
 import struct
 
-import numpy as np
 import pytest
 
 from service.engine.isolation.messages import (
@@ -29,7 +28,7 @@ def ends():
 
 def test_a_job_arrives_as_it_was_sent(ends):
     server, process = ends
-    signature = Signature("trace.onnx", np.dtype(np.float64), {"x": (2, 3), "context": (4,)}, {"values": (), "p": (6,)})
+    signature = Signature("trace.onnx", "float64", {"x": (2, 3), "context": (4,)}, {"values": (), "p": (6,)})
     job = Job({"forward": GraphFile(signature, 0, 17), "trace": GraphFile(signature, 17, 20)}, 1 << 40)
     send(server, job)
     assert receive_job(process) == job

@@ -291,7 +291,20 @@ def test_a_device_that_hangs_while_it_loads_holds_up_nothing(flow, faults, caplo
     for _ in range(2):
         there, _, execution = open_graphs(flow, device)
         assert isinstance(there, CpuGraph)
-        assert execution.fallback == "cuda:0: no answer within 0.2 s"
+        assert execution.fallback.endswith("no answer within 0.2 s")
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_flow_that_is_loaded_after_the_loss_does_without_the_device(flow, required, caplog):
+    gpu = CpuGpu(CudaOptions(required=required))
+    device = Device(gpu)
+    device.lose("gone")
+    if required:
+        with pytest.raises(EngineFailed, match="the device is lost: gone"):
+            open_graphs(flow, device)
+    else:
+        assert open_graphs(flow, device)[2].fallback == "cuda:0: the device is lost: gone"
+    assert gpu.opened == []
 
 
 def test_a_flow_that_is_served_no_more_is_kept_by_no_device(flow, workers, faults):

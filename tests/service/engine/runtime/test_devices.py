@@ -27,5 +27,5 @@ def test_onnxruntime_does_not_make_up_for_a_device_on_its_own(monkeypatch):
     made = []
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA_PROVIDER, CPU_PROVIDER])
     monkeypatch.setattr(ort, "InferenceSession", lambda *given, **named: made.append(named))
-    OrtGpu(CudaOptions(index=1)).open(b"", capture=False)
+    OrtGpu(CudaOptions(index=1)).open(b"", "float32", capture=False)
     assert made == [{"providers": [CudaOptions(index=1).provider(capture=False), CPU_PROVIDER], "enable_fallback": 0}]
