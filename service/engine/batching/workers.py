@@ -100,14 +100,20 @@ class Workers:
     Args:
         threads: the number of threads; `service.engine.runtime.cpu.usable_cpus` is what the container grants.
         clock: seconds, for deadlines and for the expected time of a batch.
+        nice: the niceness of the threads above that of the event loop's thread.
         lock: of other workers, whose lanes count in the same cells; None for a lock of their own.
     """
 
     def __init__(
-        self, threads: int, clock: Callable[[], float] = time.monotonic, lock: threading.RLock | None = None
+        self,
+        threads: int,
+        clock: Callable[[], float] = time.monotonic,
+        nice: int = _NICE,
+        lock: threading.RLock | None = None,
     ) -> None:
         self.threads = threads
         self.clock = clock
+        self._nice = nice
         self._lock = lock or threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._batcher = Batcher(threads)
@@ -134,7 +140,8 @@ class Workers:
         Raises:
             Draining: these are closed.
         """
-        made = Workers(threads, self.clock, self._lock)
+        # Its threads compute nothing, and the process has a niceness of its own.
+        made = Workers(threads, self.clock, nice=0, lock=self._lock)
 
         def forget() -> None:
             with self._wake:
@@ -336,7 +343,7 @@ class Workers:
 
     def _work(self) -> None:
         """Do tasks and compute batches until the workers are closed."""
-        _lower_priority()
+        _lower_priority(self._nice)
         busy_since: float | None = None
         while True:
             with self._wake:
@@ -405,12 +412,12 @@ class Workers:
         return ended
 
 
-def _lower_priority() -> None:
+def _lower_priority(nice: int) -> None:
     """Lower the priority of the calling thread. Only Linux has priorities of threads; elsewhere nothing happens."""
     if sys.platform == "linux":
         with suppress(OSError):
             own = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + _NICE)
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + nice)
 
 
 def _compute(runner: Runner, batch: Batch) -> Outputs | PushforwardError:

@@ -171,7 +171,7 @@ class IsolatedEngine:
                 return outputs
 
     def close(self) -> None:
-        """End all processes. A batch that still runs gets `EngineLost`."""
+        """End all processes, and wait for their ends. A batch that still runs gets `EngineLost`."""
         self._refuse("the engine of this flow is closed", closed=True)
         self._keeper.join()
 

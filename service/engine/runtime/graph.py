@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from service.bundle.manifest import Manifest
@@ -108,7 +109,11 @@ class Device:
             lost = self.lost
         if lost is not None:
             listener(lost)
-        return lambda: self._listeners.remove(listener)
+        return lambda: self._forget(listener)
+
+    def _forget(self, listener: Callable[[str], None]) -> None:
+        with suppress(ValueError):  # forgotten already
+            self._listeners.remove(listener)
 
 
 class DeviceGraph:

@@ -20,7 +20,7 @@ from service.engine.isolation.options import Isolation
 from service.engine.loading import load_flow
 from service.engine.registry import Registry
 from service.engine.runtime.execution import Execution
-from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph
+from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph, Device
 from service.engine.verbs.traces import trace
 from service.errors import (
     BundleError,
@@ -33,6 +33,7 @@ from service.errors import (
 from service.plan import run_now
 from tests.processes import children
 from tests.service.bundles import affine, bundle, coupling, install, square, traced
+from tests.service.engine.gpu import CpuGpu
 from tests.waiting import until
 
 
@@ -441,3 +442,27 @@ def test_the_processes_of_a_flow_that_is_served_no_more_end(tmp_path, workers):
     workers.expire()
     until(lambda: children(os.getpid()) == before)
     until(lambda: registry.draining() == [])
+
+
+def test_a_flow_apart_that_nobody_holds_leaves_no_process(tmp_path):
+    workers, before = Workers(1), children(os.getpid())
+    flow = load_flow(bundle(tmp_path, affine()), workers, isolation=Isolation(None))
+    run_now(flow.log_prob(np.zeros((1, 2), np.float32)))
+    assert children(os.getpid()) != before
+    kept = weakref.ref(flow)
+    del flow
+    gc.collect()
+    assert kept() is None
+    workers.expire()
+    until(lambda: children(os.getpid()) == before)
+    workers.close(10)
+
+
+def test_a_flow_on_a_device_that_nobody_holds_is_forgotten(tmp_path, workers):
+    device = Device(CpuGpu())
+    flow = load_flow(bundle(tmp_path, affine()), workers, Limits(chunk_rows=64), device=device)
+    kept = weakref.ref(flow)
+    del flow
+    gc.collect()
+    assert kept() is None
+    assert device._listeners == []
