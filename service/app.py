@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -32,11 +32,15 @@ from service.api.native.verbs import Verbs
 from service.api.operations import Operations
 from service.api.prefix import PrefixedApplication, add_pages, require_free
 from service.api.problems import problem, problem_reply
+from service.api.repository import RepositoryCalls
 from service.api.routes import SCHEMAS, add_routes
+from service.bundle.catalogue import Catalogue
 from service.bundle.store import Repository
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
+from service.engine.changes import Changes
 from service.engine.isolation.options import Isolation
+from service.engine.local_changes import LocalChanges
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
 from service.engine.runtime.cpu import usable_cpus
@@ -50,7 +54,7 @@ from service.http.connection import STATE, Direct, Shared
 from service.http.heads import RequestHeads
 from service.settings import Settings
 
-__all__ = ["create_app"]
+__all__ = ["Supervised", "create_app"]
 
 _CLOSE_SECONDS = 0.5
 """By now every request has been answered: this is for the batch that still runs."""
@@ -65,11 +69,27 @@ _KEY_SECONDS = 0.25
 _BODIES_SHARE = 8
 """Of the memory, bodies take so much at most: what is read of them takes a few times as much."""
 
+
+class Supervised(NamedTuple):
+    """What a supervisor decides for all of its workers.
+
+    Args:
+        catalogue: what they serve.
+        changes: makes changes of that, for this worker's registry.
+    """
+
+    catalogue: Catalogue
+    changes: Callable[[Registry], Changes]
+
+
 _DESCRIPTION = "Densities, samples and interpolations of normalizing flows."
 
 
 def create_app(
-    settings: Settings, metrics: Metrics | None = None, leave: Callable[[str], None] | None = None
+    settings: Settings,
+    metrics: Metrics | None = None,
+    leave: Callable[[str], None] | None = None,
+    supervised: Supervised | None = None,
 ) -> FastAPI:
     """Put a server's parts together. Flows are loaded when it starts.
 
@@ -77,10 +97,12 @@ def create_app(
         settings: how it runs.
         metrics: where it counts; None for numbers of its own.
         leave: is called with the reason, on any thread, where the server cannot go on; None for nothing.
+        supervised: what a supervisor decides for all of its workers; None for a server of one process.
 
     Returns:
         The application. `app.state.operations` is told when the server drains, `app.state.registry` knows the flows,
-        `app.state.metrics` counts.
+        `app.state.metrics` counts, `app.state.changes` changes what is served, and
+        `app.state.workers` runs it.
 
     Raises:
         InvalidArgument: the keys cannot be read.
@@ -103,7 +125,9 @@ def create_app(
         device=_device(settings, leave),
         isolation=_isolation(settings),
         trials=Trials(TrialLimits(settings.load_seconds, settings.load_bytes)),
+        catalogue=None if supervised is None else supervised.catalogue,
     )
+    changes = LocalChanges(registry, repository) if supervised is None else supervised.changes(registry)
     helpers = Helpers(workers.threads, send=workers.submit_task if workers.threads > 1 else None)
     driver = Driver(helpers, settings.timeout_seconds)
     operations = Operations(registry, driver, settings.probe_seconds, metrics)
@@ -151,7 +175,6 @@ def create_app(
             registry.close()
             loading.cancel()  # its thread goes on with the bundle that it has begun, and nobody waits for it
             await asyncio.to_thread(workers.close, _CLOSE_SECONDS)
-            await asyncio.to_thread(registry.free)
             helpers.close()
 
     app = FastAPI(
@@ -166,7 +189,10 @@ def create_app(
     app.state.operations = operations
     app.state.registry = registry
     app.state.metrics = metrics
-    add_routes(app, table, operations, Door(driver, settings.max_body_bytes, budget))
+    app.state.changes = changes
+    app.state.workers = workers
+    calls = RepositoryCalls(registry, repository, changes)
+    add_routes(app, table, operations, calls, Door(driver, settings.max_body_bytes, budget))
     add_pages(app)
     app.add_middleware(GuardedApplication, policy=policy, ids=ids, admin_port=settings.admin_port)
     app.add_middleware(CountedApplication, count=count)

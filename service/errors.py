@@ -13,6 +13,8 @@
     │   ├── OverWorkBudget          over_work_budget        rows * width * steps above the cap
     │   ├── FlowNotFound            flow_not_found          no flow of that name
     │   ├── VersionNotFound         version_not_found       the flow has no such version
+    │   ├── RepositoryConflict      repository_conflict     what is asked of the repository contradicts what it holds
+    │   ├── BundleRefused           bundle_refused          a bundle that was sent, or named, may not be served
     │   ├── RouteNotFound           route_not_found         no such path
     │   ├── MethodNotAllowed        method_not_allowed      the path exists, the method does not
     │   ├── NotAcceptable           not_acceptable          no media type of Accept can be written
@@ -31,6 +33,7 @@
     │   ├── QueueFull               queue_full              too many rows wait; retry later
     │   ├── TooManyConnections      too_many_connections    a cap on connections is reached
     │   ├── NotReady                not_ready               still loading, or a canary row failed
+    │   ├── RepositoryUnwritable    repository_unwritable   the repository is read-only, or its disk is full
     │   ├── Draining                draining                shutting down
     │   ├── EngineFailed            engine_failed           a run of the flow failed
     │   ├── EngineLost              engine_lost             the engine crashed or hung in a run, or is not there
@@ -57,6 +60,7 @@ __all__ = [
     "BodyTooLarge",
     "BudgetSpent",
     "BundleError",
+    "BundleRefused",
     "ClientGone",
     "DataError",
     "DeadlineExceeded",
@@ -85,6 +89,8 @@ __all__ = [
     "PushforwardError",
     "QueueFull",
     "Reason",
+    "RepositoryConflict",
+    "RepositoryUnwritable",
     "RequestError",
     "RouteNotFound",
     "ScopeMissing",
@@ -224,6 +230,18 @@ class VersionNotFound(RequestError):
     code: ClassVar[str] = "version_not_found"
 
 
+class RepositoryConflict(RequestError):
+    """What is asked of the repository contradicts what it holds: a version that exists, or that an alias names."""
+
+    code: ClassVar[str] = "repository_conflict"
+
+
+class BundleRefused(RequestError):
+    """A bundle that was sent, or named, may not be served. What was served before still is."""
+
+    code: ClassVar[str] = "bundle_refused"
+
+
 class RouteNotFound(RequestError):
     """No such path."""
 
@@ -350,6 +368,12 @@ class NotReady(ServerError):
     """The server is still loading, or a canary row did not give its golden answer."""
 
     code: ClassVar[str] = "not_ready"
+
+
+class RepositoryUnwritable(ServerError):
+    """The repository cannot be written: it is read-only, or its disk is full."""
+
+    code: ClassVar[str] = "repository_unwritable"
 
 
 class Draining(ServerError):

@@ -198,6 +198,12 @@ class Settings(BaseSettings):
     probe_seconds: Annotated[
         float, Field(gt=0, description="time for a canary row of /health/ready; a slower one counts as failed")
     ] = 5.0
+    watch: Annotated[
+        bool, Field(description="serve what changes in the repository's folder without being asked to")
+    ] = False
+    watch_seconds: Annotated[
+        float, Field(gt=0, le=3600, description="with --watch, look at the folder every so many seconds")
+    ] = 2.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="least severe messages to log")
     ] = "warning"

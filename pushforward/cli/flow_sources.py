@@ -25,6 +25,7 @@ from pushforward.client.sampling import Noise
 
 if TYPE_CHECKING:
     from pushforward.client.client import Client
+    from service.bundle.store import Repository
     from service.engine.verbs.edits import Direction
     from service.engine.verbs.flow import ServedFlow
     from service.pictures.options import PictureOptions
@@ -187,7 +188,7 @@ class SourceOptions:
         bundle: a bundle's folder.
         repository: a folder of flows.
         model: the flow's name; needed with a repository of several flows.
-        version: its version; None for the newest.
+        version: its version, or an alias; None for the newest.
         key: for the server; None for that of the environment.
     """
 
@@ -195,7 +196,7 @@ class SourceOptions:
     bundle: Path | None = None
     repository: Path | None = None
     model: str | None = None
-    version: int | None = None
+    version: int | str | None = None
     key: str | None = field(default=None, repr=False)
 
 
@@ -251,12 +252,36 @@ def _folder(options: SourceOptions) -> Path:
     names = repository.names()
     if options.model is None and len(names) != 1:
         raise InvalidInput(f"--model must say which flow of the repository is meant; it holds {names}")
-    return repository.path(options.model or names[0], options.version)
+    return find_version(repository, options.model or names[0], options.version)
+
+
+def find_version(repository: Repository, name: str, version: int | str | None) -> Path:
+    """The folder of a version.
+
+    Args:
+        repository: that holds the flow.
+        name: of the flow.
+        version: of it, or an alias; None for the newest.
+
+    Raises:
+        FlowNotFound, VersionNotFound: there is no such flow, version or alias.
+        DataError: the aliases cannot be read.
+    """
+    from service.bundle.aliases import read_aliases
+    from service.errors import VersionNotFound
+
+    if not isinstance(version, str):
+        return repository.path(name, version)
+    repository.path(name)
+    aliases = read_aliases(repository, name)
+    if version not in aliases:
+        raise VersionNotFound(f"flow {name!r} has no alias {version!r}; its aliases are {sorted(aliases)}")
+    return repository.path(name, aliases[version])
 
 
 def _load(folder: Path) -> ServedFlow:
     from service.bundle.store import read_bundle
-    from service.engine.registry import load_flow
+    from service.engine.loading import load_flow
 
     return load_flow(read_bundle(folder))
 

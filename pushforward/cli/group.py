@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "train": "Fit a flow to a table or to images, and export it as a bundle.",
     "export": "Export a fit whose export failed, with other options.",
     "import": "Make a bundle from a flow of zuko, nflows, normflows or FrEIA.",
+    "repository": "List, install, remove and name the versions of flows, in a folder or on a server.",
     "check": "Verify a bundle and print its parity table.",
     "reseal": "Bring bundles of an older format up to date.",
     "inspect": "Describe a bundle.",

@@ -18,10 +18,27 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PATH: Final = click.Path(path_type=Path)
 
 
+def _read_version(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:  # noqa: ARG001  click's signature
+    """A version: its number, or an alias."""
+    from service.bundle.aliases import is_alias
+    from service.bundle.store import is_version
+
+    if value is None or is_alias(value):
+        return value
+    if not is_version(value):
+        raise click.BadParameter("must be a positive integer, or an alias")
+    return int(value)
+
+
 def source_options(command: _Command) -> _Command:
     """Add the options that name a flow: the arguments of `pushforward.cli.flow_sources.SourceOptions`."""
     for option in (
-        click.option("--version", type=click.IntRange(min=1), help="The version of the flow.  [default: the newest]"),
+        click.option(
+            "--version",
+            callback=_read_version,
+            metavar="VERSION",
+            help="The version of the flow, or an alias.  [default: the newest]",
+        ),
         click.option("--model", help="The name of the flow.  [default: the server's default flow]"),
         click.option("--repository", type=_PATH, help="A folder of flows: run --model from it here, without a server."),
         click.option("--bundle", type=_PATH, help="A bundle's folder: run it here, without a server."),

@@ -34,6 +34,7 @@ __all__ = [
     "Importance",
     "ModelInfo",
     "Path",
+    "RepositoryVersion",
     "Samples",
     "Scores",
     "Trace",
@@ -42,6 +43,51 @@ __all__ = [
 ]
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryVersion:
+    """One version in a server's repository.
+
+    Args:
+        name: of the flow.
+        version: of it.
+        state: ``"loading"``, ``"ready"``, ``"failed"``, ``"quarantined"``, ``"unloaded"`` or
+            ``"draining"``.
+        aliases: the names of this version.
+        digest: SHA-256 of its flow.json; empty where the server does not know it.
+        error: why it is not served; None where it is.
+    """
+
+    name: str
+    version: int
+    state: str
+    aliases: tuple[str, ...]
+    digest: str
+    error: str | None
+
+    @classmethod
+    def read_all(cls, payload: Payload) -> list[Self]:
+        """Read the answer to ``GET /repository``.
+
+        Raises:
+            UnexpectedAnswer: it is another server's.
+        """
+        try:
+            return [
+                cls(
+                    flow["name"],
+                    each["version"],
+                    each["state"],
+                    tuple(each["aliases"]),
+                    each["digest"],
+                    None if each["error"] is None else f"{each['error']['code']}: {each['error']['detail']}",
+                )
+                for flow in payload["flows"]
+                for each in flow["versions"]
+            ]
+        except (KeyError, TypeError) as error:
+            raise UnexpectedAnswer("the answer is no list of a repository's versions") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

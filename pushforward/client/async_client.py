@@ -26,7 +26,7 @@ class AsyncClient(Calls):
     Args:
         base_url: the server's address.
         model: the flow that answers where a call names none; None for the server's default flow.
-        version: its version; None for the newest.
+        version: its version, or an alias; None for the newest.
         timeout: seconds that one request may take, its retries and pauses included.
         retries: how often at most a request is sent again, after a connection that failed and after 429 and 503
             (Retry-After is waited for). No other answer is asked for twice, nor is one of code `engine_lost`.
@@ -52,7 +52,7 @@ class AsyncClient(Calls):
         base_url: str = DEFAULT_URL,
         *,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         retries: int = 3,
         max_values: int = MAX_VALUES,

@@ -1,4 +1,4 @@
-"""The numbers of a call in the precision of its flow: rows, contexts and directions.
+"""The numbers of a call, most of them in the precision of its flow: rows, contexts, directions and targets.
 
 Imports neither httpx nor the server.
 """
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
 from pushforward.client.arrays import (
@@ -18,12 +19,14 @@ from pushforward.client.arrays import (
     FloatArray,
     FloatType,
     to_context,
+    to_float64,
     to_floats,
     to_rows,
 )
 from pushforward.client.errors import InvalidInput
+from pushforward.client.sampling import ContextNoise
 
-__all__ = ["Direction", "as_given", "format_direction", "read_rows"]
+__all__ = ["Direction", "as_given", "check_log_target", "format_direction", "given_numbers", "read_rows"]
 
 Direction: TypeAlias = str | npt.ArrayLike
 """A direction by name, one in latent space ``[D]``, or two rows of data ``[2, *event]``, from one to the other."""
@@ -67,3 +70,22 @@ def read_rows(rows: Mapping[str, Any], dtype: FloatType) -> dict[str, FloatArray
         for name, values in rows.items()
         if values is not None
     }
+
+
+def given_numbers(n: int | None, seed: int | None, noise: ContextNoise) -> dict[str, Any]:
+    """The arguments that name rows to draw, where they are given."""
+    given: dict[str, Any] = {name: value for name, value in (("n", n), ("seed", seed)) if value is not None}
+    return given if noise == "independent" else given | {"noise": noise}
+
+
+def check_log_target(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Log-densities of a target that can be sent; -inf goes as null.
+
+    Raises:
+        InvalidInput: a number is NaN or plus infinity; its row is named.
+    """
+    numbers = to_float64(values, "log_target")
+    bad = np.flatnonzero(~(numbers < np.inf))
+    if bad.size:
+        raise InvalidInput(f"log_target, row {bad[0]}: {numbers.ravel()[bad[0]]} is neither finite nor minus infinity")
+    return numbers

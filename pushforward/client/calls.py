@@ -30,7 +30,14 @@ from pushforward.client.answers import (
     Weights,
 )
 from pushforward.client.arrays import FloatArray, FloatType, to_context, to_float64, to_rows
-from pushforward.client.call_numbers import Direction, as_given, format_direction, read_rows
+from pushforward.client.call_numbers import (
+    Direction,
+    as_given,
+    check_log_target,
+    format_direction,
+    given_numbers,
+    read_rows,
+)
 from pushforward.client.columns import ROW_KINDS, ColumnMatcher
 from pushforward.client.delivery import Connection, Delivery, HttpRequest
 from pushforward.client.errors import (
@@ -42,6 +49,7 @@ from pushforward.client.errors import (
 )
 from pushforward.client.payload import ArrayAnswerT, Payload, join_answers
 from pushforward.client.precisions import Precisions
+from pushforward.client.repository_calls import RepositoryCalls
 from pushforward.client.requests import FlowChoice, post_request
 from pushforward.client.sampling import FIRST_ROWS, ContextNoise, Method, Noise, SampleBlocks
 from pushforward.client.tables import RowKind, require_same_rows
@@ -72,7 +80,7 @@ class Calls:
     Args:
         connection: sends the requests.
         model: the flow that answers where a call names none; None for the server's default.
-        version: its version; None for the newest.
+        version: its version, or an alias; None for the newest.
         timeout: seconds that one request may take, its retries and pauses included.
         retries: how often at most a request is sent again.
         max_values: larger inputs are cut into requests of about so many numbers.
@@ -85,7 +93,7 @@ class Calls:
         connection: Connection,
         *,
         model: str | None,
-        version: int | None,
+        version: int | str | None,
         timeout: float,
         retries: int,
         max_values: int,
@@ -99,6 +107,7 @@ class Calls:
         self._max_values = max_values
         self._columns = ColumnMatcher(self.model)
         self._precisions = Precisions(self.model)
+        self.repository = RepositoryCalls(self._ask)
 
     @overload
     async def log_prob(
@@ -107,7 +116,7 @@ class Calls:
         *,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> FloatArray: ...
 
     @overload
@@ -119,7 +128,7 @@ class Calls:
         alarm_rate: float | None = None,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Scores: ...
 
     @overload
@@ -142,7 +151,7 @@ class Calls:
         alarm_rate: float | None = None,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> FloatArray | Scores:
         """As `Client.log_prob`."""
         more: dict[str, Any] = {"return": list(returns)} if returns else {}
@@ -169,7 +178,7 @@ class Calls:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Samples:
         """As `Client.sample`."""
 
@@ -195,7 +204,7 @@ class Calls:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> SampleBlocks:
         """As `Client.stream_sample`."""
         flow = self._choose_flow(model, version)
@@ -230,7 +239,7 @@ class Calls:
         spacing: Literal["parameter", "arc_length"] = "parameter",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Path:
         """As `Client.interpolate`; one request, for the path is one thing."""
         body: dict[str, Any] = {"space": space, "steps": steps}
@@ -252,7 +261,7 @@ class Calls:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Encoded:
         """As `Client.encode`."""
         flow = self._choose_flow(model, version)
@@ -270,7 +279,7 @@ class Calls:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Decoded:
         """As `Client.decode`."""
         flow = self._choose_flow(model, version)
@@ -289,7 +298,7 @@ class Calls:
         *,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Edited:
         """As `Client.edit`."""
         strengths = np.atleast_1d(to_float64(strength, "strength"))
@@ -315,10 +324,10 @@ class Calls:
         noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Trace:
         """As `Client.trace`; one request."""
-        body = _given_numbers(n, seed, noise)
+        body = given_numbers(n, seed, noise)
 
         async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Trace:
             return Trace.read(await self._ask(post_request(flow, "trace", {**body, **read_rows(rows, dtype)})))
@@ -337,11 +346,11 @@ class Calls:
         noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Weights:
         """As `Client.weights`; one request, for the weights are normalized together."""
-        targets = _check_log_target(log_target).tolist()
-        body = {"log_target": targets, **_given_numbers(n, seed, noise)}
+        targets = check_log_target(log_target).tolist()
+        body = {"log_target": targets, **given_numbers(n, seed, noise)}
         require_same_rows({"x": x, "log_target": log_target})
 
         async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Weights:
@@ -358,11 +367,11 @@ class Calls:
         noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Importance:
         """As `Client.importance`; over an event loop, the target is called from the loop."""
         drawn = await self.sample(n, seed=seed, noise=noise, context=context, model=model, version=version)
-        targets = _check_log_target(log_target(drawn.x))
+        targets = check_log_target(log_target(drawn.x))
         if targets.shape != (len(drawn.x),):
             shape, rows = list(targets.shape), len(drawn.x)
             raise InvalidInput(f"log_target must give a number for each of the {rows} rows, and gave the shape {shape}")
@@ -379,7 +388,7 @@ class Calls:
         columns: int | None = None,
         size: int | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         **arguments: Any,  # noqa: ANN401  of whichever verb it is
     ) -> bytes:
         """As `Client.picture`; one request, with ``Accept: image/png``."""
@@ -404,7 +413,7 @@ class Calls:
         """As `Client.models`."""
         return _read_models(await self._ask(HttpRequest("GET", "models")))
 
-    async def model(self, name: str | None = None, version: int | None = None) -> ModelInfo:
+    async def model(self, name: str | None = None, version: int | str | None = None) -> ModelInfo:
         """As `Client.model`."""
         name, version = self._choose_flow(name, version)
         if name is None:
@@ -413,7 +422,9 @@ class Calls:
             if not isinstance(name, str):
                 names = [flow.name for flow in _read_models(listed)]
                 raise InvalidInput(f"the server has no default flow: name one of {names}")
-        path = f"models/{quote(name, safe='')}" + ("" if version is None else f"/versions/{version}")
+        path = f"models/{quote(name, safe='')}" + (
+            "" if version is None else f"/versions/{quote(str(version), safe='')}"
+        )
         return ModelInfo.read(await self._ask(HttpRequest("GET", path)))
 
     async def live(self) -> bool:
@@ -431,7 +442,7 @@ class Calls:
             return False
         return True
 
-    def _choose_flow(self, model: str | None, version: int | None) -> FlowChoice:
+    def _choose_flow(self, model: str | None, version: int | str | None) -> FlowChoice:
         """The flow that a call means. The client's own version belongs to the client's own model."""
         if model is None:
             return FlowChoice(self._model, self._version if version is None else version)
@@ -570,25 +581,6 @@ class Calls:
         if not isinstance(payload, dict):
             raise UnexpectedAnswer("the answer is not a JSON object: this is not a Pushforward server")
         return payload
-
-
-def _given_numbers(n: int | None, seed: int | None, noise: ContextNoise) -> dict[str, Any]:
-    """The arguments that name rows to draw, where they are given."""
-    given: dict[str, Any] = {name: value for name, value in (("n", n), ("seed", seed)) if value is not None}
-    return given if noise == "independent" else given | {"noise": noise}
-
-
-def _check_log_target(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Log-densities of a target that can be sent; -inf goes as null.
-
-    Raises:
-        InvalidInput: a number is NaN or plus infinity; its row is named.
-    """
-    numbers = to_float64(values, "log_target")
-    bad = np.flatnonzero(~(numbers < np.inf))
-    if bad.size:
-        raise InvalidInput(f"log_target, row {bad[0]}: {numbers.ravel()[bad[0]]} is neither finite nor minus infinity")
-    return numbers
 
 
 def _read_models(payload: Payload) -> list[ModelInfo]:

@@ -31,6 +31,7 @@ from pushforward.client.arrays import FloatArray
 from pushforward.client.call_numbers import Direction
 from pushforward.client.calls import MAX_VALUES, Calls, LogTarget, PictureVerb, ScoreName
 from pushforward.client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, BlockingConnection, run_blocking
+from pushforward.client.repository import Repository
 from pushforward.client.sampling import ContextNoise, Method
 
 __all__ = ["Client"]
@@ -46,7 +47,7 @@ class Client:
     Args:
         base_url: the server's address.
         model: the flow that answers where a call names none; None for the server's default flow.
-        version: its version; None for the newest.
+        version: its version, or an alias; None for the newest.
         timeout: seconds that one request may take, its retries and pauses included.
         retries: how often at most a request is sent again, after a connection that failed and after 429 and 503
             (Retry-After is waited for). No other answer is asked for twice, nor is one of code `engine_lost`.
@@ -73,7 +74,7 @@ class Client:
         base_url: str = DEFAULT_URL,
         *,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         retries: int = 3,
         max_values: int = MAX_VALUES,
@@ -98,6 +99,8 @@ class Client:
             clock=clock,
             random=random,
         )
+        self.repository = Repository(self._calls.repository)
+        """The versions that the server has, to list and to change."""
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +121,7 @@ class Client:
         *,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> FloatArray: ...
 
     @overload
@@ -130,7 +133,7 @@ class Client:
         alarm_rate: float | None = None,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Scores: ...
 
     @overload
@@ -153,7 +156,7 @@ class Client:
         alarm_rate: float | None = None,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> FloatArray | Scores:
         """Log-densities of rows: log p(x) = log p_Z(f(x)) + log|det df/dx|.
 
@@ -163,7 +166,7 @@ class Client:
             alarm_rate: in (0, 1); a row is an anomaly where at most this share of held-out rows has a log_prob as low.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             ``[N]`` in nats, -inf outside the support; `Scores` where `returns` or `alarm_rate` is given.
@@ -192,7 +195,7 @@ class Client:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Samples:
         """Draw rows from the flow. Row i of a seed and a context is one value, whatever n, offset and other contexts.
 
@@ -209,7 +212,7 @@ class Client:
             round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[C]``, or ``[K, C]`` for n rows of each of K contexts; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Samples`; x is ``[n, *event]``, or ``[K, n, *event]``.
@@ -246,7 +249,7 @@ class Client:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Iterator[Samples]:
         """Draw rows in consecutive blocks of about `max_values` numbers, with one block in memory at a time.
 
@@ -265,7 +268,7 @@ class Client:
             round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[C]``, or ``[K, C]`` for n rows of each of K contexts; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Yields:
             `Samples`, each with its own offset; all of one seed.
@@ -302,7 +305,7 @@ class Client:
         spacing: Literal["parameter", "arc_length"] = "parameter",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Path:
         """Walk from point to point through latent space.
 
@@ -318,7 +321,7 @@ class Client:
             context: ``[C]`` or ``[1, C]`` for the whole walk, ``[2, C]`` for its ends or ``[K, C]`` for its points,
                 linear in t between them; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Path`, T rows; it passes through every point.
@@ -329,14 +332,7 @@ class Client:
             ConnectionFailed, TimedOut: no answer came.
         """
         call = self._calls.interpolate(
-            points,
-            space=space,
-            steps=steps,
-            path=path,
-            spacing=spacing,
-            context=context,
-            model=model,
-            version=version,
+            points, space=space, steps=steps, path=path, spacing=spacing, context=context, model=model, version=version
         )
         return run_blocking(call)
 
@@ -347,7 +343,7 @@ class Client:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Encoded:
         """Encode rows as latents: z = f(x).
 
@@ -356,7 +352,7 @@ class Client:
             round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Encoded`; z is ``[N, D]``.
@@ -376,7 +372,7 @@ class Client:
         round_trip: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Decoded:
         """Decode latents to data: x = g(z).
 
@@ -385,7 +381,7 @@ class Client:
             round_trip: whether to give round_trip_error too; it costs a second run.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Decoded`; x is ``[N, *event]``.
@@ -408,7 +404,7 @@ class Client:
         noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Trace:
         """The event after each step of the chain, from x to z, and each step's log-determinant.
 
@@ -420,7 +416,7 @@ class Client:
             noise: of the rows that are drawn, as for `sample`.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Trace`; its steps' log-determinants sum to the whole.
@@ -441,7 +437,7 @@ class Client:
         *,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Edited:
         """Move rows along a direction of latent space: f, then z + strength * direction, then g.
 
@@ -452,7 +448,7 @@ class Client:
             strength: S numbers; 0 is the round trip.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Edited`; x is ``[S, N, *event]``.
@@ -474,7 +470,7 @@ class Client:
         noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Weights:
         """Weigh rows for a target whose log-density is known up to a constant: importance weights.
 
@@ -486,7 +482,7 @@ class Client:
             noise: that they were drawn with, as for `sample`.
             context: as for `log_prob`; one row for rows of a seed.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Weights`, with the effective sample size and the Pareto k-hat.
@@ -510,7 +506,7 @@ class Client:
         noise: ContextNoise = "independent",
         context: npt.ArrayLike | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Importance:
         """Draw from the flow and weigh the draws for a target.
 
@@ -522,7 +518,7 @@ class Client:
             noise: as for `sample`.
             context: ``[C]``; None for a flow without.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
 
         Returns:
             `Importance`: the draws, their weights and the measures of those.
@@ -547,7 +543,7 @@ class Client:
         columns: int | None = None,
         size: int | None = None,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         **arguments: Any,  # noqa: ANN401  of whichever verb it is
     ) -> bytes:
         """Draw a verb's answer: a grid or strips of images; a map, a chart or a pair plot of a table.
@@ -557,7 +553,7 @@ class Client:
             columns: images in a row of a grid, or columns of a table to show; None for the server to choose.
             size: in pixels, the longer side of each image, or the side of a chart; None for the server to choose.
             model: the flow's name.
-            version: its version.
+            version: its version, or an alias.
             arguments: of the verb, by their names in the HTTP API; they travel in one request.
 
         Returns:
@@ -579,12 +575,12 @@ class Client:
         """The flows that are served."""
         return run_blocking(self._calls.models())
 
-    def model(self, name: str | None = None, version: int | None = None) -> ModelInfo:
+    def model(self, name: str | None = None, version: int | str | None = None) -> ModelInfo:
         """Describe one flow: its newest version, or the one given.
 
         Args:
             name: the flow's name; None for the client's own, or the server's default.
-            version: its version.
+            version: its version, or an alias.
 
         Raises:
             NotFound: there is no such flow or version.

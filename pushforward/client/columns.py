@@ -33,7 +33,7 @@ class ColumnMatcher:
         describe: asks the server about a flow, by its name and version.
     """
 
-    def __init__(self, describe: Callable[[str | None, int | None], Awaitable[ModelInfo]]) -> None:
+    def __init__(self, describe: Callable[[str | None, int | str | None], Awaitable[ModelInfo]]) -> None:
         self._describe = describe
         self._known: dict[FlowChoice, FlowColumns] = {}  # without a version: of the newest one at the time
 

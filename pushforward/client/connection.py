@@ -149,7 +149,7 @@ class _HttpxConnection:
             raise kind(f"the request to {self._asked} could not be sent: {error}") from error
 
     def _build(self, http: httpx.Client | httpx.AsyncClient, request: HttpRequest, deadline: float) -> httpx.Request:
-        headers = {} if request.body is None else {"Content-Type": "application/json"}
+        headers = {} if request.body is None else {"Content-Type": request.content_type}
         if request.accept is not None:
             headers["Accept"] = request.accept
         return http.build_request(

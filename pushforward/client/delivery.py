@@ -26,13 +26,14 @@ class HttpRequest:
     """One HTTP request.
 
     Args:
-        method: ``"GET"`` or ``"POST"``.
+        method: of HTTP.
         path: the path below the base URL, quoted.
         query: the query parameters.
-        body: the JSON text; None for none.
-        retried: whether it may be sent again. Every call of the native API only reads, so that all may but a probe,
-            which asks for the state of this moment.
+        body: the content; None for none.
+        retried: whether it may be sent again. The verbs only read, so that they may. A probe may not, for it asks for
+            the state of this moment, nor a change that could have been made although no answer came.
         accept: the media type of the answer; None for the server's own, JSON.
+        content_type: the media type of the body.
     """
 
     method: str
@@ -41,6 +42,7 @@ class HttpRequest:
     body: bytes | None = None
     retried: bool = True
     accept: str | None = None
+    content_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)

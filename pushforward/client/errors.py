@@ -9,7 +9,7 @@
         ├── TimedOut                        no answer came in the time that the client allows
         ├── UnexpectedAnswer                an answer came, and it is not one of Pushforward's
         └── ApiError                        the server refused: status, code, detail, errors
-            ├── InvalidRequest              400, 405, 406, 408, 415, 421, 422
+            ├── InvalidRequest              400, 405, 406, 408, 409, 415, 421, 422
             ├── NotAuthorized               401, 403
             ├── NotFound                    404
             ├── TooLarge                    413, 431

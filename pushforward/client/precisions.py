@@ -26,7 +26,7 @@ class Precisions:
         describe: asks the server about a flow, by its name and version.
     """
 
-    def __init__(self, describe: Callable[[str | None, int | None], Awaitable[ModelInfo]]) -> None:
+    def __init__(self, describe: Callable[[str | None, int | str | None], Awaitable[ModelInfo]]) -> None:
         self._describe = describe
         self._known: dict[FlowChoice, FloatType] = {}  # without a version: of the one that answered last
 

@@ -23,11 +23,11 @@ class FlowChoice(NamedTuple):
 
     Args:
         model: its name; None for the server's default.
-        version: its version; None for the newest.
+        version: its version, or an alias; None for the newest.
     """
 
     model: str | None
-    version: int | None
+    version: int | str | None
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of a request that name the flow; what the server chooses is left out."""

@@ -46,7 +46,7 @@ def command(
     from service.bundle.calibration import calibrate
     from service.bundle.manifest import Recalibration, shorten_texts
     from service.bundle.store import read_bundle
-    from service.engine.registry import load_flow
+    from service.engine.loading import load_flow
     from service.plan import run_now
 
     folder = find_bundle(bundle)

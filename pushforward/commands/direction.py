@@ -59,7 +59,7 @@ def command(
     """  # noqa: D301  \b keeps click from joining the lines
     from models.directions import logistic_direction, mean_direction, separation
     from service.bundle.store import read_bundle
-    from service.engine.registry import load_flow
+    from service.engine.loading import load_flow
 
     if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable() or "," in name:
         expected = f"1 to {_LONGEST_NAME} printable characters without a comma"

@@ -113,7 +113,7 @@ def command(
     """  # noqa: D301  \b keeps click from joining the lines
     from pushforward.cli.flow_sources import find_bundle
     from service.bundle.store import read_bundle
-    from service.engine.registry import load_flow
+    from service.engine.loading import load_flow
 
     _require_libraries()
     checked = read_bundle(find_bundle(bundle))

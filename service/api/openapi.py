@@ -15,11 +15,14 @@ from service.api.codecs import wire
 from service.api.codecs.query import LISTS
 from service.api.native.fields import VerbRequest
 from service.api.native.schemas import ProblemDocument
+from service.bundle.aliases import ALIAS_PATTERN
 
 __all__ = ["describe_route", "install", "path_parameters", "query_parameters"]
 
-_EXAMPLES: Final[dict[str, Any]] = {"name": "two-moons", "version": 1, "n": 3, "seed": 7}
+_VERSION: Final = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": ALIAS_PATTERN}]}
+"""A version, or an alias that names one."""
 
+_EXAMPLES: Final[dict[str, Any]] = {"name": "two-moons", "version": 1, "alias": "stable", "n": 3, "seed": 7}
 
 _KEY: Final = "key"
 
@@ -35,6 +38,7 @@ def describe_route(
     main: str | None = None,
     *,
     drawn: bool = False,
+    media_type: str | None = None,
 ) -> dict[str, Any]:
     """What OpenAPI says of one route.
 
@@ -42,6 +46,7 @@ def describe_route(
         answer: the model of its answer, or the media type of its text.
         body: the model of its body, if it takes one.
         parameters: in path and query.
+        media_type: of a body that is no JSON object and no verb's.
         main: of a verb, the argument that a body is which is not JSON; empty for a verb without a body.
         drawn: whether there is a picture of the answer.
     """
@@ -58,7 +63,11 @@ def describe_route(
         }
     }
     if body is not None:
-        said["requestBody"] = {"required": True, "content": _content(body) | _tables(_example(body).get(main or ""))}
+        tables = {} if main is None else _tables(_example(body).get(main))
+        said["requestBody"] = {"required": True, "content": _content(body) | tables}
+    if media_type is not None:
+        content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+        said["requestBody"] = {"required": True, "content": content}
     if listed := list(parameters):
         said["parameters"] = listed
     return said
@@ -66,7 +75,7 @@ def describe_route(
 
 def path_parameters(path: str) -> list[dict[str, Any]]:
     """The parameters within a path, with examples that run against the shipped flows."""
-    schemas = {"name": {"type": "string"}, "version": {"type": "integer", "minimum": 1}}
+    schemas = {"name": {"type": "string"}, "version": _VERSION, "alias": {"type": "string", "pattern": ALIAS_PATTERN}}
     return [
         {"name": name, "in": "path", "required": True, "schema": schema, "example": _EXAMPLES[name]}
         for name, schema in schemas.items()

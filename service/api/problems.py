@@ -53,6 +53,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "client_gone": Problem(400, "The client has gone"),
     "method_not_allowed": Problem(405, "The route has no such method"),
     "not_acceptable": Problem(406, "No acceptable media type"),
+    "repository_conflict": Problem(409, "The repository holds something else"),
     "slow_request": Problem(408, "The request did not come in time"),
     "body_too_large": Problem(413, "The body is too large"),
     "unsupported_media_type": Problem(415, "The body's media type cannot be read"),
@@ -62,6 +63,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "not_finite": Problem(422, "A number is not finite, or beyond the range of the flow's precision"),
     "out_of_support": Problem(422, "A row lies where the density is zero"),
     "not_traceable": Problem(422, "The flow's bundle holds no trace"),
+    "bundle_refused": Problem(422, "The bundle may not be served"),
     "over_work_budget": Problem(422, "The request is over the work budget"),
     "header_too_large": Problem(431, "The header is too large"),
     "internal_error": Problem(500, "The server failed"),
@@ -74,6 +76,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "not_ready": Problem(503, "The flow is not ready", retry_after=1),
     "draining": Problem(503, "The server is shutting down", retry_after=1),
     "deadline_exceeded": Problem(504, "The deadline passed"),
+    "repository_unwritable": Problem(507, "The repository cannot be written"),
 }
 """Code -> status and title, for every error that HTTP can meet. The only place where a status is chosen."""
 

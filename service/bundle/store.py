@@ -15,8 +15,9 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,13 @@ __all__ = [
     "digest",
     "identity_of_folder",
     "is_version",
+    "manifest_digest",
     "read_bundle",
     "read_manifest",
     "read_older_bundle",
     "replace_manifest",
+    "sync",
+    "write_durably",
 ]
 
 MANIFEST_FILE = "flow.json"
@@ -64,6 +68,10 @@ MAX_FILE_BYTES = 512 << 20
 """The size of the largest file of a bundle: a cap on what a stranger can make the server read."""
 MAX_GOLDEN_BYTES = 64 << 20
 """The size of the largest golden.npz once it is unpacked."""
+
+_INSTALLING = ".installing-"
+_REMOVING = ".removing-"
+_LEFTOVER_SECONDS = 24 * 3600.0
 
 
 def is_version(name: str) -> bool:
@@ -194,11 +202,13 @@ class Bundle:
         manifest: the content of flow.json.
         graphs: file name -> bytes, for each ONNX file.
         golden: the golden rows.
+        digest: SHA-256 of flow.json, which names the digests of all other files; empty for a bundle made in memory.
     """
 
     manifest: Manifest
     graphs: Mapping[str, bytes]
     golden: Golden
+    digest: str = ""
 
     def files(self) -> dict[str, bytes]:
         """The files to install a bundle with these graphs and golden rows from: file name -> bytes."""
@@ -280,7 +290,7 @@ def replace_manifest(folder: Path, data: bytes) -> bool:
             os.fsync(file.fileno())
         temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         temporary.replace(target)
-        _sync_folder(folder)
+        sync(folder)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -319,7 +329,20 @@ def _read_bundle(opened: int, manifest_data: bytes) -> Bundle:
             raise ManifestInvalid(f"{name} is of opset {summary.opset}, and flow.json says {manifest.opset}")
     golden = Golden.from_npz(files["golden.npz"], manifest)
     check_consistency(manifest, golden)
-    return Bundle(manifest, graphs, golden)
+    return Bundle(manifest, graphs, golden, digest(manifest_data))
+
+
+def manifest_digest(folder: Path) -> str:
+    """SHA-256 of the flow.json of a bundle's folder, without a look at what it says.
+
+    Returns:
+        The digest; an empty text where there is no such file, or it cannot be read. `read_bundle` says why.
+    """
+    try:
+        with _open_folder(folder) as opened:
+            return digest(_read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES))
+    except UnexpectedFile:
+        return ""
 
 
 @contextmanager
@@ -466,26 +489,93 @@ class Repository:
             BundleError: the bundle would not be served. Nothing is left behind.
             FileExistsError: this version exists already, and a version never changes.
         """
-        target = self.root / manifest.name / str(manifest.version)
-        if target.exists():
-            raise FileExistsError(f"{manifest.name} has a version {manifest.version} already")
+        self._require_free(manifest.name, manifest.version)
         manifest = manifest.model_copy(update={"files": {n: digest(d) for n, d in sorted(files.items())}})
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.parent.is_symlink():
+        if (self.root / manifest.name).is_symlink():
             raise UnexpectedFile(f"the folder of {manifest.name} is a symbolic link, and a server follows none")
-        temporary = Path(tempfile.mkdtemp(prefix=".installing-", dir=target.parent))
-        try:
+        with self.staging(manifest.name) as folder:
             for name, data in {**files, MANIFEST_FILE: manifest.to_json()}.items():
-                _write_durably(temporary / name, data)
-            read_bundle(temporary)
-            temporary.chmod(0o755)  # mkdtemp makes a private folder; a server runs as another user
-            _sync_folder(temporary)
-            temporary.rename(target)
-            _sync_folder(target.parent)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+                write_durably(folder / name, data)
+            return self.publish(folder, manifest.name, manifest.version)
+
+    @contextmanager
+    def staging(self, name: str) -> Iterator[Path]:
+        """A temporary folder beside the versions of a flow, which `publish` makes one of them.
+
+        Nothing is left of it afterwards. What a process left behind that was killed is removed after a day.
+
+        Args:
+            name: of the flow.
+
+        Raises:
+            OSError: the repository cannot be written.
+        """
+        flow = self.root / name
+        is_new = not flow.exists()
+        flow.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(flow)
+        folder = Path(tempfile.mkdtemp(prefix=_INSTALLING, dir=flow))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            if is_new:
+                with suppress(OSError):  # a version is there
+                    flow.rmdir()
+
+    def publish(self, folder: Path, name: str, version: int) -> Path:
+        """Sync a bundle in a folder of `staging`, check it, and rename it, which is all or nothing.
+
+        Args:
+            folder: from `staging`, or in it; holds the files of the bundle.
+            name: of the flow.
+            version: of it.
+
+        Returns:
+            The folder of the bundle.
+
+        Raises:
+            BundleError: the bundle would not be served, or is another flow's or version's.
+            FileExistsError: this version exists already, and a version never changes.
+        """
+        check_identity(read_bundle(folder).manifest, name, version)
+        for file in folder.iterdir():
+            sync(file)
+        folder.chmod(0o755)  # mkdtemp makes a private folder; a server runs as another user
+        sync(folder)
+        self._require_free(name, version)
+        target = self.root / name / str(version)
+        folder.rename(target)
+        sync(target.parent)
         return target
+
+    def remove(self, name: str, version: int) -> None:
+        """Remove a version: it is renamed first, so that no one finds a part of it.
+
+        Args:
+            name: of the flow.
+            version: of it.
+
+        Raises:
+            FlowNotFound: the repository holds no such flow.
+            VersionNotFound: the flow has no such version.
+            OSError: the repository cannot be written.
+        """
+        folder = self.path(name, version)
+        hidden = Path(tempfile.mkdtemp(prefix=_REMOVING, dir=folder.parent))
+        try:
+            folder.rename(hidden)
+        except OSError:
+            hidden.rmdir()
+            raise
+        sync(hidden.parent)
+        shutil.rmtree(hidden, ignore_errors=True)
+        with suppress(OSError):  # other versions are there
+            hidden.parent.rmdir()
+
+    def _require_free(self, name: str, version: int) -> None:
+        if (self.root / name / str(version)).exists():
+            raise FileExistsError(f"{name} has a version {version} already")
 
     def install_next(self, manifest: Manifest, files: Mapping[str, bytes], *, pinned: bool = False) -> Path:
         """Write a bundle, as the next free version where another process has taken its version meanwhile.
@@ -515,16 +605,31 @@ class Repository:
             manifest = manifest.model_copy(update={"version": free})
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a new file, and wait until the disk has it.
+
+    Raises:
+        OSError: the file exists, or cannot be written.
+    """
     with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(place: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    descriptor = os.open(place, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _remove_leftovers(flow: Path) -> None:
+    """Remove the temporary folders of processes that were killed: those that nobody has touched for a day."""
+    for entry in flow.iterdir():
+        if entry.name.startswith((_INSTALLING, _REMOVING)):
+            with suppress(FileNotFoundError):  # its process has just removed it
+                if time.time() - entry.stat().st_mtime > _LEFTOVER_SECONDS:
+                    shutil.rmtree(entry, ignore_errors=True)

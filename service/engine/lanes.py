@@ -12,7 +12,6 @@ from service.bundle.store import Bundle
 from service.engine.batching.chunk_size import Timing, choose_chunk, time_batches
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import QueuedLane, Workers
-from service.engine.canary import check_trace
 from service.engine.metrics.metrics import LaneMetrics, Metrics
 from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.traces import Tracer
@@ -92,7 +91,7 @@ def open_lane(
 
 
 def open_tracer(bundle: Bundle, graph: Graph | None, workers: Workers, limits: Limits, metrics: Metrics) -> QueuedLane:
-    """Open a lane for the trace. The graph is checked now, and opened again at the first request.
+    """Open a lane for the trace. Its graph has been checked, and is opened again at the first request.
 
     Args:
         bundle: with a trace.
@@ -100,11 +99,7 @@ def open_tracer(bundle: Bundle, graph: Graph | None, workers: Workers, limits: L
         workers: the threads that serve it.
         limits: of its queue.
         metrics: counts its batches.
-
-    Raises:
-        BundleError: as `load_flow`.
     """
-    check_trace(bundle, graph)
     tracer = Tracer(bundle, graph)
     chunk = min(tracer.chunk_rows, limits.chunk_rows or tracer.chunk_rows)
     trace_metrics = metrics.lane(bundle.manifest.name, bundle.manifest.version, "trace")

@@ -1,302 +1,58 @@
-"""The registry of served flows: bundles are found, verified, warmed up, and looked up by name and version.
+"""The registry of served flows: bundles are found, verified, loaded, and looked up by name and version.
 
 A bundle that fails is listed with its error, and the others are served. A flow takes no request before its golden rows
-have passed through the lanes that will answer. Knows no HTTP.
+have passed through the lanes that will answer. What is served changes in two phases: `prepare` loads what is new, and
+`commit` swaps all of it in at once. A flow that is no longer served answers the requests that it has, and is freed
+after the last of them. Knows no HTTP.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
 
+from service.bundle.catalogue import Catalogue, Key, Version, read_catalogue
 from service.bundle.manifest import Manifest
-from service.bundle.store import Bundle, Repository, check_identity, read_bundle, read_manifest
+from service.bundle.store import Repository, check_identity, read_bundle, read_manifest
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
-from service.engine.canary import check_golden
-from service.engine.isolation.engine import IsolatedEngine
+from service.engine.isolation.engine import QUARANTINED
 from service.engine.isolation.options import Isolation
 from service.engine.isolation.quarantine import MAX_ENDS
-from service.engine.lanes import Graph, open_lane, open_tracer, warm_up
+from service.engine.loading import load_flow
 from service.engine.metrics.metrics import Metrics
-from service.engine.runtime.cpu import usable_cpus
-from service.engine.runtime.execution import Execution
-from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph, Device, DeviceGraph, cpu_execution, open_graphs
-from service.engine.trials import Trial, TrialFailure, Trials
+from service.engine.runtime.graph import Device
+from service.engine.snapshot import Entry, Snapshot, State
+from service.engine.trials import TrialFailure, Trials
 from service.engine.verbs.flow import ServedFlow
-from service.engine.verbs.scores import HeldOut
 from service.errors import (
     BundleError,
     Draining,
-    EngineFailed,
-    FlowNotFound,
+    EngineLost,
     NotReady,
     PushforwardError,
-    VersionNotFound,
 )
-from service.plan import run_now
 
-__all__ = ["Entry", "Registry", "State", "load_flow"]
+__all__ = ["Entry", "Registry", "State"]
 
 _log = logging.getLogger(__name__)
 
-_HANG_MARGIN: Final = 20
-"""A batch may take this many times as long as when it was measured, before it is taken for a hang."""
-
-State = Literal["loading", "ready", "failed", "quarantined"]
-
 _PATIENCE_SECONDS: Final = 2.0
 """The time after which the next bundle is begun beside one that is not done."""
-
-_MOST_INLINE_SECONDS: Final = 0.03
-"""The longest time of a smallest batch, with every pass of its Loops, that may come to run on the event loop."""
 
 _MOST_AT_ONCE: Final = 8
 """The most bundles that are tried at once. A ninth waits: each may take the memory of a trial."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """The current state of one version of one flow.
-
-    Args:
-        name: of the flow.
-        version: a positive integer.
-        state: loading, ready, failed or quarantined.
-        manifest: once it has been read.
-        flow: once it is ready.
-        error: the reason why it is not served.
-    """
-
-    name: str
-    version: int
-    state: State
-    manifest: Manifest | None = None
-    flow: ServedFlow | None = None
-    error: PushforwardError | None = None
-
-
-def load_flow(
-    bundle: Bundle,
-    workers: Workers | None = None,
-    limits: Limits | None = None,
-    metrics: Metrics | None = None,
-    device: Device | None = None,
-    isolation: Isolation | None = None,
-    quarantine: Callable[[PushforwardError], None] | None = None,
-    trial: Trial | None = None,
-) -> ServedFlow:
-    """Load the flow of a bundle, warm it up, and check its golden rows.
-
-    Args:
-        bundle: from `service.bundle.store.read_bundle`.
-        workers: the threads that run it; None for threads of its own, which end with the process.
-        limits: of each of its lanes. Where `chunk_rows` is 0, it is measured for each.
-        metrics: counts its batches; None to count nothing.
-        device: of its computation; None for the CPU.
-        isolation: the flows that run in processes of their own, on the CPU; None for none.
-        quarantine: takes the reason, on a thread of the engine, once such processes crash or hang too often.
-        trial: of the bundle, with the times of its batches on the CPU; None to measure them.
-
-    Raises:
-        BundleError: a graph cannot be loaded, or does not give the golden answers.
-        EngineFailed: the device cannot run it, and is required.
-        EngineLost: no process can be started for it.
-
-    Example::
-
-        flow = load_flow(read_bundle(Path("repository/two-moons/1")))
-        densities = run_now(flow.log_prob(x))
-    """
-    workers = workers or Workers(usable_cpus())
-    limits = limits or Limits()
-    metrics = metrics or Metrics()
-    trial = trial or Trial()
-    if isolation is None or not isolation.covers(bundle.manifest.name):
-        graphs = _Graphs(*open_graphs(bundle, device, limits.chunk_rows))
-        if device is not None:
-            graphs = graphs._replace(hang_seconds=device.hang_seconds)
-        flow = _open_flow(bundle, graphs, workers, limits, metrics, trial)
-        if device is not None and isinstance(graphs.forward, DeviceGraph):
-            _follow_device(flow, device, metrics)
-        return flow
-    engine = _open_engine(bundle, isolation, limits, metrics, device=device, quarantine=quarantine)
-    apart = workers.apart(isolation.processes)
-
-    def stop() -> None:
-        engine.stop()
-        apart.close(0)
-
-    def release() -> None:
-        engine.close()
-        apart.close(0)
-
-    try:
-        graphs = _isolated_graphs(bundle, engine, device)._replace(hang_seconds=isolation.hang_seconds)
-        flow = _open_flow(bundle, graphs, apart, limits, metrics, trial)
-    except BaseException:
-        release()
-        raise
-    flow.on_close(release)
-    weakref.finalize(
-        flow, workers.defer, stop
-    ).atexit = False  # where nobody closes it: after the last plan that has it
-    return flow
-
-
-def _follow_device(flow: ServedFlow, device: Device, metrics: Metrics) -> None:
-    """Tell that a flow runs on the CPU once its device is lost.
-
-    Args:
-        flow: on the device.
-        device: of the flow.
-        metrics: tell it too.
-    """
-    followed = weakref.ref(flow)
-
-    def move(reason: str) -> None:
-        flow = followed()
-        if flow is not None:
-            flow.execution = cpu_execution(flow.manifest, f"{device.name}: {reason}")
-            metrics.set_provider(flow.manifest.name, flow.manifest.version, flow.execution.provider)
-
-    forget = device.listen(move)
-    flow.on_close(forget)
-    weakref.finalize(flow, forget).atexit = False
-
-
-class _Graphs(NamedTuple):
-    """The graphs of a flow.
-
-    Args:
-        forward: x -> z.
-        inverse: z -> x.
-        execution: of both.
-        trace: x -> the event after each step; None for one that is opened here when it is asked for.
-        hang_seconds: a batch that takes longer is taken for a hang.
-    """
-
-    forward: Graph
-    inverse: Graph
-    execution: Execution
-    trace: Graph | None = None
-    hang_seconds: float = math.inf
-
-
-def _open_engine(
-    bundle: Bundle,
-    isolation: Isolation,
-    limits: Limits,
-    metrics: Metrics,
-    device: Device | None,
-    quarantine: Callable[[PushforwardError], None] | None,
-) -> IsolatedEngine:
-    """Start the processes of an isolated flow.
-
-    Args:
-        bundle: of the flow.
-        isolation: the options of its processes.
-        limits: of its lanes.
-        metrics: counts the processes.
-        device: of the settings.
-        quarantine: as `load_flow`.
-
-    Raises:
-        BundleError: as `load_flow`.
-        EngineFailed: the device is required.
-        EngineLost: no process can be started.
-    """
-    if device is not None and device.gpu.options.required:
-        raise EngineFailed(f"{device.name} is required, and a flow in processes of its own runs on the CPU")
-    counts = metrics.engine(bundle.manifest.name, bundle.manifest.version, MAX_ENDS)
-    rows = limits.chunk_rows or CPU_BATCH_SIZES[-1]
-    return IsolatedEngine(bundle, isolation, rows, counts=counts, quarantined=quarantine)
-
-
-def _isolated_graphs(bundle: Bundle, engine: IsolatedEngine, device: Device | None) -> _Graphs:
-    fallback = None if device is None else f"{device.name}: a flow in processes of its own runs on the CPU"
-    trace = engine.graph("trace") if bundle.manifest.trace else None
-    return _Graphs(engine.graph("forward"), engine.graph("inverse"), cpu_execution(bundle.manifest, fallback), trace)
-
-
-def _open_flow(
-    bundle: Bundle,
-    graphs: _Graphs,
-    workers: Workers,
-    limits: Limits,
-    metrics: Metrics,
-    trial: Trial,
-) -> ServedFlow:
-    """Warm the graphs of a flow up, open its lanes, and check its golden rows.
-
-    Args:
-        bundle: of the flow.
-        graphs: of the bundle.
-        workers: the threads that run them.
-        limits: of each lane.
-        metrics: counts the batches.
-        trial: of the bundle.
-
-    Raises:
-        BundleError: as `load_flow`.
-    """
-    name, version = bundle.manifest.name, bundle.manifest.version
-    forward, inverse, execution, trace, hang_seconds = graphs
-    golden = bundle.golden
-    known = trial.timings if isinstance(forward, CpuGraph) else {}
-    try:
-        forward_timings = known.get("forward") or warm_up(forward, limits, golden.x, golden.context)
-        inverse_timings = known.get("inverse") or warm_up(inverse, limits, golden.latents(), golden.context)
-    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-        raise BundleError("the flow could not be run on its golden rows") from error
-    longest = max(timing.seconds for timing in (*forward_timings, *inverse_timings))
-    if longest > hang_seconds / _HANG_MARGIN:
-        text = (
-            "a batch of %s version %d took %.3g s; raise --engine-hang-seconds (%g): a busy machine makes a hang of it"
-        )
-        _log.warning(text, name, version, longest, hang_seconds)
-    held_out = HeldOut(bundle.manifest.calibration, bundle.manifest.dtype)
-    forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
-    inverse_metrics = metrics.lane(name, version, "inverse", held_out=held_out)
-    lanes = (
-        open_lane(
-            workers,
-            forward,
-            limits,
-            timings=forward_timings,
-            metrics=forward_metrics,
-            inline=trial.worst.get("forward", 0.0) <= _MOST_INLINE_SECONDS,
-        ),
-        open_lane(
-            workers,
-            inverse,
-            limits,
-            timings=inverse_timings,
-            metrics=inverse_metrics,
-            inline=trial.worst.get("inverse", 0.0) <= _MOST_INLINE_SECONDS,
-        ),
-    )
-    tracer = open_tracer(bundle, trace, workers, limits, metrics) if bundle.manifest.trace else None
-    flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version), tracer)
-    try:
-        run_now(check_golden(flow))
-    except BundleError:
-        raise
-    except PushforwardError as error:
-        raise BundleError("the flow could not be run on its golden rows") from error
-    metrics.set_provider(name, version, execution.provider)
-    return flow
-
-
 class Registry:
     """The flows of a repository.
 
-    `load` may run on another thread than the look-ups: an entry is replaced whole.
+    `load`, `prepare` and `commit` may run on another thread than the look-ups, and `quarantine` on any. A look-up takes
+    no lock: what is served is replaced whole, under the one lock of those that replace it.
 
     Args:
         repository: the folder of the bundles.
@@ -308,6 +64,7 @@ class Registry:
         device: of the computations; None for the CPU.
         isolation: the flows that run in processes of their own; None for none.
         trials: try each bundle in a child before it is loaded.
+        catalogue: what to serve; None for all that `load` finds in the repository.
     """
 
     def __init__(
@@ -320,23 +77,35 @@ class Registry:
         device: Device | None = None,
         isolation: Isolation | None = None,
         trials: Trials | None = None,
+        *,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self._repository = repository
-        self._device = device
-        self._isolation = isolation
         self._trials = trials or Trials()
         self._turn = threading.Condition()
-        self._under_way: set[tuple[str, int]] = set()
-        self._faults: dict[tuple[str, int], PushforwardError] = {}
-        self._lock = threading.Lock()
+        self._under_way: set[Key] = set()
+        self._device = device
         self._default = default
         self._workers = workers
         self._limits = limits
         self._metrics = metrics or Metrics()
-        self._entries: dict[str, dict[int, Entry]] = {}
-        self._found: dict[tuple[str | None, int | None], ServedFlow] = {}
+        self._given = catalogue
+        self._current = Snapshot({}, Catalogue(), default)
+        self._isolation = isolation or Isolation()
+        self._lock = threading.Lock()
+        self._prepared: dict[Key, Entry] = {}
+        self._faults: dict[tuple[Key, int], PushforwardError] = {}
+        """The loads that are quarantined, also those under way, and why."""
+        self._leaving: list[tuple[Key, weakref.ref[ServedFlow]]] = []
         self._closed = False
+        self._load_ended = threading.Event()
         self.loaded = False
+        """Whether `load` has tried every version."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is served."""
+        return self._current.catalogue
 
     @property
     def default(self) -> str | None:
@@ -344,99 +113,225 @@ class Registry:
 
         A default that the repository does not hold counts as none, so that the others are served.
         """
-        if self._default is not None and (self._default in self._entries or not self._entries):
-            return self._default
-        return next(iter(self._entries)) if len(self._entries) == 1 else None
+        return self._current.default
 
     def load(self) -> None:
         """Find every bundle, then load one after the other: the default flow first, new versions before old.
 
         A bundle that takes longer than `_PATIENCE_SECONDS` goes on beside those that come after it.
         """
-        names = self._repository.names()
-        self._entries = {n: {v: Entry(n, v, "loading") for v in self._repository.versions(n)} for n in names}
-        for entry in self.entries():
-            self._metrics.set_state(entry.name, entry.version, entry.state)
-        for name in sorted(names, key=lambda name: name != self.default):
-            for version in sorted(self._entries[name], reverse=True):
-                self._begin(name, version)
-                self._wait(lambda key=(name, version): key not in self._under_way, _PATIENCE_SECONDS)  # type: ignore[misc]
-                self._wait(lambda: len(self._under_way) < _MOST_AT_ONCE)
-                if self._closed:
-                    return
+        catalogue = read_catalogue(self._repository) if self._given is None else self._given
+        entries = {key: _listed(key, catalogue) for key in catalogue.digests}
+        with self._lock:
+            self._replace(entries, catalogue)
+        default = self.default
+        for key in sorted(entries, key=lambda key: (key[0] != default, key[0], -key[1])):
+            if entries[key].state == "failed":
+                continue
+            self._begin(key, catalogue)
+            self._wait(lambda key=key: key not in self._under_way, _PATIENCE_SECONDS)  # type: ignore[misc]
+            self._wait(lambda: len(self._under_way) < _MOST_AT_ONCE)
+            if self._closed:
+                return
         self._wait(lambda: not self._under_way)
         self._trials.rest()
         self.loaded = not self._closed
+        self._load_ended.set()
 
-    def _begin(self, name: str, version: int) -> None:
+    def _begin(self, key: Key, catalogue: Catalogue) -> None:
         """Load one bundle on a thread of its own."""
         with self._turn:
-            self._under_way.add((name, version))
+            self._under_way.add(key)
         # A daemon: what a bundle does to this process's own loading must not keep the process alive.
-        threading.Thread(target=self._load_on_thread, args=(name, version), name=f"load-{name}", daemon=True).start()
+        thread = threading.Thread(
+            target=self._load_on_thread, args=(key, catalogue), name=f"load-{key[0]}", daemon=True
+        )
+        thread.start()
 
     def _wait(self, condition: Callable[[], bool], seconds: float | None = None) -> None:
         """Wait until a condition on the bundles under way holds, the time is over, or the registry is closed."""
         with self._turn:
             self._turn.wait_for(lambda: self._closed or condition(), seconds)
 
-    def _put(self, entry: Entry) -> None:
-        """Put an entry in the place of the old one, or what has become of it while it was loaded."""
-        with self._lock:
-            fault = self._faults.get((entry.name, entry.version))
-            if entry.state == "ready" and fault is not None:
-                entry = Entry(entry.name, entry.version, "quarantined", manifest=entry.manifest, error=fault)
-            self._entries[entry.name][entry.version] = entry
-            self._found = {}  # a new dict: a look-up on another thread adds its result to the old one
-            self._metrics.set_state(entry.name, entry.version, entry.state)
+    def _load_on_thread(self, key: Key, catalogue: Catalogue) -> None:
+        try:
+            entry = self._load(key, catalogue)
+        except Draining:
+            return
+        else:
+            failures = {key: entry.error} if entry.state == "failed" and entry.error is not None else {}
+            with self._lock:
+                entries = {**self._current.by_key(), key: self._as_it_stands(entry)}
+                self._replace(entries, self._current.catalogue.with_failures(failures))
+        finally:
+            with self._turn:
+                self._under_way.discard(key)
+                self._turn.notify_all()
 
-    def quarantine(self, name: str, version: int, error: PushforwardError) -> None:
-        """Serve a version no more. From any thread; other versions and other flows are not affected.
+    def wait_until_loaded(self) -> None:
+        """Wait until `load` has tried every version.
 
-        Args:
-            name: of the flow.
-            version: that is served, or is loaded just now.
-            error: the reason.
+        Raises:
+            Draining: `close` was called first.
         """
-        self._faults[name, version] = error
-        entry = self._entries[name][version]
-        if entry.state == "ready":
-            self._put(entry)
+        self._load_ended.wait()
+        if self._closed:
+            raise Draining("the server is shutting down")
 
     def close(self) -> None:
         """Load no further bundle, and give up those that are being tried."""
         with self._turn:
             self._closed = True
             self._turn.notify_all()
+        self._load_ended.set()
         self._trials.close()
 
-    def _load_on_thread(self, name: str, version: int) -> None:
-        try:
-            entry = self._load(name, version)
-        except Draining:
-            return
-        else:
-            self._put(entry)
-        finally:
-            with self._turn:
-                self._under_way.discard((name, version))
-                self._turn.notify_all()
+    def prepare(self, catalogue: Catalogue) -> dict[Key, PushforwardError]:
+        """Load the versions that are in a catalogue and not served yet: the first phase of a change.
 
-    def free(self) -> None:
-        """End the processes of all flows. No run may be under way any more."""
-        for entry in self.entries():
-            if entry.flow is not None:
-                entry.flow.close()
+        What is served stays as it is. Each version is verified, loaded and warmed up, and waits for `commit`.
 
-    def _load(self, name: str, version: int) -> Entry:
+        Args:
+            catalogue: what is to be served.
+
+        Returns:
+            The versions that cannot be served, each with its error.
+        """
+        self.abort()
+        failures: dict[Key, PushforwardError] = {}
+        for key in sorted(catalogue.digests):
+            if key in catalogue.failed or self._answers(self._serving(key), catalogue):
+                continue
+            if self._closed:
+                failures[key] = Draining("the server is shutting down")
+                continue
+            try:
+                entry = self._load(key, catalogue, told=False)
+            except Draining as error:
+                failures[key] = error
+                continue
+            with self._lock:
+                entry = self._as_it_stands(entry)
+                if entry.state == "ready":
+                    self._prepared[key] = entry
+                elif entry.error is not None:
+                    quarantined = entry.state == "quarantined"
+                    failures[key] = BundleError(entry.error.detail) if quarantined else entry.error
+        self._trials.rest()
+        return failures
+
+    def commit(self, catalogue: Catalogue) -> None:
+        """Serve what is in a catalogue, from one look-up to the next: the second phase of a change.
+
+        A version stays what it is where the catalogue asks for nothing else of it: a quarantined one, quarantined.
+
+        Args:
+            catalogue: that of `prepare`; those of its versions that failed are marked as such.
+        """
+        with self._lock:
+            before = self._current.by_key()
+            entries: dict[Key, Entry] = {}
+            for key in catalogue.digests:
+                choice = (self._prepared.get(key), before.get(key))
+                usable = [e for e in choice if e is not None and self._answers(e, catalogue)]
+                entries[key] = self._as_it_stands(usable[0]) if usable else _listed(key, catalogue)
+            self._prepared = {}
+            self._replace(entries, catalogue)
+            loads = {(key, entry.load) for key, entry in entries.items()}
+            self._faults = {load: error for load, error in self._faults.items() if load in loads}
+            for key, entry in before.items():
+                if entry.flow is not None and (key not in entries or entries[key].flow is not entry.flow):
+                    self._leaving.append((key, weakref.ref(entry.flow)))
+                if key not in entries:
+                    self._metrics.forget(*key)
+
+    def abort(self) -> None:
+        """Drop what `prepare` has loaded."""
+        with self._lock:
+            dropped, self._prepared = self._prepared, {}
+            for key in dropped.keys() - self._current.by_key().keys():
+                self._metrics.forget(*key)
+
+    def quarantine(self, key: Key, load: int, error: PushforwardError) -> None:
+        """Serve no more what one load of a version has brought. From any thread.
+
+        Other versions are not affected, nor another load of this one, as of a content that is about to replace it.
+
+        Args:
+            key: its name and version.
+            load: its number. It may be served, prepared, or under way.
+            error: the reason.
+        """
+        with self._lock:
+            self._faults[key, load] = error
+            entries = self._current.by_key()
+            entry = entries.get(key)
+            if entry is not None and entry.load == load and entry.flow is not None:
+                self._leaving.append((key, weakref.ref(entry.flow)))
+                self._replace({**entries, key: self._as_it_stands(entry)}, self._current.catalogue)
+
+    def draining(self) -> list[Key]:
+        """The versions that are no longer served, and still answer requests that came before."""
+        with self._lock:
+            self._leaving = [(key, flow) for key, flow in self._leaving if flow() is not None]
+            return sorted({key for key, _ in self._leaving})
+
+    def _serving(self, key: Key) -> Entry | None:
+        name, version = key
+        return self._current.entries.get(name, {}).get(version)
+
+    def _answers(self, entry: Entry | None, catalogue: Catalogue) -> bool:
+        """Whether an entry is what a catalogue asks for, so that the version need not be loaded.
+
+        One in processes of its own is loaded anew whenever that is asked for, on all workers: quarantine is then over.
+        """
+        if entry is None or entry.key in catalogue.failed or entry.digest != catalogue.digests[entry.key]:
+            return False
+        if entry.state == "ready" and not self._isolation.covers(entry.name):
+            return True
+        return entry.state in ("ready", "quarantined") and entry.load == catalogue.load_of(entry.key)
+
+    def _as_it_stands(self, entry: Entry) -> Entry:
+        """An entry, or what has become of it since it was loaded. The lock is held."""
+        fault = self._faults.get((entry.key, entry.load))
+        if fault is None or entry.state != "ready":
+            return entry
+        return replace(entry, state="quarantined", flow=None, error=fault)
+
+    def _replace(self, entries: Mapping[Key, Entry], catalogue: Catalogue) -> None:
+        """Serve other entries. The lock is held."""
+        self._current = Snapshot.of(entries, catalogue, self._default)
+        for entry in entries.values():
+            self._metrics.set_state(entry.name, entry.version, entry.state)
+
+    def _load(self, key: Key, catalogue: Catalogue, *, told: bool = True) -> Entry:
+        """Load one version, and count that.
+
+        Args:
+            key: its name and version.
+            catalogue: that asks for it.
+            told: whether to log why it cannot be served; a change logs it once, for all workers.
+        """
+        entry = self._try_to_load(key, catalogue, told=told)
+        self._metrics.count_load(*key, entry.state)
+        return entry
+
+    def _try_to_load(self, key: Key, catalogue: Catalogue, *, told: bool) -> Entry:
+        name, version = key
+        load = catalogue.load_of(key)
+        unread = Entry(name, version, "failed", digest=catalogue.digests[key], load=load)
         manifest: Manifest | None = None
-        self._faults.pop((name, version), None)
         folder = self._repository.root / name / str(version)
         try:
             trial = self._trials.run(folder, chunk_rows=self._limits.chunk_rows)
             bundle = read_bundle(folder)
             manifest = bundle.manifest
             check_identity(manifest, name, version)
+            if bundle.digest != unread.digest:
+                raise BundleError("the bundle is another than was found at first: it changed meanwhile")
+            counts = self._metrics.engine(name, version, MAX_ENDS, load) if self._isolation.covers(name) else None
+            if counts is not None and counts.is_quarantined():
+                return replace(unread, state="quarantined", manifest=manifest, error=EngineLost(QUARANTINED))
             flow = load_flow(
                 bundle,
                 workers=self._workers,
@@ -444,31 +339,30 @@ class Registry:
                 metrics=self._metrics,
                 device=self._device,
                 isolation=self._isolation,
-                quarantine=lambda error: self.quarantine(name, version, error),
+                quarantine=lambda error: self.quarantine(key, load, error),
+                load=load,
                 trial=trial,
             )
+            if counts is not None and counts.is_quarantined():  # by another worker, before this one followed its counts
+                self.quarantine(key, load, EngineLost(QUARANTINED))
         except Draining:
             raise
         except TrialFailure as failure:
             manifest = read_manifest(folder) if failure.read else None
-            return self._failed(name, version, failure.error, manifest, failure.cause)
+            if told:
+                _log_failure(key, failure.error, failure.cause)
+            return replace(unread, manifest=manifest, error=_bare(failure.error))
         except PushforwardError as error:
             cause = error.__cause__
-            words = None if cause is None or manifest is None else f"{type(cause).__name__}: {cause}"
-            return self._failed(name, version, error, manifest, words)
+            if told:
+                _log_failure(
+                    key, error, None if cause is None or manifest is None else f"{type(cause).__name__}: {cause}"
+                )
+            return replace(unread, manifest=manifest, error=_bare(error))
         except Exception:
             _log.exception("%s version %d is not served", name, version)
-            return Entry(name, version, "failed", manifest=manifest, error=BundleError("the bundle could not be read"))
-        return Entry(name, version, "ready", manifest=manifest, flow=flow)
-
-    @staticmethod
-    def _failed(
-        name: str, version: int, error: PushforwardError, manifest: Manifest | None, cause: str | None = None
-    ) -> Entry:
-        """The entry of a bundle that is not served, after the reason was logged; the cause is for the log alone."""
-        why = "; ".join([error.detail, *map(str, error.unsaid()), *([] if cause is None else [cause])])
-        _log.error("%s version %d is not served: %s: %s", name, version, error.code, why)
-        return Entry(name, version, "failed", manifest=manifest, error=error)
+            return replace(unread, manifest=manifest, error=BundleError("the bundle could not be read"))
+        return replace(unread, state="ready", manifest=manifest, flow=flow)
 
     def entries(self, name: str | None = None) -> list[Entry]:
         """Every version of every flow, or of one, names and versions ascending.
@@ -476,58 +370,58 @@ class Registry:
         Raises:
             FlowNotFound: there is no flow of that name.
         """
-        if name is not None:
-            return [entry for _, entry in sorted(self._versions(name).items())]
-        return [entry for found in sorted(self._entries) for _, entry in sorted(self._entries[found].items())]
+        return self._current.list(name)
 
-    def entry(self, name: str | None = None, version: int | None = None) -> Entry:
+    def entry(self, name: str | None = None, version: Version | None = None) -> Entry:
         """The current state of one version of a flow.
 
         Args:
             name: None for the default flow.
-            version: None for the newest that is ready, or else the newest.
+            version: its number, or an alias; None for the newest that is ready, or else the newest.
 
         Raises:
             FlowNotFound: there is no such flow, or no default.
             VersionNotFound: the flow has no such version.
         """
-        name = self.default if name is None else name
-        if name is None:
-            absent = "" if self._default is None else f": {self._default!r} is not in the repository"
-            raise FlowNotFound(f"no flow is named and there is no default{absent}; there are {sorted(self._entries)}")
-        versions = self._versions(name)
-        if version is not None:
-            if version not in versions:
-                raise VersionNotFound(f"flow {name!r} has no version {version}; it has {sorted(versions)}")
-            return versions[version]
-        newest = max(versions)
-        return versions[max((v for v, e in versions.items() if e.state == "ready"), default=newest)]
+        return self._current.entry(name, version)
 
-    def find(self, name: str | None = None, version: int | None = None) -> ServedFlow:
+    def find(self, name: str | None = None, version: Version | None = None) -> ServedFlow:
         """The flow that answers.
 
         Args:
             name: None for the default flow.
-            version: None for the newest that is ready.
+            version: its number, or an alias; None for the newest that is ready.
 
         Raises:
             FlowNotFound: as `entry`.
             VersionNotFound: as `entry`.
-            NotReady: the flow is still loading, or it failed.
+            NotReady: the flow is still loading, or it is not served.
         """
-        found = self._found
-        if (known := found.get((name, version))) is not None:
-            return known
-        if not self._entries and not self.loaded:
+        current = self._current
+        if not current.entries and not self.loaded:
             raise NotReady("the flows are still loading")
-        entry = self.entry(name, version)
-        if entry.flow is None:
-            why = "is still loading" if entry.error is None else f"is not served: {entry.error.detail}"
-            raise NotReady(f"flow {entry.name!r} version {entry.version} {why}")
-        found[name, version] = entry.flow
-        return entry.flow
+        return current.find(name, version)
 
-    def _versions(self, name: str) -> dict[int, Entry]:
-        if name not in self._entries:
-            raise FlowNotFound(f"there is no flow {name[:64]!r}; there are {sorted(self._entries)}")
-        return self._entries[name]
+
+def _listed(key: Key, catalogue: Catalogue) -> Entry:
+    """The entry of a version that has no flow: it is yet to be loaded, or it has failed."""
+    error = catalogue.failed.get(key)
+    return Entry(
+        *key,
+        "loading" if error is None else "failed",
+        error=error,
+        digest=catalogue.digests[key],
+        load=catalogue.load_of(key),
+    )
+
+
+def _bare(error: PushforwardError) -> PushforwardError:
+    """An error without its traceback, whose frames hold the graphs of what failed for as long as it is listed."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _log_failure(key: Key, error: PushforwardError, cause: str | None) -> None:
+    """Log why a version is not served; the cause is for the log alone."""
+    why = "; ".join([error.detail, *map(str, error.unsaid()), *([] if cause is None else [cause])])
+    _log.error("%s version %d is not served: %s: %s", *key, error.code, why)

@@ -19,6 +19,7 @@ __all__ = [
     "REUSES_PORTS",
     "Announce",
     "ServerStatus",
+    "Terminal",
     "bind",
     "check_access",
     "check_environment",
@@ -64,6 +65,24 @@ class Announce(Protocol):
             admin_url: of its port for administration and metrics, if it has one.
         """
         ...
+
+
+class Terminal:
+    """The terminal that the process was started on, if it was."""
+
+    def __init__(self) -> None:
+        self._was_there = _reads_from_terminal()
+
+    def is_lost(self) -> bool:
+        """Whether it is gone. Its end sends SIGHUP, which then asks for no reload: nobody is there any more."""
+        return self._was_there and not _reads_from_terminal()
+
+
+def _reads_from_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
 
 
 def start_log(settings: Settings) -> None:

@@ -15,6 +15,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,9 +25,12 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
-from service.app import create_app
+from service.app import Supervised, create_app
+from service.bundle.store import Repository
+from service.engine.changes import Changes, Reload
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Registry
+from service.errors import PushforwardError
 from service.http.connection import Connection
 from service.process.ending import FORCED_SECONDS, Deadline, end_process
 from service.process.listening import accept_the_last
@@ -34,6 +38,7 @@ from service.process.loop_watch import LOOK_SECONDS
 from service.process.preflight import (
     Announce,
     ServerStatus,
+    Terminal,
     bind,
     check_access,
     check_environment,
@@ -42,6 +47,7 @@ from service.process.preflight import (
     start_log,
 )
 from service.process.tls import CIPHERS, Certificate
+from service.process.watching import RepositoryWatch
 from service.settings import Settings
 
 __all__ = ["run", "serve", "standing"]
@@ -101,6 +107,7 @@ def run(
     bound: socket.socket,
     metrics: Metrics,
     started: Callable[[ServerStatus], None],
+    supervised: Supervised | None = None,
     *,
     admin: socket.socket | None = None,
     shared: bool = False,
@@ -114,6 +121,7 @@ def run(
         bound: from `service.process.preflight.bind`.
         metrics: where to count.
         started: is called once, when the socket listens.
+        supervised: what a supervisor decides for all of its workers; None for a server of one process.
         admin: the socket of administration and metrics; None where they have none of their own.
         shared: whether other processes listen on these very sockets.
     """
@@ -125,7 +133,7 @@ def run(
     def leave(reason: str) -> None:
         server.leave(reason)
 
-    app = create_app(settings, metrics, leave)
+    app = create_app(settings, metrics, leave=leave, supervised=supervised)
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -146,7 +154,43 @@ def run(
     # Until uvicorn sets the same handlers itself.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
+    changes: Changes = app.state.changes
+    if hasattr(signal, "SIGHUP"):
+        terminal = Terminal()
+        signal.signal(
+            signal.SIGHUP,
+            lambda *_: signal.raise_signal(signal.SIGTERM) if terminal.is_lost() else start_reload(changes),
+        )
+    if supervised is None and settings.watch:
+        watch = RepositoryWatch(Repository(settings.repository))
+        threading.Thread(
+            target=_watch, args=(watch, changes, settings.watch_seconds), name="watch", daemon=True
+        ).start()
     server.run(sockets=[bound] if admin is None else [bound, admin])
+
+
+def start_reload(changes: Changes) -> None:
+    """Reload the repository on a thread of its own: a signal's handler may not wait."""
+    threading.Thread(target=_reload, args=(changes, Reload()), name="reload", daemon=True).start()
+
+
+def _reload(changes: Changes, reload: Reload) -> None:
+    with suppress(PushforwardError):  # it has been logged
+        changes.apply(reload)
+
+
+def _watch(watch: RepositoryWatch, changes: Changes, seconds: float) -> None:
+    """Reload the repository whenever it has changed.
+
+    Args:
+        watch: over the repository.
+        changes: reloads it.
+        seconds: between two looks.
+    """
+    while True:
+        time.sleep(seconds)
+        if watch.changed():
+            _reload(changes, Reload(watched=True))
 
 
 def standing(registry: Registry) -> ServerStatus:
@@ -180,6 +224,7 @@ class _Server(uvicorn.Server):
         self._application = app
         self._drain_seconds = drain_seconds
         self._when_started = started
+        self._closed_lanes = 0
         self._shared = shared
         self._stopped_at: float | None = None
         self._deadline = Deadline(drain_seconds + FORCED_SECONDS)
@@ -242,6 +287,10 @@ class _Server(uvicorn.Server):
                 connection.sweep(now)
             if self.certificate is not None and self.config.ssl is not None:
                 self.certificate.refresh(self.config.ssl)
+            closed = self._application.state.workers.closed_lanes
+            if closed != self._closed_lanes:  # a flow has gone, and with it the memory of its sessions
+                self._closed_lanes = closed
+                asyncio.get_running_loop().run_in_executor(None, _give_back_freed_memory)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

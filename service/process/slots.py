@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from typing import Final, NamedTuple
 
+from service.bundle.catalogue import Catalogue, Key
 from service.children import module_command
 from service.process.loop_watch import LoopWatch
+from service.process.messages import FromWorker, ToWorker
 from service.process.preflight import ServerStatus
 from service.settings import Settings
 
-__all__ = ["Slot", "StartFailure", "WorkerJob", "WorkerProcess", "start_worker"]
+__all__ = ["Slot", "WorkerJob", "WorkerProcess", "start_worker"]
 
 _EARLY_SECONDS: Final = 10.0
 """A process that ends within this time after its start has ended early."""
@@ -31,23 +33,19 @@ class WorkerJob(NamedTuple):
         counters: the descriptor of the file in which all workers count.
         listener: the descriptor of the socket to answer on; None to open one on the same port as the others.
         admin_listener: the same, for the port of administration and metrics where there is one.
+        regions: the number of regions in that file.
+        catalogue: what all workers serve.
+        settled: whether others serve that already. A worker that cannot serve the same must then not join them.
     """
 
     settings: Settings
     number: int
     counters: int
     listener: int | None
-    admin_listener: int | None = None
-
-
-class StartFailure(NamedTuple):
-    """The message of a worker that cannot serve.
-
-    Args:
-        detail: the reason.
-    """
-
-    detail: str
+    admin_listener: int | None
+    regions: int
+    catalogue: Catalogue
+    settled: bool
 
 
 @dataclass(eq=False)
@@ -60,14 +58,19 @@ class WorkerProcess:
     """
 
     process: subprocess.Popen[bytes]
-    control: Connection[WorkerJob, ServerStatus | StartFailure]
+    control: Connection[WorkerJob | ToWorker, FromWorker]
 
-    def receive(self) -> ServerStatus | StartFailure | None:
+    def receive(self) -> FromWorker | None:
         """The next message; None where the process has ended."""
         try:
             return self.control.recv()
         except (EOFError, OSError):
             return None
+
+    def send(self, message: ToWorker) -> None:
+        """Send a message; nothing happens where the process has ended, which `receive` tells."""
+        with suppress(OSError):
+            self.control.send(message)
 
     def close(self) -> int:
         """Close the socket, and wait for the end of the process.
@@ -93,6 +96,8 @@ class Slot:
     Attributes:
         worker: the process that holds it; None where none does.
         status: the last status of that process; None before the first.
+        loaded: whether that process has tried every version of the catalogue.
+        failures: the versions that it could not load at the server's start.
         watch: over the event loop of that process.
         hangs: whether that process was killed since its loop stood still.
         early_exits: the number of processes in a row that ended early, from the last one that did not.
@@ -105,6 +110,8 @@ class Slot:
         self.watch = LoopWatch(hang_seconds, 0.0)
         self.hangs = False
         self.status: ServerStatus | None = None
+        self.loaded = False
+        self.failures: frozenset[Key] = frozenset()
         self.early_exits = 0
         self.restart_at = 0.0
         self._hang_seconds = hang_seconds
@@ -112,7 +119,7 @@ class Slot:
 
     def record_start(self, worker: WorkerProcess | None, now: float) -> None:
         """Record the start of a process, or that it could not be started."""
-        self.worker, self.status, self._started = worker, None, now
+        self.worker, self.status, self.loaded, self._started = worker, None, False, now
         self.watch, self.hangs = LoopWatch(self._hang_seconds, now), False
 
     def record_exit(self, now: float) -> float:
@@ -121,7 +128,7 @@ class Slot:
         Returns:
             The seconds until the next start: 0, unless several processes in a row have ended early.
         """
-        self.worker, self.status = None, None
+        self.worker, self.status, self.loaded = None, None, False
         self.early_exits = self.early_exits + 1 if now - self._started < _EARLY_SECONDS else 1
         delay = 0.0 if self.early_exits == 1 else min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (self.early_exits - 2))
         self.restart_at = now + delay

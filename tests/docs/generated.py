@@ -54,6 +54,9 @@ def cli_page() -> str:
             raise LookupError(name)
         own = click.Context(command, parent=whole, info_name=name, **command.context_settings)
         page += f"\n## pushforward {name}\n\n```\n{command.get_help(own)}\n```\n"
+        for part, inner in getattr(command, "commands", {}).items():
+            context = click.Context(inner, parent=own, info_name=part, **inner.context_settings)
+            page += f"\n### pushforward {name} {part}\n\n```\n{inner.get_help(context)}\n```\n"
     return page
 
 

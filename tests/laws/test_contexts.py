@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.engine.sampling.noise import BaseNoise
 from service.plan import run_now
 from tests.service.bundles import affine, bundle

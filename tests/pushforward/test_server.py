@@ -13,7 +13,7 @@ import pytest
 import pushforward
 from pushforward.client import errors
 from service.bundle.store import Repository, read_bundle
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.plan import run_now
 from tests.service import bundles
 

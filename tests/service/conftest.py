@@ -10,7 +10,7 @@ from service.app import create_app
 from service.bundle.manifest import ContextFeature
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.engine.verbs.flow import ServedFlow
 from service.settings import Settings
 from tests.service.bundles import Parts, affine, bundle, coupling, image, install, square, traced

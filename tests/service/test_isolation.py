@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for 
 
 @pytest.fixture
 def isolated(serving, tmp_path, monkeypatch):
-    monkeypatch.setattr("service.engine.registry.IsolatedEngine", functools.partial(IsolatedEngine, module=MODULE))
+    monkeypatch.setattr("service.engine.flow_graphs.IsolatedEngine", functools.partial(IsolatedEngine, module=MODULE))
     install(tmp_path, traced(affine("two-moons")), affine("two-moons", 2), square())
 
     def make(**changes):
@@ -82,6 +82,50 @@ def test_a_crash_costs_its_request_and_three_a_version(isolated, caplog):
     assert found.value("pushforward_flow_state", **labels, state="quarantined") == 1
     assert found.value("pushforward_flow_state", **labels, state="ready") == 0
     assert found.value("pushforward_engine_processes", **labels) == 0
+
+
+def test_a_quarantined_version_is_told_of_and_loaded_anew(isolated, caplog):
+    client = isolated()
+    path = "/models/two-moons/versions/2/logprob"
+    for count in (1, 2, 3):
+        assert log_prob(client, CRASH, path=path).status_code == 503
+        until(lambda count=count: restarts(client) == count)
+    until(lambda: states(client)["two-moons", 2] == "quarantined")
+    listed = repository(client)
+    assert listed["two-moons", 2]["state"] == "quarantined"
+    assert listed["two-moons", 2]["error"]["code"] == "engine_lost"
+    assert listed["two-moons", 1] == {**listed["two-moons", 1], "state": "ready", "error": None}
+    index = client.post("/v2/repository/index").json()
+    assert ("two-moons", "2", "UNAVAILABLE") in {(each["name"], each["version"], each["state"]) for each in index}
+    named = client.request("PUT", "/repository/two-moons/aliases/stable", json={"version": 2})
+    assert (named.status_code, named.json()["code"]) == (503, "not_ready")
+    assert "is quarantined" in named.json()["detail"]
+    assert client.post("/repository/square/versions/1/load").status_code == 200
+    assert states(client)["two-moons", 2] == "quarantined"
+    assert client.post("/repository/two-moons/versions/2/load").status_code == 200
+    assert states(client)["two-moons", 2] == "ready"
+    assert log_prob(client, 0.5, path=path).status_code == 200
+    assert log_prob(client, CRASH, path=path).status_code == 503
+    until(lambda: restarts(client) == 4)
+    assert log_prob(client, 0.5, path=path).status_code == 200
+
+
+def test_an_unloaded_flow_leaves_no_process(isolated):
+    before = set(children(os.getpid()))
+    client = isolated(isolate="all")
+    started = set(children(os.getpid())) - before
+    assert len(started) == 3
+    assert client.post("/repository/two-moons/versions/2/unload").status_code == 200
+    until(lambda: sum(map(lives, started)) == 2)
+    assert repository(client)["two-moons", 2]["state"] == "unloaded"
+    assert scraped(client).value("pushforward_engine_processes", flow="two-moons", version=2) == 0
+    assert scraped(client).total("pushforward_engine_processes") == 2
+    assert log_prob(client, 0.5).json()["version"] == 1
+
+
+def repository(client):
+    flows = client.get("/repository").json()["flows"]
+    return {(flow["name"], each["version"]): each for flow in flows for each in flow["versions"]}
 
 
 def restarts(client):

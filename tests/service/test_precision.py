@@ -12,7 +12,7 @@ import pytest
 from service.app import create_app
 from service.bundle.manifest import Manifest
 from service.bundle.store import Golden, read_bundle
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.engine.sampling.noise import BaseNoise
 from service.engine.sampling.stream_keys import stream_keys
 from service.engine.verbs.flow import ServedFlow

@@ -17,6 +17,9 @@ from service.api.codecs.records import Records, record_table
 from service.api.native.arrays import NUMBERS, context_rows, event_rows, item_array, walks_of
 from service.api.native.fields import VerbRequest
 from service.api.native.places import Place
+from service.bundle.aliases import is_alias
+from service.bundle.catalogue import Version
+from service.bundle.store import is_version
 from service.engine.registry import Registry
 from service.engine.verbs.flow import ServedFlow
 from service.errors import InvalidArgument, PushforwardError, Reason, VersionNotFound
@@ -113,10 +116,10 @@ class Backend:
         version = values.get("version")
         try:
             flow = self.registry.find(exchange.name or (named if isinstance(named, str) else None))
-            in_path = path_version(exchange.version)
-            if in_path is None and type(version) is int and "version" not in own_columns(flow):
-                in_path = version
-            return flow if in_path is None else self.registry.find(flow.manifest.name, in_path)
+            named_version = path_version(exchange.version)
+            if named_version is None and type(version) in (int, str) and "version" not in own_columns(flow):
+                named_version = version
+            return flow if named_version is None else self.registry.find(flow.manifest.name, named_version)
         except PushforwardError:
             return None
 
@@ -133,8 +136,13 @@ class Backend:
             FlowNotFound, VersionNotFound, NotReady: from `service.engine.registry.Registry.find`.
         """
         name = _agreed("model", exchange.name, asked.model, place)
-        version = _agreed("version", path_version(exchange.version), asked.version, place)
-        return self.registry.find(name, version)
+        in_path = path_version(exchange.version)
+        if in_path is None or asked.version is None or in_path == asked.version:
+            return self.registry.find(name, asked.version if in_path is None else in_path)
+        flow = self.registry.find(name, in_path)
+        if self.registry.find(name, asked.version) is not flow:  # an alias may be one of the two
+            _agreed("version", in_path, asked.version, place)
+        return flow
 
     def admit(self, exchange: Exchange, direction: Literal["forward", "inverse"]) -> None:
         """Refuse what would not be answered in time before its body is read, which is most of the work of a refusal.
@@ -252,16 +260,16 @@ class Backend:
         return rows, None if found is None else np.atleast_2d(found)
 
 
-def path_version(text: str | None) -> int | None:
-    """The version that a path names.
+def path_version(text: str | None) -> Version | None:
+    """The version that a path names: a number, or an alias.
 
     Raises:
-        VersionNotFound: it is no positive integer, so that there is none such.
+        VersionNotFound: it is neither a positive integer nor an alias, so that there is none such.
     """
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and text[0] != "0"):
-        raise VersionNotFound(f"a version is a positive integer, and {text[:64]!r} is none")
+    if text is None or is_alias(text):
+        return text
+    if not is_version(text):
+        raise VersionNotFound(f"a version is a positive integer or an alias, and {text[:64]!r} is neither")
     return int(text)
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
+from service.bundle.aliases import ALIAS_PATTERN, is_alias
 from service.bundle.manifest import NAME_PATTERN
 from service.engine.sampling.noise import ContextNoise
 from service.pictures.options import MAX_PIXELS, MAX_SIZE
@@ -76,6 +78,13 @@ Events = Annotated[Any, either("rows of data, [N, *event]", 2, 4)]
 Flags = Annotated[Any, array_of(1, "[N]", {"type": "boolean"})]
 
 
+def _read_version(value: object) -> int | str | None:
+    """A version, or an alias that may name one."""
+    if value is None or (type(value) is int and value >= 1) or (isinstance(value, str) and is_alias(value)):
+        return value
+    raise PydanticCustomError("version", "should be a positive integer, or an alias")
+
+
 class VerbRequest(BaseModel):
     """The arguments of every verb: which flow answers."""
 
@@ -85,7 +94,18 @@ class VerbRequest(BaseModel):
         str | None, Field(pattern=NAME_PATTERN, description="the name of the flow; without it the default flow answers")
     ] = None
     version: Annotated[
-        int | None, Field(ge=1, description="the version of the flow; without it the newest that is ready")
+        int | str | None,
+        PlainValidator(_read_version),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "integer", "minimum": 1},
+                    {"type": "string", "pattern": ALIAS_PATTERN},
+                    {"type": "null"},
+                ],
+                "description": "the version of the flow, or an alias; without it the newest that is ready",
+            }
+        ),
     ] = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat, RootModel, WithJsonSchema
 
 from service.api.native.fields import (
     CONTEXT,
@@ -31,6 +31,8 @@ from service.engine.verbs.flow import Return
 from service.engine.verbs.paths import Spacing
 
 __all__ = [
+    "AliasChange",
+    "AliasRequest",
     "DecodeRequest",
     "DecodeResponse",
     "EditRequest",
@@ -39,13 +41,20 @@ __all__ = [
     "EncodeResponse",
     "Flow",
     "FlowList",
+    "IndexedVersion",
     "InterpolateRequest",
     "InterpolateResponse",
     "Liveness",
     "LogProbRequest",
     "LogProbResponse",
+    "Nothing",
     "ProblemDocument",
     "Readiness",
+    "RepositoryChange",
+    "RepositoryFlow",
+    "RepositoryIndex",
+    "RepositoryList",
+    "RepositoryVersion",
     "SampleRequest",
     "SampleResponse",
     "TraceRequest",
@@ -337,6 +346,79 @@ class FlowList(BaseModel):
 
     default: str | None
     models: list[Flow]
+
+
+class RepositoryVersion(BaseModel):
+    """One version of a flow in the repository."""
+
+    version: int
+    state: Annotated[
+        Literal["loading", "ready", "failed", "quarantined", "unloaded", "draining"],
+        Field(
+            description="quarantined: its processes crashed or hung too often; unloaded: found, and not to be served; "
+            "draining: it still answers what came before"
+        ),
+    ]
+    aliases: list[str]
+    digest: Annotated[str, Field(description="SHA-256 of flow.json")]
+    error: dict[str, Any] | None = None
+
+
+class RepositoryFlow(BaseModel):
+    """One flow of the repository."""
+
+    name: str
+    aliases: Annotated[dict[str, int], Field(description="alias -> version")]
+    versions: list[RepositoryVersion]
+
+
+class RepositoryList(BaseModel):
+    """The repository, as the server knows it."""
+
+    default: str | None
+    flows: list[RepositoryFlow]
+
+
+class RepositoryChange(BaseModel):
+    """A change of one version that has been made."""
+
+    name: str
+    version: int
+    state: Literal["ready", "unloaded", "installed", "removed"]
+
+
+class AliasRequest(BaseModel):
+    """The version that an alias is to name."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"version": 1}})
+
+    version: Annotated[int, Field(ge=1)]
+
+
+class AliasChange(BaseModel):
+    """An alias that has been set."""
+
+    name: str
+    alias: str
+    version: Annotated[int | None, Field(description="null where the alias has been removed")]
+    kept: Annotated[bool, Field(description="whether it is in the repository's file, and outlives the server")]
+
+
+class IndexedVersion(BaseModel):
+    """One version in the index of the Open Inference Protocol."""
+
+    name: str
+    version: str
+    state: Literal["READY", "LOADING", "UNAVAILABLE"]
+    reason: Annotated[str, Field(description="why it is not ready")]
+
+
+class RepositoryIndex(RootModel[list[IndexedVersion]]):
+    """The repository, as the Open Inference Protocol lists it."""
+
+
+class Nothing(BaseModel):
+    """An empty object."""
 
 
 class Readiness(BaseModel):

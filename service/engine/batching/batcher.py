@@ -78,6 +78,21 @@ class Batcher:
         self._queues.append(queue)
         return queue
 
+    def close_queue(self, queue: Queue) -> bool:
+        """Close a queue that no one submits to any more, once it has no rows.
+
+        Args:
+            queue: of this batcher.
+
+        Returns:
+            Whether it is closed. If not, rows wait or are computed: try again later.
+        """
+        waits = queue.waiting_rows or queue.short.in_rotation or queue.long.in_rotation
+        if waits or any(batch.queue is queue for batch in (*self._running, *self._retries)):
+            return False
+        self._queues.remove(queue)
+        return True
+
     def submit(self, queue: Queue, run: Run, done: Done, now: float, deadline: float = math.inf) -> QueuedRun:
         """Take a run, as `service.plan.Lane.submit` does.
 

@@ -35,7 +35,7 @@ class Limits:
 
     Args:
         chunk_rows: the most rows of a batch; a longer run is cut. 0 where it is yet to be measured, which no queue
-            accepts (`service.engine.registry.load_flow`).
+            accepts (`service.engine.loading.load_flow`).
         max_queued_rows: while this many rows wait in a queue, it takes no further run. A run that is taken may exceed
             it by its own rows, which the work budget bounds.
     """

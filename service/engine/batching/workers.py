@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
-from weakref import WeakSet
 
 from service.engine.batching.batcher import Batcher
 from service.engine.batching.queues import Batch, Limits, Queue, QueuedRun, RunOutcome
@@ -121,6 +120,7 @@ class Workers:
         clock: seconds, for deadlines and for the expected time of a batch.
         nice: the niceness of the threads above that of the event loop's thread.
         thread_clock: seconds that the calling thread has computed.
+        lock: of other workers, whose lanes count in the same cells; None for a lock of their own.
     """
 
     def __init__(
@@ -129,41 +129,53 @@ class Workers:
         clock: Callable[[], float] = time.monotonic,
         nice: int = _NICE,
         thread_clock: Callable[[], float] = time.thread_time,
+        lock: threading.RLock | None = None,
     ) -> None:
         self.threads = threads
         self.clock = clock
         self._nice = nice
         self._thread_clock = thread_clock
-        self._wake = threading.Condition()
+        self._lock = lock or threading.RLock()
+        self._wake = threading.Condition(self._lock)
         self._batcher = Batcher(threads)
         self._lanes: dict[Queue, QueuedLane] = {}
+        self._leaving: deque[QueuedLane] = deque()
+        self.closed_lanes = 0
+        """The number of lanes that were released and are gone."""
         self._started: list[threading.Thread] = []
         self._tasks: deque[Callable[[], None]] = deque()
         self._running_tasks = 0
         self._closed = False
-        self._deferred: deque[Callable[[], None]] = deque()
-        self._apart: WeakSet[Workers] = WeakSet()  # those that are closed vanish
+        self._apart: set[Workers] = set()
+        self._on_closed: Callable[[], None] | None = None
 
-    def apart(self, threads: int) -> Workers:
+    def apart(self, threads: int, free: Callable[[], None]) -> Workers:
         """Further threads, for lanes whose runners wait for another process. One that hangs holds up no other lane.
 
-        They expire and close with these, if they are not closed before.
+        They expire and close with these. Before that, they close once the last of their lanes was released and is gone.
 
         Args:
             threads: their number.
+            free: ends that process. It is called once, when they have closed, and may take its time.
+
+        Raises:
+            Draining: these are closed.
         """
-        made = Workers(threads, self.clock, nice=0)  # they compute nothing, and the process has a niceness of its own
+        # Its threads compute nothing, and the process has a niceness of its own.
+        made = Workers(threads, self.clock, nice=0, lock=self._lock)
+
+        def forget() -> None:
+            with self._wake:
+                self._apart.discard(made)
+                self.closed_lanes += made.closed_lanes
+            free()
+
+        made._on_closed = forget
         with self._wake:
+            if self._closed:
+                raise Draining("the server is shutting down")
             self._apart.add(made)
         return made
-
-    def defer(self, work: Callable[[], None]) -> None:
-        """Have a function called by the next `expire`. Any thread may call this at any moment, as a finalizer does.
-
-        Args:
-            work: takes no time, and must not raise.
-        """
-        self._deferred.append(work)
 
     def lane(
         self, runner: Runner, limits: Limits, metrics: LaneMetrics | None = None, *, inline: bool = True
@@ -181,6 +193,17 @@ class Workers:
             queue = self._batcher.open_queue(limits)
             lane = self._lanes[queue] = QueuedLane(runner, queue, workers=self, metrics=metrics, inline=inline)
         return lane
+
+    def release(self, lane: QueuedLane) -> None:
+        """Let go of a lane that no one submits to any more, and of what it computes with, once its runs have ended.
+
+        `expire` does it. This only takes a note and may be called by any thread at any moment: the garbage collector's
+        choice, where it calls this.
+
+        Args:
+            lane: of these workers.
+        """
+        self._leaving.append(lane)
 
     def submit(self, lane: QueuedLane, submission: Submission) -> QueuedRun:
         """Queue a run of a lane, and wake a thread.
@@ -283,12 +306,28 @@ class Workers:
         with self._wake:
             self._batcher.expire(self.clock())
             outcomes = self._batcher.collect()
+            gone = self._close_lanes()
             apart = list(self._apart)
+            unused = bool(gone) and not self._lanes and self._on_closed is not None
         _deliver(outcomes)
+        del gone  # outside of the lock: this may end sessions
         for workers in apart:
             workers.expire()
-        while self._deferred:
-            self._deferred.popleft()()
+        if unused:  # on a thread: the end of a process may take longer than the caller can wait
+            threading.Thread(target=self.close, args=(0,), name="end of an engine", daemon=True).start()
+
+    def _close_lanes(self) -> list[QueuedLane]:
+        """The lanes that were released and have no runs left: they are known no more."""
+        gone: list[QueuedLane] = []
+        for _ in range(len(self._leaving)):
+            lane = self._leaving.popleft()
+            if self._batcher.close_queue(lane.queue):
+                del self._lanes[lane.queue]
+                gone.append(lane)
+                self.closed_lanes += 1
+            else:
+                self._leaving.append(lane)
+        return gone
 
     def stop(self) -> None:
         """Take no further runs."""
@@ -316,7 +355,10 @@ class Workers:
         with self._wake:
             self._batcher.abort(Draining("the server has shut down"))
             outcomes = self._batcher.collect()
+            on_closed, self._on_closed = self._on_closed, None
         _deliver(outcomes)
+        if on_closed is not None:
+            on_closed()
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work, name=f"engine-{len(self._started)}", daemon=True)

@@ -31,7 +31,7 @@ from service.errors import BundleError, EngineLost
 from service.onnx.signature import Direction
 from service.plan import Floats, Outputs
 
-__all__ = ["Cause", "EngineCounts", "IsolatedEngine", "IsolatedGraph"]
+__all__ = ["QUARANTINED", "Cause", "EngineCounts", "IsolatedEngine", "IsolatedGraph"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +44,11 @@ _LONGEST_DELAY: Final = 30.0
 _FOLLOW_SECONDS: Final = 0.5
 """The time between two looks at the counts of other workers."""
 
-_QUARANTINED: Final = (
+QUARANTINED: Final = (
     f"the engine of this flow crashed or hung {MAX_ENDS} times within a minute, and is not started again; "
     "load the flow anew once its bundle is mended"
 )
+"""Why a flow is not served."""
 
 
 class EngineCounts(Protocol):
@@ -169,13 +170,9 @@ class IsolatedEngine:
                 self._give_back(process)
                 return outputs
 
-    def stop(self) -> None:
-        """End all processes, and wait for none of them. A batch that still runs gets `EngineLost`."""
-        self._refuse("the engine of this flow is closed", closed=True)
-
     def close(self) -> None:
-        """End all processes, as `stop`, and wait for their ends."""
-        self.stop()
+        """End all processes, and wait for their ends. A batch that still runs gets `EngineLost`."""
+        self._refuse("the engine of this flow is closed", closed=True)
         self._keeper.join()
 
     def _take(self) -> EngineProcess:
@@ -333,11 +330,11 @@ class IsolatedEngine:
 
     def _quarantine_if(self, faulty: bool) -> None:
         if faulty:
-            _log.error("%s is quarantined: %s", self._flow, _QUARANTINED)
+            _log.error("%s is quarantined: %s", self._flow, QUARANTINED)
             self._counts.count_quarantine()
-            self._refuse(_QUARANTINED, closed=False)
+            self._refuse(QUARANTINED, closed=False)
             if self._quarantined is not None:
-                self._quarantined(EngineLost(_QUARANTINED))
+                self._quarantined(EngineLost(QUARANTINED))
 
     def _release(self) -> None:
         with self._changed:

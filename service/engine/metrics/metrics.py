@@ -39,6 +39,9 @@ _SECONDS: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0
 _FEW_ROWS: Final = 8
 """Up to this number of rows Python sorts into buckets sooner than NumPy."""
 
+_LOAD_ENDS: Final = "engine_load_ends"
+"""The key of what is no metric: the crashes and hangs of one load of a flow, and its quarantines."""
+
 _STATES: Final = ("loading", "ready", "failed", "quarantined")
 
 
@@ -113,6 +116,12 @@ FLOW_STATE: Final = Metric(
     "Workers on which a flow is in this state.",
     labels=("flow", "version", "state"),
 )
+FLOW_LOADS: Final = Metric(
+    "counter",
+    "pushforward_flow_loads",
+    "How often a worker loaded a flow, or tried to: result is ready, failed or quarantined.",
+    labels=("flow", "version", "result"),
+)
 FLOW_PROVIDER: Final = Metric(
     "gauge",
     "pushforward_flow_provider",
@@ -176,6 +185,7 @@ METRICS: Final = (
     LOG_PROB,
     ROUND_TRIP,
     FLOW_STATE,
+    FLOW_LOADS,
     FLOW_PROVIDER,
     CANARY_FAILED,
     ENGINE_PROCESSES,
@@ -333,47 +343,75 @@ class RoundTripMetrics:
 
 
 class EngineMetrics:
-    """The counts of the processes that run one flow, for one thread. Made by `Metrics.engine`.
+    """The counts of the processes that run one flow. Made by `Metrics.engine`.
+
+    Where a version is loaded anew, the processes of the old load end while those of the new one run: each load has an
+    object of this class, and what leads to quarantine is counted for each load.
 
     Args:
         counters: of all workers.
         region: holds the counts of this one.
+        lock: of all objects of this class that count in the region.
         flow: its name.
         version: its version.
+        load: the number of its load, the same in all workers.
         ends: the number of crashes that a quarantine stands for.
     """
 
-    def __init__(self, counters: SharedCounters, region: Region, flow: str, version: str, ends: int) -> None:
+    def __init__(
+        self,
+        counters: SharedCounters,
+        region: Region,
+        lock: threading.Lock,
+        flow: str,
+        version: str,
+        load: int,
+        ends: int,
+    ) -> None:
         self._counters = counters
-        self._flow = (flow, version)
+        self._lock = lock
         self._ends = ends
+        self._count = 0
         self._quarantines = region.cells("counter", (ENGINE_QUARANTINES.name, flow, version))
         self._processes = region.cells("gauge", (ENGINE_PROCESSES.name, flow, version))
         self._restarts = {
             cause: region.cells("counter", (ENGINE_RESTARTS.name, flow, version, cause)) for cause in ("crash", "hang")
         }
+        self._load = (_LOAD_ENDS, flow, version, str(load))
+        self._own = region.cells("counter", self._load, 2)
 
     def count_restart(self, cause: Literal["crash", "hang"]) -> None:
         """Count a process that crashed or hung."""
-        self._restarts[cause][0] += 1
+        with self._lock:
+            self._restarts[cause][0] += 1
+            self._own[0] += 1
 
     def count_quarantine(self) -> None:
         """Count that the flow is quarantined."""
-        self._quarantines[0] += 1
+        with self._lock:
+            self._quarantines[0] += 1
+            self._own[1] += 1
 
     def read_others(self) -> int | None:
         """The crashes and hangs in other workers, a quarantine as so many of them; None where there is no other."""
         if self._counters.regions == 1:
             return None
-        cells = self._counters.read().cells
-        restarts = sum(cells[(ENGINE_RESTARTS.name, *self._flow, cause)][0] for cause in self._restarts)
-        quarantines = cells[(ENGINE_QUARANTINES.name, *self._flow)][0] - self._quarantines[0]
-        own = sum(each[0] for each in self._restarts.values())
-        return int(restarts - own + self._ends * quarantines)
+        restarts, quarantines = self._read()
+        return int(restarts - self._own[0] + self._ends * (quarantines - self._own[1]))
+
+    def is_quarantined(self) -> bool:
+        """Whether a worker has quarantined this load of the flow, be it one that has ended."""
+        return self._read()[1] > 0
+
+    def _read(self) -> list[float]:
+        """The crashes and hangs of this load in all workers, and its quarantines."""
+        return self._counters.read().cells.get(self._load, [0.0, 0.0])  # a region that is full holds no more
 
     def set_processes(self, count: int) -> None:
         """Set the number of processes that are ready."""
-        self._processes[0] = count
+        with self._lock:
+            self._processes[0] += count - self._count
+            self._count = count
 
 
 class Metrics:
@@ -392,6 +430,7 @@ class Metrics:
         self._requests: dict[tuple[str, str, int], Cells] = {}
         self._rejections: dict[str, Cells] = {}
         self._providers: dict[tuple[str, int], Cells] = {}
+        self._engines = threading.Lock()
         self._region.cells("counter", (WORKER_STARTS.name, str(worker)))[0] += 1
         self._region.cells("counter", (WORKER_HANGS.name, str(worker)))
         self._region.cells("gauge", (WORKER_START_TIME.name, str(worker)))[0] = time.time()
@@ -465,26 +504,48 @@ class Metrics:
         """The counts of a flow's round trips."""
         return RoundTripMetrics(self._region, flow, str(version))
 
-    def engine(self, flow: str, version: int, ends: int) -> EngineMetrics:
+    def engine(self, flow: str, version: int, ends: int, load: int = 0) -> EngineMetrics:
         """The counts of the processes that run a flow.
 
         Args:
             flow: its name.
             version: its version.
             ends: the number of crashes that a quarantine stands for.
+            load: the number of its load, the same in all workers.
         """
-        return EngineMetrics(self.counters, self._region, flow, str(version), ends)
+        return EngineMetrics(
+            self.counters, self._region, self._engines, flow=flow, version=str(version), load=load, ends=ends
+        )
 
-    def set_state(self, flow: str, version: int, state: str | None) -> None:
+    def set_state(self, flow: str, version: int, state: str) -> None:
         """Set the state of a flow.
 
         Args:
             flow: its name.
             version: its version.
-            state: loading, ready, failed or quarantined; None where the flow is gone.
+            state: loading, ready, failed or quarantined.
         """
         for each in _STATES:
             self._region.cells("gauge", (FLOW_STATE.name, flow, str(version), each))[0] = each == state
+
+    def count_load(self, flow: str, version: int, result: str) -> None:
+        """Count that a flow was loaded, or could not be.
+
+        Args:
+            flow: its name.
+            version: its version.
+            result: ready, failed or quarantined.
+        """
+        self._region.cells("counter", (FLOW_LOADS.name, flow, str(version), result))[0] += 1
+
+    def forget(self, flow: str, version: int) -> None:
+        """Clear what is told of a flow that is no longer served. Its counts stay; its processes count until they end.
+
+        Args:
+            flow: its name.
+            version: its version.
+        """
+        self._region.clear_gauges(lambda key: key[1:3] == (flow, str(version)) and key[0] != ENGINE_PROCESSES.name)
 
     def set_provider(self, flow: str, version: int, provider: str) -> None:
         """Set the execution provider that runs a flow, in the place of the one before.

@@ -15,7 +15,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Final, Literal, NamedTuple, TypeAlias
 
 from service.children import memory_file
@@ -70,12 +70,14 @@ class Region:
         self._memory = memory
         self._lock = threading.Lock()
         self._known: dict[Key, Cells] = {}
+        self._gauges: set[Key] = set()
         used = _HEADER.unpack_from(memory)[0]
         self._used = max(used, _HEADER.size)
         self._full = False
         for key, at, count, gauge in _records(memory[: self._used]):
             cells = self._known[key] = memory[at : at + _WORD * count].cast("d")
             if gauge:
+                self._gauges.add(key)
                 cells[:] = memoryview(bytes(_WORD * count)).cast("d")
         _HEADER.pack_into(memory, 0, self._used, process, started, 0.0)
 
@@ -102,7 +104,21 @@ class Region:
             cells = self._known.get(key)
             if cells is None:
                 cells = self._known[key] = self._append(kind, key, count)
+                if kind == "gauge":
+                    self._gauges.add(key)
             return cells
+
+    def clear_gauges(self, matches: Callable[[Key], bool]) -> None:
+        """Set the gauges of some keys to zero.
+
+        Args:
+            matches: says whether a key is one of them.
+        """
+        with self._lock:
+            for key in self._gauges:
+                if matches(key):
+                    cells = self._known[key]
+                    cells[:] = memoryview(bytes(_WORD * len(cells))).cast("d")
 
     def _append(self, kind: Kind, key: Key, count: int) -> Cells:
         name = json.dumps(key).encode()

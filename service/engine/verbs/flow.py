@@ -12,7 +12,7 @@ but for log_prob = -inf where the density is zero, no infinity.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 
@@ -134,7 +134,6 @@ class ServedFlow:
         self.execution = execution
         self.round_trips = round_trips
         self.tracer = tracer
-        self._on_close: list[Callable[[], object]] = []
         self.held_out = HeldOut(manifest.calibration, manifest.dtype)
         self.dtype = manifest.dtype
         """The dtype of rows, context and answers: float32 or float64."""
@@ -149,15 +148,6 @@ class ServedFlow:
         """The names of x's columns; x0, x1 and so on where the manifest names none."""
         self.conditions = tuple(feature.name for feature in manifest.context_features)
         """The names of the context's columns; empty where the manifest names none."""
-
-    def on_close(self, release: Callable[[], object]) -> None:
-        """Have a function called when the flow is closed, that frees what its lanes hold beside memory."""
-        self._on_close.append(release)
-
-    def close(self) -> None:
-        """End what runs the flow apart from its lanes, such as processes. No run may be under way any more."""
-        while self._on_close:
-            self._on_close.pop()()
 
     def log_prob(
         self,

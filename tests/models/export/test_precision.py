@@ -23,7 +23,7 @@ from service.bundle.bases import DiagonalNormalBase, NormalBase
 from service.bundle.manifest import Support
 from service.bundle.parity import relative_error
 from service.bundle.store import Repository, read_bundle
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.plan import run_now
 from tests.laws.table import normal, randomize
 

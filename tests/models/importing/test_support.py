@@ -23,7 +23,7 @@ from models.importing.take import take
 from models.importing.torch_module import adapt
 from service.bundle.bases import NormalBase, UniformBase
 from service.bundle.store import Repository, read_bundle
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.plan import run_now
 
 LOGIT = Inverted(Sigmoid(transforms.Sigmoid()))

@@ -10,7 +10,7 @@ from models.data.builtin import load
 from models.zoo.build import ZOO
 from models.zoo.directions import CLASSES, with_directions
 from service.bundle.store import Bundle, Repository, read_bundle
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.engine.verbs.edits import edit
 from service.plan import run_now
 

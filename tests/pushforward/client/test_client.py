@@ -269,6 +269,7 @@ PUBLIC = {
         "Importance",
         "ModelInfo",
         "Path",
+        "RepositoryVersion",
         "Samples",
         "Scores",
         "Trace",

@@ -20,6 +20,7 @@ STATUSES = {
     405: errors.InvalidRequest,
     406: errors.InvalidRequest,
     408: errors.InvalidRequest,
+    409: errors.InvalidRequest,
     413: errors.TooLarge,
     415: errors.InvalidRequest,
     421: errors.InvalidRequest,
@@ -30,6 +31,7 @@ STATUSES = {
     502: errors.ServerFailed,
     503: errors.Unavailable,
     504: errors.DeadlineExceeded,
+    507: errors.ServerFailed,
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pushforward.client.errors import InvalidInput
 from service.bundle.store import Repository, read_bundle
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.errors import ManifestInvalid, PushforwardError
 from service.plan import run_now
 from tests.service import bundles

@@ -5,7 +5,7 @@ import pytest
 
 from pushforward.client.errors import InvalidInput
 from service.bundle.store import Repository, read_bundle
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.engine.verbs.edits import edit
 from service.plan import run_now
 from tests.service import bundles

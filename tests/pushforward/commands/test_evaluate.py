@@ -18,7 +18,7 @@ from pushforward.client.errors import InvalidInput
 from pushforward.commands.evaluate import _BundleDensity
 from service.bundle.manifest import ContextFeature
 from service.bundle.store import read_bundle
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.engine.verbs.flow import ServedFlow
 from service.errors import DataError, NotFinite, PushforwardError, Reason
 from service.plan import run_now

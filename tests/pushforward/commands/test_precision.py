@@ -7,7 +7,7 @@ import pytest
 
 import pushforward
 from service.bundle.store import read_bundle
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.plan import run_now
 from tests.server import Server
 from tests.service.bundles import affine, in_float64, install

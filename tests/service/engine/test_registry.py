@@ -1,24 +1,38 @@
 from __future__ import annotations
 
-import dataclasses
 import gc
 import os
+import threading
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from service.bundle.catalogue import find_versions
 from service.bundle.store import Repository
+from service.engine import loading
+from service.engine import registry as registry_module
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
+from service.engine.changes import Reload, next_catalogue
 from service.engine.isolation.options import Isolation
-from service.engine.registry import Registry, load_flow
+from service.engine.loading import load_flow
+from service.engine.registry import Registry
 from service.engine.runtime.execution import Execution
 from service.engine.runtime.graph import CPU_BATCH_SIZES, CpuGraph, Device
-from service.errors import BundleError, EngineLost, FlowNotFound, NotReady, ParityFailed, VersionNotFound
+from service.engine.verbs.traces import trace
+from service.errors import (
+    BundleError,
+    EngineLost,
+    FlowNotFound,
+    NotReady,
+    ParityFailed,
+    VersionNotFound,
+)
 from service.plan import run_now
 from tests.processes import children
-from tests.service.bundles import affine, bundle, coupling, install, square
+from tests.service.bundles import affine, bundle, coupling, install, square, traced
 from tests.service.engine.gpu import CpuGpu
 from tests.waiting import until
 
@@ -121,7 +135,7 @@ def test_closed_it_loads_nothing_further(made):
 
 def test_a_flow_whose_golden_rows_do_not_come_back_is_refused(tmp_path, workers):
     good = bundle(tmp_path, affine())
-    wrong = dataclasses.replace(good, golden=dataclasses.replace(good.golden, z=good.golden.z + 1))
+    wrong = replace(good, golden=replace(good.golden, z=good.golden.z + 1))
     with pytest.raises(ParityFailed):
         load_flow(wrong, workers)
 
@@ -188,7 +202,7 @@ def test_a_size_that_is_given_is_kept_where_another_would_do_better(tmp_path, wo
 
 def test_a_flow_is_warm_and_knows_how_long_its_rows_take_before_the_first_request(tmp_path, workers, monkeypatch):
     monkeypatch.setattr(CpuGraph, "clock", Ticking())
-    monkeypatch.setattr("service.engine.registry.check_golden", lambda _: iter(()))
+    monkeypatch.setattr("service.engine.loading.check_golden", lambda _: iter(()))
     flow = load_flow(bundle(tmp_path, affine()), workers, Limits(chunk_rows=0))
     assert flow.forward.queue.least_seconds(CPU_BATCH_SIZES[-1]) == pytest.approx(1e-5, rel=0.2)
     assert flow.forward.queue.mean_seconds(1) > 0
@@ -208,7 +222,7 @@ def test_answers_do_not_depend_on_the_size_of_a_batch(tmp_path, workers, chunk_r
 def test_what_the_exporter_has_shown_is_told(tmp_path, workers, shown, invariant):
     good = bundle(tmp_path, affine())
     parity = good.manifest.parity.model_copy(update={"batch_multiple": shown})
-    flow = load_flow(dataclasses.replace(good, manifest=good.manifest.model_copy(update={"parity": parity})), workers)
+    flow = load_flow(replace(good, manifest=good.manifest.model_copy(update={"parity": parity})), workers)
     assert flow.execution == Execution("CPUExecutionProvider", invariant)
 
 
@@ -229,9 +243,9 @@ def test_a_repository_that_is_not_there_serves_nothing(tmp_path, workers):
 
 
 def test_a_limit_of_hangs_that_a_sound_batch_may_reach_is_warned_of(tmp_path, workers, caplog, monkeypatch):
-    monkeypatch.setattr("service.engine.registry._HANG_MARGIN", 1e9)
+    monkeypatch.setattr("service.engine.loading._HANG_MARGIN", 1e9)
     made = bundle(tmp_path, affine())
-    load_flow(made, workers, isolation=Isolation(None, processes=1, hang_seconds=60.0)).close()
+    load_flow(made, workers, isolation=Isolation(None, processes=1, hang_seconds=60.0))
     assert "a batch of affine version 1 took" in caplog.text
     assert "raise --engine-hang-seconds (60)" in caplog.text
     caplog.clear()
@@ -242,29 +256,192 @@ def test_a_limit_of_hangs_that_a_sound_batch_may_reach_is_warned_of(tmp_path, wo
 def test_a_flow_apart_whose_golden_rows_do_not_come_back_leaves_no_process(tmp_path, workers):
     before = children(os.getpid())
     good = bundle(tmp_path, affine())
-    wrong = dataclasses.replace(good, golden=dataclasses.replace(good.golden, z=good.golden.z + 1))
+    wrong = replace(good, golden=replace(good.golden, z=good.golden.z + 1))
     with pytest.raises(ParityFailed):
         load_flow(wrong, workers, isolation=Isolation(None))
     assert children(os.getpid()) == before
 
 
-def test_a_version_that_is_quarantined_while_it_is_loaded_is_not_served(made):
+def test_a_version_that_is_quarantined_while_it_is_loaded_is_not_served(made, monkeypatch):
     registry = made(affine("one"), affine("one", 2))
-    registry._load_entry = registry._load
 
-    def load(name, version):
-        entry = registry._load_entry(name, version)
-        if version == 2:
-            registry.quarantine(name, version, EngineLost("as told"))
-        return entry
+    def load(found, **given):
+        if found.manifest.version == 2:
+            registry.quarantine(("one", 2), 0, EngineLost("as told"))
+        return load_flow(found, **given)
 
-    registry._load = load
+    monkeypatch.setattr(registry_module, "load_flow", load)
     registry.load()
     assert [(e.version, e.state) for e in registry.entries()] == [(1, "ready"), (2, "quarantined")]
+    assert registry.catalogue.failed == {}
     assert registry.find("one").manifest.version == 1
-    registry.quarantine("one", 1, EngineLost("as told"))
+    registry.quarantine(("one", 1), 0, EngineLost("as told"))
     with pytest.raises(NotReady, match="is not served: as told"):
         registry.find("one")
+
+
+class TestChanges:
+    """What is served changes in two phases."""
+
+    @pytest.fixture
+    def registry(self, tmp_path, workers):
+        registry = Registry(install(tmp_path, affine("one"), affine("two")), "one", workers, Limits())
+        registry.load()
+        return registry
+
+    def wanted(self, tmp_path, registry):
+        install(tmp_path, traced(affine("one", 2)))
+        return next_catalogue(registry.catalogue, Reload(), Repository(tmp_path))
+
+    def test_what_is_prepared_serves_once_it_is_committed(self, registry, tmp_path):
+        old = registry.find("one")
+        wanted = self.wanted(tmp_path, registry)
+        assert registry.prepare(wanted) == {}
+        assert registry.find("one") is old
+        with pytest.raises(VersionNotFound):
+            registry.find("one", 2)
+        registry.commit(wanted)
+        assert registry.find("one").manifest.version == 2
+        assert registry.find("one", 1) is old  # what has not changed is not loaded again
+        assert registry.catalogue == wanted
+
+    def test_what_is_aborted_leaves_no_trace(self, registry, tmp_path):
+        before = registry.entries()
+        registry.prepare(self.wanted(tmp_path, registry))
+        registry.abort()
+        registry.commit(registry.catalogue)
+        assert registry.entries() == before
+
+    def test_the_same_number_with_other_content_is_another_version(self, registry, tmp_path):
+        old = registry.find("one")
+        manifest = tmp_path / "one" / "1" / "flow.json"
+        manifest.write_bytes(manifest.read_bytes() + b"\n")
+        wanted = next_catalogue(registry.catalogue, Reload(), Repository(tmp_path))
+        assert registry.prepare(wanted) == {}
+        registry.commit(wanted)
+        assert registry.find("one") is not old
+
+    def test_a_bundle_that_changes_between_the_look_and_the_load_is_refused(self, registry, tmp_path):
+        wanted = self.wanted(tmp_path, registry)
+        manifest = tmp_path / "one" / "2" / "flow.json"
+        manifest.write_bytes(manifest.read_bytes() + b"\n")
+        failures = registry.prepare(wanted)
+        assert "it changed meanwhile" in failures["one", 2].detail
+
+    def test_a_look_up_sees_all_of_a_change_or_nothing(self, registry, tmp_path):
+        """One flow goes in the moment in which another comes."""
+        install(tmp_path, affine("three"))
+        catalogues = [replace(registry.catalogue, digests=digests) for digests in self.halves(registry, tmp_path)]
+        registry.prepare(replace(registry.catalogue, digests={**catalogues[0].digests, **catalogues[1].digests}))
+        seen, stop = set(), threading.Event()
+
+        def look():
+            while not stop.is_set():
+                seen.add(frozenset(entry.name for entry in registry.entries()))
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        for _ in range(20):
+            for catalogue in catalogues:
+                registry.prepare(catalogue)
+                registry.commit(catalogue)
+        stop.set()
+        looking.join()
+        assert seen <= {frozenset({"one", "two"}), frozenset({"one", "three"})}
+
+    def halves(self, registry, tmp_path):
+        found = find_versions(Repository(tmp_path))
+        return [{key: found[key] for key in (("one", 1), (name, 1))} for name in ("two", "three")]
+
+    def test_the_old_one_answers_what_came_before_and_is_then_freed(self, tmp_path):
+        """Its sessions too, without a collection; what has failed is freed as well."""
+        threads = Workers(2)
+        registry = Registry(install(tmp_path, traced(affine("one"))), None, threads, Limits())
+        registry.load()
+        flow = registry.find("one")
+        x = np.zeros((5, 2), np.float32)
+        run_now(trace(flow, x))
+        whole = run_now(flow.log_prob(x)).log_prob
+        kept = [weakref.ref(each) for each in (flow, flow.forward, flow.inverse, flow.tracer, flow.forward.runner)]
+        plan = flow.log_prob(x)  # a request that has come before the change
+        wished = next(plan)
+        del flow
+        gc.collect()
+        gc.disable()
+        try:
+            install(tmp_path, affine("one", 2))
+            wanted = next_catalogue(registry.catalogue, Reload(), Repository(tmp_path))
+            digests = {key: digest for key, digest in wanted.digests.items() if key == ("one", 2)}
+            wanted = replace(wanted, digests=digests)
+            registry.prepare(wanted)
+            registry.commit(wanted)
+            threads.expire()
+            assert all(each() is not None for each in kept)
+            assert registry.draining() == [("one", 1)]
+            with pytest.raises(StopIteration) as ended:
+                plan.send(run_now(one_run(wished)))
+            assert ended.value.value.log_prob.tobytes() == whole.tobytes()
+            del plan, wished, ended
+            assert registry.draining() == []
+            threads.expire()
+            assert [each() for each in kept] == [None] * len(kept)
+        finally:
+            gc.enable()
+        threads.close(10)
+
+    def test_what_cannot_be_served_is_not_held_in_memory(self, registry, tmp_path, workers, monkeypatch):
+        made = []
+        open_graphs = loading.open_graphs
+
+        def opened(*given):
+            graphs = open_graphs(*given)
+            made.extend(weakref.ref(graph) for graph in graphs[:2])
+            return graphs
+
+        def fails(_):
+            raise ParityFailed("wrong")
+
+        monkeypatch.setattr(loading, "open_graphs", opened)
+        monkeypatch.setattr(loading, "check_golden", fails)
+        wanted = self.wanted(tmp_path, registry)
+        failures = registry.prepare(wanted)
+        registry.commit(wanted.with_failures(failures))
+        workers.expire()
+        gc.collect()
+        assert [graph() for graph in made] == [None, None]
+        assert registry.entry("one", 2).error.detail == "wrong"
+
+
+def one_run(run):
+    return (yield run)
+
+
+def test_a_quarantine_outlives_a_change_of_another_version_and_not_a_load_of_its_own(made):
+    registry = made(affine("one"), affine("one", 2))
+    registry.load()
+    before, key = registry.catalogue, ("one", 2)
+    registry.quarantine(key, 0, EngineLost("as told"))
+    for catalogue, state in (
+        (before, "quarantined"),
+        (replace(before, digests={("one", 1): before.digests["one", 1]}), None),
+        (before, "ready"),
+    ):
+        assert registry.prepare(catalogue) == {}
+        registry.commit(catalogue)
+        assert {entry.key: entry.state for entry in registry.entries()}.get(key) == state
+
+
+def test_the_processes_of_a_flow_that_is_served_no_more_end(tmp_path, workers):
+    before = children(os.getpid())
+    registry = Registry(
+        install(tmp_path, affine("one")), None, workers, Limits(), isolation=Isolation(None, processes=1)
+    )
+    registry.load()
+    assert len(children(os.getpid())) > len(before)
+    registry.commit(replace(registry.catalogue, digests={}))
+    workers.expire()
+    until(lambda: children(os.getpid()) == before)
+    until(lambda: registry.draining() == [])
 
 
 def test_a_flow_apart_that_nobody_holds_leaves_no_process(tmp_path):

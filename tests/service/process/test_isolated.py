@@ -87,7 +87,23 @@ def test_workers_quarantine_a_flow_together(started):
         assert flow["state"] == "quarantined"
         assert log_prob(server).json()["code"] == "not_ready"
     assert httpx.post(f"{server.url}/logprob", json={"x": [[0.5, 0.25]]}).status_code == 200
+    os.kill(children(server.process.pid)[1], signal.SIGKILL)  # its successor serves what its neighbour does
+    until(lambda: total(server, "pushforward_flow_state", state="ready") == 2 * ready(server))
+    assert total(server, "pushforward_flow_state", state="quarantined") == 2
+    loaded = httpx.post(f"{server.url}/repository/square/versions/1/load", timeout=60)
+    assert loaded.status_code == 200
+    for _ in range(8):
+        assert log_prob(server).status_code == 200
+    assert total(server, "pushforward_engine_processes") == 2
+    engines = [engine for worker in children(server.process.pid) for engine in children(worker)]
+    assert httpx.post(f"{server.url}/repository/square/versions/1/unload", timeout=60).status_code == 200
+    until(lambda: not any(map(lives, engines)))
     assert server.stop() == 0
+
+
+def ready(server):
+    """The versions that are ready."""
+    return sum(each["state"] == "ready" for each in httpx.get(f"{server.url}/models").json()["models"])
 
 
 def test_a_flow_that_is_not_there_is_a_warning(repository, caplog):

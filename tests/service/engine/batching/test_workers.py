@@ -19,6 +19,7 @@ from service.engine.metrics.metrics import ENGINE_SECONDS, LOG_PROB, QUEUE_SECON
 from service.engine.verbs.scores import HeldOut
 from service.errors import ClientGone, DeadlineExceeded, Draining, EngineFailed, NotFinite
 from service.plan import Outputs, Run
+from tests.waiting import until
 
 
 class Doubles:
@@ -474,7 +475,7 @@ def test_a_batch_that_overruns_moves_its_lane_off_the_calling_thread(caplog):
 def test_lanes_apart_are_held_up_by_no_other_and_hold_up_none():
     now = [0.0]
     workers = Workers(1, lambda: now[0])
-    apart = workers.apart(1)
+    apart = workers.apart(1, lambda: None)
     stuck, runner, first = held(apart)
     assert ask(workers.lane(Doubles(), Limits()), 1).result(30).value[0, 0] == 2
     answered = Future()
@@ -491,7 +492,7 @@ def test_lanes_apart_are_held_up_by_no_other_and_hold_up_none():
 
 def test_workers_that_stop_take_nothing_and_run_the_rest():
     workers = Workers(1)
-    apart = workers.apart(1)
+    apart = workers.apart(1, lambda: None)
     lanes = [held(workers), held(apart)]
     workers.stop()
     for lane, runner, first in lanes:
@@ -503,12 +504,46 @@ def test_workers_that_stop_take_nothing_and_run_the_rest():
 
 
 def test_workers_apart_that_are_closed_are_forgotten():
-    workers = Workers(1)
-    apart = workers.apart(1)
+    workers, ended = Workers(1), []
+    apart = workers.apart(1, lambda: ended.append(1))
     assert ask(apart.lane(Doubles(), Limits()), 1).result(30).value[0, 0] == 2
     apart.close(10)
+    apart.close(10)
+    assert ended == [1]
     kept = weakref.ref(apart)
     del apart
     gc.collect()
     assert kept() is None
     workers.close(10)
+
+
+def test_workers_apart_end_with_the_last_run_of_their_last_lane():
+    workers, ended = Workers(1), []
+    apart = workers.apart(1, lambda: ended.append(1))
+    workers.expire()
+    lane, runner, first = held(apart)
+    idle = apart.lane(Doubles(), Limits())
+    for each in (lane, idle):
+        apart.release(each)
+    workers.expire()
+    assert (apart.closed_lanes, ended) == (1, [])
+    runner.gate.set()
+    first.result(30)
+
+    def expired():
+        workers.expire()
+        return ended
+
+    until(expired)
+    until(lambda: workers.closed_lanes == 2)
+    workers.close(10)
+    assert ended == [1]
+
+
+def test_workers_apart_end_with_those_they_are_apart_from():
+    workers, ended = Workers(1), []
+    workers.apart(1, lambda: ended.append(1))
+    workers.close(10)
+    assert ended == [1]
+    with pytest.raises(Draining):
+        workers.apart(1, lambda: None)

@@ -166,3 +166,27 @@ def test_what_other_workers_counted_of_an_engine_is_read():
     assert [engine.read_others() for engine in engines] == [1, 2, 3]
     engines[2].count_quarantine()
     assert [engine.read_others() for engine in engines] == [4, 5, 3]
+
+
+def test_the_processes_of_two_loads_of_one_version_are_told_apart():
+    """The old content drains while the new one runs."""
+    metrics = Metrics(SharedCounters(2))
+    old, new = (metrics.engine("two-moons", 1, 3, load) for load in (0, 4))
+    old.set_processes(2)
+    new.set_processes(1)
+    assert processes(metrics) == 3
+    metrics.forget("two-moons", 1)
+    old.set_processes(0)
+    assert processes(metrics) == 1
+    other = Metrics(metrics.counters, 1)
+    for engine in (other.engine("two-moons", 1, 3), old):
+        engine.count_restart("crash")
+        engine.count_quarantine()
+    assert old.read_others() == 4
+    assert new.read_others() == 0
+    assert [old.is_quarantined(), new.is_quarantined()] == [True, False]
+    assert metrics.counters.read().cells["pushforward_engine_quarantines", "two-moons", "1"] == [2.0]
+
+
+def processes(metrics):
+    return metrics.counters.read().cells["pushforward_engine_processes", "two-moons", "1"][0]

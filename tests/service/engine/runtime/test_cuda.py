@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,8 +12,8 @@ import onnxruntime as ort
 import pytest
 
 from service.engine.batching.queues import Limits
+from service.engine.loading import load_flow
 from service.engine.metrics.metrics import Metrics
-from service.engine.registry import load_flow
 from service.engine.runtime.cuda import BATCH_SIZES, batch_sizes
 from service.engine.runtime.devices import CUDA_PROVIDER, CudaOptions, OrtGpu
 from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, open_graphs
@@ -306,13 +307,16 @@ def test_a_flow_that_is_loaded_after_the_loss_does_without_the_device(flow, requ
     assert gpu.opened == []
 
 
-def test_a_closed_flow_is_told_nothing(flow, workers, faults):
-    device = Device(CpuGpu(spoils=faults))
-    served = load_flow(flow, workers, Limits(chunk_rows=64), device=device)
-    before = served.execution
-    served.close()
+def test_a_flow_that_is_served_no_more_is_kept_by_no_device(flow, workers, faults):
+    device, metrics = Device(CpuGpu(spoils=faults)), Metrics()
+    served = load_flow(flow, workers, Limits(chunk_rows=64), metrics, device=device)
+    known = weakref.ref(served)
+    del served
+    assert known() is None
+    metrics.forget(flow.manifest.name, flow.manifest.version)
     device.lose("gone")
-    assert served.execution == before
+    providers = {key: cells for key, cells in metrics.counters.read().cells.items() if "provider" in key[0]}
+    assert set(map(tuple, providers.values())) == {(0.0,)}
 
 
 def test_who_listens_too_late_is_told_at_once():

@@ -7,7 +7,7 @@ import pytest
 
 from service.bundle.bases import MixtureBase, StudentTBase
 from service.engine.batching.queues import Limits
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.engine.sampling.sobol import MAX_ROWS, MAX_WIDTH
 from service.engine.verbs.flow import RETURNS, ServedFlow
 from service.engine.verbs.interpolate import interpolate

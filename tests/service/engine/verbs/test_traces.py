@@ -5,7 +5,7 @@ import pytest
 
 from service.bundle.store import Bundle
 from service.engine.canary import check_trace, measure_parity
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.engine.runtime.graph import CpuGraph
 from service.engine.verbs.traces import Tracer, trace
 from service.errors import BundleError, NotTraceable, ParityFailed, WrongShape
