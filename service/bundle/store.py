@@ -17,7 +17,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.consistency import check_consistency
+from service.bundle.folder import MANIFEST_FILE, identity_of_folder, is_version, list_folder, open_folder, read_file
 from service.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, is_flow_name, seal_older
 from service.bundle.npz import read_npz
 from service.bundle.operators import check_graph
@@ -61,7 +62,6 @@ __all__ = [
     "write_durably",
 ]
 
-MANIFEST_FILE = "flow.json"
 REQUIRED_FILES = frozenset({"forward.onnx", "inverse.onnx", "golden.npz"})
 OPTIONAL_FILES = frozenset({"trace.onnx"})
 MAX_FILE_BYTES = 512 << 20
@@ -72,34 +72,6 @@ MAX_GOLDEN_BYTES = 64 << 20
 _INSTALLING = ".installing-"
 _REMOVING = ".removing-"
 _LEFTOVER_SECONDS = 24 * 3600.0
-
-
-def is_version(name: str) -> bool:
-    """Tell whether `name` is a version as a folder writes it: a positive integer without leading zeros.
-
-    Example:
-        >>> is_version("12"), is_version("012"), is_version("v1")
-        (True, False, False)
-    """
-    return name.isascii() and name.isdigit() and not name.startswith("0") and len(name) <= 9
-
-
-def identity_of_folder(folder: Path) -> tuple[str, int] | None:
-    """The flow and version that a server would take a folder for.
-
-    Args:
-        folder: absolute, or relative to the working directory.
-
-    Returns:
-        Name and version where the path ends in ``<name>/<version>``; None where it does not.
-
-    Example:
-        >>> identity_of_folder(Path("repository/two-moons/1")), identity_of_folder(Path("/srv/Downloads/mine"))
-        (('two-moons', 1), None)
-    """
-    absolute = Path(os.path.abspath(folder))  # noqa: PTH100  resolve() would follow links; a server goes by their names
-    name, version = absolute.parent.name, absolute.name
-    return (name, int(version)) if is_flow_name(name) and is_version(version) else None
 
 
 def check_identity(manifest: Manifest, name: str, version: int) -> None:
@@ -233,8 +205,8 @@ def read_bundle(folder: Path) -> Bundle:
         DigestMismatch: a file is not the one that the manifest names, or flow.json not the one that was written.
         ForbiddenGraph: a graph holds what a flow may not.
     """
-    with _open_folder(folder) as opened:
-        return _read_bundle(opened, _read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES))
+    with open_folder(folder) as opened:
+        return _read_bundle(opened, read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES))
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -244,8 +216,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         folder: the folder that holds flow.json.
     """
     try:
-        with _open_folder(folder) as opened:
-            return Manifest.from_json(_read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES))
+        with open_folder(folder) as opened:
+            return Manifest.from_json(read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES))
     except BundleError:
         return None
 
@@ -263,8 +235,8 @@ def read_older_bundle(folder: Path, *, edited: bool = False) -> tuple[Bundle, by
     Raises:
         BundleError: as `read_bundle`.
     """
-    with _open_folder(folder) as opened:
-        manifest = seal_older(_read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES), edited=edited)
+    with open_folder(folder) as opened:
+        manifest = seal_older(read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES), edited=edited)
         return _read_bundle(opened, manifest), manifest
 
 
@@ -311,14 +283,14 @@ def _read_bundle(opened: int, manifest_data: bytes) -> Bundle:
             "flow.json must name the steps of trace.onnx where there is one, and only there",
             (Reason(("flow.json", "trace"), f"it names {len(manifest.trace)} steps"),),
         )
-    present = _list_folder(opened)
+    present = list_folder(opened)
     if present != named | {MANIFEST_FILE}:
         missing, extra = sorted(named - present), sorted(present - named - {MANIFEST_FILE})
         raise UnexpectedFile(
             "the bundle's folder must hold just the files that flow.json names: "
             + "; ".join(f"{what} {names}" for what, names in (("missing", missing), ("unknown", extra)) if names)
         )
-    files = {name: _read_file(opened, name, MAX_FILE_BYTES) for name in sorted(named)}
+    files = {name: read_file(opened, name, MAX_FILE_BYTES) for name in sorted(named)}
     for name, data in files.items():
         if digest(data) != manifest.files[name]:
             raise DigestMismatch(f"{name} is not the file that flow.json names: its SHA-256 differs")
@@ -339,92 +311,10 @@ def manifest_digest(folder: Path) -> str:
         The digest; an empty text where there is no such file, or it cannot be read. `read_bundle` says why.
     """
     try:
-        with _open_folder(folder) as opened:
-            return digest(_read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES))
+        with open_folder(folder) as opened:
+            return digest(read_file(opened, MANIFEST_FILE, MAX_MANIFEST_BYTES))
     except UnexpectedFile:
         return ""
-
-
-@contextmanager
-def _open_folder(folder: Path) -> Iterator[int]:
-    """Open the folder of a bundle. Its files are then those of one folder, whatever its path comes to stand for.
-
-    Where the path is that of a version in a repository, the flow's folder may be no symbolic link either: a flow in the
-    repository is one that was put there.
-
-    Raises:
-        UnexpectedFile: there is no such folder, it is a link, or it cannot be read.
-    """
-    absolute = Path(os.path.abspath(folder))  # noqa: PTH100  resolve() would follow links
-    with ExitStack() as stack:
-        parent = None
-        if identity_of_folder(absolute) is not None:
-            parent = _open_one_folder(stack, absolute.parent, "the flow's folder")
-        opened = _open_one_folder(stack, absolute, "the bundle's folder", parent)
-        if MANIFEST_FILE not in _list_folder(opened):
-            raise UnexpectedFile("there is no bundle: flow.json is missing")
-        yield opened
-
-
-def _open_one_folder(stack: ExitStack, folder: Path, words: str, parent: int | None = None) -> int:
-    """Open a folder that is no symbolic link.
-
-    Args:
-        stack: closes it.
-        folder: absolute.
-        words: what it is, for an error.
-        parent: the open folder that holds it; None to go by its path.
-
-    Raises:
-        UnexpectedFile: there is no such folder, it is a link, or it may not be read.
-    """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    try:
-        descriptor = os.open(folder if parent is None else folder.name, flags, dir_fd=parent)
-    except OSError as error:
-        if folder.is_symlink():
-            raise UnexpectedFile(
-                f"{words} is a symbolic link, and links are not followed: put the folder itself there"
-            ) from error
-        if isinstance(error, PermissionError):
-            raise UnexpectedFile(f"{words} cannot be read: {error.strerror}") from error
-        raise UnexpectedFile("there is no bundle: a bundle is a folder with a flow.json in it") from error
-    stack.callback(os.close, descriptor)
-    return descriptor
-
-
-def _list_folder(opened: int) -> set[str]:
-    try:
-        with os.scandir(opened) as entries:
-            return {entry.name for entry in entries}
-    except OSError as error:
-        raise UnexpectedFile(f"the bundle's folder cannot be read: {error.strerror}") from error
-
-
-def _read_file(opened: int, name: str, cap: int) -> bytes:
-    """Read one regular file of the bundle: no symbolic or hard link, no device, no file over the cap.
-
-    Args:
-        opened: the folder.
-        name: of the file.
-        cap: the most bytes that it may have.
-    """
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
-    except OSError as error:
-        raise UnexpectedFile(f"{name} cannot be read as a regular file: {error.strerror}") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise UnexpectedFile(f"{name} must be a regular file, with no other link to it")
-        if status.st_size > cap:
-            raise UnexpectedFile(f"{name} has {status.st_size} bytes; the cap is {cap}")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(cap + 1)
-    except OSError as error:
-        raise UnexpectedFile(f"{name} cannot be read: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
 
 
 class Repository:

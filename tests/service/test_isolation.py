@@ -116,9 +116,9 @@ def test_an_unloaded_flow_leaves_no_process(isolated):
     started = set(children(os.getpid())) - before
     assert len(started) == 3
     assert client.post("/repository/two-moons/versions/2/unload").status_code == 200
+    until(lambda: scraped(client).value("pushforward_engine_processes", flow="two-moons", version=2) == 0)
     until(lambda: sum(map(lives, started)) == 2)
     assert repository(client)["two-moons", 2]["state"] == "unloaded"
-    assert scraped(client).value("pushforward_engine_processes", flow="two-moons", version=2) == 0
     assert scraped(client).total("pushforward_engine_processes") == 2
     assert log_prob(client, 0.5).json()["version"] == 1
 

@@ -106,7 +106,10 @@ def test_a_loop_with_a_constant_number_of_passes_is_let_in():
     assert summary.operators == {"Loop": 1, "Identity": 1, "Exp": 1}
     assert check_graph(in_graph(a_loop(), passes=np.array([MAX_PASSES])), "inverse.onnx").passes == (MAX_PASSES,)
     assert check_graph(in_graph(a_loop(), passes=1), "inverse.onnx").passes == (1,)
-    most = in_graph(*[a_loop() for _ in range(MAX_LOOPS)])
+    loops = [a_loop() for _ in range(MAX_LOOPS)]
+    for number, loop in enumerate(loops[1:]):
+        loop.output[0] = f"another_{number}"
+    most = in_graph(*loops)
     assert len(check_graph(most, "inverse.onnx").passes) == MAX_LOOPS
     model = onnx.ModelProto.FromString(in_graph(a_loop()))
     model.graph.initializer[0].CopyFrom(helper.make_tensor("passes", TensorProto.INT64, [], [7]))
