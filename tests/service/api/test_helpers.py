@@ -88,7 +88,7 @@ def test_an_error_that_nobody_waits_for_any_more_lets_go_of_its_frames(helped):
 
 
 class Work:
-    """Work that takes a second of its clock for each byte."""
+    """Work that takes four seconds of its clock for each byte."""
 
     def __init__(self):
         self.now = 0.0
@@ -97,7 +97,7 @@ class Work:
         return self.now
 
     def do(self, size):
-        self.now += size
+        self.now += 4 * size
 
 
 def test_what_waits_is_held_against_the_deadline_by_the_time_that_a_byte_has_taken():
@@ -106,14 +106,14 @@ def test_what_waits_is_held_against_the_deadline_by_the_time_that_a_byte_has_tak
     waiting = []
 
     async def measure_then_wait():
-        await helpers.run(10, work.do, 10)  # a second for each byte
+        await helpers.run(10, work.do, 10)  # four seconds for each byte
         sends = []
         helpers._send = sends.append
         waiting.append(asyncio.create_task(helpers.run(6, work.do, 6)))
         await asyncio.sleep(0)
-        helpers.admit(2, work.now + 8.0 / MARGIN)  # 6 + 2 bytes for two threads: 4 seconds
-        helpers.admit(2, work.now + 4.01 / MARGIN)
-        with pytest.raises(QueueFull, match=r"after 4 seconds, and the deadline is in 3$"):
+        helpers.admit(2, work.now + 32.0 / MARGIN)  # 6 + 2 bytes for two threads: 16 seconds
+        helpers.admit(2, work.now + 16.01 / MARGIN)
+        with pytest.raises(QueueFull, match=r"after 16 seconds, and the deadline is in 3$"):
             helpers.admit(2, work.now + 3.0)
         sends[0]()
         await waiting[0]
