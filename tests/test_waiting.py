@@ -13,7 +13,13 @@ from tests.waiting import steady, turns_until, until
 TESTS = Path(__file__).parent
 SLEEPS = re.compile(r"\btime\.sleep\(|\basyncio\.sleep\([^0)]|\bperf_counter\(|\btime\.monotonic\(")
 SPINS = re.compile(r"^ *while not .*:\n +(?:pass|continue|await asyncio\.sleep\(0\))\n", re.MULTILINE)
-PATIENT = {"waiting.py", "test_waiting.py", "test_delivery.py"}  # the last one's clock is its own
+PATIENT = {
+    "waiting.py",
+    "test_waiting.py",
+    "test_delivery.py",  # its clock is its own
+    "test_killed.py",  # any moment to kill at is as good as another
+    "test_listening.py",  # a loop that is slow to accept; and an end that is far away
+}
 
 
 def test_it_waits_until_something_holds():
@@ -39,7 +45,7 @@ def test_no_test_sleeps_spins_or_measures_time():
     found = [
         f"{path.relative_to(TESTS)}: {text.strip()}"
         for path in sorted(TESTS.rglob("*.py"))
-        if path.name not in PATIENT
+        if path.name not in PATIENT and "faults" not in path.parts  # `make faults` measures on purpose
         for text in (*SLEEPS.findall(path.read_text()), *SPINS.findall(path.read_text()))
     ]
     assert found == []

@@ -53,6 +53,11 @@ TAKES: dict[str, Takes] = {
     ),
     "check": Takes(bundle=lambda b: [b]),
     "reseal": Takes(bundle=lambda b: [b]),
+    "repository": Takes(
+        bundle=lambda b: ["install", b, "--repository", "OUT"],
+        place=lambda p: ["install", "BUNDLE", "--repository", p],
+    ),
+    "key": Takes(bundle=None, place=lambda p: ["--add-to", f"{p}.keys"]),
     "inspect": Takes(bundle=lambda b: [b]),
     "evaluate": Takes(
         bundle=lambda b: [b, "ROWS"],

@@ -154,7 +154,7 @@ def test_a_bundle_that_cannot_be_served_leaves_the_old_one_and_nothing_on_the_di
 
 @pytest.mark.parametrize(
     "step",
-    ["loading.open_graphs", "loading.check_golden", "loading.HeldOut", "registry.read_bundle", "loading._open_lane"],
+    ["loading.open_graphs", "loading.check_golden", "loading.HeldOut", "registry.read_bundle", "loading.open_lane"],
 )
 def test_each_step_of_a_load_that_fails_leaves_the_old_version(server, tmp_path, root, monkeypatch, caplog, step):
     def fails(*_, **__):
