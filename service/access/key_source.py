@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from service.access.keys import KeyRing, StoredKey, parse_keys
-from service.access.watched_file import WatchedFile
+from service.access.watched_file import WatchedFile, read_file
 from service.errors import InvalidArgument, PushforwardError, Reason
 
 __all__ = ["KeySource"]
@@ -33,7 +33,7 @@ class KeySource:
     """
 
     def __init__(self, file: Path | None, text: str | None) -> None:
-        self._fixed = () if text is None else parse_keys(text, "PUSHFORWARD_KEYS")
+        self._fixed = () if text is None else parse_keys(text, "PUSHFORWARD_KEYS", semicolons=True)
         self._watched = None if file is None else WatchedFile(file)
         self._text = text
         self.ring: KeyRing | None = None
@@ -66,8 +66,7 @@ class KeySource:
             return self._fixed
         path = self._watched.path
         try:
-            with path.open("rb") as opened:
-                data = opened.read(_LONGEST + 1)
+            data = read_file(path, _LONGEST + 1)
         except OSError as error:
             raise InvalidArgument(f"the keys in {path} cannot be read: {error.strerror}") from error
         if len(data) > _LONGEST:

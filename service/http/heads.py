@@ -110,8 +110,7 @@ class RequestHeads:
             except PushforwardError:
                 return None
             fields = fields._replace(caller=caller)
-        request_id = next((value for name, value in headers if name == _ID), None)
-        given = None if request_id is None else read_request_id(request_id)
+        given = read_request_id(b", ".join(value for name, value in headers if name == _ID))
         return KnownHead(RawRequest(call, fields, query), length, given)
 
     def _call(self, method: bytes, url: bytes) -> tuple[Call, bytes] | None:
