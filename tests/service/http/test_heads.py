@@ -59,7 +59,6 @@ def test_which_requests_are_direct(method, url, found):
         ([(b"transfer-encoding", b"chunked")], None),
         ([(b"content-encoding", b"identity")], None),
         ([(b"expect", b"100-continue")], None),
-        ([(b"upgrade", b"h2c")], None),
     ],
 )
 def test_which_fields_are_left_to_the_application(headers, length):
