@@ -551,35 +551,40 @@ class Connection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         """Feed the parser, until the connection closes."""
         for start in range(0, len(data), _PARSED_PIECE):
-            if self.is_closing or self._deaf:
-                return
-            self._feed_piece(data[start : start + _PARSED_PIECE])
+            piece = data[start : start + _PARSED_PIECE]
+            while piece:
+                if self.is_closing or self._deaf:
+                    return
+                piece = self._feed_piece(piece)
 
-    def _feed_piece(self, data: bytes) -> None:
-        """Feed the parser a piece; a header or the framing of a body that grows without end is cut off."""
+    def _feed_piece(self, data: bytes) -> bytes:
+        """Feed the parser a piece; a header or the framing of a body that grows without end is cut off.
+
+        Returns:
+            What it is to be fed next.
+        """
         wholes, body_bytes = self._wholes, self._body_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             (end,) = upgrade.args
-            again, self._without_upgrade = self._without_upgrade, None
+            again, self._without_upgrade = self._without_upgrade or b"", None
             self._renew_parser()
             self._unparsed_bytes = 0
-            self._feed(again or b"")
-            self._feed(data[end:])
-            return
+            return again + data[end:]
         except httptools.HttpParserError as error:
             _log.warning("an invalid HTTP request was received")
             cause = error.__context__  # what a callback has raised
             unread = MalformedBody("this is not an HTTP request")
             self._refuse(cause if isinstance(cause, PushforwardError) else unread)
-            return
+            return b""
         if self._wholes != wholes:
             self._unparsed_bytes = 0
         elif self._in_body:
             self._count_framing(len(data), self._body_bytes - body_bytes)
         else:
             self._count_unparsed(len(data))
+        return b""
 
     def _count_unparsed(self, size: int) -> None:
         """Count bytes that have given nothing yet; too many of a header are refused."""

@@ -240,3 +240,9 @@ def test_its_body_is_no_request(server, door):
 def test_there_is_no_tunnel(server):
     for target in (b"/logprob", b"x:80"):
         assert statuses(ask(server, b"CONNECT %b HTTP/1.1\r\nHost: x\r\n\r\n" % target + LAST)) == [400]
+
+
+def test_many_requests_for_another_protocol_are_answered_in_their_order(server):
+    """More of them in one piece than a call may go deep."""
+    asking = b"GET /health/live HTTP/1.1\r\nHost:x\r\nConnection:upgrade\r\nUpgrade:a\r\n\r\n"
+    assert statuses(ask(server, asking * 1000 + LAST)) == [200] * 1001
