@@ -243,6 +243,6 @@ def test_there_is_no_tunnel(server):
 
 
 def test_many_requests_for_another_protocol_are_answered_in_their_order(server):
-    """More of them in one piece than a call may go deep."""
+    """Hundreds of them come in one piece, of which none may be lost behind the first."""
     asking = b"GET /health/live HTTP/1.1\r\nHost:x\r\nConnection:upgrade\r\nUpgrade:a\r\n\r\n"
     assert statuses(ask(server, asking * 1000 + LAST)) == [200] * 1001
