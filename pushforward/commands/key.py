@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import click
 
-from service.access.keys import StoredKey, make_key, parse_keys
+from service.access.key_source import read_key_file
+from service.access.keys import NewKey, StoredKey, make_key, parse_keys
 from service.access.scopes import SCOPES, Scope
 from service.errors import InvalidArgument
 
@@ -45,26 +48,60 @@ def command(
     """Make a key."""
     chosen = cast("tuple[Scope, ...]", scopes or ("infer",))
     new = make_key(name, chosen, requests_per_minute, rows_per_minute)
-    if add_to is not None:
-        _add(new.stored, add_to)
+    if add_to is None:
+        _print(new)
+        return
+    text = _addition(add_to, new.stored)
+    with _appending(add_to) as append:
+        _print(new)  # before its line is written, so that no file has the line of a key that nobody has seen
+        append(text)
+    click.echo(f"The line has been added to {add_to}.", err=True)
+
+
+def _print(new: NewKey) -> None:
     click.echo(new.key)
     click.echo(new.stored.line())
-    if add_to is not None:
-        click.echo(f"The line has been added to {add_to}.", err=True)
 
 
-def _add(stored: StoredKey, path: Path) -> None:
-    """Add a line to a file of keys, which is made if there is none: for its owner to read alone.
+@contextmanager
+def _appending(path: Path) -> Iterator[Callable[[str], None]]:
+    """Open a file, which is made if there is none: for its owner to read alone.
+
+    Yields:
+        What writes a text to its end.
 
     Raises:
-        InvalidArgument: the file is none of keys, has such a name already, or cannot be written.
+        InvalidArgument: it cannot be written.
+    """
+
+    def told(error: OSError) -> InvalidArgument:
+        return InvalidArgument(f"the line cannot be added to {path}: {error.strerror}")
+
+    def append(text: str) -> None:
+        try:
+            os.write(number, text.encode())
+        except OSError as error:
+            raise told(error) from error
+
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise told(error) from error
+    try:
+        yield append
+    finally:
+        os.close(number)
+
+
+def _addition(path: Path, stored: StoredKey) -> str:
+    """What is to be written behind a file of keys, for one more.
+
+    Raises:
+        InvalidArgument: the file is none of keys, cannot be read, or has such a name already.
     """
     try:
-        before = path.read_text("utf-8") if path.exists() else ""
-        parse_keys(f"{before}\n{stored.line()}", str(path))
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as opened:
-            opened.write(("" if before.endswith("\n") or not before else "\n") + stored.line() + "\n")
+        before = read_key_file(path) if path.exists() else ""
     except OSError as error:
-        raise InvalidArgument(f"the line cannot be added to {path}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise InvalidArgument(f"{path} is no text in UTF-8, and so no file of keys") from None
+        raise InvalidArgument(f"the keys in {path} cannot be read: {error.strerror}") from error
+    parse_keys(f"{before}\n{stored.line()}", str(path))
+    return ("" if before.endswith("\n") or not before else "\n") + stored.line() + "\n"

@@ -57,8 +57,8 @@ class AllowedHosts:
 
 
 def _is_local(host: str) -> bool:
-    """Whether it is a name without a dot. A number is none: browsers read it as an address."""
-    return not {".", ":"} & set(host) and not host[0].isdigit()
+    """Whether it is a name without a dot, plain or encoded. A number is none: browsers read it as an address."""
+    return not {".", ":", "%"} & set(host) and not host[0].isdigit()
 
 
 def _is_address(host: str) -> bool:

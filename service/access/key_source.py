@@ -7,15 +7,33 @@ from pathlib import Path
 from typing import Final
 
 from service.access.keys import KeyRing, StoredKey, parse_keys
-from service.access.watched_file import WatchedFile
+from service.access.watched_file import WatchedFile, read_file
 from service.errors import InvalidArgument, PushforwardError, Reason
 
-__all__ = ["KeySource"]
+__all__ = ["KeySource", "read_key_file"]
 
 _log = logging.getLogger(__name__)
 
 _LONGEST: Final = 1 << 20
 """In bytes, of a file of keys."""
+
+
+def read_key_file(path: Path) -> str:
+    """The text of a file of keys.
+
+    Raises:
+        InvalidArgument: it cannot be read, or is none.
+    """
+    try:
+        data = read_file(path, _LONGEST + 1)
+    except OSError as error:
+        raise InvalidArgument(f"the keys in {path} cannot be read: {error.strerror}") from error
+    if len(data) > _LONGEST:
+        raise InvalidArgument(f"{path} has more than {_LONGEST} bytes, and so is no file of keys")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"{path} is no text in UTF-8, and so no file of keys") from None
 
 
 class KeySource:
@@ -33,7 +51,7 @@ class KeySource:
     """
 
     def __init__(self, file: Path | None, text: str | None) -> None:
-        self._fixed = () if text is None else parse_keys(text, "PUSHFORWARD_KEYS")
+        self._fixed = () if text is None else parse_keys(text, "PUSHFORWARD_KEYS", semicolons=True)
         self._watched = None if file is None else WatchedFile(file)
         self._text = text
         self.ring: KeyRing | None = None
@@ -65,18 +83,7 @@ class KeySource:
         if self._watched is None:
             return self._fixed
         path = self._watched.path
-        try:
-            with path.open("rb") as opened:
-                data = opened.read(_LONGEST + 1)
-        except OSError as error:
-            raise InvalidArgument(f"the keys in {path} cannot be read: {error.strerror}") from error
-        if len(data) > _LONGEST:
-            raise InvalidArgument(f"{path} has more than {_LONGEST} bytes, and so is no file of keys")
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            raise InvalidArgument(f"{path} is no text in UTF-8, and so no file of keys") from None
+        own = parse_keys(read_key_file(path), str(path))
         if self._text is None:
-            return parse_keys(text, str(path))
-        own = parse_keys(text, str(path))
+            return own
         return parse_keys("\n".join(key.line() for key in (*own, *self._fixed)), f"{path} and PUSHFORWARD_KEYS")

@@ -105,12 +105,14 @@ def make_key(
     return NewKey(key, stored)
 
 
-def parse_keys(text: str, place: str) -> tuple[StoredKey, ...]:
-    """Read the lines of a file of keys, or of the environment, where a semicolon ends a line too.
+def parse_keys(text: str, place: str, *, semicolons: bool = False) -> tuple[StoredKey, ...]:
+    """Read the lines of a file of keys, or of the environment.
 
     Args:
-        text: lines; what follows a # is a comment.
+        text: lines; what follows a # is a comment, to the end of its line.
         place: the file or the variable, for errors.
+        semicolons: whether a semicolon ends a line too, as in the environment. In a file it does not: a key that was
+            put into a comment stays out, whatever else the comment holds.
 
     Raises:
         InvalidArgument: a line is not in the form, or a name or a key stands there twice. The error names the line and
@@ -118,7 +120,7 @@ def parse_keys(text: str, place: str) -> tuple[StoredKey, ...]:
     """
     found: dict[str, StoredKey] = {}
     known: dict[bytes, str] = {}
-    for number, line in enumerate(re.split(r"[\n;]", text), 1):
+    for number, line in enumerate(re.split(r"[\n;]" if semicolons else r"\n", text), 1):
         words = line.partition("#")[0].split()
         if not words:
             continue

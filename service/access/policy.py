@@ -6,6 +6,7 @@ has not used up its budget. Without keys anyone may ask.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -25,6 +26,10 @@ from service.errors import (
 __all__ = ["AccessPolicy", "by_name"]
 
 _ASK: Final = "send the header Authorization: Bearer KEY"
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+"""A character that no path of the server holds. The patterns of the routes end in ``$``, which passes over a line end:
+the route ``/metrics`` would answer ``/metrics%0A``, which needs another scope."""
 
 
 def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -87,7 +92,7 @@ class AccessPolicy:
         Raises:
             MisdirectedRequest: the Host field names another server.
             ForeignOrigin: a page of another origin asks for more than to read.
-            RouteNotFound: the path is answered at another port.
+            RouteNotFound: the path is answered at another port, or is none of a server's.
             KeyMissing, KeyUnknown: there is no key, or none of the server's.
             ScopeMissing: the key may not do this.
             BudgetSpent: the key has made its requests of this minute.
@@ -103,10 +108,11 @@ class AccessPolicy:
             return None
         if self._separate and (scope == "infer") == at_admin_port:
             raise RouteNotFound("there is no such route at this port: administration and metrics have one of their own")
-        if self.keys is None:
-            return None
-        caller = self._caller(fields.get("authorization"), scope)
-        caller.take_request()
+        caller = None if self.keys is None else self._caller(fields.get("authorization"), scope)
+        if _CONTROL.search(path):
+            raise RouteNotFound("there is no such route: the path holds a control character")
+        if caller is not None:
+            caller.take_request()
         return caller
 
     def _caller(self, field: str | None, scope: Scope) -> Caller:

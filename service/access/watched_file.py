@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import stat
 import time
 from pathlib import Path
 from typing import Final, TypeAlias
 
-__all__ = ["WatchedFile"]
+__all__ = ["WatchedFile", "read_file"]
 
 _Mark: TypeAlias = tuple[int, int, int, int] | None
 
@@ -16,6 +19,26 @@ _COARSEST_SECONDS: Final = 2.0
 
 _LONGEST: Final = 1 << 20
 """In bytes; what stands behind is not looked at."""
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """The bytes of a file. A pipe or a device is refused: it gives its bytes once, or a reader waits for ever.
+
+    Args:
+        path: of the file.
+        most: bytes that are read.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        with open(number, "rb", closefd=False) as opened:
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file, and only such a file can be read again", str(path))
+            return opened.read(most)
+    finally:
+        os.close(number)
 
 
 class WatchedFile:
@@ -51,7 +74,6 @@ class WatchedFile:
 
     def _read(self) -> bytes | None:
         try:
-            with self.path.open("rb") as opened:
-                return hashlib.sha256(opened.read(_LONGEST)).digest()
+            return hashlib.sha256(read_file(self.path, _LONGEST)).digest()
         except OSError:
             return None

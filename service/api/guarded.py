@@ -143,7 +143,7 @@ class LoggedApplication:
             target += "?" + quote(scope["query_string"].decode("latin-1"), safe=_SAFE + "?")
         _log.info(
             '%s "%s %s HTTP/%s" %d %s key=%s',
-            "-" if client is None else f"{client[0]}:{client[1]}",
+            "-" if client is None else f"{quote(client[0], safe=_SAFE)}:{client[1]}",  # it may be a proxy's word
             scope["method"],
             target,
             scope["http_version"],

@@ -48,6 +48,7 @@ from service.errors import (
     MalformedBody,
     PushforwardError,
     QueueFull,
+    RequestError,
     SlowRequest,
     TooManyConnections,
 )
@@ -246,6 +247,7 @@ class Connection(asyncio.Protocol):
         self._probed = 0.0  # that happened, or it was asked whether it is there
         self._deaf = False  # no further request is read, since one cannot be
         self._head: bytes | None = None  # the parser is being fed just this head
+        self._without_upgrade: bytes | None = None  # the head to parse next, in the place of one that asks for another
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._renew_parser()
@@ -549,29 +551,40 @@ class Connection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         """Feed the parser, until the connection closes."""
         for start in range(0, len(data), _PARSED_PIECE):
-            if self.is_closing or self._deaf:
-                return
-            self._feed_piece(data[start : start + _PARSED_PIECE])
+            piece = data[start : start + _PARSED_PIECE]
+            while piece:
+                if self.is_closing or self._deaf:
+                    return
+                piece = self._feed_piece(piece)
 
-    def _feed_piece(self, data: bytes) -> None:
-        """Feed the parser a piece; a header or the framing of a body that grows without end is cut off."""
+    def _feed_piece(self, data: bytes) -> bytes:
+        """Feed the parser a piece; a header or the framing of a body that grows without end is cut off.
+
+        Returns:
+            What it is to be fed next.
+        """
         wholes, body_bytes = self._wholes, self._body_bytes
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            _log.warning("an upgrade that the server does not know was asked for")  # the answer is that of the request
+        except httptools.HttpParserUpgrade as upgrade:
+            (end,) = upgrade.args
+            again, self._without_upgrade = self._without_upgrade or b"", None
+            self._renew_parser()
+            self._unparsed_bytes = 0
+            return again + data[end:]
         except httptools.HttpParserError as error:
             _log.warning("an invalid HTTP request was received")
             cause = error.__context__  # what a callback has raised
             unread = MalformedBody("this is not an HTTP request")
             self._refuse(cause if isinstance(cause, PushforwardError) else unread)
-            return
+            return b""
         if self._wholes != wholes:
             self._unparsed_bytes = 0
         elif self._in_body:
             self._count_framing(len(data), self._body_bytes - body_bytes)
         else:
             self._count_unparsed(len(data))
+        return b""
 
     def _count_unparsed(self, size: int) -> None:
         """Count bytes that have given nothing yet; too many of a header are refused."""
@@ -649,10 +662,19 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Choose who answers.
 
+        A request may ask for another protocol, and is answered in this one (RFC 9110, section 7.8). The parser takes
+        what follows such a head for the other protocol, also where that is the body: it gets the head again, without
+        the field.
+
         Raises:
-            RequestError: the head does not name the host as it must.
+            RequestError: the head does not name the host as it must, or asks for a tunnel.
         """
         check_host(self._headers, self._parser.get_http_version())
+        if self._parser.get_method() == b"CONNECT":
+            raise RequestError("CONNECT asks for a tunnel, and this server is no proxy")
+        if self._parser.should_upgrade():
+            self._without_upgrade = self._head_without(b"upgrade")
+            return
         self._body_bytes = self._framing_bytes = 0
         self._wholes += 1
         self._in_body = True
@@ -667,9 +689,16 @@ class Connection(asyncio.Protocol):
                 return
         self._hand_over()
 
+    def _head_without(self, field: bytes) -> bytes:
+        """The head that has just been parsed, without a field."""
+        parser = self._parser
+        version = parser.get_http_version().encode()
+        fields = [b"%b: %b\r\n" % (name, value) for name, value in self._headers if name != field]
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (parser.get_method(), self._url, version, b"".join(fields))
+
     def _known(self, requests: RequestHeads) -> KnownHead | None:
         parser = self._parser
-        if parser.get_http_version() != "1.1" or parser.should_upgrade():
+        if parser.get_http_version() != "1.1":
             return None
         return requests.find(parser.get_method(), self._url, self._headers, keep_alive=parser.should_keep_alive())
 
@@ -692,6 +721,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """End a message. A direct request that has no body is whole."""
+        if self._without_upgrade is not None:
+            return
         self._leave_body()
         if self._request is None:
             self._application.on_message_complete()

@@ -35,9 +35,7 @@ _WHOLE: Final = frozenset({None, "*/*", "application/json"})
 
 _PLAIN_QUERY: Final = re.compile(rb"[A-Za-z0-9_.,=&+-]*")
 
-_COLD_HEADERS: Final = frozenset(
-    {b"expect", b"transfer-encoding", b"content-encoding", b"upgrade", b"origin", b"sec-fetch-site"}
-)
+_COLD_HEADERS: Final = frozenset({b"expect", b"transfer-encoding", b"content-encoding", b"origin", b"sec-fetch-site"})
 """A request with one of these goes to the application. What a browser says of its page is never remembered: a request
 of another method with the same fields may be refused."""
 
@@ -110,8 +108,7 @@ class RequestHeads:
             except PushforwardError:
                 return None
             fields = fields._replace(caller=caller)
-        request_id = next((value for name, value in headers if name == _ID), None)
-        given = None if request_id is None else read_request_id(request_id)
+        given = read_request_id(b", ".join(value for name, value in headers if name == _ID))
         return KnownHead(RawRequest(call, fields, query), length, given)
 
     def _call(self, method: bytes, url: bytes) -> tuple[Call, bytes] | None:

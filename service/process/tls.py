@@ -7,7 +7,7 @@ import ssl
 from pathlib import Path
 from typing import Final
 
-from service.access.watched_file import WatchedFile
+from service.access.watched_file import WatchedFile, read_file
 from service.errors import InvalidArgument, PushforwardError
 
 __all__ = ["CIPHERS", "Certificate"]
@@ -58,7 +58,7 @@ class Certificate:
         certificate, key = (file.path for file in self._files)
         for path in (certificate, key):
             try:
-                path.open("rb").close()
+                read_file(path, 0)
             except OSError as error:
                 raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
 

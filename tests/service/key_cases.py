@@ -131,6 +131,8 @@ PATHS = {
     "metrics percent": b"/%6detrics",
     "metrics slashes": b"//metrics",
     "metrics slash behind": b"/metrics/",
+    "a line end": b"/metrics%0A",
+    "line ends": b"/%0Ametrics%0A",
     "models": b"/models",
     "sample": b"/sample?n=1&seed=1",
     "nowhere": b"/nowhere",

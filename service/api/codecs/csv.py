@@ -30,6 +30,9 @@ _BLOCK_ROWS: Final = 1 << 10
 _HEADING_BLOCKS: Final = 4
 """Blocks in which the first two lines are looked for, counted from the first that holds one, and one more."""
 
+_MOST_BEFORE: Final = _HEADING_BLOCKS * BLOCK_BYTES
+"""Bytes of comments, and of lines of delimiters alone, before the first line: each of them is looked at."""
+
 _NOTHING: Final = f"{whitespace},;"
 
 _MOST_CELLS: Final = 1 << 17
@@ -185,7 +188,7 @@ class _Rows(Items):
             return []
         if self._layout.delimiter != "," and b"," not in text:
             text = text.replace(self._layout.delimiter.encode(), b",")
-        text = text.replace(b"\r\n", b"\n").strip(b"\n")
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").strip(b"\n")
         if text.translate(None, _PLAIN):
             return None
         rows = self._json_rows(text)
@@ -267,7 +270,7 @@ class _Lines:
 
     def _read(self) -> Iterator[str]:
         quoted = given = False
-        blocks_left = _HEADING_BLOCKS
+        blocks_left, passed = _HEADING_BLOCKS, 0
         while self._at < self._end:
             self._watch.check()
             end = min(_block_end(self._body, self._at), self._end)
@@ -285,6 +288,10 @@ class _Lines:
                 if quoted:
                     raise _too_long()
                 return
+            if self._heading and blocks_left == _HEADING_BLOCKS:
+                if passed > _MOST_BEFORE:
+                    raise malformed(f"not CSV that can be read: the first {_MOST_BEFORE} bytes hold comments alone")
+                passed += len(text)
             quoted ^= text.count(b'"') % 2 == 1
             decoded = self._decoded(text)
             self._at = end

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -66,3 +70,23 @@ def test_options_do_not_show_their_key(tmp_path):
     assert "pf_secret" not in repr(options)
     with pytest.raises(PushforwardError, match="--key is for a server"), open_source(options):
         pass
+
+
+def test_no_file_has_the_line_of_a_key_that_nobody_has_seen(tmp_path):
+    file = tmp_path / "keys"
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "pushforward", "key", "one", "--add-to", str(file)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: No space left on device\n")
+    assert file.read_text() == ""
+    assert run("one", "--add-to", file).exit_code == 0
+
+
+def test_what_is_no_regular_file_is_waited_for_by_nobody(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, "/dev/zero"):
+        done = run("one", "--add-to", path)
+        assert isinstance(done.exception, InvalidArgument)
+        assert "no regular file" in done.exception.detail
+        assert done.stdout == ""

@@ -19,7 +19,7 @@ def test_these_pass(field):
     ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "evil.example:8000", "wild.org",
      "evilwild.org",
      "flows.example.org.evil", "user@localhost", "localhost/x", "localhost, evil", "[::1", "[::1].evil", "2130706433",
-     "0x7f.1", "127.1", "0x7f", "localhost:abc", "localhost:", " ", "::1", ".", "", ".:80"],
+     "0x7f.1", "127.1", "0x7f", "evil%2eexample", "localhost:abc", "localhost:", " ", "::1", ".", "", ".:80"],
 )  # fmt: skip
 def test_these_do_not(field):
     assert AllowedHosts(["flows.example.org", "*.wild.org"]).allow(field) == (field == "localhost:")

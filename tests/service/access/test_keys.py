@@ -40,7 +40,14 @@ def test_a_line_is_read_as_it_was_written(name, scopes, requests, rows):
 def test_remarks_empty_lines_and_semicolons():
     one, two = make_key("one", ["infer"]).stored, make_key("two", ["admin", "metrics"]).stored
     assert parse_keys(f"# keys\n\n{one.line()}  # of one\n\t{two.line()}\n", "keys") == (one, two)
-    assert parse_keys(f"{one.line()};{two.line()};", "PUSHFORWARD_KEYS") == (one, two)
+    assert parse_keys(f"{one.line()};{two.line()};", "PUSHFORWARD_KEYS", semicolons=True) == (one, two)
+
+
+def test_a_key_in_a_remark_of_a_file_stays_out():
+    one, two = make_key("one", ["infer"]).stored, make_key("two", ["admin"]).stored
+    assert parse_keys(f"{one.line()}\n# out of use since May; {two.line()}\n", "keys") == (one,)
+    with pytest.raises(InvalidArgument, match="keys, line 1"):
+        parse_keys(f"{one.line()};{two.line()}", "keys")
 
 
 HASH = "sha256:" + "0" * 64

@@ -89,3 +89,13 @@ def test_a_port_of_its_own():
 
 def test_a_field_that_stands_there_twice_has_both_values():
     assert by_name([(b"host", b"a"), (b"x", b"1"), (b"host", b"b")]) == {"host": "a, b", "x": "1"}
+
+
+@pytest.mark.parametrize("path", ["/metrics\n", "/repository\n", "/logprob\n", "/models/a\x00", "/models/\x7f/encode"])
+def test_no_path_has_a_control_character(path):
+    """A route's pattern passes over a line end, and so would find `/metrics` in a path that needs `infer` alone."""
+    for here in (AccessPolicy(), AccessPolicy(separate=True), policy()):
+        with pytest.raises(RouteNotFound, match="control character"):
+            here.admit("GET", path, bearer(ALICE.key))
+    with pytest.raises(KeyMissing):
+        policy().admit("GET", path, {})

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from service.access import watched_file
-from service.access.watched_file import WatchedFile
+from service.access.watched_file import WatchedFile, read_file
 
 
 def test_a_change_is_seen_once(tmp_path):
@@ -64,4 +64,18 @@ def test_an_old_file_is_not_read_again(tmp_path, monkeypatch):
         pytest.fail("it was read")
 
     monkeypatch.setattr(watched_file.WatchedFile, "_read", read)
+    assert not watched.has_changed()
+
+
+def test_what_is_no_regular_file_is_refused_and_waited_for_by_nobody(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, "/dev/zero"):
+        with pytest.raises(OSError, match="no regular file"):
+            read_file(path, 10)
+    path = tmp_path / "file"
+    path.write_text("ab")
+    watched = WatchedFile(path)
+    pipe.replace(path)
+    assert watched.has_changed()
     assert not watched.has_changed()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 
 import pytest
 
 from service.access.keys import make_key
+from service.api.guarded import LoggedApplication
 from service.api.native import decode
 from tests.waiting import until
 
@@ -176,6 +178,23 @@ def test_the_access_log_has_no_key_and_no_query(serving, caplog):
     assert re.fullmatch(r'\S+ "GET /mo%0Adels HTTP/1\.1" 401 [0-9a-f-]+ key=-', lines[1])
     for word in (ALICE.key, "pf_wrong", "7777", ALICE.stored.digest.hex()):
         assert word not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [('1.2.3.4" 200 key=root\x9b', "1.2.3.4%22%20200%20key=root%C2%9B"), ("fe80::1", "fe80::1")]
+)
+def test_a_client_that_a_proxy_names_cannot_write_a_line_of_its_own(caplog, host, shown):
+    caplog.set_level(logging.INFO, "pushforward.access")
+
+    async def app(_scope, _receive, send):
+        await send({"type": "http.response.start", "status": 404})
+
+    async def send(_message):
+        pass
+
+    scope = {"type": "http", "method": "GET", "path": "/a", "http_version": "1.1", "client": (host, 1)}
+    asyncio.run(LoggedApplication(app, queries=False)(scope, None, send))
+    assert caplog.messages == [f'{shown}:1 "GET /a HTTP/1.1" 404  key=-']
 
 
 def test_the_access_log_has_queries_if_it_is_told_to(serving, caplog):

@@ -212,3 +212,37 @@ def test_a_stream_goes_on_after_the_client_has_closed_its_half(server):
     answer = ask(server, b"GET /sample?n=100000 HTTP/1.1\r\nHost: x\r\nAccept: text/csv\r\n\r\n", half_close=True)
     assert statuses(answer) == [200]
     assert answer.endswith(b"0\r\n\r\n")
+
+
+ASKING = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAA\r\n"
+LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("padding", [b"", b"X: " + b"x" * 12_000 + b"\r\n"], ids=["short", "long"])
+@pytest.mark.parametrize("door", DOORS)
+def test_a_request_for_another_protocol_is_answered_in_this_one(server, door, padding):
+    """Java's client and `curl --http2` send their first request so, with its body behind it."""
+    asking = ASKING + DOORS[door] + padding
+    chunked = b"POST /logprob HTTP/1.1\r\nHost: x\r\n%bTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+    for request in (post(more=asking), chunked % (asking, len(ROW), ROW)):
+        assert statuses(ask(server, request, request, LAST)) == [200, 200, 200]
+        assert statuses(ask(server, request[:40], request[40:-5], request[-5:] + LAST)) == [200, 200]
+    websocket = b"GET /logprob HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n%b\r\n" % padding
+    assert statuses(ask(server, websocket + LAST)) == [405, 200]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_its_body_is_no_request(server, door):
+    hidden = b"GET /models HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert statuses(ask(server, post(hidden, ASKING + DOORS[door]) + LAST)) == [400, 200]
+
+
+def test_there_is_no_tunnel(server):
+    for target in (b"/logprob", b"x:80"):
+        assert statuses(ask(server, b"CONNECT %b HTTP/1.1\r\nHost: x\r\n\r\n" % target + LAST)) == [400]
+
+
+def test_many_requests_for_another_protocol_are_answered_in_their_order(server):
+    """Hundreds of them come in one piece, of which none may be lost behind the first."""
+    asking = b"GET /health/live HTTP/1.1\r\nHost:x\r\nConnection:upgrade\r\nUpgrade:a\r\n\r\n"
+    assert statuses(ask(server, asking * 1000 + LAST)) == [200] * 1001

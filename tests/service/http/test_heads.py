@@ -59,7 +59,6 @@ def test_which_requests_are_direct(method, url, found):
         ([(b"transfer-encoding", b"chunked")], None),
         ([(b"content-encoding", b"identity")], None),
         ([(b"expect", b"100-continue")], None),
-        ([(b"upgrade", b"h2c")], None),
     ],
 )
 def test_which_fields_are_left_to_the_application(headers, length):
@@ -215,3 +214,9 @@ def test_an_id_of_the_client_is_kept_and_its_head_is_not(guarded):
     heads.remember(b"POST /logprob HTTP/1.1\r\nX-Request-Id: abc", known)
     assert heads.recall(b"POST /logprob HTTP/1.1\r\nX-Request-Id: abc\r\n\r\n") is None
     assert find(heads, bearer(ALICE.key), (b"x-request-id", b"a\tb")).request_id is None
+
+
+def test_two_ids_are_read_as_the_application_reads_them(guarded):
+    heads, _ = guarded
+    known = find(heads, bearer(ALICE.key), (b"x-request-id", b"a"), (b"x-request-id", b"b"))
+    assert known.request_id == b"a, b"

@@ -118,11 +118,24 @@ def test_lines_of_nothing_are_passed_over_and_counted(before, nothing):
         (b'"a\n",' * 200_000, "a row of several lines, of more than 1048576 bytes"),
         (b"1,2\n" * 20_000 + b'"3\n",' * 300_000, "a row of several lines, of more than 1048576 bytes"),
         (b'"' + b"a\n" * 200_000, "field larger than field limit"),
+        (b"#\n" * 200_000 + b"1,2\n", "the first 262144 bytes hold comments alone"),
+        (b",;\n" * 200_000 + b"1,2\n", "the first 262144 bytes hold comments alone"),
     ],
 )
 def test_what_one_row_holds_is_bounded(body, told):
     with pytest.raises(MalformedBody, match=told):
         taken(CSV, body, ["x0", "x1"])
+
+
+def test_a_long_comment_is_passed_over():
+    assert taken(CSV, b"# of the first run\n" * 8_000 + b"x0,x1\n1,2\n", ["x0", "x1"]).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_plain_numbers_are_not_read_cell_by_cell(monkeypatch, end):
+    monkeypatch.setattr(codec, "read_lines", None)
+    body = b"x0,x1" + end + (b"1,2" + end) * 3 + end + b"3,4"
+    assert taken(CSV, body, ["x0", "x1"]).tolist() == [[1, 2]] * 3 + [[3, 4]]
 
 
 @pytest.mark.parametrize(
