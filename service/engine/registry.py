@@ -436,6 +436,7 @@ class Registry:
             trial = self._trials.run(folder, chunk_rows=self._limits.chunk_rows)
             bundle = read_bundle(folder)
             manifest = bundle.manifest
+            trial.require(bundle)
             check_identity(manifest, name, version)
             flow = load_flow(
                 bundle,
