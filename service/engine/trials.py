@@ -35,7 +35,7 @@ from service.errors import (
     UnexpectedFile,
 )
 
-__all__ = ["Trial", "TrialFailure", "TrialLimits", "Trials", "measure_in_child", "try_bundle"]
+__all__ = ["Trial", "TrialFailure", "TrialLimits", "Trials", "measure_in_child"]
 
 _ERRORS: Final[Mapping[str, type[BundleError]]] = MappingProxyType(
     {
@@ -252,28 +252,6 @@ class Trials:
     def _too_large(self) -> BundleError:
         size = f"{self._limits.bytes} bytes"
         return BundleError(f"the bundle needs more memory than {size} to be loaded and run (--load-bytes)")
-
-
-def try_bundle(folder: Path, limits: TrialLimits | None = None, *, chunk_rows: int = 0) -> Trial:
-    """Try one bundle in a child of its own, which ends with it.
-
-    Args:
-        folder: of the bundle.
-        limits: of the trial.
-        chunk_rows: the most rows of a batch; 0 where that is to be measured.
-
-    Returns:
-        What was found.
-
-    Raises:
-        TrialFailure: the bundle may not be served.
-        EngineFailed: no child could be started.
-    """
-    trials = Trials(limits)
-    try:
-        return trials.run(folder, chunk_rows=chunk_rows)
-    finally:
-        trials.close()
 
 
 def measure_in_child(folder: Path, trials: Trials, *, older: bool = False, edited: bool = False) -> Trial:

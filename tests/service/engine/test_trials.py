@@ -14,7 +14,7 @@ from service.bundle.store import Repository
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
 from service.engine.registry import Registry
-from service.engine.trials import Trial, TrialFailure, TrialLimits, Trials, measure_in_child, try_bundle
+from service.engine.trials import Trial, TrialFailure, TrialLimits, Trials, measure_in_child
 from service.errors import DigestMismatch, Draining, ParityFailed
 from tests.service.bundles import Parts, affine, coupling, install, traced
 from tests.waiting import until
@@ -73,6 +73,15 @@ def hanging(name: str, passes: int = 4096) -> Parts:
     return Parts(
         parts.manifest, {**parts.files, "forward.onnx": model.SerializeToString()}, parts.forward, parts.inverse
     )
+
+
+def try_bundle(folder: Path, limits: TrialLimits | None = None) -> Trial:
+    """Try one bundle in a child of its own, which ends with it."""
+    trials = Trials(limits)
+    try:
+        return trials.run(folder)
+    finally:
+        trials.close()
 
 
 @pytest.fixture
