@@ -65,6 +65,7 @@ KEY = make_key("x", ["infer"]).key
         (f"alice infer {HASH}\nalice admin sha256:{'1' * 64}", "line 2: the name alice stands there twice"),
         (f"alice infer {HASH}\nbob admin {HASH}", "line 2: the key of alice stands there twice"),
     ],
+    ids=lambda text: text.replace(KEY, "KEY"),  # which is another in each process
 )
 def test_a_wrong_line_is_named_and_not_repeated(line, why):
     with pytest.raises(InvalidArgument, match=re.escape(why)) as caught:
