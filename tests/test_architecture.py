@@ -27,6 +27,7 @@ ALLOWED = {
     "service.onnx": {"service.bundle", "service.errors"},
     "service.engine": {
         "service.bundle",
+        "service.children",
         "service.engine.batching",
         "service.engine.isolation",
         "service.engine.metrics",

@@ -33,10 +33,11 @@ def command(bundle: Path, load_seconds: float, load_bytes: int) -> None:
     folder = find_bundle(bundle)
     trials = Trials(TrialLimits(load_seconds, load_bytes))
     try:
-        table = measure_in_child(folder, trials)
+        trial = measure_in_child(folder, trials)
     finally:
         trials.close()
-    checked = read_bundle(folder)
+    checked, table = read_bundle(folder), trial.parity
+    trial.require(checked)
     manifest = checked.manifest
     place = identity_of_folder(folder)
     if place is not None:

@@ -56,12 +56,13 @@ def _reseal(folder: Path, trials: Trials, *, edited: bool) -> str:
     from service.engine.canary import require_parity
     from service.engine.trials import measure_in_child
 
-    table = measure_in_child(folder, trials, older=True, edited=edited)
+    trial = measure_in_child(folder, trials, older=True, edited=edited)
     bundle, data = read_older_bundle(folder, edited=edited)
+    trial.require(bundle)
     manifest = bundle.manifest
     place = identity_of_folder(folder)
     if place is not None:
         check_identity(manifest, *place)
-    require_parity(manifest, table)
+    require_parity(manifest, trial.parity)
     name = f"{manifest.name} version {manifest.version}"
     return f"{name}: flow.json is sealed" if replace_manifest(folder, data) else f"{name}: was up to date"

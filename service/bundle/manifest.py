@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self
 
+import numpy as np
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from service.bundle.bases import AnyBase, ManifestPart
@@ -65,6 +66,12 @@ MAX_NAME: Final = 200
 
 _DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 _MAX_WIDTH = 1 << 20
+
+_Count = Annotated[int, Field(ge=1, lt=1 << 53)]
+"""A number of rows: every double below holds it."""
+
+_Version = Annotated[int, Field(ge=1, lt=10**9)]
+"""A version: a folder's name of at most nine digits."""
 
 _Text = Annotated[str, Field(max_length=MAX_TEXT)]
 _Name = Annotated[str, Field(max_length=MAX_NAME)]
@@ -163,11 +170,11 @@ class Calibration(ManifestPart):
         warning: what whoever uses the flow must know of this: that it is no better than that Gaussian; else null.
     """
 
-    rows: Annotated[int, Field(ge=2)]
+    rows: Annotated[_Count, Field(ge=2)]
     mean: FiniteFloat
     standard_deviation: Annotated[FiniteFloat, Field(ge=0)]
     quantiles: Annotated[list[FiniteFloat], Field(min_length=2, max_length=MAX_QUANTILES)]
-    ranks: list[Annotated[int, Field(ge=0)]] | None = None
+    ranks: list[Annotated[int, Field(ge=0)]] | None = None  # the last of them is below rows
     gaussian_mean: FiniteFloat | None = None
     warning: _Text | None = None
 
@@ -213,17 +220,17 @@ class Parity(ManifestPart):
     """
 
     tolerance: Annotated[FiniteFloat, Field(gt=0)]
-    batches: list[int]
+    batches: list[_Count]
     log_prob: FiniteFloat
     log_abs_det_jacobian: FiniteFloat
     z: FiniteFloat
     x: FiniteFloat
     round_trip: FiniteFloat
-    batch_multiple: Annotated[int, Field(ge=1)] | None = None
-    rows: Annotated[int, Field(ge=0)] | None = None
-    rows_beyond: Annotated[int, Field(ge=0)] = 0
+    batch_multiple: _Count | None = None
+    rows: Annotated[int, Field(ge=0, lt=1 << 53)] | None = None
+    rows_beyond: Annotated[int, Field(ge=0, lt=1 << 53)] = 0
     log_prob_beyond: FiniteFloat | None = None
-    rows_left_out: Annotated[int, Field(ge=0)] = 0
+    rows_left_out: Annotated[int, Field(ge=0, lt=1 << 53)] = 0
     torch_log_prob: FiniteFloat | None = None
     warning: _Text | None = None
 
@@ -240,7 +247,7 @@ class Recalibration(ManifestPart):
 
     data: _Text
     sha256: Annotated[str, Field(pattern=_DIGEST_PATTERN)]
-    version: Annotated[int, Field(ge=1)]
+    version: _Version
     created: _Name
 
 
@@ -343,7 +350,7 @@ class Manifest(ManifestPart):
 
     format: Literal[3] = FORMAT
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
-    version: Annotated[int, Field(ge=1)]
+    version: _Version
     description: _Text = ""
     event_shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
     latent_width: Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
@@ -354,7 +361,7 @@ class Manifest(ManifestPart):
     support: Support | None = None
     quantization: Quantization | None = None
     inverse: Literal["closed form", "numeric"] = "closed form"
-    opset: Annotated[int, Field(ge=1)]
+    opset: Annotated[int, Field(ge=1, lt=1 << 31)]
     precision: Precision = "float32"
     files: dict[_Name, Annotated[str, Field(pattern=_DIGEST_PATTERN)]]
     calibration: Calibration
@@ -396,12 +403,17 @@ class Manifest(ManifestPart):
         both = next((feature.name for feature in self.features if feature.name in names), None)
         if both is not None:
             raise ValueError(f"{both!r} names both a column of the event and one of the context")
+        greatest = float(np.finfo(self.dtype).max)
+        if max(map(abs, self.calibration.quantiles)) > greatest:
+            raise ValueError(f"a quantile of log_prob is beyond {greatest:.3g}, the greatest {self.precision}")
         for step in self.trace:
             if math.prod(step.shape) != self.latent_width:
                 raise ValueError(f"a bijection keeps the width: step {step.name!r} has shape {step.shape}")
         for name, direction in self.directions.items():
             if len(direction) != self.latent_width:
                 raise ValueError(f"direction {name!r} has {len(direction)} values, not {self.latent_width}")
+            if max(map(abs, direction)) > greatest:
+                raise ValueError(f"direction {name!r} has a value beyond {greatest:.3g}, the greatest {self.precision}")
         return self
 
     def to_json(self) -> bytes:

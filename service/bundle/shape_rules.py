@@ -18,7 +18,7 @@ __all__ = ["RULES", "SCALAR", "UNKNOWN", "ShapeFault", "ShapeNode", "Tensor", "k
 _MAX_FOLDED: Final = 256
 """The most numbers of a tensor that are followed; those that decide a shape are one or two for each axis."""
 
-_INT32, _INT64 = 6, 7  # TensorProto.DataType
+_INT64, _BOOL = 7, 9  # TensorProto.DataType
 _FULL: Final = (1 << 31) - 1
 """The least end of a Slice that stands for all of an axis."""
 
@@ -112,14 +112,13 @@ def read_constant(tensor: Any) -> Tensor:  # noqa: ANN401  see `service.bundle.m
     """A tensor of the file."""
     shape = tuple(Term(size) for size in tensor.dims)
     count = math.prod(tensor.dims)
-    if tensor.data_type not in (_INT32, _INT64) or count > _MAX_FOLDED:
+    if tensor.data_type != _INT64 or count > _MAX_FOLDED:
         return Tensor(shape)
     if tensor.raw_data:
-        width = 8 if tensor.data_type == _INT64 else 4
         raw = tensor.raw_data
-        numbers = [int.from_bytes(raw[at : at + width], "little", signed=True) for at in range(0, len(raw), width)]
+        numbers = [int.from_bytes(raw[at : at + 8], "little", signed=True) for at in range(0, len(raw), 8)]
     else:
-        numbers = list(tensor.int64_data if tensor.data_type == _INT64 else tensor.int32_data)
+        numbers = list(tensor.int64_data)
     return Tensor(shape, tuple(Term(number) for number in numbers) if len(numbers) == count else None)
 
 
@@ -130,6 +129,8 @@ def _broadcast_sizes(a: Size, b: Size) -> Size:
         return b
     if a is None or b is None:  # the one that is known and not 1 stands, as the other must be it or 1
         return b if a is None else a
+    if 0 in (a.power, b.power) and a.power != b.power:  # a frozen batch: no other number of rows than one runs
+        return a if a.power else b
     return None
 
 
@@ -155,6 +156,14 @@ def keep_shape(node: ShapeNode) -> list[Tensor]:
 
 def _identity(node: ShapeNode) -> list[Tensor]:
     return [node.input(0)]
+
+
+def _cast(node: ShapeNode) -> list[Tensor]:
+    """The numbers that are followed are those of int64 and bool. In all other types they may change unseen."""
+    given = node.input(0)
+    target = node.integer("to", 0)
+    exact = target == _INT64 or (target == _BOOL and all(each in (Term(0), ONE) for each in given.numbers or ()))
+    return [given if exact else Tensor(given.shape)]
 
 
 _ARITHMETIC: Final[Mapping[str, Callable[[Size, Size], Size]]] = MappingProxyType(
@@ -541,7 +550,7 @@ RULES: Final[Mapping[str, Callable[[ShapeNode], list[Tensor]]]] = MappingProxyTy
         ),
         "ArgMax": _argument,
         "ArgMin": _argument,
-        "Cast": _identity,
+        "Cast": _cast,
         "Concat": _concat,
         "Constant": _constant_node,
         "ConstantOfShape": _constant_of_shape,

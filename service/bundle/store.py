@@ -186,6 +186,10 @@ class Bundle:
         """The files to install a bundle with these graphs and golden rows from: file name -> bytes."""
         return {**self.graphs, "golden.npz": self.golden.to_npz()}
 
+    def sha256(self) -> str:
+        """The digest of the manifest, which names the digest of every file: bundles with the same one are the same."""
+        return digest(self.manifest.to_json())
+
 
 def digest(data: bytes) -> str:
     """SHA-256 as 64 lower-case hexadecimal digits."""

@@ -24,10 +24,11 @@ __all__ = [
     "times",
 ]
 
-_MAX_NUMBER: Final = 1 << 62
-"""The greatest number that is followed: numbers that a graph squares again and again would fill the memory."""
+_MAX_BITS: Final = 62
+"""The bits of the greatest number that is followed: beyond, the integers of a graph wrap round to other numbers."""
 
-_MAX_POWER: Final = 32
+_ROW_BITS: Final = 24
+"""The bits of the greatest number of rows of a batch."""
 
 
 class Term(NamedTuple):
@@ -54,7 +55,9 @@ def times(a: Size, b: Size) -> Size:
 
 
 def _bounded(term: Term) -> Size:
-    return term if abs(term.factor) < _MAX_NUMBER and term.power <= _MAX_POWER else None
+    if term.factor == 0:
+        return Term(0)
+    return term if abs(term.factor).bit_length() + _ROW_BITS * term.power <= _MAX_BITS else None
 
 
 def plus(a: Size, b: Size) -> Size:
@@ -92,7 +95,7 @@ def equal(a: Size, b: Size) -> Size:
         return None
     if a == b:
         return Term(1)
-    if a.power == b.power or min(a.factor, b.factor) <= 0:  # there is at least one row
+    if a.power == b.power or (a.factor > 0) != (b.factor > 0):  # there is at least one row
         return Term(0)
     return None
 

@@ -326,6 +326,7 @@ class Registry:
             trial = self._trials.run(folder, chunk_rows=self._limits.chunk_rows)
             bundle = read_bundle(folder)
             manifest = bundle.manifest
+            trial.require(bundle)
             check_identity(manifest, name, version)
             if bundle.digest != unread.digest:
                 raise BundleError("the bundle is another than was found at first: it changed meanwhile")

@@ -76,6 +76,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         else:
             bundle = read_bundle(folder)
         found["read"] = True
+        found["sha256"] = bundle.sha256()
         found |= _measure(bundle) if request["parity"] else _load(bundle, request["chunk_rows"])
     except BundleError as error:
         reasons = [[list(reason.loc), reason.reason] for reason in error.errors]

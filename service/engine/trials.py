@@ -11,7 +11,6 @@ import json
 import os
 import selectors
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -20,6 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from service.bundle.store import Bundle
+from service.children import module_command
 from service.engine.batching.chunk_size import Timing
 from service.engine.canary import ParityRow
 from service.errors import (
@@ -34,7 +35,7 @@ from service.errors import (
     UnexpectedFile,
 )
 
-__all__ = ["Trial", "TrialFailure", "TrialLimits", "Trials", "measure_in_child", "try_bundle"]
+__all__ = ["Trial", "TrialFailure", "TrialLimits", "Trials", "measure_in_child"]
 
 _ERRORS: Final[Mapping[str, type[BundleError]]] = MappingProxyType(
     {
@@ -70,11 +71,22 @@ class Trial:
         timings: direction -> the times of its batches; empty after `parity`.
         worst: direction -> seconds of the smallest batch with every pass of its Loops, of those that have Loops.
         parity: the parity table, where it was asked for.
+        sha256: of the bundle that was tried, as `Bundle.sha256`.
     """
 
     timings: Mapping[str, list[Timing]] = field(default_factory=dict)
     worst: Mapping[str, float] = field(default_factory=dict)
     parity: tuple[ParityRow, ...] = ()
+    sha256: str = ""
+
+    def require(self, bundle: Bundle) -> None:
+        """Require that a bundle is the one that was tried: its folder may have been changed meanwhile.
+
+        Raises:
+            BundleError: it is another.
+        """
+        if bundle.sha256() != self.sha256:
+            raise BundleError("the bundle was changed while it was being checked; nothing was taken from it")
 
 
 class TrialFailure(Exception):
@@ -153,7 +165,7 @@ class Trials:
         timings = {name: [Timing(int(n), float(s)) for n, s in rows] for name, rows in reply.get("timings", {}).items()}
         table = tuple(ParityRow(str(q), int(b), float(e), float(t)) for q, b, e, t in reply.get("parity", ()))
         worst = {name: float(seconds) for name, seconds in reply.get("worst", {}).items()}
-        return Trial(timings, worst, table)
+        return Trial(timings, worst, table, str(reply["sha256"]))
 
     def close(self) -> None:
         """End every child. A trial that is under way raises `Draining`."""
@@ -242,31 +254,7 @@ class Trials:
         return BundleError(f"the bundle needs more memory than {size} to be loaded and run (--load-bytes)")
 
 
-def try_bundle(folder: Path, limits: TrialLimits | None = None, *, chunk_rows: int = 0) -> Trial:
-    """Try one bundle in a child of its own, which ends with it.
-
-    Args:
-        folder: of the bundle.
-        limits: of the trial.
-        chunk_rows: the most rows of a batch; 0 where that is to be measured.
-
-    Returns:
-        What was found.
-
-    Raises:
-        TrialFailure: the bundle may not be served.
-        EngineFailed: no child could be started.
-    """
-    trials = Trials(limits)
-    try:
-        return trials.run(folder, chunk_rows=chunk_rows)
-    finally:
-        trials.close()
-
-
-def measure_in_child(
-    folder: Path, trials: Trials, *, older: bool = False, edited: bool = False
-) -> tuple[ParityRow, ...]:
+def measure_in_child(folder: Path, trials: Trials, *, older: bool = False, edited: bool = False) -> Trial:
     """Measure the parity table of a bundle in a child.
 
     Args:
@@ -276,14 +264,14 @@ def measure_in_child(
         edited: see `service.bundle.store.read_older_bundle`.
 
     Returns:
-        A row for each quantity and batch.
+        The trial, with its table.
 
     Raises:
         BundleError: the bundle may not be served.
         EngineFailed: no child could be started.
     """
     try:
-        return trials.run(folder, parity=True, older=older, edited=edited).parity
+        return trials.run(folder, parity=True, older=older, edited=edited)
     except TrialFailure as failure:
         error, cause = failure.error, failure.cause
         raise (error if cause is None else error.extended(f" ({cause})")) from failure
@@ -303,14 +291,10 @@ class _Child:
 
     def __init__(self) -> None:
         ours, theirs = os.pipe()
-        # The child finds modules where this process does: -P leaves out the working directory unless it counts here.
-        here = str(Path.cwd())
-        safe_path = [] if here in sys.path or "" in sys.path else ["-P"]
-        command = [sys.executable, *safe_path, "-m", "service.engine.trial_child", str(theirs)]
         try:
             # In a session of its own, so that Ctrl-C reaches this process alone.
             self._process = subprocess.Popen(
-                command,
+                module_command("service.engine.trial_child", theirs),
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,

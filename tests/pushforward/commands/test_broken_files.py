@@ -41,6 +41,7 @@ class Takes:
 
 TAKES: dict[str, Takes] = {
     "serve": Takes(bundle=None, rows=lambda f: ["--repository", f, "--port", "0"]),
+    "key": Takes(rows=lambda f: ["--add-to", f], place=lambda p: ["--add-to", p]),
     "train": Takes(
         rows=lambda f: [f, "--name", "new", "--out", "OUT", "--epochs", "1", "--quiet"],
         place=lambda p: ["ROWS", "--name", "new", "--out", p, "--epochs", "1", "--quiet"],
@@ -165,8 +166,11 @@ def cases(role: str, faults: Iterable[str]) -> list[Any]:
     ]
 
 
-# Not run by these: they do not run the forward graph, or do not run anything.
-RIGHT = {("inspect", "failing run")}
+# Not faults to these: one runs no graph, the other adds a line to a file that is empty or not there.
+RIGHT = {
+    ("inspect", "failing run"),
+    *(("key", fault) for fault in ("missing", "empty csv", "empty npy", "empty parquet")),
+}
 
 
 @pytest.mark.parametrize(("command", "fault"), cases("bundle", BUNDLES))
@@ -186,8 +190,13 @@ def test_a_broken_bundle(fails, places, command, fault):
 def test_broken_rows(fails, places, command, fault):
     (places / "out").mkdir()
     (places / "out").chmod(0o777)
+    if (command, fault) in RIGHT:
+        pytest.skip("not a fault to this command")
     given = FILES[fault](places / "spoilt.csv")
-    state = as_nobody() if fault == "unreadable" else None
+    state = None
+    if fault == "unreadable":
+        fails(command, TAKES[command].rows(places / "missing.csv"))  # imports what another user may not read
+        state = as_nobody()
     assert_clear(fails(command, TAKES[command].rows(given), state))
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.bundle.bases import UniformBase
+from service.bundle.consistency import check_consistency
 from service.bundle.manifest import (
     MAX_MANIFEST_BYTES,
     MAX_NAME,
@@ -37,7 +38,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
     version=st.integers(1, 10**6),
     description=st.text(),
     low=st.none() | finite,
-    direction=st.lists(finite, min_size=2, max_size=2),
+    direction=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2),
     unit=st.none() | st.text(max_size=MAX_NAME),
     reading=st.text(),
 )
@@ -145,6 +146,59 @@ def test_quantiles_ascend_and_are_finite(quantiles):
     content["calibration"]["quantiles"] = quantiles
     with pytest.raises(ManifestInvalid):
         read(content)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["calibration"].update(quantiles=[-1e300, 0.0]),
+        lambda content: content.update(directions={"up": [0.0, 1e300]}),
+    ],
+)
+def test_numbers_are_within_the_precision_of_the_flow(change, precision):
+    """Where they are not, a quantile of log_prob would be NaN, and an edited row infinite."""
+    content = json.loads(make_manifest(precision=precision).to_json())
+    change(content)
+    if precision == "float64":
+        read(content)
+    else:
+        with pytest.raises(ManifestInvalid) as caught:
+            read(content)
+        assert "the greatest float32" in str(caught.value.errors)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("version",),
+        ("opset",),
+        ("calibration", "rows"),
+        ("parity", "batches", 0),
+        ("parity", "batch_multiple"),
+        ("parity", "rows"),
+        ("parity", "rows_beyond"),
+        ("parity", "rows_left_out"),
+    ],
+)
+@pytest.mark.parametrize("number", [2**63, 10**400, -1])
+def test_numbers_that_count_are_bounded(path, number):
+    content = json.loads(make_manifest(parity={**make_manifest().parity.model_dump(), "rows": 9}).to_json())
+    *outer, key = path
+    place = content
+    for each in outer:
+        place = place[each]
+    place[key] = number
+    with pytest.raises(ManifestInvalid):
+        read(content)
+
+
+def test_a_manifest_whose_numbers_overflow_is_refused_without_a_warning(golden):
+    content = json.loads(make_manifest().to_json())
+    content["calibration"].update(quantiles=[-1e300, *content["calibration"]["quantiles"][1:]])
+    content["precision"] = "float64"
+    with pytest.raises(ManifestInvalid, match="does not agree"):
+        check_consistency(read(content), golden)
 
 
 @pytest.mark.parametrize("ranks", [[0], [0, 1, 2], [0, 1, 3], [0, 2], [1, 3], [3, 0], [0, 0], [-1, 3]])

@@ -37,12 +37,34 @@ def test_a_summary_counts_operators_and_names_the_opset():
     assert (summary.opset, dict(summary.operators), summary.nodes) == (OPSET, {"Add": 2, "Exp": 1}, 3)
 
 
-def test_every_allowed_operator_is_one_of_onnx_and_passes():
-    for operator in ALLOWED_OPERATORS:
-        assert onnx.defs.has(operator)
-        given = "sizes" if operator == "ConstantOfShape" else "x"
-        sizes = numpy_helper.from_array(np.array([2]), "sizes")
-        check_graph(make_graph(helper.make_node(operator, [given], ["z"]), initializers=(sizes,)), "forward.onnx")
+INPUTS = {
+    "ConstantOfShape": ["pair"],
+    "Expand": ["x", "pair"],
+    "Reshape": ["x", "pair"],
+    "Pad": ["x", "pair"],
+    "Slice": ["weight", "one", "pair"],
+    "Split": ["image"],
+    "Where": ["x", "x", "x"],
+    "Gather": ["x", "one"],
+    "GatherElements": ["x", "x"],
+    "GatherND": ["x", "one"],
+    "Gemm": ["x", "weight"],
+    "MatMul": ["x", "weight"],
+    "Conv": ["image", "image"],
+    "ConvTranspose": ["image", "image"],
+    "DepthToSpace": ["image"],
+    "SpaceToDepth": ["image"],
+}
+"""Operator -> inputs that it can have; x for the others."""
+
+
+@pytest.mark.parametrize("operator", sorted(ALLOWED_OPERATORS))
+def test_every_allowed_operator_is_one_of_onnx_and_passes(operator):
+    assert onnx.defs.has(operator)
+    constants = {"pair": np.array([1, 2]), "one": np.array([1]), "weight": np.ones((2, 2)), "image": np.ones([1] * 4)}
+    node = helper.make_node(operator, INPUTS.get(operator, ["x"]), ["z"])
+    tensors = tuple(numpy_helper.from_array(value, name) for name, value in constants.items())
+    check_graph(make_graph(node, initializers=tensors), "forward.onnx")
 
 
 def test_no_allowed_operator_is_random_or_holds_a_graph():
@@ -106,10 +128,7 @@ def test_a_loop_with_a_constant_number_of_passes_is_let_in():
     assert summary.operators == {"Loop": 1, "Identity": 1, "Exp": 1}
     assert check_graph(in_graph(a_loop(), passes=np.array([MAX_PASSES])), "inverse.onnx").passes == (MAX_PASSES,)
     assert check_graph(in_graph(a_loop(), passes=1), "inverse.onnx").passes == (1,)
-    loops = [a_loop() for _ in range(MAX_LOOPS)]
-    for number, loop in enumerate(loops[1:]):
-        loop.output[0] = f"another_{number}"
-    most = in_graph(*loops)
+    most = in_graph(*[a_loop(outputs=(f"z{at}",)) for at in range(MAX_LOOPS)])
     assert len(check_graph(most, "inverse.onnx").passes) == MAX_LOOPS
     model = onnx.ModelProto.FromString(in_graph(a_loop()))
     model.graph.initializer[0].CopyFrom(helper.make_tensor("passes", TensorProto.INT64, [], [7]))

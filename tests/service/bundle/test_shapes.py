@@ -298,6 +298,117 @@ def test_no_name_stands_for_two_tensors():
         check_graph(data, "forward.onnx")
 
 
+ROWS = node("Shape", ["x"], ["rows"], start=0, end=1)
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(
+            [
+                node("Sub", ["none", "rows"], ["negative"]),
+                node("Equal", ["negative", "minus"], ["is"]),
+                node("Where", ["is", "huge", "one"], ["count"]),
+            ],
+            id="huge for five rows alone",
+        ),
+        pytest.param(
+            [
+                node("Mul", ["rows", "none"], ["zero"]),
+                node("Equal", ["zero", "none"], ["is"]),
+                node("Where", ["is", "huge", "one"], ["count"]),
+            ],
+            id="a zero that is made of rows",
+        ),
+        *(
+            pytest.param(
+                [
+                    node("Cast", ["rows"], ["narrow"], to=kind),
+                    node("Cast", ["narrow"], ["wide"], to=TensorProto.INT64),
+                    node("Sub", ["rows", "wide"], ["lost"]),
+                    node("Mul", ["lost", "huge"], ["far"]),
+                    node("Add", ["far", "one"], ["count"]),
+                ],
+                id=f"what a {name} cannot hold",
+            )
+            for name, kind in TensorProto.DataType.items()
+            if name in ("BOOL", "INT8", "UINT8", "INT16", "INT32", "FLOAT16", "FLOAT")
+        ),
+        pytest.param(
+            [
+                node("Mul", ["rows", "half"], ["wrapped"]),
+                node("Div", ["wrapped", "half"], ["less"]),
+                node("Sub", ["rows", "less"], ["lost"]),
+                node("Mul", ["lost", "huge"], ["far"]),
+                node("Add", ["far", "one"], ["count"]),
+            ],
+            id="an integer that wraps round",
+        ),
+    ],
+)
+def test_no_arithmetic_hides_a_size_that_only_some_numbers_of_rows_have(count):
+    """The numbers that are followed are those that ONNX Runtime computes, for any number of rows."""
+    made = graph(
+        ROWS,
+        *count,
+        node("Expand", ["fill", "count"], ["z"]),
+        none=[0],
+        minus=[-5],
+        one=[1],
+        huge=[2**40],
+        half=[2**61],
+        fill=[1.0],
+    )
+    with pytest.raises(ForbiddenGraph, match=r"Expand (takes sizes that are computed from rows|makes)"):
+        check_graph(made, "forward.onnx")
+
+
+def with_two_attributes() -> bytes:
+    twice = node("Constant", [], ["sizes"], value_ints=[1])
+    twice.attribute.insert(0, helper.make_attribute("value_ints", [2**40]))
+    return graph(twice, node("Expand", ["fill", "sizes"], ["z"]), fill=[1.0])
+
+
+def with_two_constants() -> bytes:
+    model = onnx.load_from_string(graph(node("Expand", ["fill", "sizes"], ["z"]), fill=[1.0], sizes=[1]))
+    model.graph.initializer.append(constant("sizes", [2**40]))
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        pytest.param(with_two_attributes(), "two attributes of one name", id="attributes"),
+        pytest.param(with_two_constants(), "one name to two constants", id="constants"),
+        pytest.param(graph(node("Neg", ["x"], ["x"])), "one name to two tensors", id="an input"),
+        pytest.param(graph(node("Neg", ["x"], ["w"]), w=[1.0]), "one name to two tensors", id="a constant"),
+        pytest.param(
+            graph(node("Neg", ["y"], ["z"]), node("Neg", ["x"], ["y"])), "comes before the node", id="the order"
+        ),
+        pytest.param(graph(node("Neg", ["y"], ["z"])), "comes before the node", id="an input that nothing makes"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(data, why):
+    with pytest.raises(ForbiddenGraph, match=why):
+        check_graph(data, "forward.onnx")
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [ROWS, node("Slice", ["x", "one", "rows"], ["z"])],
+        [node("Concat", ["x", "some"], ["z"], axis=0)],
+        [node("Reshape", ["x", "four"], ["z"])],
+        [node("Add", ["two", "five"], ["z"])],
+    ],
+)
+def test_a_shape_that_cannot_be_told_is_refused(nodes):
+    """It may grow and shrink with the number of rows, so that no trial shows the most that it takes."""
+    constants = {"one": [1], "some": np.ones((3, 6)), "four": [-1, 4], "five": np.ones((5, 6)), "two": np.ones((2, 6))}
+    with pytest.raises(ForbiddenGraph, match="whose shape cannot be told"):
+        check_graph(graph(*nodes, **constants), "forward.onnx")
+
+
 def test_an_input_with_a_default_is_what_the_caller_gives():
     data = graph(node("Identity", ["x"], ["z"]), x=np.ones((5, 5)))
     assert inferred(data)["z"] == (Term(1, 1), Term(6))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +14,7 @@ from service.bundle.store import Repository
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
 from service.engine.registry import Registry
-from service.engine.trials import Trial, TrialFailure, TrialLimits, Trials, measure_in_child, try_bundle
+from service.engine.trials import Trial, TrialFailure, TrialLimits, Trials, measure_in_child
 from service.errors import DigestMismatch, Draining, ParityFailed
 from tests.service.bundles import Parts, affine, coupling, install, traced
 from tests.waiting import until
@@ -73,6 +75,15 @@ def hanging(name: str, passes: int = 4096) -> Parts:
     )
 
 
+def try_bundle(folder: Path, limits: TrialLimits | None = None) -> Trial:
+    """Try one bundle in a child of its own, which ends with it."""
+    trials = Trials(limits)
+    try:
+        return trials.run(folder)
+    finally:
+        trials.close()
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     return install(tmp_path, traced(affine("one")), coupling("two"), hanging("long"))
@@ -98,7 +109,7 @@ def test_a_flow_whose_loops_may_run_long_is_never_run_on_the_event_loop(tmp_path
 def test_one_child_tries_one_bundle_after_the_other(repository):
     trials = Trials()
     assert isinstance(trials.run(repository.path("one")), Trial)
-    table = measure_in_child(repository.path("two"), trials)
+    table = measure_in_child(repository.path("two"), trials).parity
     assert {row.batch for row in table} == {1, 7, 1000}
     assert all(row.passed for row in table)
     trials.close()
@@ -140,6 +151,25 @@ def test_a_bundle_that_takes_too_much_memory_is_refused_and_the_next_one_is_trie
         trials.run(large)
     trials.close()
     try_bundle(large, TrialLimits(bytes=1 << 30))
+
+
+def test_a_bundle_that_is_changed_after_its_trial_is_not_served(tmp_path):
+    repository, other = install(tmp_path / "a", affine("one")), install(tmp_path / "b", coupling("one"))
+
+    class Changing(Trials):
+        def run(self, folder: Path, **options: Any) -> Trial:
+            found = super().run(folder, **options)
+            shutil.rmtree(folder)
+            shutil.copytree(other.path("one"), folder)
+            return found
+
+    workers, trials = Workers(1), Changing()
+    registry = Registry(repository, "one", workers, Limits(), trials=trials)
+    registry.load()
+    assert registry.entry("one").state == "failed"
+    assert "was changed while it was being checked" in str(registry.entry("one").error)
+    workers.close(10)
+    trials.close()
 
 
 def test_the_end_does_not_wait_for_a_bundle(repository):
