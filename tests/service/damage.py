@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from service.bundle.store import Bundle, read_bundle
-from service.engine.registry import load_flow
+from service.engine.loading import load_flow
 from service.engine.verbs.scores import HeldOut
 from service.errors import BundleError
 from service.plan import run_now

@@ -58,7 +58,6 @@ TAKES: dict[str, Takes] = {
         bundle=lambda b: ["install", b, "--repository", "OUT"],
         place=lambda p: ["install", "BUNDLE", "--repository", p],
     ),
-    "key": Takes(bundle=None, place=lambda p: ["--add-to", f"{p}.keys"]),
     "inspect": Takes(bundle=lambda b: [b]),
     "evaluate": Takes(
         bundle=lambda b: [b, "ROWS"],
