@@ -183,9 +183,7 @@ def test_what_cannot_be_read_behind_a_request_is_no_answer_to_it(server):
     """The next answer on a connection is that of the oldest request: here one that takes its time."""
     cold = post(b'{"x": [' + b",".join([b"[1.5, 2.5]"] * 20_000) + b"]}", DOORS["application"])
     for garbage in (b"nonsense\r\n\r\n", CHUNKED + b"x\r\n", post(host=b"")):
-        answer = ask(server, cold + garbage)
-        assert statuses(answer) == [200]
-        assert b"connection: close" in answer
+        assert statuses(ask(server, cold + garbage)) == [200]  # up to the end of the connection
 
 
 @pytest.mark.parametrize("more", DOORS.values(), ids=DOORS)
