@@ -1,4 +1,4 @@
-"""What a process of its own costs a batch: `python -m benchmarks.isolation`, on the shipped flow wine.
+"""The cost of a process of its own for a batch: `python -m benchmarks.isolation`, on the shipped flow wine.
 
 Each round times the graph in this process and the same graph in a process of its own, one after the other, for each
 size of batch. The figures are medians over the rounds of the lower quartile of each.

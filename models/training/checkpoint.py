@@ -6,8 +6,6 @@ A checkpoint holds tensors, numbers and text only, and is read with `weights_onl
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from service.bundle.durable import replace_durably
 from service.errors import DataError, PushforwardError, Reason
 
 __all__ = ["CHECKPOINT_FILE", "Checkpoint", "EpochRecord", "Origin"]
@@ -133,21 +132,7 @@ class Checkpoint:
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
-        descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(folder / CHECKPOINT_FILE)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        entry = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(entry)
-        finally:
-            os.close(entry)
+        replace_durably(folder / CHECKPOINT_FILE, buffer.getbuffer(), prefix=_TEMPORARY)
 
     @classmethod
     def load(cls, folder: Path) -> Checkpoint | None:

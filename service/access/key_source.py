@@ -1,4 +1,4 @@
-"""Where the keys of a server come from: a file, the environment, or both. A file that changes is read again."""
+"""The source of a server's keys: a file, the environment, or both. A file that changes is read again."""
 
 from __future__ import annotations
 

@@ -7,14 +7,12 @@ of it.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
-from service.bundle.store import Repository, sync
+from service.bundle.durable import replace_durably
+from service.bundle.store import Repository
 from service.errors import DataError, Reason
 
 __all__ = ["ALIASES_FILE", "ALIAS_PATTERN", "is_alias", "read_aliases", "write_aliases"]
@@ -88,15 +86,5 @@ def write_aliases(repository: Repository, name: str, aliases: Mapping[str, int])
     """
     folder = repository.root / name
     text = json.dumps(dict(sorted(aliases.items())), indent=1) + "\n"
-    descriptor, temporary = tempfile.mkstemp(prefix=".aliases-", dir=folder)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp makes a private file; a server runs as another user
-        Path(temporary).replace(folder / ALIASES_FILE)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    sync(folder)
+    # A server may run as another user than the one who writes.
+    replace_durably(folder / ALIASES_FILE, text.encode(), prefix=".aliases-", mode=0o644)

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.consistency import check_consistency
+from service.bundle.durable import replace_durably, sync, write_durably
 from service.bundle.folder import MANIFEST_FILE, identity_of_folder, is_version, list_folder, open_folder, read_file
 from service.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, is_flow_name, seal_older
 from service.bundle.npz import read_npz
@@ -58,8 +59,6 @@ __all__ = [
     "read_manifest",
     "read_older_bundle",
     "replace_manifest",
-    "sync",
-    "write_durably",
 ]
 
 REQUIRED_FILES = frozenset({"forward.onnx", "inverse.onnx", "golden.npz"})
@@ -257,19 +256,8 @@ def replace_manifest(folder: Path, data: bytes) -> bool:
     target = folder / MANIFEST_FILE
     if target.read_bytes() == data:
         return False
-    descriptor, name = tempfile.mkstemp(prefix=".resealing-", dir=Path(os.path.abspath(folder)).parent)  # noqa: PTH100
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        temporary.replace(target)
-        sync(folder)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    beside = Path(os.path.abspath(folder)).parent  # noqa: PTH100  a bundle's own folder holds its files alone
+    replace_durably(target, data, prefix=".resealing-", folder=beside, mode=stat.S_IMODE(target.stat().st_mode))
     return True
 
 
@@ -497,27 +485,6 @@ class Repository:
             # The entry of that name may be no folder of a bundle, and so no version of the repository.
             free = max(self.next_version(manifest.name), manifest.version + 1)
             manifest = manifest.model_copy(update={"version": free})
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a new file, and wait until the disk has it.
-
-    Raises:
-        OSError: the file exists, or cannot be written.
-    """
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync(place: Path) -> None:
-    """Wait until the disk has a file, or the names in a folder."""
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_leftovers(flow: Path) -> None:

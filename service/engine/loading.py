@@ -143,12 +143,15 @@ def _open_flow(
     forward, inverse, execution, trace, hang_seconds = graphs
     golden = bundle.golden
     known = trial.timings if isinstance(forward, CpuGraph) else {}
+    directions = {"forward": (forward, golden.x), "inverse": (inverse, golden.latents())}
     try:
-        forward_timings = known.get("forward") or warm_up(forward, limits, golden.x, golden.context)
-        inverse_timings = known.get("inverse") or warm_up(inverse, limits, golden.latents(), golden.context)
+        timings = {
+            direction: known.get(direction) or warm_up(graph, limits, rows, golden.context)
+            for direction, (graph, rows) in directions.items()
+        }
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise BundleError("the flow could not be run on its golden rows") from error
-    longest = max(timing.seconds for timing in (*forward_timings, *inverse_timings))
+    longest = max(timing.seconds for each in timings.values() for timing in each)
     if longest > hang_seconds / _HANG_MARGIN:
         text = (
             "a batch of %s version %d took %.3g s; raise --engine-hang-seconds (%g): a busy machine makes a hang of it"
@@ -157,29 +160,22 @@ def _open_flow(
     if bundle.manifest.trace:
         check_trace(bundle, trace)
     held_out = HeldOut(bundle.manifest.calibration, bundle.manifest.dtype)
-    forward_metrics = metrics.lane(name, version, "forward", held_out=held_out)
-    inverse_metrics = metrics.lane(name, version, "inverse", held_out=held_out)
-    lanes = (
+    forward_lane, inverse_lane = (
         open_lane(
             workers,
-            forward,
+            graph,
             limits,
-            timings=forward_timings,
-            metrics=forward_metrics,
-            inline=trial.worst.get("forward", 0.0) <= _MOST_INLINE_SECONDS,
-        ),
-        open_lane(
-            workers,
-            inverse,
-            limits,
-            timings=inverse_timings,
-            metrics=inverse_metrics,
-            inline=trial.worst.get("inverse", 0.0) <= _MOST_INLINE_SECONDS,
-        ),
+            timings=timings[direction],
+            metrics=metrics.lane(name, version, direction, held_out=held_out),
+            inline=trial.worst.get(direction, 0.0) <= _MOST_INLINE_SECONDS,
+        )
+        for direction, (graph, _) in directions.items()
     )
     tracer = open_tracer(bundle, trace, workers, limits, metrics) if bundle.manifest.trace else None
-    flow = ServedFlow(bundle.manifest, golden, *lanes, execution, metrics.round_trips(name, version), tracer)
-    for lane in (*lanes, *(() if tracer is None else (tracer,))):
+    flow = ServedFlow(
+        bundle.manifest, golden, forward_lane, inverse_lane, execution, metrics.round_trips(name, version), tracer
+    )
+    for lane in (forward_lane, inverse_lane, *(() if tracer is None else (tracer,))):
         # Every plan under way holds its flow. The lanes go after the last of them.
         weakref.finalize(flow, workers.release, lane).atexit = False
     try:

@@ -64,7 +64,7 @@ def test_a_failed_write_leaves_the_old_ones(repository, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("service.bundle.aliases.os.fsync", full)
+    monkeypatch.setattr("service.bundle.durable.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_aliases(repository, "wine", {"stable": 2})
     assert read_aliases(repository, "wine") == {"stable": 1}
