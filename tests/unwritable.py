@@ -21,9 +21,8 @@ def readable_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def unwritable(folder: Path) -> Iterator[None]:
-    """As long as this lasts, nothing can be made in `folder` or removed from it."""
-    folder.chmod(0o555)
+def as_nobody() -> Iterator[None]:
+    """As another user, for whom permissions count where they do not for root."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(NOBODY)
@@ -32,4 +31,14 @@ def unwritable(folder: Path) -> Iterator[None]:
     finally:
         if root:
             os.seteuid(0)
+
+
+@contextmanager
+def unwritable(folder: Path) -> Iterator[None]:
+    """As long as this lasts, nothing can be made in `folder` or removed from it."""
+    folder.chmod(0o555)
+    try:
+        with as_nobody():
+            yield
+    finally:
         folder.chmod(0o755)

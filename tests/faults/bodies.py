@@ -14,6 +14,7 @@ import pyarrow as pa
 from tests.faults.raw import Result, post, probe, send
 from tests.faults.resident import peak_of, resident
 from tests.faults.scenario import Effort, Outcome, Scenario, Start
+from tests.service.bad_bodies import repeated
 
 __all__ = ["BODIES", "SCENARIOS"]
 
@@ -27,11 +28,6 @@ LEFT: Final = 20 * MIB
 HELD: Final = 0.1
 """Seconds that the event loop may be held; a probe beside it may take so long and what a busy machine adds."""
 BUSY: Final = 0.4
-
-
-def repeated(start: bytes, item: bytes, end: bytes, size: int) -> bytes:
-    """A body of about so many bytes, an item again and again."""
-    return start + item * ((size - len(start) - len(end)) // len(item)) + end
 
 
 def keys(size: int) -> bytes:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from benchmarks.serving import Server
-from tests.faults.raw import post, status_of
+from tests.faults.raw import post, read_answer
 from tests.faults.scenario import Effort, Outcome, Scenario, Start
 
 __all__ = ["SCENARIOS"]
@@ -37,15 +37,10 @@ def client(port: int, ended: threading.Event) -> tuple[int, int]:
             for _ in range(3):
                 try:
                     connection.sendall(request)
-                    data = b""
-                    while b"\r\n\r\n" not in data or not data.rstrip().endswith(b"}"):
-                        piece = connection.recv(1 << 16)
-                        if not piece:
-                            break
-                        data += piece
+                    status, data = read_answer(connection)
                 except (BrokenPipeError, ConnectionResetError):
-                    data = b""
-                if status_of(data) == "closed":
+                    status, data = "closed", b""
+                if status == "closed":
                     lost += 1
                     break
                 answered += 1

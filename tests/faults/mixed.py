@@ -13,7 +13,7 @@ import orjson
 
 from benchmarks.serving import Server
 from tests.faults.bodies import MIB, settle
-from tests.faults.raw import post, status_of
+from tests.faults.raw import post, read_answer
 from tests.faults.resident import descriptors, resident, threads
 from tests.faults.scenario import Effort, Outcome, Scenario, Start
 
@@ -56,7 +56,7 @@ def client(port: int, seed: int, count: int, width: int) -> dict[str, int]:
                 connection.close()
                 connection = socket.create_connection(("127.0.0.1", port), 60)
                 continue
-            found = status_of(_answer(connection))
+            found, _ = read_answer(connection)
             if found not in {due, 422 if due == 400 else due}:
                 odd[str(found)] = odd.get(str(found), 0) + 1
                 connection.close()
@@ -64,20 +64,6 @@ def client(port: int, seed: int, count: int, width: int) -> dict[str, int]:
     finally:
         connection.close()
     return odd
-
-
-def _answer(connection: socket.socket) -> bytes:
-    data = b""
-    while True:
-        head, end, body = data.partition(b"\r\n\r\n")
-        if end:
-            lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-            if not lengths or len(body) >= int(lengths[0].partition(b":")[2]):
-                return data
-        piece = connection.recv(1 << 16)
-        if not piece:
-            return data
-        data += piece
 
 
 def soak(start: Start, effort: Effort) -> Outcome:

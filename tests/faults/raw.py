@@ -7,7 +7,7 @@ import socket
 import time
 from contextlib import closing, suppress
 
-__all__ = ["post", "probe", "send", "status_of"]
+__all__ = ["Result", "post", "probe", "read_answer", "send", "status_of"]
 
 Result = int | str
 """A status; or, where none came, what did: "reset", "closed", "timeout", "refused"."""
@@ -26,7 +26,7 @@ def send(port: int, data: bytes, seconds: float = 60.0) -> tuple[Result, bytes]:
         with closing(socket.create_connection(("127.0.0.1", port), timeout=seconds)) as connection:
             with suppress(BrokenPipeError, ConnectionResetError):  # refused early: the answer may be there
                 connection.sendall(data)
-            return _read(connection)
+            return read_answer(connection)
     except ConnectionResetError:
         return "reset", b""
     except ConnectionRefusedError:
@@ -48,7 +48,8 @@ def probe(port: int, path: str = "/health/live", seconds: float = 30.0) -> tuple
     return status, time.monotonic() - start
 
 
-def _read(connection: socket.socket) -> tuple[Result, bytes]:
+def read_answer(connection: socket.socket) -> tuple[Result, bytes]:
+    """The status and the bytes of the answer that comes next: up to its length, or to the end of the connection."""
     data = b""
     while True:
         head, end, body = data.partition(b"\r\n\r\n")

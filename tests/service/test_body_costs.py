@@ -14,7 +14,7 @@ from service.api.native.log_prob import log_prob
 from service.errors import PushforwardError
 from service.exchange import Exchange
 from service.plan import Run, advance
-from tests.service.test_refusals import ARROW, CSV, JSON, NDJSON, NPY, bad_bodies, npy, repeated
+from tests.service.bad_bodies import ARROW, CSV, JSON, NDJSON, NPY, bad_bodies, npy, repeated
 
 SIZE = 1 << 19
 FACTOR = 12

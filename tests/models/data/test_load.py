@@ -18,7 +18,7 @@ from models.data.load import load_data
 from models.data.split import split
 from models.recipe import DataRecipe, Recipe
 from service.errors import DataError
-from tests.models.unwritable import readable_folder, unwritable
+from tests.unwritable import readable_folder, unwritable
 
 
 def rows(count: int = 40, width: int = 3, seed: int = 0) -> np.ndarray:

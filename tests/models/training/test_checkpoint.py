@@ -12,7 +12,7 @@ import torch
 
 from models.training.checkpoint import CHECKPOINT_FILE, Checkpoint, EpochRecord, Origin
 from service.errors import DataError
-from tests.models.unwritable import readable_folder, unwritable
+from tests.unwritable import readable_folder, unwritable
 
 
 def checkpoint(epoch: int = 3, **changes) -> Checkpoint:

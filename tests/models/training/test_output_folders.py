@@ -8,7 +8,7 @@ import pytest
 
 from models.training.output_folders import check_writable, remove_empty
 from service.errors import DataError
-from tests.models.unwritable import readable_folder, unwritable
+from tests.unwritable import readable_folder, unwritable
 
 
 @pytest.mark.parametrize("name", ["", "new", "new/and/deeper"])

@@ -21,8 +21,8 @@ from models.training.search import LEAST_EPOCHS, Trial
 from models.training.train import ExportOptions, export_kept, train
 from service.bundle.manifest import Provenance
 from service.errors import DataError, ForbiddenGraph, ParityFailed
-from tests.models.unwritable import readable_folder, unwritable
 from tests.service import bundles
+from tests.unwritable import readable_folder, unwritable
 
 
 @pytest.fixture

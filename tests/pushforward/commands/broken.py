@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import resource
 import shutil
 import zipfile
@@ -15,9 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from tests.models.unwritable import NOBODY
-
-__all__ = ["BUNDLES", "FILES", "PLACES", "as_nobody", "full_disk"]
+__all__ = ["BUNDLES", "FILES", "PLACES", "full_disk"]
 
 Spoil = Callable[[Path], Path]
 """Breaks the file or the bundle of a path, and returns the path to give to a command."""
@@ -205,19 +202,6 @@ PLACES: Final[Mapping[str, Spoil]] = {
     "full": lambda folder: folder / "full",
 }
 """Places to write to: the second and the third by `as_nobody` and `full_disk`."""
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """As another user, for whom permissions count where they do not for root."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 @contextmanager

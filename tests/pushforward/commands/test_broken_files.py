@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from pushforward.cli.group import COMMANDS, main
-from tests.pushforward.commands.broken import BUNDLES, FILES, PLACES, as_nobody, full_disk
+from tests.pushforward.commands.broken import BUNDLES, FILES, PLACES, full_disk
 from tests.service import bundles
+from tests.unwritable import as_nobody
 
 Arguments = Callable[[Path], list[Any]]
 
