@@ -24,7 +24,7 @@ from service.api.counting import AnswerCounter, CountedApplication
 from service.api.door import REQUEST_ID, Door, respond
 from service.api.driver import Driver
 from service.api.endpoints import endpoints
-from service.api.grouping import GroupVerbs
+from service.api.grouped.verbs import GroupVerbs
 from service.api.guarded import GuardedApplication, LoggedApplication
 from service.api.helpers import Helpers
 from service.api.key_use import KeyUse

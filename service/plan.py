@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "LARGE_RUN",
     "Computed",
     "Done",
     "Finished",
@@ -28,6 +29,9 @@ __all__ = [
     "advance",
     "run_now",
 ]
+
+LARGE_RUN: Final = 1 << 13
+"""After runs of more values than this, a plan goes on, and encodes, on a helper thread."""
 
 T = TypeVar("T")
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]

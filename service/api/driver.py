@@ -2,7 +2,7 @@
 
 Both doors use it: a connection that answers by itself hands it a callback, and the ASGI route awaits a future. A plan
 goes on where its next step belongs: a short step on the event loop, a long one on a helper thread. Runs of one lane
-that are asked for in one turn of the loop go to the engine together, and so do plain requests of one endpoint.
+that are asked for in one turn of the loop go to the engine together, and small requests of one endpoint share a plan.
 """
 
 from __future__ import annotations
@@ -16,28 +16,26 @@ from functools import partial
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
-from service.access.keys import Caller
 from service.api.codecs import wire
 from service.api.endpoints import Endpoint
-from service.api.grouping import Replies
+from service.api.grouped.groups import Replies
+from service.api.grouped.reading import Parcel
 from service.api.helpers import Helpers
 from service.api.problems import problem, problem_reply
+from service.api.requests import Call, Fields, RawRequest, by_endpoint
 from service.api.turns import Turns
 from service.engine.batching.workers import QueuedLane, Submission
 from service.errors import DeadlineExceeded, PushforwardError, QueueFull, release_frames
-from service.exchange import UNWATCHED, Body, Exchange, Reply, Watch
+from service.exchange import UNWATCHED, Exchange, Reply, Watch
 from service.guard import deadline
-from service.plan import Finished, Outputs, Plan, Run, Ticket, advance
+from service.plan import LARGE_RUN, Finished, Outputs, Plan, Run, Ticket, advance
 
-__all__ = ["LARGE_BODY", "LARGE_RUN", "Call", "Driver", "Fields", "GroupMember", "PlanTask", "RawRequest"]
+__all__ = ["LARGE_BODY", "Call", "Driver", "Fields", "GroupMember", "PlanTask", "RawRequest"]
 
 T = TypeVar("T")
 
 LARGE_BODY: Final = 1 << 16
 """A step that works on more bytes is taken on a helper thread."""
-
-LARGE_RUN: Final = 1 << 13
-"""After runs of more values than this, the plan goes on, and encodes, on a helper thread."""
 
 _LOOP_SECONDS: Final = 1.5e-3
 """A batch that is expected to take longer does not run on the event loop. Handed to another thread, 64 rows drawn of 64
@@ -47,7 +45,7 @@ _GROUP_SIZE: Final = 64
 """The most requests of a group."""
 
 _SMALL_BODY: Final = 1 << 13
-"""In bytes; a request with a longer body is not plain."""
+"""In bytes; a request with a longer body joins no group."""
 
 _SPENT: Final = 0.1
 """Of the time until its deadline: a request whose body took longer to come joins no group, which would share it."""
@@ -76,49 +74,6 @@ class _Refusal(NamedTuple):
     size: int
     until: float
     reply: Reply
-
-
-class Call(NamedTuple):
-    """What a request line asks for, but for its query.
-
-    Args:
-        endpoint: of the table.
-        name: the flow named in the path, if one is.
-        version: the version named in the path, as it was written.
-        route: the template of the path.
-    """
-
-    endpoint: Endpoint
-    name: str | None = None
-    version: str | None = None
-    route: str = ""
-
-
-class Fields(NamedTuple):
-    """What the header fields of a request say beside the length of its body.
-
-    Args:
-        content_type: the field, or None.
-        accept: the field, or None.
-        timeout: the field `service.guard.TIMEOUT_HEADER`, or None.
-        keep_alive: whether the connection goes on after the answer.
-        caller: whose key the request has; None where the server asks for none.
-    """
-
-    content_type: str | None = None
-    accept: str | None = None
-    timeout: str | None = None
-    keep_alive: bool = True
-    caller: Caller | None = None
-
-
-class RawRequest(NamedTuple):
-    """A whole request: the call that its line makes, its header fields, its query string and its body."""
-
-    call: Call
-    fields: Fields
-    query: bytes = b""
-    body: Body = b""
 
 
 class PlanTask(Generic[T]):
@@ -339,7 +294,7 @@ class Driver:
             return None
         slow = read - since > _SPENT * (until - since)
         alone = slow or (fields.caller is not None and fields.caller.counts_rows)
-        if call.endpoint.group_verb is None or alone or len(body) > _SMALL_BODY or (body and query):
+        if call.endpoint.group_verb is None or alone or len(body) > _SMALL_BODY:
             return self.single(request, until, answer)
         member = GroupMember(self, request, until, answer)
         self._waiting.setdefault((call, fields), []).append(member)
@@ -539,9 +494,8 @@ class Driver:
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
         try:
-            for (call, fields), members in waiting.items():
-                for start in range(0, len(members), _GROUP_SIZE):
-                    self._ask_together(call, fields, members[start : start + _GROUP_SIZE])
+            for endpoint, members in by_endpoint(waiting, _GROUP_SIZE):
+                self._ask_together(endpoint, members)
         finally:
             self._flushing = False  # not sooner: what they wish for is brought below
         runs, self._runs = self._runs, {}
@@ -552,16 +506,35 @@ class Driver:
                 if ticket is not None and not ticket.answered:  # else it would hold the two of them in a circle
                     task.ticket = ticket
 
-    def _ask_together(self, call: Call, fields: Fields, members: list[GroupMember]) -> None:
-        members = [member for member in members if not member.abandoned]
-        if call.endpoint.group_verb is None or not members:
+    def _ask_together(self, endpoint: Endpoint, heads: list[tuple[Call, Fields, list[GroupMember]]]) -> None:
+        """Ask for requests of one endpoint, by their heads: in groups, and alone those that are in none."""
+        if endpoint.group_verb is None:
             return
-        common = Exchange(call.name, call.version, (), fields.content_type, fields.accept)
-        texts = [bytes(member.request.body) or member.request.query for member in members]
-        plan = call.endpoint.group_verb(common, texts)
-        group = _Group(members)
-        group.task = PlanTask(self, plan, group.settle, min([member.deadline for member in members]))
-        self._start(group.task, 0)
+        parcels: list[Parcel] = []
+        every: list[GroupMember] = []
+        for call, fields, found in heads:
+            live = [member for member in found if not member.abandoned]
+            common = Exchange(call.name, call.version, (), fields.content_type, fields.accept)
+            parcels.append(Parcel(common, [(member.request.query, member.request.body) for member in live]))
+            every += live
+        if not every:
+            return
+        left = set(range(len(every)))
+        try:
+            groups = endpoint.group_verb(parcels)
+        except Exception as error:  # told and logged, as a verb's own
+            reply = problem_reply(error)
+            for member in every:
+                member.take(reply)
+            return
+        for places, plan in groups:
+            members = [every[place] for place in places]
+            left.difference_update(places)
+            group = _Group(members)
+            group.task = PlanTask(self, plan, group.settle, min([member.deadline for member in members]))
+            self._start(group.task, 0)
+        for place in sorted(left):
+            every[place].take(None)
 
 
 def _settle(future: asyncio.Future[T], result: T | Exception) -> None:

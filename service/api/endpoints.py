@@ -10,7 +10,8 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from service.api.grouping import GroupVerb, GroupVerbs
+from service.api.grouped.groups import GroupVerb
+from service.api.grouped.verbs import GroupVerbs
 from service.api.native import fields, schemas
 from service.api.native.verbs import Verb, Verbs
 
@@ -28,7 +29,7 @@ class Endpoint:
         method: of HTTP.
         path: after the prefix.
         verb: answers one request.
-        group_verb: answers many plain requests at once, each of which asks for one row; None where nothing does.
+        group_verb: answers many small requests at once; None where nothing does.
         streams: whether a large answer of some media types is sent in pieces.
         summary: for OpenAPI, as all that follows.
         request: the schema of the arguments.
@@ -52,7 +53,7 @@ def endpoints(verbs: Verbs, group: GroupVerbs) -> tuple[Endpoint, ...]:
 
     Args:
         verbs: each for one request.
-        group: the same as some of them, for many plain requests.
+        group: the same as some of them, for many small requests.
     """
     return (
         Endpoint(
@@ -69,7 +70,7 @@ def endpoints(verbs: Verbs, group: GroupVerbs) -> tuple[Endpoint, ...]:
             method="GET",
             path="/sample",
             verb=verbs.sample_by_query,
-            group_verb=group.sample,
+            group_verb=group.sample_by_query,
             streams=True,
             summary="Draw rows",
             request=schemas.SampleRequest,
@@ -79,6 +80,7 @@ def endpoints(verbs: Verbs, group: GroupVerbs) -> tuple[Endpoint, ...]:
             method="POST",
             path="/sample",
             verb=verbs.sample,
+            group_verb=group.sample,
             streams=True,
             summary="Draw rows, also for several contexts",
             request=schemas.SampleRequest,
@@ -89,6 +91,7 @@ def endpoints(verbs: Verbs, group: GroupVerbs) -> tuple[Endpoint, ...]:
             method="POST",
             path="/interpolate",
             verb=verbs.interpolate,
+            group_verb=group.interpolate,
             summary="Walk through latent space",
             request=schemas.InterpolateRequest,
             response=schemas.InterpolateResponse,
@@ -98,6 +101,7 @@ def endpoints(verbs: Verbs, group: GroupVerbs) -> tuple[Endpoint, ...]:
             method="POST",
             path="/encode",
             verb=verbs.encode,
+            group_verb=group.encode,
             summary="Data to latents",
             request=schemas.EncodeRequest,
             response=schemas.EncodeResponse,
@@ -107,6 +111,7 @@ def endpoints(verbs: Verbs, group: GroupVerbs) -> tuple[Endpoint, ...]:
             method="POST",
             path="/decode",
             verb=verbs.decode,
+            group_verb=group.decode,
             summary="Latents to data",
             request=schemas.DecodeRequest,
             response=schemas.DecodeResponse,
@@ -116,6 +121,7 @@ def endpoints(verbs: Verbs, group: GroupVerbs) -> tuple[Endpoint, ...]:
             method="POST",
             path="/trace",
             verb=verbs.trace,
+            group_verb=group.trace,
             summary="The event after each step of the flow",
             request=schemas.TraceRequest,
             response=schemas.TraceResponse,
@@ -125,6 +131,7 @@ def endpoints(verbs: Verbs, group: GroupVerbs) -> tuple[Endpoint, ...]:
             method="POST",
             path="/edit",
             verb=verbs.edit,
+            group_verb=group.edit,
             summary="Move rows along a direction of latent space",
             request=schemas.EditRequest,
             response=schemas.EditResponse,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import orjson
 
-from service.api.codecs.codec import Answer, Form, malformed
+from service.api.codecs.codec import Answer, Array, Form, malformed
 from service.api.codecs.json_text import begins_as_utf16, not_an_object, parse_json
 from service.exchange import UNWATCHED, Body, Watch
 from service.plan import Floats
@@ -19,7 +19,7 @@ from service.plan import Floats
 if TYPE_CHECKING:
     from service.api.codecs.large_json import Parsers
 
-__all__ = ["Json", "json_lines", "json_value", "numbers"]
+__all__ = ["Json", "between", "json_lines", "json_value", "numbers"]
 
 
 class Json:
@@ -111,8 +111,8 @@ _FEW: Final = 16
 _KINDS: Final = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
 
-def numbers(values: Floats) -> list[bytes]:
-    """The text of each item of ``[N]``, or of each row of ``[N, D]`` with commas between its numbers; N at least 1.
+def numbers(values: Array) -> list[bytes]:
+    """The text of each item of ``[N, ...]``, without the brackets that are around it; N at least 1.
 
     Args:
         values: all finite, as `Json.encode` writes them.
@@ -122,7 +122,14 @@ def numbers(values: Floats) -> list[bytes]:
         [b'0.5,1.0', b'2.0,3.0']
     """
     text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
-    return text[1:-1].split(b",") if values.ndim == 1 else text[2:-2].split(b"],[")
+    depth = values.ndim
+    return text[depth:-depth].split(between(depth))
+
+
+@functools.cache
+def between(depth: int) -> bytes:
+    """What stands between the texts of two items of an array with so many axes."""
+    return b"]" * (depth - 1) + b"," + b"[" * (depth - 1)
 
 
 def json_value(text: Body) -> Any:  # noqa: ANN401

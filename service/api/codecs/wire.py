@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from service.api.codecs.arrow import Arrow
-from service.api.codecs.codec import Answer, Codec, Form, StreamCodec
+from service.api.codecs.codec import Answer, Array, Codec, Form, StreamCodec
 from service.api.codecs.csv import Csv
 from service.api.codecs.json import Json
 from service.api.codecs.ndjson import Ndjson
 from service.api.codecs.npy import Npy
 from service.api.codecs.png import Png
 from service.api.codecs.query import query_arguments
-from service.errors import InvalidArgument, NotAcceptable, Reason, UnsupportedMediaType
-from service.exchange import Exchange, Reply
+from service.errors import InvalidArgument, NotAcceptable, PushforwardError, Reason, UnsupportedMediaType
+from service.exchange import Body, Exchange, Reply
 
 __all__ = [
     "CODECS",
@@ -24,9 +24,11 @@ __all__ = [
     "Arguments",
     "accepted",
     "answer_headers",
+    "array",
     "decode",
     "encode",
     "holds_all",
+    "is_in_utf8",
     "is_json",
     "require_json",
     "streaming",
@@ -34,7 +36,8 @@ __all__ = [
 ]
 
 _JSON: Final = Json()
-_STREAMS: Final[Mapping[str, StreamCodec]] = {codec.media_type: codec for codec in (Npy(), Arrow(), Ndjson(), Csv())}
+_NPY: Final = Npy()
+_STREAMS: Final[Mapping[str, StreamCodec]] = {codec.media_type: codec for codec in (_NPY, Arrow(), Ndjson(), Csv())}
 
 PICTURE: Final[Codec] = Png()
 """A picture of an answer, which only some calls have."""
@@ -130,6 +133,22 @@ def takes_long(content_type: str | None, size: int) -> bool:
 def is_json(content_type: str | None) -> bool:
     """Whether a body of this Content-Type is read as JSON whatever it holds: JSON's own, or none."""
     return _without_parameters(content_type or "") in ("", _JSON.media_type)
+
+
+def is_in_utf8(content_type: str | None) -> bool:
+    """Whether a text of this Content-Type is read as UTF-8, whatever it holds."""
+    return content_type is None or ";" not in content_type or _charset(content_type) in _UTF8
+
+
+def array(content_type: str | None, body: Body, main: str) -> Array | None:
+    """The array that a body of `Npy` is; None where it is none, or of another type."""
+    if _without_parameters(content_type or "") != Npy.media_type:
+        return None
+    try:
+        found: Array = _NPY.decode(body, main)[main]
+    except PushforwardError:
+        return None
+    return found
 
 
 def _require_utf8(exchange: Exchange) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Final, Literal
 
 import numpy as np
@@ -19,12 +20,12 @@ from service.bundle.bases import Base
 from service.bundle.precision import DTYPES, FloatType
 from service.engine.sampling.exact import to_uniform
 from service.engine.sampling.latents import Truncation, transform_uniform, words_per_row
-from service.engine.sampling.philox import BLOCK_WORDS, philox_first_words, philox_rows, philox_words
+from service.engine.sampling.philox import BLOCK_WORDS, philox_rows, philox_words
 from service.engine.sampling.sobol import sobol_words
 from service.engine.sampling.stream_keys import NO_CONTEXT, stream_keys
 from service.plan import Floats, Rows
 
-__all__ = ["MAX_SEED", "BaseNoise", "BufferedNoise", "ContextNoise", "FirstRows", "Method"]
+__all__ = ["MAX_SEED", "BaseNoise", "BufferedNoise", "ContextNoise", "Method", "NoiseRows"]
 
 Words = npt.NDArray[np.uint64]
 Method = Literal["random", "sobol"]
@@ -142,34 +143,93 @@ class BaseNoise:
         return stream_keys(self.contexts[first:last])
 
 
-class FirstRows:
-    """The first row of each of several seeds, at temperature 1: the `Rows` of many requests for one row each.
+class NoiseRows:
+    """Rows of several seeds, one seed's after the other's: the `Rows` of many requests that draw a few rows each.
 
     Args:
         base: the distribution of z.
         width: D.
-        seeds: uint64 ``[N]``.
+        seeds: of each draw.
+        offsets: the row of the seed that comes first.
+        counts: the number of rows of each draw.
+        temperatures: as for `BaseNoise`, as all that follows.
+        truncations: of each draw.
+        contexts: ``[draws, C]``, a row for each draw; None for no context.
+        context_noises: of each draw.
         dtype: of the flow's precision.
 
     Example:
         >>> from service.bundle.bases import NormalBase
-        >>> rows = FirstRows(NormalBase(), 2, np.array([7, 8], np.uint64))[0:2]
+        >>> rows = NoiseRows(NormalBase(), 2, [7, 8], [0, 0], [1, 1])[0:2]
         >>> bool((rows[1] == BaseNoise(NormalBase(), 2, seed=8, offset=0, count=10)[0:1]).all())
         True
     """
 
-    def __init__(self, base: Base, width: int, seeds: Words, dtype: FloatType = DTYPES["float32"]) -> None:
+    def __init__(
+        self,
+        base: Base,
+        width: int,
+        seeds: Sequence[int],
+        offsets: Sequence[int],
+        counts: Sequence[int],
+        temperatures: Sequence[float] = (),
+        truncations: Sequence[float | None] = (),
+        contexts: Floats | None = None,
+        context_noises: Sequence[ContextNoise] = (),
+        dtype: FloatType = DTYPES["float32"],
+    ) -> None:
         self._base = base
         self._width = width
         self._seeds = seeds
+        self._offsets = offsets
+        self._counts = counts
+        self._temperatures = temperatures
+        self._truncations = truncations
+        self._contexts = contexts
+        self._context_noises = context_noises
         self._dtype = dtype
+        self._size = sum(counts)
 
     def __len__(self) -> int:
-        return len(self._seeds)
+        return self._size
 
     def __getitem__(self, index: slice, /) -> Floats:
-        words = philox_first_words(self._seeds[index], words_per_row(self._base, self._width))
-        return transform_uniform(self._base, self._width, to_uniform(words), dtype=self._dtype)
+        values = to_uniform(self._words())
+        scale = truncation = None
+        if any(temperature != 1.0 for temperature in self._temperatures):
+            scale = np.repeat(self._temperatures, self._counts)[:, None]
+        if any(bound is not None for bound in self._truncations):
+            truncation = Truncation.of(self._truncations, self._counts)
+        rows = transform_uniform(self._base, self._width, values, scale=scale, truncation=truncation, dtype=self._dtype)
+        return rows[index]
+
+    def _words(self) -> Words:
+        """The random words of all rows."""
+        width = words_per_row(self._base, self._width)
+        streams = self._streams()
+        blocks = -(-width // BLOCK_WORDS)
+        if len(self._seeds) >= _MANY_STREAMS and self._size * blocks <= _FEW_BLOCKS * len(self._seeds):
+            starts = np.array(self._offsets, np.uint64)
+            if max(self._counts) > 1:
+                before = np.cumsum(self._counts) - self._counts
+                within = np.arange(self._size) - np.repeat(before, self._counts)
+                starts = np.repeat(starts, self._counts) + within.astype(np.uint64)
+            seeds = np.repeat(np.array(self._seeds, np.uint64), self._counts)
+            of_row = (
+                None if streams is None else [s for s, n in zip(streams, self._counts, strict=True) for _ in range(n)]
+            )
+            return philox_rows(seeds, starts, of_row, width)
+        draws = zip(self._seeds, self._offsets, self._counts, streams or repeat(NO_CONTEXT), strict=False)
+        pieces = [philox_words(seed, start, count, width, stream) for seed, start, count, stream in draws]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _streams(self) -> list[int] | None:
+        """The stream of each draw; None where all are those of no context."""
+        if self._contexts is None:
+            return None
+        keys = stream_keys(self._contexts)
+        noises = self._context_noises or repeat("independent", len(keys))
+        return [NO_CONTEXT if noise == "common" else key for key, noise in zip(keys, noises, strict=True)]
 
 
 class BufferedNoise:

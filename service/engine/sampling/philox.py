@@ -21,15 +21,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BLOCK_WORDS", "philox_blocks", "philox_first_words", "philox_generator", "philox_rows", "philox_words"]
+__all__ = ["BLOCK_WORDS", "philox_generator", "philox_rows", "philox_words"]
 
 Words = npt.NDArray[np.uint64]
 
 BLOCK_WORDS: Final = 4
 """The words of a block, of 64 bits each."""
-
-_MANY_KEYS: Final = 16
-"""From this number of keys on, it is quicker to compute all words at once than to make a generator for each."""
 
 _ROUNDS: Final = 10
 _MULTIPLIERS: Final[Words] = np.array([[0xD2E7470EE14C6C93], [0xCA5A826395121157]], np.uint64)
@@ -77,13 +74,13 @@ def philox_words(seed: int, start: int, count: int, width: int, stream: int = 0)
     return words
 
 
-def philox_rows(seed: int, rows: Words, streams: Sequence[int], width: int) -> Words:
-    """Random words of rows of a seed, each of a stream of its own, bit for bit those of `philox_words`.
+def philox_rows(seed: int | Words, rows: Words, streams: Sequence[int] | None, width: int) -> Words:
+    """Random words of rows, each of a seed or a stream of its own, bit for bit those of `philox_words`.
 
     Args:
-        seed: the key, 0 to 2^64 - 1.
+        seed: the key, 0 to 2^64 - 1; or uint64 ``[N]``, that of each row.
         rows: uint64 ``[N]``, the number of each row, so small that its blocks are numbered below 2^64.
-        streams: the key of each row's stream, N numbers of 0 to 2^128 - 1.
+        streams: the key of each row's stream, N numbers of 0 to 2^128 - 1; None where all are 0.
         width: the words in a row.
 
     Returns:
@@ -96,52 +93,15 @@ def philox_rows(seed: int, rows: Words, streams: Sequence[int], width: int) -> W
     """
     blocks = -(-width // BLOCK_WORDS)
     places = rows[:, None] * np.uint64(blocks) + _counted(blocks)
-    low = np.array([stream & _WORD for stream in streams], np.uint64)
-    high = np.array([stream >> _WORD_BITS for stream in streams], np.uint64)
-    even = np.stack((places.ravel(), np.repeat(low, blocks)))
-    odd = np.zeros_like(even)
-    odd[1] = np.repeat(high, blocks)
+    even = np.zeros((2, places.size), np.uint64)  # c0 and c2, which are multiplied
+    even[0] = places.ravel()
+    odd = np.zeros_like(even)  # c1 and c3
+    if streams is not None:
+        even[1] = np.repeat(np.array([stream & _WORD for stream in streams], np.uint64), blocks)
+        odd[1] = np.repeat(np.array([stream >> _WORD_BITS for stream in streams], np.uint64), blocks)
     key = np.zeros_like(even)
-    key[0] = seed
+    key[0] = seed if isinstance(seed, int) else np.repeat(seed, blocks)
     return _encrypted(even, odd, key).reshape(len(rows), blocks * BLOCK_WORDS)[:, :width]
-
-
-def philox_first_words(seeds: Words, width: int) -> Words:
-    """Random words of the first row of each of several seeds, bit for bit those of `philox_words`.
-
-    Args:
-        seeds: uint64 ``[N]``, N at least 1.
-        width: the words in a row.
-
-    Returns:
-        uint64 ``[N, width]``.
-    """
-    if len(seeds) < _MANY_KEYS:
-        return np.concatenate([philox_words(seed, start=0, count=1, width=width) for seed in seeds.tolist()])
-    return philox_blocks(seeds, -(-width // BLOCK_WORDS))[:, :width]
-
-
-def philox_blocks(keys: Words, blocks: int) -> Words:
-    """The first blocks of each key's stream, bit for bit those of ``numpy.random.Philox(key=key)``.
-
-    Args:
-        keys: uint64 ``[N]``.
-        blocks: the number of blocks for each key.
-
-    Returns:
-        uint64 ``[N, blocks * BLOCK_WORDS]``.
-
-    Example:
-        >>> bool(philox_blocks(np.array([7], np.uint64), 1)[0, 0] == np.random.Philox(key=7).random_raw())
-        True
-    """
-    count = len(keys) * blocks
-    even = np.zeros((2, count), np.uint64)  # c0 and c2, which are multiplied
-    odd = np.zeros((2, count), np.uint64)  # c1 and c3
-    even[0] = np.tile(_counted(blocks), len(keys))
-    key = np.zeros((2, count), np.uint64)
-    key[0] = np.repeat(keys, blocks)
-    return _encrypted(even, odd, key).reshape(len(keys), blocks * BLOCK_WORDS)
 
 
 def _counted(blocks: int) -> Words:

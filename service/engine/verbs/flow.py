@@ -178,7 +178,7 @@ class ServedFlow:
         log_prob = outputs.log_prob
         if not returns and alarm_rate is None:
             return Densities(log_prob)
-        extras = {name: self._extra(name, outputs) for name in RETURNS[:-1] if name in returns}
+        extras = {name: self.returned(name, outputs) for name in RETURNS[:-1] if name in returns}
         if returned:
             extras["round_trip_error"] = yield from self._data_round_trip(outputs.value, x, each)
         anomaly = None if alarm_rate is None else self.held_out.anomaly(log_prob, alarm_rate)
@@ -303,8 +303,8 @@ class ServedFlow:
         back = Run(self.forward, x, context)
         return round_trip_error(back, z, "inverse", self.round_trips, argument=argument, error=error)
 
-    def _extra(self, name: Return, outputs: Outputs) -> Floats:
-        """The array of this name beside log_prob; round_trip_error, which takes a run, is not among them."""
+    def returned(self, name: Return, outputs: Outputs) -> Floats:
+        """The array of this name beside the log_prob of rows; round_trip_error, which takes a run, is none of them."""
         z, ladj, log_prob = outputs.arrays
         if name == "z":
             return z

@@ -21,7 +21,7 @@ from service.engine.verbs.flow import ServedFlow
 from service.errors import NotFinite, NotTraceable
 from service.plan import Floats, Outputs, Plan, Run
 
-__all__ = ["Graph", "Trace", "TraceStep", "Tracer", "trace"]
+__all__ = ["Graph", "Trace", "TraceStep", "Tracer", "trace", "trace_steps"]
 
 Graph = Callable[[Floats, Floats | None], Outputs]
 """Runs a batch of rows and their context."""
@@ -95,8 +95,19 @@ def trace(flow: ServedFlow, x: Floats, context: Floats | None = None) -> Plan[Tr
         )
     outputs = yield Run(flow.tracer, x, flow.context_for(context, len(x)))
     check_outputs(outputs, "x", NotFinite)
+    return Trace(tuple(trace_steps(flow, x, outputs)), outputs.log_prob)
+
+
+def trace_steps(flow: ServedFlow, x: Floats, outputs: Outputs) -> list[TraceStep]:
+    """The steps of rows, out of what the tracer gave.
+
+    Args:
+        flow: whose chain.
+        x: ``[N, *event]``.
+        outputs: of the run of these.
+    """
     steps = [TraceStep("x", x, np.zeros(len(x), x.dtype))]
     for at, step in enumerate(flow.manifest.trace):
         value = np.ascontiguousarray(outputs.value[:, at]).reshape(len(x), *step.shape)
         steps.append(TraceStep(step.name, value, np.ascontiguousarray(outputs.log_abs_det_jacobian[:, at])))
-    return Trace(tuple(steps), outputs.log_prob)
+    return steps

@@ -7,14 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from service.api.driver import LARGE_BODY, LARGE_RUN, Call, Driver, Fields, RawRequest
+from service.api.driver import LARGE_BODY, Call, Driver, Fields, RawRequest
 from service.api.endpoints import Endpoint
+from service.api.grouped.groups import Group
 from service.api.helpers import Helpers
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
 from service.errors import ClientGone, EngineFailed, NotFinite, QueueFull
 from service.exchange import Reply
-from service.plan import Outputs, Run
+from service.plan import LARGE_RUN, Outputs, Run
 from tests.service.api.lanes import OUTPUTS, Lane, plan, with_helpers
 from tests.waiting import turns_until, until
 
@@ -390,9 +391,13 @@ def together(run_lane):
         yield Run(run_lane, np.zeros((1, 1), np.float32))
         return Reply(exchange.body)
 
-    def group(common, texts):
+    def plan(texts):
         yield Run(run_lane, np.zeros((len(texts), 1), np.float32))
         return [Reply(text) for text in texts]
+
+    def group(parcels):
+        texts = [body for parcel in parcels for _, body in parcel.questions]
+        return [Group(list(range(len(texts))), plan(texts))]
 
     return Endpoint("POST", "/verb", alone, group), Endpoint("POST", "/verb", alone)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.api.endpoints import PREFIXES, endpoints
-from service.api.grouping import GroupVerbs
+from service.api.grouped.verbs import GroupVerbs
 from service.api.native.verbs import Verbs
 from service.http.heads import RequestHeads
 
@@ -36,4 +36,6 @@ def test_every_endpoint_is_a_route_and_a_direct_request_under_each_prefix(client
 
 def test_no_two_endpoints_are_at_one_place(table):
     assert len({(endpoint.method, endpoint.path) for endpoint in table}) == len(table)
-    assert {endpoint.path for endpoint in table if endpoint.group_verb is not None} == {"/logprob", "/sample"}
+    assert {endpoint.path for endpoint in table if endpoint.group_verb is not None} == {
+        *("/logprob", "/sample", "/encode", "/decode", "/interpolate", "/edit", "/trace")
+    }

@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 from service.api.driver import Call, Driver, Fields, GroupMember, PlanTask, RawRequest
 from service.api.endpoints import Endpoint
+from service.api.grouped.groups import Group
 from service.api.helpers import Helpers
 from service.exchange import Reply
 from service.guard import BodyBudget, Waits
@@ -342,9 +343,13 @@ def test_an_answered_request_is_in_no_circle():
         finally:
             gc.enable()
 
-    def many(common, texts):
+    def answered(questions):
         yield from ()
-        return [Reply(text) for text in texts]
+        return [Reply(body) for _, body in questions]
+
+    def many(parcels):
+        questions = [question for parcel in parcels for question in parcel.questions]
+        return [Group(list(range(len(questions))), answered(questions))]
 
     run(verb=echo)
     run(verb=echo, group_verb=many)

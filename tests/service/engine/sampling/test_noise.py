@@ -11,7 +11,7 @@ from scipy import stats
 from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
 from service.engine.sampling.exact import to_uniform
 from service.engine.sampling.latents import Truncation, transform_uniform
-from service.engine.sampling.noise import MAX_SEED, BaseNoise, BufferedNoise, FirstRows
+from service.engine.sampling.noise import MAX_SEED, BaseNoise, BufferedNoise, NoiseRows
 from service.engine.sampling.philox import philox_words
 
 seeds = st.integers(0, MAX_SEED)
@@ -244,15 +244,39 @@ def test_few_rows_and_wide_ones_are_not_computed_ahead(width, count):
     assert noise.buffered() is noise
 
 
-@given(st.lists(seeds, min_size=1, max_size=40), some_base, st.data())
-def test_first_rows_are_those_of_their_seeds(chosen, base, data):
+some_draws = st.tuples(
+    seeds, st.sampled_from([0, 1, 7, (1 << 53) - 1]), st.sampled_from([1, 1, 2, 10]), st.sampled_from([0.0, 0.5, 1.0])
+)
+
+
+@given(st.lists(some_draws, min_size=1, max_size=40), some_base, st.booleans(), st.data())
+def test_rows_of_many_seeds_are_those_of_each(chosen, base, conditional, data):
     width, base = base
-    start = data.draw(st.integers(0, len(chosen) - 1))
-    stop = data.draw(st.integers(start + 1, len(chosen)))
-    rows = FirstRows(base, width, np.array(chosen, np.uint64))
-    assert len(rows) == len(chosen)
-    alone = [BaseNoise(base, width, seed, 0, 3)[0:1] for seed in chosen[start:stop]]
-    np.testing.assert_array_equal(rows[start:stop], np.concatenate(alone))
+    several, offsets, counts, temperatures = map(list, zip(*chosen, strict=True))
+    temperatures = temperatures if base.tempered else [1.0] * len(chosen)
+    truncations = [data.draw(st.sampled_from([None, 1.5])) if base.tempered else None for _ in chosen]
+    given_contexts = contexts(len(chosen)) if conditional else None
+    noises = [data.draw(st.sampled_from(["independent", "common"])) for _ in chosen]
+    rows = NoiseRows(base, width, several, offsets, counts, temperatures, truncations, given_contexts, noises)
+    alone = [
+        BaseNoise(
+            base,
+            width,
+            seed,
+            offset,
+            count,
+            temperatures[at],
+            truncations[at],
+            contexts=None if given_contexts is None else given_contexts[at : at + 1],
+            context_noise=noises[at],
+        )[0:count]
+        for at, (seed, offset, count, _) in enumerate(chosen)
+    ]
+    whole = np.concatenate(alone)
+    start = data.draw(st.integers(0, len(whole) - 1))
+    stop = data.draw(st.integers(start + 1, len(whole)))
+    assert len(rows) == len(whole)
+    assert rows[start:stop].tobytes() == whole[start:stop].tobytes()
 
 
 LENGTHS = st.sampled_from([1, 2, 3, 15, 16, 17, 40])

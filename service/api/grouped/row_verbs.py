@@ -1,0 +1,183 @@
+"""log_prob, encode, decode and trace for many requests: an answer has a row for each row of its request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from service.api.grouped.groups import Group, Replies, Table, ask, deal, table_of, take_rows
+from service.api.grouped.reading import Asked, Parcel, Reader
+from service.api.grouped.writing import Column, Writer, finite_rows, is_json, opened
+from service.api.native.backend import Backend
+from service.api.native.schemas import DecodeRequest, EncodeRequest, LogProbRequest, TraceRequest
+from service.engine.verbs.flow import RETURNS, ServedFlow
+from service.engine.verbs.traces import trace_steps
+from service.exchange import Reply
+from service.plan import Outputs, Plan, Run
+
+__all__ = ["LogProbGroups", "TraceGroups", "TransformGroups"]
+
+
+class LogProbGroups:
+    """`POST /logprob`, for many requests.
+
+    Args:
+        backend: of the server.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._max_work = backend.max_work
+        self._reader = Reader(backend, LogProbRequest, "x", {"x": [], "context": None})
+
+    def __call__(self, parcels: Sequence[Parcel]) -> list[Group]:
+        """The groups."""
+        members = [
+            None
+            if asked.codec.single and (asked.arguments.returns or asked.arguments.alarm_rate is not None)
+            else take_rows(asked, "x", self._max_work)
+            for asked in self._reader.read(parcels)
+            if "round_trip_error" not in asked.arguments.returns
+        ]
+        return deal(members, self._plan)
+
+    @staticmethod
+    def _plan(flow: ServedFlow, members: list[Asked[LogProbRequest]]) -> Plan[Replies]:
+        replies: Replies = [None] * len(members)
+        table = table_of(members, flow.dtype)
+        if table is None:
+            return replies
+        wanted = {name for member in table.members for name in member.arguments.returns}
+        rows = table.rows.reshape(-1, *flow.event_shape)
+        outputs = yield from ask(Run(flow.forward, rows, table.context, value="z" in wanted), replies, table.places)
+        if outputs is not None:
+            _write_densities(flow, table, outputs, replies)
+        return replies
+
+
+def _write_densities(flow: ServedFlow, table: Table[LogProbRequest], outputs: Outputs, replies: Replies) -> None:
+    """Write the answer to each request of a group for log-densities."""
+    writer = Writer(flow, "log_prob")
+    density = Column("log_prob", outputs.log_prob)
+    columns = {"log_prob": density}
+    chosen: dict[int, list[Column]] = {}
+    finite = finite_rows(outputs)
+    plain = density.only(writer.before)
+    start = 0
+    for place, member, stop in zip(table.places, table.members, table.ends, strict=True):
+        first, start = start, stop
+        if finite is not None and not finite[first:stop].all():
+            continue
+        said = member.arguments
+        mine = chosen.get(id(said))
+        if mine is None:
+            mine = chosen[id(said)] = [density]
+            for name in [name for name in RETURNS if name in said.returns]:
+                if name not in columns:
+                    columns[name] = Column(name, flow.returned(name, outputs))
+                mine.append(columns[name])
+            if said.alarm_rate is not None:
+                mine.append(Column("anomaly", flow.held_out.anomaly(outputs.log_prob, said.alarm_rate)))
+        if len(mine) == 1 and stop - first == 1 and is_json(member.codec):
+            replies[place] = Reply(plain[first])
+        else:
+            replies[place] = writer.reply(member.codec, mine, first, stop)
+
+
+class TransformGroups:
+    """`POST /encode` or `POST /decode`, for many requests.
+
+    Args:
+        backend: of the server.
+        schema: of the verb.
+        name: of the argument that holds the rows: x to encode, z to decode.
+    """
+
+    def __init__(
+        self, backend: Backend, schema: type[EncodeRequest] | type[DecodeRequest], name: Literal["x", "z"]
+    ) -> None:
+        self._max_work = backend.max_work
+        self._name = name
+        self._answer = "z" if name == "x" else "x"
+        self._reader: Reader[EncodeRequest | DecodeRequest] = Reader(backend, schema, name, {name: [], "context": None})
+
+    def __call__(self, parcels: Sequence[Parcel]) -> list[Group]:
+        """The groups."""
+        of_data = self._name == "x"
+        members = [
+            take_rows(asked, self._name, self._max_work, of_data=of_data)
+            for asked in self._reader.read(parcels)
+            if not asked.arguments.returns
+        ]
+        return deal(members, self._plan)
+
+    def _plan(self, flow: ServedFlow, members: list[Asked[EncodeRequest | DecodeRequest]]) -> Plan[Replies]:
+        replies: Replies = [None] * len(members)
+        table = table_of(members, flow.dtype)
+        if table is None:
+            return replies
+        forward = self._name == "x"
+        rows = table.rows.reshape(-1, *flow.event_shape) if forward else table.rows
+        lane = flow.forward if forward else flow.inverse
+        outputs = yield from ask(Run(lane, rows, table.context), replies, table.places)
+        if outputs is None:
+            return replies
+        writer = Writer(flow, self._answer)
+        arrays = zip((self._answer, "log_abs_det_jacobian", "log_prob"), outputs.arrays, strict=True)
+        columns = [Column(name, values) for name, values in arrays]
+        finite = finite_rows(outputs)
+        start = 0
+        for place, member, stop in zip(table.places, table.members, table.ends, strict=True):
+            if finite is None or finite[start:stop].all():
+                replies[place] = writer.reply(member.codec, columns, start, stop)
+            start = stop
+        return replies
+
+
+class TraceGroups:
+    """`POST /trace` of rows of data, answered as JSON, for many requests.
+
+    Args:
+        backend: of the server.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._max_work = backend.max_work
+        self._reader = Reader(backend, TraceRequest, "x", {"x": [], "context": None})
+
+    def __call__(self, parcels: Sequence[Parcel]) -> list[Group]:
+        """The groups."""
+        return deal([self._member(asked) for asked in self._reader.read(parcels)], self._plan)
+
+    def _member(self, asked: Asked[TraceRequest]) -> Asked[TraceRequest] | None:
+        """A request with its rows; None for one that is to be asked alone."""
+        said = asked.arguments
+        others = said.z is not None or said.n is not None or said.seed is not None or said.offset
+        if others or said.noise != "independent" or asked.flow.tracer is None or not is_json(asked.codec):
+            return None
+        steps = len(asked.flow.manifest.trace) + 1
+        return take_rows(asked, "x", self._max_work, steps=steps, times=steps)
+
+    @staticmethod
+    def _plan(flow: ServedFlow, members: list[Asked[TraceRequest]]) -> Plan[Replies]:
+        replies: Replies = [None] * len(members)
+        table = table_of(members, flow.dtype)
+        if table is None or flow.tracer is None:
+            return replies
+        rows = table.rows.reshape(-1, *flow.event_shape)
+        outputs = yield from ask(Run(flow.tracer, rows, table.context), replies, table.places)
+        if outputs is None:
+            return replies
+        before = Writer(flow, "steps").before + b',"steps":['
+        steps = []
+        for step in trace_steps(flow, rows, outputs):
+            value = Column("value", step.value), Column("log_abs_det_jacobian", step.log_abs_det_jacobian)
+            steps.append((opened({"name": step.name}), *value))
+        density = Column("log_prob", outputs.log_prob)
+        finite = finite_rows(outputs)
+        start = 0
+        for place, stop in zip(table.places, table.ends, strict=True):
+            if finite is None or finite[start:stop].all():
+                texts = [b"%b%b%b}" % (name, *[each.text(start, stop) for each in columns]) for name, *columns in steps]
+                replies[place] = Reply(b"%b%b]%b}" % (before, b",".join(texts), density.text(start, stop)))
+            start = stop
+        return replies

@@ -1,0 +1,125 @@
+"""The answers to many requests: arrays of all their rows are written once, and cut into an answer for each."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from service.api.codecs import wire
+from service.api.codecs.codec import Array, Codec
+from service.api.codecs.json import between, numbers
+from service.api.native.answers import answer_form, flow_identity
+from service.engine.verbs.flow import ServedFlow
+from service.exchange import Reply
+from service.plan import Outputs
+
+__all__ = ["Column", "Writer", "finite_rows", "is_json", "opened"]
+
+
+class Column:
+    """One array of the answers, with the rows of all of them.
+
+    Args:
+        name: in the answer.
+        values: ``[rows, ...]``.
+    """
+
+    __slots__ = ("__dict__", "_between", "_close", "_open", "name", "values")
+
+    def __init__(self, name: str, values: Array) -> None:
+        depth = values.ndim
+        self.name = name
+        self.values = values
+        self._open = b',"%b":%b' % (name.encode(), b"[" * depth)
+        self._close = b"]" * depth
+        self._between = between(depth)
+
+    @functools.cached_property
+    def texts(self) -> list[bytes]:
+        """The text of each row, without its brackets."""
+        return numbers(self.values)
+
+    def text(self, start: int, stop: int) -> bytes:
+        """The member of a JSON object that holds the rows start to stop, with a comma before it."""
+        texts = self.texts
+        rows = texts[start] if stop - start == 1 else self._between.join(texts[start:stop])
+        return b"%b%b%b" % (self._open, rows, self._close)
+
+    def only(self, before: bytes) -> list[bytes]:
+        """Of numbers: for each row the JSON object that holds it and nothing else.
+
+        Args:
+            before: the object, up to the array.
+        """
+        start = before + self._open
+        return [b"%b%b]}" % (start, text) for text in self.texts]
+
+    def text_by_rounds(self, start: int, stop: int, each: int) -> bytes:
+        """The same with one axis more: the rows are rounds of so many."""
+        rounds = [self._between.join(self.texts[at : at + each]) for at in range(start, stop, each)]
+        rows = (b"]" + self._between + b"[").join(rounds)
+        return b"%b[%b]%b" % (self._open, rows, self._close)
+
+
+class Writer:
+    """The writer of answers of one flow.
+
+    Args:
+        flow: whose.
+        main: the array that a type carries which has room for one.
+    """
+
+    def __init__(self, flow: ServedFlow, main: str) -> None:
+        self._identity = flow_identity(flow)
+        self._form = answer_form(flow, main)
+        self.before = opened(self._identity)
+
+    def reply(
+        self,
+        codec: Codec,
+        columns: Sequence[Column],
+        start: int,
+        stop: int,
+        more: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """One answer.
+
+        Args:
+            codec: of it.
+            columns: its arrays in their order, with the rows of all answers.
+            start: its first row.
+            stop: one past its last.
+            more: what stands between the flow's name and the arrays.
+        """
+        if is_json(codec):
+            said = b"" if not more else b"," + orjson.dumps(more)[1:-1]
+            texts = [column.text(start, stop) for column in columns]
+            return Reply(b"%b%b%b}" % (self.before, said, b"".join(texts)))
+        arrays = {column.name: column.values[start:stop] for column in columns}
+        return wire.encode(codec, {**self._identity, **(more or {}), **arrays}, self._form)
+
+
+def is_json(codec: Codec) -> bool:
+    """Whether a codec writes JSON."""
+    return codec.media_type == "application/json"
+
+
+def opened(names: Mapping[str, Any]) -> bytes:
+    """A JSON object without its end."""
+    return orjson.dumps(names)[:-1]
+
+
+def finite_rows(outputs: Outputs) -> npt.NDArray[np.bool_] | None:
+    """The rows whose numbers are all finite, ``[N]``; None where those of all rows are."""
+    if outputs.finite:
+        return None
+    value = outputs.value
+    finite = np.isfinite(outputs.log_prob)
+    finite &= np.isfinite(outputs.log_abs_det_jacobian.reshape(len(finite), -1)).all(axis=1)
+    finite &= np.isfinite(value.reshape(len(finite), -1)).all(axis=1)
+    return None if finite.all() else finite

@@ -1,0 +1,86 @@
+"""A request as the driver takes it: the call that its line makes, what its fields say, its query and its body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, TypeVar
+
+from service.access.keys import Caller
+from service.api.endpoints import Endpoint
+from service.exchange import Body
+
+__all__ = ["Call", "Fields", "RawRequest", "by_endpoint"]
+
+T = TypeVar("T")
+
+
+class Call(NamedTuple):
+    """What a request line asks for, but for its query.
+
+    Args:
+        endpoint: of the table.
+        name: the flow named in the path, if one is.
+        version: the version named in the path, as it was written.
+        route: the template of the path.
+    """
+
+    endpoint: Endpoint
+    name: str | None = None
+    version: str | None = None
+    route: str = ""
+
+
+class Fields(NamedTuple):
+    """What the header fields of a request say beside the length of its body.
+
+    Args:
+        content_type: the field, or None.
+        accept: the field, or None.
+        timeout: the field `service.guard.TIMEOUT_HEADER`, or None.
+        keep_alive: whether the connection goes on after the answer.
+        caller: whose key the request has; None where the server asks for none.
+    """
+
+    content_type: str | None = None
+    accept: str | None = None
+    timeout: str | None = None
+    keep_alive: bool = True
+    caller: Caller | None = None
+
+
+class RawRequest(NamedTuple):
+    """A whole request: the call that its line makes, its header fields, its query string and its body."""
+
+    call: Call
+    fields: Fields
+    query: bytes = b""
+    body: Body = b""
+
+
+def by_endpoint(
+    waiting: Mapping[tuple[Call, Fields], list[T]], most: int
+) -> Iterator[tuple[Endpoint, list[tuple[Call, Fields, list[T]]]]]:
+    """Whoever waits, by endpoint and by the time that the clients gave.
+
+    Args:
+        waiting: by the heads of the requests.
+        most: how many are given at a time.
+    """
+    found: dict[tuple[Endpoint, str | None], list[tuple[Call, Fields, list[T]]]] = {}
+    for (call, fields), members in waiting.items():
+        found.setdefault((call.endpoint, fields.timeout), []).append((call, fields, members))
+    for (endpoint, _), heads in found.items():
+        taken: list[tuple[Call, Fields, list[T]]] = []
+        room = most
+        for call, fields, members in heads:
+            start = 0
+            while start < len(members):
+                some = members[start : start + room]
+                taken.append((call, fields, some))
+                start += len(some)
+                room -= len(some)
+                if room == 0:
+                    yield endpoint, taken
+                    taken, room = [], most
+        if taken:
+            yield endpoint, taken
