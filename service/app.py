@@ -21,6 +21,7 @@ from service.access.policy import AccessPolicy
 from service.access.request_ids import ID_FIELD, RequestIds
 from service.api import openapi
 from service.api.counting import AnswerCounter, CountedApplication
+from service.api.documents import OpenApiDocument, documents
 from service.api.door import REQUEST_ID, Door, respond
 from service.api.driver import Driver
 from service.api.endpoints import endpoints
@@ -135,25 +136,6 @@ def create_app(
         Verbs(registry, settings.max_work, settings.max_stream_work),
         GroupVerbs(registry, settings.max_work),
     )
-    count = AnswerCounter(metrics)
-    budget = BodyBudget(settings.max_decode_bytes or usable_memory() // _BODIES_SHARE // settings.workers)
-    prefix = (settings.root_path or "").rstrip("/")
-    heads = RequestHeads(table, settings.max_body_bytes, prefix, policy)
-    shared = Shared(
-        direct=None if settings.access_log else Direct(driver, heads),  # the application writes the log
-        waits=Waits(
-            header_seconds=settings.header_seconds,
-            body_seconds=settings.body_seconds,
-            keep_alive_seconds=settings.keep_alive_seconds,
-            linger_seconds=min(_LINGER_SECONDS, settings.body_seconds),
-        ),
-        max_body_bytes=settings.max_body_bytes,
-        count=count,
-        ids=ids,
-        caps=ConnectionCaps(within_descriptors(settings.max_connections), settings.max_client_connections),
-        admin_port=settings.admin_port,
-        budget=budget,
-    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -183,9 +165,31 @@ def create_app(
         description=_DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
+    count = AnswerCounter(metrics)
+    budget = BodyBudget(settings.max_decode_bytes or usable_memory() // _BODIES_SHARE // settings.workers)
+    prefix = (settings.root_path or "").rstrip("/")
+    described = OpenApiDocument(app)
+    heads = RequestHeads((*table, *documents(operations, described, prefix)), settings.max_body_bytes, prefix, policy)
+    shared = Shared(
+        direct=None if settings.access_log else Direct(driver, heads),  # the application writes the log
+        waits=Waits(
+            header_seconds=settings.header_seconds,
+            body_seconds=settings.body_seconds,
+            keep_alive_seconds=settings.keep_alive_seconds,
+            linger_seconds=min(_LINGER_SECONDS, settings.body_seconds),
+        ),
+        max_body_bytes=settings.max_body_bytes,
+        count=count,
+        ids=ids,
+        caps=ConnectionCaps(within_descriptors(settings.max_connections), settings.max_client_connections),
+        admin_port=settings.admin_port,
+        budget=budget,
+    )
+
     app.state.operations = operations
     app.state.registry = registry
     app.state.metrics = metrics
@@ -193,7 +197,7 @@ def create_app(
     app.state.workers = workers
     calls = RepositoryCalls(registry, repository, changes)
     add_routes(app, table, operations, calls, Door(driver, settings.max_body_bytes, budget))
-    add_pages(app)
+    add_pages(app, described)
     app.add_middleware(GuardedApplication, policy=policy, ids=ids, admin_port=settings.admin_port)
     app.add_middleware(CountedApplication, count=count)
     if settings.access_log:

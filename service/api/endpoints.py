@@ -31,6 +31,8 @@ class Endpoint:
         verb: answers one request.
         group_verb: answers many small requests at once; None where nothing does.
         streams: whether a large answer of some media types is sent in pieces.
+        prefixes: what may stand before the path.
+        document: whether it gives what the server says of itself, whatever the time that is left to the request.
         summary: for OpenAPI, as all that follows.
         request: the schema of the arguments.
         response: the schema of a JSON answer.
@@ -42,6 +44,8 @@ class Endpoint:
     verb: Verb
     group_verb: GroupVerb | None = None
     streams: bool = False
+    prefixes: tuple[str, ...] = PREFIXES
+    document: bool = False
     summary: str = ""
     request: type[fields.VerbRequest] = fields.VerbRequest
     response: type[BaseModel] = BaseModel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -14,6 +15,7 @@ from service.bundle.calibration import thin
 from service.engine.canary import probe
 from service.engine.metrics.metrics import Metrics
 from service.engine.registry import Entry, Registry
+from service.engine.snapshot import Snapshot
 from service.engine.verbs.flow import ServedFlow
 from service.errors import Draining, NotReady, PushforwardError, Reason, release_frames
 from service.exchange import Reply
@@ -55,16 +57,31 @@ class Operations:
         self._probe_seconds = probe_seconds
         self._metrics = metrics
         self._probing: asyncio.Task[list[Reason]] | None = None
+        self._snapshot: Snapshot | None = None
+        self._written: dict[object, Reply] = {}
         self.draining = False
 
     def models(self) -> Reply:
         """GET /models."""
-        listed = [self._describe(entry, whole=False) for entry in self._registry.entries()]
-        return _json({"default": self._registry.default, "models": listed})
+        return self._once("", lambda: _json({"default": self._registry.default, "models": self._listed()}))
 
     def model(self, name: str, version: str | None = None) -> Reply:
         """GET /models/{name} and /models/{name}/versions/{version}."""
-        return _json(self._describe(self._registry.entry(name, path_version(version)), whole=True))
+        entry = self._registry.entry(name, path_version(version))
+        return self._once(entry.key, lambda: _json(self._describe(entry, whole=True)))
+
+    def _listed(self) -> list[dict[str, Any]]:
+        return [self._describe(entry, whole=False) for entry in self._registry.entries()]
+
+    def _once(self, key: object, write: Callable[[], Reply]) -> Reply:
+        """What is written once for each snapshot of the registry."""
+        snapshot = self._registry.snapshot
+        if snapshot is not self._snapshot:
+            self._snapshot, self._written = snapshot, {}
+        found = self._written.get(key)
+        if found is None:
+            found = self._written[key] = write()
+        return found
 
     def live(self) -> Reply:
         """GET /health/live: that this answers is the answer."""

@@ -6,6 +6,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.documents import OPENAPI_PATH, OpenApiDocument
+from service.api.door import respond
 from service.errors import InvalidArgument, Reason
 
 __all__ = ["PrefixedApplication", "add_pages", "require_free"]
@@ -49,12 +51,16 @@ def require_free(app: FastAPI, prefix: str) -> None:
         raise InvalidArgument(detail, (Reason(("--root-path",), "let the proxy use another prefix"),))
 
 
-def add_pages(app: FastAPI) -> None:
-    """Add the pages that show the API, /docs and /redoc. They ask for the document beside them, by a relative link.
+def add_pages(app: FastAPI, document: OpenApiDocument) -> None:
+    """Add the OpenAPI document, and the pages that show it, /docs and /redoc: they ask for it by a relative link.
 
     Args:
-        app: has the document at /openapi.json.
+        app: the application.
+        document: of it.
     """
+
+    async def openapi(request: Request) -> Response:
+        return respond(document.reply(request.scope.get("root_path", "").rstrip("/")))
 
     async def docs(_: Request) -> Response:
         return get_swagger_ui_html(openapi_url="openapi.json", title=f"{app.title} - Swagger UI")
@@ -62,5 +68,6 @@ def add_pages(app: FastAPI) -> None:
     async def redoc(_: Request) -> Response:
         return get_redoc_html(openapi_url="openapi.json", title=f"{app.title} - ReDoc")
 
+    app.add_api_route(OPENAPI_PATH, openapi, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_route("/docs", docs, include_in_schema=False)
     app.add_route("/redoc", redoc, include_in_schema=False)

@@ -108,6 +108,11 @@ class Registry:
         return self._current.catalogue
 
     @property
+    def snapshot(self) -> Snapshot:
+        """What is served now: another one after each change."""
+        return self._current
+
+    @property
     def default(self) -> str | None:
         """The name of the flow that answers where none is given; None where there is no such flow.
 

@@ -14,8 +14,9 @@ from typing import Final, NamedTuple, TypeVar
 from service.access.keys import Caller
 from service.access.policy import AccessPolicy, by_name
 from service.access.request_ids import ID_FIELD, read_request_id
-from service.api.driver import Call, Fields, RawRequest
+from service.access.scopes import required_scope
 from service.api.endpoints import PREFIXES, Endpoint
+from service.api.requests import Call, Fields, RawRequest
 from service.errors import PushforwardError, RequestError
 from service.exchange import Reply
 from service.guard import TIMEOUT_HEADER, check_length
@@ -100,7 +101,7 @@ class RequestHeads:
             return None
         call, query = found
         fields, length = said
-        if _may_stream(call, fields):
+        if _is_for_application(call, fields):
             return None
         if self._policy is not None:
             try:
@@ -118,22 +119,28 @@ class RequestHeads:
             return None
         if path.startswith(self._prefix + b"/"):
             path = path[len(self._prefix) :]
-        start, *named, last = path.split(b"/") if b"/" in path else (path, b"")
-        endpoint = self._endpoints.get((method, last))
-        if endpoint is None or start:
+        start, *named = path.split(b"/")
+        endpoint = None
+        if named and not start:
+            endpoint = self._endpoints.get((method, named[-1]))
+            named, endpoint = (named[:-1], endpoint) if endpoint else (named, self._endpoints.get((method, b"")))
+        if endpoint is None:
             return None
         try:
             match [part.decode("ascii") for part in named]:
                 case []:
-                    return Call(endpoint, None, None, PREFIXES[0] + endpoint.path), query
+                    prefix, name, version = PREFIXES[0], None, None
                 case ["models", name] if name:
-                    return Call(endpoint, name, None, PREFIXES[1] + endpoint.path), query
+                    prefix, version = PREFIXES[1], None
                 case ["models", name, "versions", version] if name and version:
-                    return Call(endpoint, name, version, PREFIXES[2] + endpoint.path), query
+                    prefix = PREFIXES[2]
                 case _:
                     return None
         except UnicodeDecodeError:
             return None
+        if prefix not in endpoint.prefixes:
+            return None
+        return Call(endpoint, name, version, prefix + endpoint.path), query
 
     def remember(self, head: bytes, known: KnownHead) -> None:
         """Keep what a request's head asks for, for requests with the same one.
@@ -145,6 +152,8 @@ class RequestHeads:
         line, _, rest = head.partition(b"\r\n")
         if len(head) > _LONGEST_HEAD or not line.endswith(b" HTTP/1.1") or known.request_id is not None:
             return
+        if required_scope(known.request.call.route) != "infer":
+            return  # its fields say nothing of who may ask for the others
         _keep(self._lines, _without_query(line), known.request.call)
         _keep(self._fields, rest, (known.request.fields, known.length))
 
@@ -174,7 +183,7 @@ class RequestHeads:
             if call is None or _PLAIN_QUERY.fullmatch(query) is None:
                 return None
         fields = known[0]
-        if _may_stream(call, fields) or (fields.caller is not None and not _take_request(fields.caller)):
+        if _is_for_application(call, fields) or (fields.caller is not None and not _take_request(fields.caller)):
             return None
         return RawRequest(call, fields, query, data[end + 4 :])
 
@@ -267,9 +276,12 @@ def _fields(
     return Fields(found.get(b"content-type"), found.get(b"accept"), found.get(_TIMEOUT), keep_alive), length
 
 
-def _may_stream(call: Call, fields: Fields) -> bool:
-    """Whether the application answers: in pieces, as fast as the client reads."""
-    return call.endpoint.streams and fields.accept not in _WHOLE
+def _is_for_application(call: Call, fields: Fields) -> bool:
+    """Whether the application answers: in pieces, as fast as the client reads, or whatever time is left."""
+    endpoint = call.endpoint
+    if endpoint.document:
+        return fields.timeout is not None
+    return endpoint.streams and fields.accept not in _WHOLE
 
 
 def _take_request(caller: Caller) -> bool:

@@ -51,7 +51,8 @@ def test_a_fault_of_the_servers_own_is_logged_with_its_id(serving, monkeypatch, 
     assert answer.status_code == 500
     assert answer.headers["x-request-id"] == answer.json()["request_id"] == "find-me"
     monkeypatch.setattr(decode.wire, "decode", fail)
-    answer = server.post("/decode", json={"z": [[0, 0]]}, headers={"X-Request-Id": "me-too"})
+    asked = {"z": [[0, 0]], "return": ["round_trip_error"]}  # it is asked alone
+    answer = server.post("/decode", json=asked, headers={"X-Request-Id": "me-too"})
     assert (answer.status_code, answer.json()["request_id"]) == (500, "me-too")
     assert "me-too" in caplog.text
     assert "find-me" in caplog.text
