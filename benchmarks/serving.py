@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["JSON", "NPY", "NotAnswered", "Request", "Server", "naive", "process", "pushforward"]
+__all__ = ["JSON", "NPY", "NotAnswered", "Request", "Server", "free_port", "naive", "process", "pushforward"]
 
 ROOT = Path(__file__).parents[1]
 JSON = (("Content-Type", "application/json"),)
@@ -72,7 +72,13 @@ def free_port() -> int:
 
 @contextmanager
 def process(
-    name: str, command: Sequence[str], port: int, *, environment: Mapping[str, str] | None = None, ready: str
+    name: str,
+    command: Sequence[str],
+    port: int,
+    *,
+    environment: Mapping[str, str] | None = None,
+    ready: str,
+    quiet: bool = False,
 ) -> Iterator[Server]:
     """Start a server, wait until `ready` answers 200, and end it afterwards.
 
@@ -82,6 +88,7 @@ def process(
         port: where it will listen.
         environment: beside this process's own.
         ready: path that is asked for until it answers.
+        quiet: whether what it logs goes nowhere.
 
     Raises:
         RuntimeError: it ended, or was not ready within 60 seconds.
@@ -92,6 +99,7 @@ def process(
         env={**inherited, **(environment or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if quiet else None,
         cwd=ROOT,
         start_new_session=True,  # so that its workers can be ended with it
     )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 import click
 from tqdm import tqdm
 
-from benchmarks.serving import Server, naive, pushforward
-from tests.faults import bodies, ends, fuzz, keys, load, machine, mixed, stored
+from tests.faults import bodies, container, deploys, ends, fuzz, keys, load, machine, mixed, stored
 from tests.faults.scenario import Effort, NotPossible, Outcome, Scenario, Subject
 from tests.faults.table import Cell, render, replace
 
@@ -19,6 +17,8 @@ ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs" / "reliability.md"
 SCENARIOS: Final = (
     *bodies.SCENARIOS,
+    *container.SCENARIOS,
+    *deploys.SCENARIOS,
     *ends.SCENARIOS,
     *fuzz.SCENARIOS,
     *keys.SCENARIOS,
@@ -38,12 +38,14 @@ SCENARIOS: Final = (
 def main(names: tuple[str, ...], share: float, seed: int, alone: bool, write: bool) -> None:
     """Run these scenarios, or all of them, and print a table. The status is 1 where something did not hold."""
     chosen = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
-    effort, cells = Effort(share, seed), []
+    cells = []
     with tqdm(total=sum(len(_subjects(one, alone)) for one in chosen), unit="") as bar:
+        effort = Effort(share, seed, bar.set_postfix_str)
         for scenario in chosen:
             for subject in _subjects(scenario, alone):
                 bar.set_description(f"{scenario.name}, {subject}")
                 cells.append(Cell(scenario, subject, measure(scenario, subject, effort)))
+                bar.set_postfix_str("")
                 bar.update()
     click.echo(render(cells))
     if write:
@@ -58,18 +60,9 @@ def _subjects(scenario: Scenario, alone: bool) -> tuple[Subject, ...]:
 def measure(scenario: Scenario, subject: Subject, effort: Effort) -> Outcome:
     """What came of a scenario for one subject."""
     try:
-        return scenario.measure(lambda: start(scenario, subject), effort)
+        return scenario.measure(scenario.start(subject), effort)
     except NotPossible as error:
         return Outcome(None, f"not run: {error}")
-
-
-def start(scenario: Scenario, subject: Subject) -> AbstractContextManager[Server]:
-    """A server of the shipped wine flow."""
-    bundle = max((ROOT / "models" / "zoo" / "wine").glob("[0-9]*"), key=lambda folder: int(folder.name))
-    if subject == "plain":
-        return naive(bundle)
-    options = scenario.options if subject == "pushforward" else (*scenario.options, *(scenario.without or ()))
-    return pushforward(bundle, *options)
 
 
 if __name__ == "__main__":

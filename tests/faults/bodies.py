@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tests.faults.raw import Result, post, probe, send
 from tests.faults.resident import peak_of, resident
-from tests.faults.scenario import Effort, Outcome, Scenario, Start
+from tests.faults.scenario import Effort, Outcome, Scenario, Start, Without
 from tests.service.bad_bodies import repeated
 
 __all__ = ["BODIES", "SCENARIOS"]
@@ -76,7 +76,10 @@ BODIES: Final[dict[str, tuple[str, Callable[[int], bytes]]]] = {
 def alone(start: Start, effort: Effort) -> Outcome:
     """Send each body alone: its memory, what is left afterwards, and the longest wait of a probe beside it."""
     size = effort.count(8 * MIB, least=MIB)
-    found = [_one(start, name, size) for name in BODIES]
+    found = []
+    for name in BODIES:
+        effort.tell(name)
+        found.append(_one(start, name, size))
     fallen = [seen for held, seen in found if not held]
     return Outcome(not fallen, "; ".join(fallen) or f"{len(found)} kinds, all within the bounds")
 
@@ -158,11 +161,17 @@ SCENARIOS = (
             "no probe waits for it"
         ),
         measure=alone,
+        without=Without("the reading in blocks", removal="blocks"),
     ),
     Scenario(
         name="many-bodies",
         done="50 of them at once, 4 MiB each",
         to_hold="each refused; at most 384 MiB in all; the probe waits at most 1 s",
         measure=together,
+        without=Without(
+            "the reading in blocks and the budget of bodies",
+            options=("--max-decode-bytes", str(1 << 40)),
+            removal="blocks",
+        ),
     ),
 )

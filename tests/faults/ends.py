@@ -12,7 +12,7 @@ from typing import Final
 
 from benchmarks.serving import Server
 from tests.faults.raw import post, read_answer
-from tests.faults.scenario import Effort, Outcome, Scenario, Start
+from tests.faults.scenario import Effort, Outcome, Scenario, Start, Without
 
 __all__ = ["SCENARIOS"]
 
@@ -68,7 +68,8 @@ def ends(start: Start, effort: Effort) -> Outcome:
     """SIGTERM to a new server each time."""
     times, lost, slowest = effort.count(20, least=2), 0, 0.0
     statuses = set()
-    for _ in range(times):
+    for number in range(times):
+        effort.tell(f"{number} of {times}")
         with start() as server:
             gone, took, status = once(server)
         lost, slowest = lost + gone, max(slowest, took)
@@ -87,5 +88,6 @@ SCENARIOS = (
         to_hold="no accepted request without an answer; status 0 within the drain and 2 s",
         measure=ends,
         options=("--drain-seconds", str(DRAIN)),
+        without=Without("the second in which it still listens", removal="listener"),
     ),
 )

@@ -34,7 +34,10 @@ def fuzz(_: Start, effort: Effort) -> Outcome:
         NotPossible: atheris is not installed.
     """
     runs = effort.count(RUNS, least=1000)
-    fallen = [seen for seen in (_one(name, runs, effort.seed) for name in NAMES) if seen]
+    fallen = []
+    for name in NAMES:
+        effort.tell(name)
+        fallen += [seen] if (seen := _one(name, runs, effort.seed)) else []
     return Outcome(not fallen, "; ".join(fallen) or f"{runs:,} inputs of each of {len(NAMES)} targets, none fell")
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Final
 
 from tests.faults.raw import Result, send
-from tests.faults.scenario import Effort, Outcome, Scenario, Start
+from tests.faults.scenario import Effort, Outcome, Scenario, Start, Without
 from tests.service.key_cases import ALICE, EYE, OPS, PATHS, WRONG, bearer
 
 __all__ = ["SCENARIOS"]
@@ -65,5 +65,6 @@ SCENARIOS: Final = (
         "none gets an answer, and the key does",
         keys,
         options=("--keys", ";".join(each.stored.line() for each in (ALICE, OPS, EYE))),
+        without=Without("keys (`--insecure`)", options=("--insecure",)),
     ),
 )

@@ -12,7 +12,7 @@ from benchmarks.work import npy_request, random_rows
 from tests.faults.bodies import MIB
 from tests.faults.raw import probe
 from tests.faults.resident import peak_of
-from tests.faults.scenario import Effort, NotPossible, Outcome, Scenario, Start
+from tests.faults.scenario import Effort, NotPossible, Outcome, Scenario, Start, Without
 
 __all__ = ["SCENARIOS"]
 
@@ -41,9 +41,11 @@ def overload(start: Start, effort: Effort, *, times: int, deadline: float, share
             generator = build_generator(Path(folder))
         except NoCompiler as error:
             raise NotPossible(str(error)) from error
+        effort.tell("capacity")
         capacity = generator.closed(server.port, plan[:64], effort.seconds(10.0)).throughput
         if not capacity:
             return Outcome(held=False, seen="no request was answered")
+        effort.tell(f"{times} x {capacity:,.0f} requests a second")
         phases = [(effort.seconds(60.0), times * capacity)]
         with peak_of(server.pid) as peak:
             (over,) = generator.open(
@@ -65,6 +67,7 @@ SCENARIOS = tuple(
         done=f"{times} x capacity for 60 s, Poisson, deadline {1e3 * deadline:.0f} ms, {CONNECTIONS} connections",
         to_hold=f"goodput {share} of capacity; admitted p99 within the deadline; 200 and 429 only; memory +64 MiB",
         measure=partial(overload, times=times, deadline=deadline, share=share),
+        without=Without("the age that counts from the last turn of the loop", removal="turns"),
     )
     for times in (3, 5)
     for deadline, share in ((0.1, 0.8), (1.0, 0.9))

@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from tests.faults.raw import Result, post, send
-from tests.faults.scenario import Effort, NotPossible, Outcome, Scenario, Start
+from tests.faults.raw import Result, post, read_answer, send
+from tests.faults.scenario import ZOO, Effort, NotPossible, Outcome, Scenario, Start, Without
 from tests.server import Server, environment
 
 __all__ = ["SCENARIOS"]
 
-ZOO: Final = Path(__file__).parents[2] / "models" / "zoo"
 CLOCK: Final = Path(__file__).with_name("clock.c")
 HOUR: Final = 3600
 SIZE: Final = "24m"
@@ -37,8 +38,8 @@ def answers(port: int) -> tuple[tuple[Result, ...], tuple[bytes, ...]]:
     return tuple(status for status, _ in found), tuple(data.partition(b"\r\n\r\n")[2] for _, data in found)
 
 
-def clock(_: Start, __: Effort) -> Outcome:
-    """Move a server's wall clock by an hour, on and back.
+def clock(start: Start, _: Effort) -> Outcome:
+    """Move a server's wall clock by an hour, on and back, each time while the body of a request still comes.
 
     Raises:
         NotPossible: there is no compiler for what moves it.
@@ -51,13 +52,24 @@ def clock(_: Start, __: Effort) -> Outcome:
         subprocess.run([compiler, "-shared", "-fPIC", "-O1", str(CLOCK), "-o", str(library), "-ldl"], check=True)
         offset.write_bytes(struct.pack("q", 0))
         env = {**environment(), "LD_PRELOAD": str(library), "CLOCK_OFFSET": str(offset)}
-        server = Server("--repository", ZOO, "--default-flow", "wine", "--keep-alive-seconds", "20", env=env)
+        module = ["pushforward"] if start.removal is None else ["tests.faults.injections", start.removal]
+        options = ("--repository", ZOO, "--default-flow", "wine", "--keep-alive-seconds", "20")
+        server = Server(*options, command=(sys.executable, "-m", *module), env=env)
         try:
             before, odd = answers(server.port), []
             for seconds in (HOUR, -HOUR, 0):
-                with offset.open("r+b") as file:
-                    file.write(struct.pack("q", seconds))
-                odd += [seconds] * (answers(server.port) != before)
+                with closing(socket.create_connection(("127.0.0.1", server.port), 30)) as connection:
+                    connection.sendall(ASKED[:-1])
+                    time.sleep(0.2)  # until the server has read that
+                    with offset.open("r+b") as file:
+                        file.write(struct.pack("q", seconds))
+                    time.sleep(1.0)  # for whatever looks at the time
+                    try:
+                        connection.sendall(ASKED[-1:])
+                        status, _ = read_answer(connection)
+                    except (BrokenPipeError, ConnectionResetError):
+                        status = "reset"
+                odd += [seconds] * (status != 200 or answers(server.port) != before)
             status = server.stop()
         finally:
             server.kill()
@@ -198,9 +210,10 @@ SCENARIOS: Final = (
     ),
     Scenario(
         name="clock",
-        done="the wall clock moves by an hour, on and back",
+        done="the wall clock moves by an hour, on and back, while the body of a request comes",
         to_hold="the same answers, connections and end",
         measure=clock,
+        without=Without("the clock that nobody sets, for deadlines and waits", removal="monotonic"),
         plain=False,
     ),
 )

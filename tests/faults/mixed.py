@@ -70,8 +70,10 @@ def soak(start: Start, effort: Effort) -> Outcome:
     """Send the mix, and read memory, descriptors and threads after a tenth of it and at the end."""
     total = effort.count(REQUESTS, least=20_000)
     with start() as server:
+        effort.tell(f"{round(WARM * total):,} requests")
         _run(server.port, effort.seed, round(WARM * total))
         before = _settled(server)
+        effort.tell(f"{round((1 - WARM) * total):,} more")
         odd = _run(server.port, effort.seed + 1, round((1 - WARM) * total))
         after = _settled(server)
     grown, opened, begun = (b - a for a, b in zip(before, after, strict=True))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
 
-from benchmarks.serving import Server
+from benchmarks.serving import Server, free_port, naive, process
 
-__all__ = ["Effort", "NotPossible", "Outcome", "Scenario", "Start", "Subject"]
+__all__ = ["ZOO", "Effort", "NotPossible", "Outcome", "Scenario", "Start", "Subject", "Without"]
+
+ZOO: Final = Path(__file__).parents[2] / "models" / "zoo"
 
 Subject = Literal["pushforward", "without its guard", "plain"]
 """Ours; ours with the guard taken out; a plain FastAPI and uvicorn app of one afternoon."""
@@ -19,6 +23,10 @@ class NotPossible(RuntimeError):
     """A scenario cannot be run here; the table says why."""
 
 
+def _say_nothing(_: str) -> None:
+    """Tell nobody how far a scenario is."""
+
+
 @dataclass(frozen=True)
 class Effort:
     """How much of a scenario is done.
@@ -26,10 +34,12 @@ class Effort:
     Args:
         share: of its full counts and seconds, at most 1.
         seed: of all that is random.
+        tell: takes a few words on how far the scenario is.
     """
 
     share: float = 1.0
     seed: int = 0
+    tell: Callable[[str], None] = _say_nothing
 
     def count(self, full: int, least: int = 1) -> int:
         """So many of `full`."""
@@ -53,10 +63,63 @@ class Outcome:
     seen: str
 
 
-Start = Callable[[], AbstractContextManager[Server]]
-"""Starts the server of a subject, and ends it afterwards."""
+@dataclass(frozen=True)
+class Start:
+    """Starts the server of a subject, and ends it afterwards.
+
+    Args:
+        subject: whose server it is.
+        options: of `pushforward serve`.
+        removal: the guard of `tests.faults.injections` that is taken out; None for none.
+    """
+
+    subject: Subject
+    options: tuple[str, ...] = ()
+    removal: str | None = None
+
+    def __call__(
+        self,
+        repository: Path = ZOO,
+        default: str = "wine",
+        *,
+        injections: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[Server]:
+        """Start a server.
+
+        Args:
+            repository: whose flows it serves.
+            default: the flow that answers where a request names none; the plain app serves its first version alone.
+            injections: names in `tests.faults.injections`, beside the guard that is taken out.
+            environment: of the process, beside this one's.
+        """
+        if self.subject == "plain":
+            return naive(repository / default / "1")
+        injections = (*injections, *([] if self.removal is None else [self.removal]))
+        module = ["tests.faults.injections", ",".join(injections)] if injections else ["pushforward"]
+        port = free_port()
+        command = [sys.executable, "-m", *module, "serve", "--port", str(port), "--repository", str(repository)]
+        command += ["--default-flow", default, *self.options]
+        quiet = bool(injections)  # what it logs then is meant
+        return process("pushforward", command, port, environment=environment, ready="/health/ready", quiet=quiet)
+
 
 Measure = Callable[[Start, Effort], Outcome]
+
+
+@dataclass(frozen=True)
+class Without:
+    """How the guard of a scenario is taken out.
+
+    Args:
+        guard: what it is, in words.
+        options: of `pushforward serve` in the place of the scenario's; None for the same.
+        removal: its name in `tests.faults.injections`; None where options take it out.
+    """
+
+    guard: str
+    options: tuple[str, ...] | None = None
+    removal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +132,7 @@ class Scenario:
         to_hold: what must hold.
         measure: does it, to a server that it starts or to several.
         options: of `pushforward serve`.
-        without: options that take the guard out; None where no option does.
+        without: how the guard is taken out; None where there is no single one.
         plain: whether a plain app can be given the same.
     """
 
@@ -78,7 +141,7 @@ class Scenario:
     to_hold: str
     measure: Measure
     options: tuple[str, ...] = ()
-    without: tuple[str, ...] | None = None
+    without: Without | None = field(default=None)
     plain: bool = True
 
     @property
@@ -87,3 +150,10 @@ class Scenario:
         guardless: tuple[Subject, ...] = () if self.without is None else ("without its guard",)
         plain: tuple[Subject, ...] = ("plain",) if self.plain else ()
         return ("pushforward", *guardless, *plain)
+
+    def start(self, subject: Subject) -> Start:
+        """What starts the server of a subject."""
+        if subject != "without its guard" or self.without is None:
+            return Start(subject, self.options)
+        options = self.options if self.without.options is None else self.without.options
+        return Start(subject, options, self.without.removal)

@@ -51,12 +51,15 @@ def _rows(cells: Sequence[Cell]) -> dict[str, str]:
     """The line of each scenario, by what stands in its first column."""
     lines = {}
     for scenario in dict.fromkeys(cell.scenario for cell in cells):
-        found = {cell.subject: _text(cell.outcome) for cell in cells if cell.scenario is scenario}
+        found = {cell.subject: _text(cell) for cell in cells if cell.scenario is scenario}
         name = f"`{scenario.name}`"
         columns = [name, scenario.done, scenario.to_hold, *(found.get(subject, "") for subject in COLUMNS)]
         lines[name] = "| " + " | ".join(text.replace("|", "/") for text in columns) + " |"
     return lines
 
 
-def _text(outcome: Outcome) -> str:
-    return ": ".join(filter(None, [WORDS[outcome.held], outcome.seen]))
+def _text(cell: Cell) -> str:
+    scenario, outcome = cell.scenario, cell.outcome
+    guardless = cell.subject == "without its guard" and scenario.without is not None
+    word = WORDS[outcome.held] + (f" without {scenario.without.guard}" if guardless and scenario.without else "")
+    return ": ".join(filter(None, [word, outcome.seen]))

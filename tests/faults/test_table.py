@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace as replace_fields
+
 import pytest
 
-from tests.faults.scenario import Outcome, Scenario
+from tests.faults.scenario import Outcome, Scenario, Without
 from tests.faults.table import BEGIN, END, Cell, render, replace
 
 
 def scenario(name: str) -> Scenario:
     return Scenario(name, "it is done", "it holds", lambda start, effort: Outcome(True, ""))
+
+
+def test_the_column_of_the_missing_guard_names_it():
+    guarded = replace_fields(scenario("a"), without=Without("its lock"))
+    found = render([Cell(guarded, "without its guard", Outcome(False, "3 lost"))])
+    assert found.splitlines()[2] == "| `a` | it is done | it holds |  | **fell** without its lock: 3 lost |  |"
 
 
 def cells(name: str, seen: str) -> list[Cell]:
