@@ -21,7 +21,7 @@ from pushforward.cli.row_layout import RowLayout
 from pushforward.client.arrays import FloatArray
 from pushforward.client.calls import PictureVerb
 from pushforward.client.errors import InvalidInput
-from pushforward.client.sampling import Noise
+from pushforward.client.sampling import ContextNoise, Method, Noise
 
 if TYPE_CHECKING:
     from pushforward.client.client import Client
@@ -37,6 +37,8 @@ __all__ = [
     "FlowSource",
     "PathKind",
     "PathResult",
+    "PosteriorOptions",
+    "PosteriorResult",
     "SampleResult",
     "SourceOptions",
     "Space",
@@ -64,6 +66,50 @@ class SampleResult(NamedTuple):
 
     x: FloatArray
     log_prob: FloatArray
+    seed: int
+
+
+class PosteriorOptions(NamedTuple):
+    """The draws that are summarized, and by what.
+
+    Args:
+        n: how many draws of each context.
+        seed: None for one that is drawn.
+        offset: the number of the first draw in the seed's sequence.
+        quantiles: levels, from 0 to 1.
+        hpd: the shares of the draws that highest-density intervals hold.
+        correlation: whether it is wanted.
+        method: of the draws.
+        noise: of the draws.
+    """
+
+    n: int
+    seed: int | None
+    offset: int
+    quantiles: Sequence[float]
+    hpd: Sequence[float]
+    correlation: bool
+    method: Method
+    noise: ContextNoise
+
+
+class PosteriorResult(NamedTuple):
+    """Summaries of the draws of K contexts.
+
+    Args:
+        mean: ``[K, *event]``.
+        std: ``[K, *event]``.
+        quantiles: ``[K, Q, *event]``, or None.
+        hpd: ``[K, H, 2, *event]``, or None.
+        correlation: ``[K, D, D]``, or None.
+        seed: the seed that gives them again.
+    """
+
+    mean: FloatArray
+    std: FloatArray
+    quantiles: FloatArray | None
+    hpd: FloatArray | None
+    correlation: FloatArray | None
     seed: int
 
 
@@ -129,6 +175,10 @@ class FlowSource(Protocol):
             noise: the latents.
             context: ``[C]`` or ``[K, C]``; None for a flow without.
         """
+        ...
+
+    def posterior(self, context: FloatArray | None, options: PosteriorOptions) -> PosteriorResult:
+        """Summarize the draws of each context ``[K, C]``, or of one ``[C]``; None for a flow without."""
         ...
 
     def interpolate(
@@ -324,6 +374,15 @@ class _LocalFlow:
         )
         return SampleResult(samples.x, samples.log_prob, seed)
 
+    def posterior(self, context: FloatArray | None, options: PosteriorOptions) -> PosteriorResult:
+        from service.engine.verbs.posterior import posterior
+        from service.plan import run_now
+
+        given = options._asdict()
+        seed = given.pop("seed")
+        seed = secrets.randbits(DRAWN_SEED_BITS) if seed is None else seed
+        return PosteriorResult(*run_now(posterior(self._flow, seed=seed, context=context, **given)), seed)
+
     def interpolate(
         self,
         points: FloatArray,
@@ -463,6 +522,10 @@ class _ServedFlow:
             noise=noise.noise,
         )
         return SampleResult(samples.x, samples.log_prob, samples.seed)
+
+    def posterior(self, context: FloatArray | None, options: PosteriorOptions) -> PosteriorResult:
+        found = self._client.posterior(context, **options._asdict())
+        return PosteriorResult(found.mean, found.std, found.quantiles, found.hpd, found.correlation, found.seed)
 
     def interpolate(
         self,

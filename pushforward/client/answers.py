@@ -34,6 +34,7 @@ __all__ = [
     "Importance",
     "ModelInfo",
     "Path",
+    "Posterior",
     "RepositoryVersion",
     "Samples",
     "Scores",
@@ -354,6 +355,8 @@ class Weights(ArrayAnswer):
         ess_share: ess / N.
         pareto_k: the shape of the weights' upper tail; None where it cannot be told.
         pareto_k_threshold: what it should stay below, with so many rows.
+        log_evidence: log of the mean of exp(log_target - log_prob), in nats: the target's normalizing constant.
+        log_evidence_se: its standard error.
         verdict: a sentence on their use, which begins with good, more draws, bad, useless or unknown.
     """
 
@@ -365,6 +368,8 @@ class Weights(ArrayAnswer):
     ess_share: float
     pareto_k: float | None
     pareto_k_threshold: float
+    log_evidence: float
+    log_evidence_se: float
     verdict: str
 
     @classmethod
@@ -400,6 +405,51 @@ class Importance(Weights):
         """
         found: Float64Array = np.tensordot(self.weights, to_float64(values, "values"), axes=1)
         return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Posterior(ArrayAnswer):
+    """Summaries of n draws of each of K contexts, without the draws.
+
+    Args:
+        model: the flow that answered.
+        version: its version.
+        mean: ``[K, *event]``; K is 1 for one context and for none.
+        std: ``[K, *event]``, the standard deviations.
+        quantiles: ``[K, Q, *event]``; None where no level was asked for.
+        hpd: ``[K, H, 2, *event]``, the ends of the shortest interval that holds each share of the draws; None where
+            none was asked for.
+        correlation: ``[K, D, D]``; None where it was not asked for.
+        seed: of the draws.
+        offset: the number of the first draw in the seed's sequence.
+        n: how many draws of each context.
+    """
+
+    _main: ClassVar[str] = "mean"
+
+    mean: FloatArray
+    std: FloatArray
+    quantiles: FloatArray | None
+    hpd: FloatArray | None
+    correlation: FloatArray | None
+    seed: int
+    offset: int
+    n: int
+
+    @classmethod
+    def read(cls, payload: Payload) -> Self:
+        """Read the answer of ``POST /posterior``."""
+        return cls(
+            **read_identity(payload),
+            mean=read_member(payload, "mean"),
+            std=read_member(payload, "std"),
+            quantiles=read_optional_member(payload, "quantiles"),
+            hpd=read_optional_member(payload, "hpd"),
+            correlation=read_optional_member(payload, "correlation"),
+            seed=read_integer(payload, "seed"),
+            offset=read_integer(payload, "offset"),
+            n=read_integer(payload, "n"),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -526,11 +576,15 @@ def _read_weights(payload: Payload) -> dict[str, Any]:
     Raises:
         UnexpectedAnswer: one is missing or of another type.
     """
-    numbers: dict[str, Any] = {name: payload.get(name) for name in ("ess", "ess_share", "pareto_k")}
+    known = ("ess", "ess_share", "log_evidence", "log_evidence_se")
+    numbers: dict[str, Any] = {name: payload.get(name) for name in (*known, "pareto_k")}
     threshold = payload.get("pareto_k_threshold")
     verdict = payload.get("verdict")
-    known = all(isinstance(numbers[name], (int, float)) for name in ("ess", "ess_share"))
-    if not known or not isinstance(verdict, str) or not isinstance(numbers["pareto_k"], (int, float, type(None))):
+    if (
+        not all(isinstance(numbers[name], (int, float)) for name in known)
+        or not isinstance(verdict, str)
+        or not isinstance(numbers["pareto_k"], (int, float, type(None)))
+    ):
         raise UnexpectedAnswer("the answer does not say what the weights are worth")
     return {
         **numbers,

@@ -22,6 +22,7 @@ from pushforward.client.answers import (
     Importance,
     ModelInfo,
     Path,
+    Posterior,
     Samples,
     Scores,
     Trace,
@@ -534,6 +535,59 @@ class Client:
             mean = found.mean(found.x)
         """
         call = self._calls.importance(log_target, n, seed, noise=noise, context=context, model=model, version=version)
+        return run_blocking(call)
+
+    def posterior(
+        self,
+        context: npt.ArrayLike | None = None,
+        n: int = 1000,
+        *,
+        seed: int | None = None,
+        offset: int = 0,
+        quantiles: npt.ArrayLike = (0.05, 0.5, 0.95),
+        hpd: npt.ArrayLike = (0.9,),
+        correlation: bool = True,
+        method: Method = "random",
+        noise: ContextNoise = "independent",
+        model: str | None = None,
+        version: int | str | None = None,
+    ) -> Posterior:
+        """Summarize draws of each context, which stay on the server.
+
+        Args:
+            context: ``[K, C]``, or ``[C]``; None for a flow without.
+            n: how many draws of each context.
+            seed: that of `sample` with the same draws; None for one that the server draws.
+            offset: as for `sample`, as are method and noise.
+            quantiles: levels, from 0 to 1; ``()`` for none.
+            hpd: the shares of the draws that the highest-density intervals hold; ``()`` for none.
+            correlation: whether to give it.
+            method: of the draws.
+            noise: of the draws.
+            model: the flow's name.
+            version: its version, or an alias.
+
+        Returns:
+            `Posterior`: mean, std, quantiles, hpd and correlation of each context.
+
+        Raises:
+            InvalidInput: an argument holds NaN or text; nothing was sent.
+            ApiError: the server refused.
+            ConnectionFailed, TimedOut: no answer came.
+        """
+        call = self._calls.posterior(
+            context,
+            n,
+            seed=seed,
+            offset=offset,
+            quantiles=quantiles,
+            hpd=hpd,
+            correlation=correlation,
+            method=method,
+            noise=noise,
+            model=model,
+            version=version,
+        )
         return run_blocking(call)
 
     def picture(

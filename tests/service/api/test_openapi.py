@@ -4,7 +4,7 @@ import pytest
 
 METHODS = {"get", "post"}
 PICTURED = {"logprob", "sample", "interpolate", "decode", "edit"}
-VERBS = {"logprob", "sample", "interpolate", "encode", "decode", "edit", "trace", "weights"}
+VERBS = {"logprob", "sample", "interpolate", "encode", "decode", "edit", "trace", "weights", "posterior"}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_every_route_is_described(document, client):
         if method != "HEAD" and not route.path.startswith(("/docs", "/redoc", "/openapi"))
     }
     assert described == served
-    assert len(described) == 3 * 9 + 6 + 7 + 3
+    assert len(described) == 3 * 10 + 6 + 7 + 3
 
 
 def test_operation_ids_are_distinct(document):
