@@ -102,6 +102,7 @@ class PosteriorResult(NamedTuple):
         quantiles: ``[K, Q, *event]``, or None.
         hpd: ``[K, H, 2, *event]``, or None.
         correlation: ``[K, D, D]``, or None.
+        acceptance: ``[K]``, of a flow with a prior: the share of the draws inside it; else None.
         seed: the seed that gives them again.
     """
 
@@ -110,6 +111,7 @@ class PosteriorResult(NamedTuple):
     quantiles: FloatArray | None
     hpd: FloatArray | None
     correlation: FloatArray | None
+    acceptance: FloatArray | None
     seed: int
 
 
@@ -159,8 +161,14 @@ class FlowSource(Protocol):
         """The names of the flow's directions."""
         ...
 
-    def log_prob(self, x: FloatArray, context: FloatArray | None) -> FloatArray:
-        """Log-densities ``[n]`` of rows ``[n, *event]``, in nats; -inf outside the support."""
+    def log_prob(self, x: FloatArray, context: FloatArray | None, *, correct: bool = False) -> FloatArray:
+        """Log-densities ``[n]`` of rows ``[n, *event]``, in nats; -inf outside the support.
+
+        Args:
+            x: the rows.
+            context: ``[C]`` or ``[n, C]``; None for a flow without.
+            correct: whether to divide by the mass inside the prior.
+        """
         ...
 
     def sample(
@@ -349,10 +357,10 @@ class _LocalFlow:
         features = [feature.model_dump() for feature in manifest.context_features]
         self.context_layout = make_context_layout(self.layout, manifest.context_width, features)
 
-    def log_prob(self, x: FloatArray, context: FloatArray | None) -> FloatArray:
+    def log_prob(self, x: FloatArray, context: FloatArray | None, *, correct: bool = False) -> FloatArray:
         from service.plan import run_now
 
-        return run_now(self._flow.log_prob(x, _context_rows(context))).log_prob
+        return run_now(self._flow.log_prob(x, _context_rows(context), correct=correct)).log_prob
 
     def sample(
         self, n: int, *, seed: int | None, offset: int, noise: Noise, context: FloatArray | None
@@ -505,8 +513,8 @@ class _ServedFlow:
     def directions(self) -> Sequence[str]:
         return self._about.directions
 
-    def log_prob(self, x: FloatArray, context: FloatArray | None) -> FloatArray:
-        return self._client.log_prob(x, context=context)
+    def log_prob(self, x: FloatArray, context: FloatArray | None, *, correct: bool = False) -> FloatArray:
+        return self._client.log_prob(x, context=context, correct=correct)
 
     def sample(
         self, n: int, *, seed: int | None, offset: int, noise: Noise, context: FloatArray | None
@@ -525,7 +533,7 @@ class _ServedFlow:
 
     def posterior(self, context: FloatArray | None, options: PosteriorOptions) -> PosteriorResult:
         found = self._client.posterior(context, **options._asdict())
-        return PosteriorResult(found.mean, found.std, found.quantiles, found.hpd, found.correlation, found.seed)
+        return PosteriorResult(**{name: getattr(found, name) for name in PosteriorResult._fields})
 
     def interpolate(
         self,

@@ -21,14 +21,11 @@ from pushforward.client.answers import (
     Decoded,
     Edited,
     Encoded,
-    Importance,
     ModelInfo,
     Path,
-    Posterior,
     Samples,
     Scores,
     Trace,
-    Weights,
 )
 from pushforward.client.arrays import FloatArray, FloatType, to_context, to_float64
 from pushforward.client.call_numbers import (
@@ -50,6 +47,7 @@ from pushforward.client.errors import (
     UnexpectedAnswer,
 )
 from pushforward.client.payload import ArrayAnswerT, Payload, join_answers
+from pushforward.client.posterior_answers import Importance, Posterior, Weights
 from pushforward.client.precisions import Precisions
 from pushforward.client.repository_calls import RepositoryCalls
 from pushforward.client.requests import FlowChoice, post_request
@@ -117,6 +115,7 @@ class Calls:
         self,
         x: npt.ArrayLike,
         *,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | str | None = None,
@@ -129,6 +128,7 @@ class Calls:
         *,
         returns: Sequence[ScoreName],
         alarm_rate: float | None = None,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | str | None = None,
@@ -141,6 +141,7 @@ class Calls:
         *,
         returns: Sequence[ScoreName] | None = None,
         alarm_rate: float,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
@@ -152,6 +153,7 @@ class Calls:
         *,
         returns: Sequence[ScoreName] | None = None,
         alarm_rate: float | None = None,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | str | None = None,
@@ -160,6 +162,8 @@ class Calls:
         more: dict[str, Any] = {"return": list(returns)} if returns else {}
         if alarm_rate is not None:
             more["alarm_rate"] = alarm_rate
+        if correct:
+            more["correct"] = True
         flow = self._choose_flow(model, version)
 
         async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Scores:
@@ -444,7 +448,7 @@ class Calls:
 
     async def models(self) -> list[ModelInfo]:
         """As `Client.models`."""
-        return _read_models(await self._ask(HttpRequest("GET", "models")))
+        return ModelInfo.read_all(await self._ask(HttpRequest("GET", "models")))
 
     async def model(self, name: str | None = None, version: int | str | None = None) -> ModelInfo:
         """As `Client.model`."""
@@ -453,7 +457,7 @@ class Calls:
             listed = await self._ask(HttpRequest("GET", "models"))
             name = listed.get("default")
             if not isinstance(name, str):
-                names = [flow.name for flow in _read_models(listed)]
+                names = [flow.name for flow in ModelInfo.read_all(listed)]
                 raise InvalidInput(f"the server has no default flow: name one of {names}")
         path = f"models/{quote(name, safe='')}" + (
             "" if version is None else f"/versions/{quote(str(version), safe='')}"
@@ -586,10 +590,3 @@ class Calls:
         if not isinstance(payload, dict):
             raise UnexpectedAnswer("the answer is not a JSON object: this is not a Pushforward server")
         return payload
-
-
-def _read_models(payload: Payload) -> list[ModelInfo]:
-    flows = payload.get("models")
-    if not isinstance(flows, list):
-        raise UnexpectedAnswer("the answer has no list of models")
-    return [ModelInfo.read(flow) for flow in flows]

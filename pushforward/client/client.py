@@ -19,19 +19,17 @@ from pushforward.client.answers import (
     Decoded,
     Edited,
     Encoded,
-    Importance,
     ModelInfo,
     Path,
-    Posterior,
     Samples,
     Scores,
     Trace,
-    Weights,
 )
 from pushforward.client.arrays import FloatArray
 from pushforward.client.call_numbers import Direction
 from pushforward.client.calls import MAX_VALUES, Calls, LogTarget, PictureVerb, ScoreName
 from pushforward.client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, BlockingConnection, run_blocking
+from pushforward.client.posterior_answers import Importance, Posterior, Weights
 from pushforward.client.repository import Repository
 from pushforward.client.sampling import ContextNoise, Method
 
@@ -120,6 +118,7 @@ class Client:
         self,
         x: npt.ArrayLike,
         *,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | str | None = None,
@@ -132,6 +131,7 @@ class Client:
         *,
         returns: Sequence[ScoreName],
         alarm_rate: float | None = None,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | str | None = None,
@@ -144,6 +144,7 @@ class Client:
         *,
         returns: Sequence[ScoreName] | None = None,
         alarm_rate: float,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
@@ -155,6 +156,7 @@ class Client:
         *,
         returns: Sequence[ScoreName] | None = None,
         alarm_rate: float | None = None,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | str | None = None,
@@ -165,6 +167,7 @@ class Client:
             x: ``[N, *event]``, or one event; in the units of the data. More than `max_values` numbers are always rows.
             returns: further scores, such as ``["z", "quantile"]``; an empty list gives `Scores` of log_prob alone.
             alarm_rate: in (0, 1); a row is an anomaly where at most this share of held-out rows has a log_prob as low.
+            correct: whether to divide the density by the mass inside the flow's prior; `Scores` then has it.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
             version: its version, or an alias.
@@ -178,7 +181,13 @@ class Client:
             ConnectionFailed, TimedOut: no answer came.
         """
         call = self._calls.log_prob(
-            x, returns=returns or (), alarm_rate=alarm_rate, context=context, model=model, version=version
+            x,
+            returns=returns or (),
+            alarm_rate=alarm_rate,
+            correct=correct,
+            context=context,
+            model=model,
+            version=version,
         )
         scores = run_blocking(call)
         return scores.log_prob if returns is None and alarm_rate is None else scores

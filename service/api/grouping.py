@@ -75,7 +75,7 @@ class GroupVerbs:
     def sample(self, common: Exchange, queries: Sequence[bytes]) -> Plan[Replies]:
         """GET /sample of one row, of a seed that is given or not."""
         flow = self._flow(common)
-        if flow is None:
+        if flow is None or flow.prior is not None:  # a row outside of it is drawn again
             return [None] * len(queries)
         seeds: list[int] = []
         asked: list[int] = []

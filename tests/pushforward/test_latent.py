@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 import pytest
 
-from pushforward.client import answers, errors
+from pushforward.client import answers, errors, posterior_answers
 from pushforward.client.payload import join_answers
 from tests.service import bundles
 
@@ -168,9 +168,9 @@ def test_an_answer_that_is_no_weights(changed):
     said = {"ess": 1.0, "ess_share": 1.0, "pareto_k": None, "pareto_k_threshold": None, "verdict": "unknown: few"}
     said |= {"log_evidence": 0.0, "log_evidence_se": 0.0}
     payload = {"model": "a", "version": 1, "weights": [1.0], "log_weights": [0.0], **said}
-    assert answers.Weights.read(payload).pareto_k_threshold == -np.inf
+    assert posterior_answers.Weights.read(payload).pareto_k_threshold == -np.inf
     with pytest.raises(errors.UnexpectedAnswer):
-        answers.Weights.read({**payload, **changed})
+        posterior_answers.Weights.read({**payload, **changed})
 
 
 def test_pieces_of_an_edit_go_together_along_their_rows():

@@ -15,7 +15,6 @@ from service.api.native.validation import validate
 from service.engine.verbs import posterior as engine
 from service.engine.verbs.flow import ServedFlow
 from service.exchange import Exchange, Reply
-from service.guard import check_work
 from service.plan import Plan
 
 __all__ = ["posterior"]
@@ -59,4 +58,4 @@ def _check_answer(backend: Backend, flow: ServedFlow, asked: PosteriorRequest, c
     each = 2 + len(asked.quantiles) + 2 * len(asked.hpd) + related
     blamed = "correlation" if related > each // 2 else "context"
     loc = ("body" if blamed == "context" else place, blamed)
-    check_work(contexts * each, flow.width, 1, backend.max_work, loc)
+    backend.check(contexts * each, flow.width, loc)

@@ -86,6 +86,9 @@ class LogProbRequest(PictureRequest):
             gt=0, lt=1, description="adds `anomaly`: whether at most this share of held-out rows has a log_prob as low"
         ),
     ] = None
+    correct: Annotated[
+        bool, Field(description="of a flow with a prior: divide the density by the mass inside it; adds `acceptance`")
+    ] = False
 
 
 class SampleRequest(PictureRequest):
@@ -171,6 +174,8 @@ class LogProbResponse(VerbResponse):
     bits_per_dim: Scores = None
     round_trip_error: Vector = None
     anomaly: Flags = None
+    acceptance: Annotated[Any, array_of(1, "[N], the mass inside the prior under each row's context")] = None
+    acceptance_se: Annotated[Any, array_of(1, "[N], its standard error")] = None
 
 
 class SampleResponse(VerbResponse):
@@ -182,6 +187,9 @@ class SampleResponse(VerbResponse):
     x: Events
     log_prob: LogProbs
     round_trip_error: Vector = None
+    acceptance: Annotated[
+        float | None, Field(description="of a flow with a prior: the share of the draws that lay inside it")
+    ] = None
 
 
 class InterpolateResponse(VerbResponse):
@@ -336,6 +344,9 @@ class PosteriorResponse(VerbResponse):
         Any, either("[K, H, 2, *event], the ends of the shortest interval that holds each share of the draws", 4, 6)
     ] = None
     correlation: Annotated[Any, array_of(3, "[K, D, D]")] = None
+    acceptance: Annotated[
+        Any, array_of(1, "[K], of a flow with a prior: the share of each context's draws that lay inside it")
+    ] = None
 
 
 class WeightsRequest(VerbRequest):

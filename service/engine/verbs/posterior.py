@@ -22,7 +22,7 @@ import numpy.typing as npt
 from service.bundle.precision import FloatType
 from service.engine.sampling.noise import ContextNoise, Method
 from service.engine.verbs.flow import ServedFlow
-from service.errors import NotFinite
+from service.errors import NotFinite, OverWorkBudget, PushforwardError
 from service.plan import Floats, Plan
 
 __all__ = ["Posterior", "posterior", "summarize"]
@@ -46,6 +46,7 @@ class Posterior(NamedTuple):
         hpd: ``[K, H, 2, *event]``, the lower and the upper end of each interval; None where none was asked for.
         correlation: ``[K, D, D]``; 0 between a coordinate that does not vary and any other. None where it was not
             asked for.
+        acceptance: ``[K]``, the share of the draws that lay inside the flow's prior; None of a flow without.
     """
 
     mean: Floats
@@ -53,6 +54,7 @@ class Posterior(NamedTuple):
     quantiles: Floats | None = None
     hpd: Floats | None = None
     correlation: Floats | None = None
+    acceptance: Floats | None = None
 
 
 def posterior(
@@ -94,9 +96,10 @@ def posterior(
         part = None if contexts is None else contexts[start : start + each]
         try:
             drawn = yield from flow.sample(n, seed, offset, context=part, method=method, noise=noise)
-        except NotFinite as error:
+        except (NotFinite, OverWorkBudget) as error:
             raise _moved(error, start) from error
-        parts.append(summarize(drawn.x.reshape(-1, n, flow.width), quantiles, hpd, correlation=correlation))
+        found = summarize(drawn.x.reshape(-1, n, flow.width), quantiles, hpd, correlation=correlation)
+        parts.append(found._replace(acceptance=drawn.acceptance))
     return _joined(parts, flow.event_shape)
 
 
@@ -189,21 +192,25 @@ def _joined(parts: Sequence[Posterior], event_shape: tuple[int, ...]) -> Posteri
         whole = np.concatenate(pieces)
         return whole.reshape(*whole.shape[:-1], *event_shape)
 
-    correlation = [part.correlation for part in parts if part.correlation is not None]
+    def plain(pieces: Sequence[Floats | None]) -> Floats | None:
+        kept = [piece for piece in pieces if piece is not None]
+        return np.concatenate(kept) if kept else None
+
     return Posterior(
         mean=joined([part.mean for part in parts]),
         std=joined([part.std for part in parts]),
         quantiles=joined([part.quantiles for part in parts]),
         hpd=joined([part.hpd for part in parts]),
-        correlation=np.concatenate(correlation) if correlation else None,
+        correlation=plain([part.correlation for part in parts]),
+        acceptance=plain([part.acceptance for part in parts]),
     )
 
 
-def _moved(error: NotFinite, start: int) -> NotFinite:
+def _moved(error: NotFinite | OverWorkBudget, start: int) -> PushforwardError:
     """The error of contexts of which the first is number `start` of all."""
     if start == 0 or not error.errors:
         return error
     reasons = tuple(
         reason if reason.row is None else dataclasses.replace(reason, row=reason.row + start) for reason in error.errors
     )
-    return NotFinite(f"row {reasons[0].row}: {reasons[0].reason}", reasons)
+    return type(error)(f"row {reasons[0].row}: {reasons[0].reason}", reasons)

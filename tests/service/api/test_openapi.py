@@ -118,7 +118,7 @@ def test_every_text_that_is_an_example_runs_and_says_what_the_json_says(document
 def test_what_stands_in_the_query_beside_a_body_is_listed_and_taken(document, client):
     (said,) = (said for path, method, said in operations(document) if path == "/logprob")
     names = {parameter["name"] for parameter in said["parameters"]}
-    assert names == {"model", "version", "context", "return", "alarm_rate", "columns", "size"}
+    assert names == {"model", "version", "context", "return", "alarm_rate", "correct", "columns", "size"}
     query = {"model": "two-moons", "version": 1, "return": "z,quantile", "alarm_rate": 0.1}
     answer = client.post("/logprob", params=query, content="1,2", headers={"content-type": "text/csv"})
     assert set(answer.json()) == {"model", "version", "log_prob", "z", "quantile", "anomaly"}
