@@ -69,6 +69,11 @@ class DataRecipe(_Section):
         [],
         description="columns of the context with classes, as numbers or text; each class becomes a column of 0 and 1",
     )
+    prior: str | None = Field(
+        None,
+        description="a TOML file with the prior of the fitted columns: a box, or constraints by name. It is kept with "
+        "the flow, whose draws outside of it are then drawn again",
+    )
     header: bool | None = Field(
         None,
         description="whether the first line of the CSV names the columns. Default: yes if no cell is a number",
@@ -279,7 +284,7 @@ class Recipe(_Section):
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """Read a TOML file; a relative `data.source` starts at the file's folder.
+        """Read a TOML file; a relative `data.source` or `data.prior` starts at the file's folder.
 
         Raises:
             DataError: where there is no such file, it is not TOML, or a key is unknown or of the wrong kind.
@@ -291,10 +296,12 @@ class Recipe(_Section):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"the recipe {path.name} is not TOML: {error}") from error
         recipe = cls.parse(values, path.name)
-        source = recipe.data.source
-        if source is None or not (path.parent / source).exists():
-            return recipe  # a built-in data set, or a file that is yet to be missed
-        return recipe.override({"data": {"source": str(path.parent / source)}})
+        beside = {
+            key: str(path.parent / file)  # else a built-in data set, or a file that is yet to be missed
+            for key, file in (("source", recipe.data.source), ("prior", recipe.data.prior))
+            if file is not None and (path.parent / file).exists()
+        }
+        return recipe.override({"data": beside}) if beside else recipe
 
     def override(self, values: Mapping[str, Any]) -> Recipe:
         """This recipe with some keys replaced, section by section.
@@ -315,6 +322,10 @@ class Recipe(_Section):
         values = self.model_dump(mode="json", exclude={"out"})
         if self.data.source is not None:
             values["data"]["source"] = Path(self.data.source).name
+        if self.data.prior is None:
+            del values["data"]["prior"]  # as in the recipes of older bundles
+        else:
+            values["data"]["prior"] = Path(self.data.prior).name
         return cast("dict[str, Any]", json.loads(json.dumps(values)))
 
     def fitted_by(self) -> dict[str, Any]:
@@ -322,8 +333,8 @@ class Recipe(_Section):
         values = self.published()
         for key in ("name", "description"):
             del values[key]
-        for key in ("source", "units", "published"):
-            del values["data"][key]
+        for key in ("source", "units", "published", "prior"):
+            values["data"].pop(key, None)
         return {
             f"{section}.{key}" if isinstance(value, dict) else section: option
             for section, value in values.items()

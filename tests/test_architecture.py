@@ -312,6 +312,7 @@ import onnxruntime
 
 
 LONG: dict[str, str] = {
+    "pushforward.client.client": "one class: a method for each call, and what it takes, gives and raises",
     "service.http.connection": "one state machine: each of its methods works on the state of the same connection",
 }
 """Modules of more than 600 lines, each with the one purpose that keeps it whole."""

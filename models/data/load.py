@@ -6,6 +6,7 @@ Must not import torch.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from models.data.context import Context, context_columns, read_context
 from models.data.grid import grid_step, is_on_grid, is_whole
 from models.data.labelled_rows import LabelledRows
 from models.data.membership import Membership, note_of_order, read_membership
+from models.data.priors import check_inside, read_prior
 from models.data.readers import FloatArray, Source, read_source
 from models.data.selection import (
     chosen_columns,
@@ -31,6 +33,7 @@ from models.data.selection import (
 from models.recipe import DataRecipe, Recipe
 from service.bundle.manifest import ContextFeature, Feature, Quantization
 from service.bundle.precision import Precision
+from service.bundle.priors import Prior
 from service.errors import DataError
 
 __all__ = ["Table", "load_data", "read_builtin"]
@@ -54,6 +57,7 @@ class Table:
         context_labels: what to call each of its columns in a sentence.
         held_out: how many of the rows, the last ones, are to be held out; 0 where that is left to chance.
         membership: the groups or the keys that the split goes by.
+        prior: of the columns, which are then those of a posterior; None for none.
     """
 
     rows: FloatArray
@@ -69,6 +73,7 @@ class Table:
     context_labels: tuple[str, ...] = ()
     held_out: int = 0
     membership: Membership = field(default_factory=Membership)
+    prior: Prior | None = None
 
     @property
     def digest(self) -> str:
@@ -147,6 +152,11 @@ def load_data(recipe: Recipe) -> Table:
     where = f" where {' and '.join(options.where)}" if options.where else ""
     event = f"of {_counted(len(names), 'column')}" if names else f"of shape {list(rows.shape[1:])}"
     _check_names(source.file, features, context)
+    prior = None
+    if options.prior is not None:
+        labels = names or [str(at) for at in range(math.prod(rows.shape[1:]))]
+        prior = read_prior(Path(options.prior), labels)
+        check_inside(prior, rows.reshape(len(rows), -1), labels)
     condition = f", given {_counted(context.rows.shape[1], 'column')} of context" if context else ""
     besides = f"; held out, {held_out} rows of {options.test_key}" if held_out else ""
     return Table(
@@ -169,6 +179,7 @@ def load_data(recipe: Recipe) -> Table:
         context_labels=context.labels if context else (),
         held_out=held_out,
         membership=membership,
+        prior=prior,
     )
 
 

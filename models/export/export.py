@@ -43,6 +43,7 @@ from service.bundle.manifest import (
 )
 from service.bundle.parity import BATCH_MULTIPLE, TOLERANCE, golden_errors, traced_golden_errors
 from service.bundle.precision import DTYPES, FloatType
+from service.bundle.priors import Prior
 from service.bundle.store import Golden, Repository
 from service.errors import DataError, ParityFailed, Reason
 
@@ -72,6 +73,7 @@ def export_flow(
     context_features: Sequence[ContextFeature] = (),
     quantization: Quantization | None = None,
     gaussian_mean: float | None = None,
+    prior: Prior | None = None,
     recipe: Mapping[str, Any] | None = None,
     seed: int | None = None,
     created: datetime | None = None,
@@ -97,6 +99,7 @@ def export_flow(
         quantization: for integer-valued data.
         gaussian_mean: the mean log_prob of `held_out` under a Gaussian fitted to the training rows, in nats; given
             their context, where there is one.
+        prior: outside of which what the flow stands for has no mass; None for none.
         recipe: what it was fitted by, as plain JSON values.
         seed: of the fit.
         created: the moment of export; None for now.
@@ -167,6 +170,7 @@ def export_flow(
             libraries=_versions(),
             created=(created or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
         ),
+        prior=prior,
     )
     whole = {**passed.files, "golden.npz": golden.to_npz()}
     return repository.install_next(manifest, whole, pinned=version is not None)

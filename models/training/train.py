@@ -443,6 +443,7 @@ def _export(
         quantization=table.quantization,
         gaussian_mean=outcome.evaluation.served_gaussian.mean,
         data=table.words,
+        prior=table.prior,
         recipe=recipe.published(),
         seed=recipe.seed,
         created=created,

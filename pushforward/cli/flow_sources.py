@@ -21,7 +21,7 @@ from pushforward.cli.row_layout import RowLayout
 from pushforward.client.arrays import FloatArray
 from pushforward.client.calls import PictureVerb
 from pushforward.client.errors import InvalidInput
-from pushforward.client.sampling import Noise
+from pushforward.client.sampling import ContextNoise, Method, Noise
 
 if TYPE_CHECKING:
     from pushforward.client.client import Client
@@ -37,6 +37,8 @@ __all__ = [
     "FlowSource",
     "PathKind",
     "PathResult",
+    "PosteriorOptions",
+    "PosteriorResult",
     "SampleResult",
     "SourceOptions",
     "Space",
@@ -64,6 +66,52 @@ class SampleResult(NamedTuple):
 
     x: FloatArray
     log_prob: FloatArray
+    seed: int
+
+
+class PosteriorOptions(NamedTuple):
+    """The draws that are summarized, and by what.
+
+    Args:
+        n: how many draws of each context.
+        seed: None for one that is drawn.
+        offset: the number of the first draw in the seed's sequence.
+        quantiles: levels, from 0 to 1.
+        hpd: the shares of the draws that highest-density intervals hold.
+        correlation: whether it is wanted.
+        method: of the draws.
+        noise: of the draws.
+    """
+
+    n: int
+    seed: int | None
+    offset: int
+    quantiles: Sequence[float]
+    hpd: Sequence[float]
+    correlation: bool
+    method: Method
+    noise: ContextNoise
+
+
+class PosteriorResult(NamedTuple):
+    """Summaries of the draws of K contexts.
+
+    Args:
+        mean: ``[K, *event]``.
+        std: ``[K, *event]``.
+        quantiles: ``[K, Q, *event]``, or None.
+        hpd: ``[K, H, 2, *event]``, or None.
+        correlation: ``[K, D, D]``, or None.
+        acceptance: ``[K]``, of a flow with a prior: the share of the draws inside it; else None.
+        seed: the seed that gives them again.
+    """
+
+    mean: FloatArray
+    std: FloatArray
+    quantiles: FloatArray | None
+    hpd: FloatArray | None
+    correlation: FloatArray | None
+    acceptance: FloatArray | None
     seed: int
 
 
@@ -113,8 +161,14 @@ class FlowSource(Protocol):
         """The names of the flow's directions."""
         ...
 
-    def log_prob(self, x: FloatArray, context: FloatArray | None) -> FloatArray:
-        """Log-densities ``[n]`` of rows ``[n, *event]``, in nats; -inf outside the support."""
+    def log_prob(self, x: FloatArray, context: FloatArray | None, *, correct: bool = False) -> FloatArray:
+        """Log-densities ``[n]`` of rows ``[n, *event]``, in nats; -inf outside the support.
+
+        Args:
+            x: the rows.
+            context: ``[C]`` or ``[n, C]``; None for a flow without.
+            correct: whether to divide by the mass inside the prior.
+        """
         ...
 
     def sample(
@@ -129,6 +183,10 @@ class FlowSource(Protocol):
             noise: the latents.
             context: ``[C]`` or ``[K, C]``; None for a flow without.
         """
+        ...
+
+    def posterior(self, context: FloatArray | None, options: PosteriorOptions) -> PosteriorResult:
+        """Summarize the draws of each context ``[K, C]``, or of one ``[C]``; None for a flow without."""
         ...
 
     def interpolate(
@@ -299,10 +357,10 @@ class _LocalFlow:
         features = [feature.model_dump() for feature in manifest.context_features]
         self.context_layout = make_context_layout(self.layout, manifest.context_width, features)
 
-    def log_prob(self, x: FloatArray, context: FloatArray | None) -> FloatArray:
+    def log_prob(self, x: FloatArray, context: FloatArray | None, *, correct: bool = False) -> FloatArray:
         from service.plan import run_now
 
-        return run_now(self._flow.log_prob(x, _context_rows(context))).log_prob
+        return run_now(self._flow.log_prob(x, _context_rows(context), correct=correct)).log_prob
 
     def sample(
         self, n: int, *, seed: int | None, offset: int, noise: Noise, context: FloatArray | None
@@ -323,6 +381,15 @@ class _LocalFlow:
             )
         )
         return SampleResult(samples.x, samples.log_prob, seed)
+
+    def posterior(self, context: FloatArray | None, options: PosteriorOptions) -> PosteriorResult:
+        from service.engine.verbs.posterior import posterior
+        from service.plan import run_now
+
+        given = options._asdict()
+        seed = given.pop("seed")
+        seed = secrets.randbits(DRAWN_SEED_BITS) if seed is None else seed
+        return PosteriorResult(*run_now(posterior(self._flow, seed=seed, context=context, **given)), seed)
 
     def interpolate(
         self,
@@ -446,8 +513,8 @@ class _ServedFlow:
     def directions(self) -> Sequence[str]:
         return self._about.directions
 
-    def log_prob(self, x: FloatArray, context: FloatArray | None) -> FloatArray:
-        return self._client.log_prob(x, context=context)
+    def log_prob(self, x: FloatArray, context: FloatArray | None, *, correct: bool = False) -> FloatArray:
+        return self._client.log_prob(x, context=context, correct=correct)
 
     def sample(
         self, n: int, *, seed: int | None, offset: int, noise: Noise, context: FloatArray | None
@@ -463,6 +530,10 @@ class _ServedFlow:
             noise=noise.noise,
         )
         return SampleResult(samples.x, samples.log_prob, samples.seed)
+
+    def posterior(self, context: FloatArray | None, options: PosteriorOptions) -> PosteriorResult:
+        found = self._client.posterior(context, **options._asdict())
+        return PosteriorResult(**{name: getattr(found, name) for name in PosteriorResult._fields})
 
     def interpolate(
         self,

@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, str]] = {
     "direction": "Add a direction of latent space to a bundle, from labelled rows.",
     "logprob": "Log-densities of rows, from a server or straight from a bundle.",
     "sample": "Draw rows, from a server or straight from a bundle.",
+    "posterior": "Summarize the draws of each context: mean, quantiles, intervals.",
     "interpolate": "Walk between rows through latent space.",
     "edit": "Move rows along a direction of latent space.",
 }

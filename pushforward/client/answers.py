@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pushforward.client.arrays import FloatArray, read_numbers, to_float64
+from pushforward.client.arrays import FloatArray, read_numbers
 from pushforward.client.errors import UnexpectedAnswer
 from pushforward.client.payload import (
     ArrayAnswer,
@@ -31,7 +31,6 @@ __all__ = [
     "Decoded",
     "Edited",
     "Encoded",
-    "Importance",
     "ModelInfo",
     "Path",
     "RepositoryVersion",
@@ -39,7 +38,6 @@ __all__ = [
     "Scores",
     "Trace",
     "TracedStep",
-    "Weights",
 ]
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
@@ -109,6 +107,8 @@ class Scores(ArrayAnswer):
             quantized data in the units of x, so that the bits are those of the bin's probability, step^D times the
             density; 1 for data that is not quantized. Inf outside the support.
         round_trip_error: ``[N]``, the greatest abs(g(f(x)) - x) over the coordinates.
+        acceptance: ``[N]``, of a corrected log_prob: the mass inside the prior under each row's context.
+        acceptance_se: ``[N]``, its standard error.
         anomaly: bool ``[N]``, true where at most the alarm rate that was given, a share, of the held-out rows have a
             log_prob as low.
     """
@@ -125,6 +125,8 @@ class Scores(ArrayAnswer):
     bits_per_dim: FloatArray | None = None
     round_trip_error: FloatArray | None = None
     anomaly: npt.NDArray[np.bool_] | None = None
+    acceptance: FloatArray | None = None
+    acceptance_se: FloatArray | None = None
 
     @classmethod
     def read(cls, payload: Payload) -> Self:
@@ -142,6 +144,8 @@ class Scores(ArrayAnswer):
             bits_per_dim=read_optional_member(payload, "bits_per_dim", null=math.inf),
             round_trip_error=read_optional_member(payload, "round_trip_error"),
             anomaly=np.asarray(payload["anomaly"], np.bool_) if "anomaly" in payload else None,
+            acceptance=read_optional_member(payload, "acceptance"),
+            acceptance_se=read_optional_member(payload, "acceptance_se"),
         )
 
 
@@ -342,67 +346,6 @@ class Trace(ArrayAnswer):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Weights(ArrayAnswer):
-    """Self-normalized importance weights of rows, and the measures of their quality.
-
-    Args:
-        model: the flow that answered.
-        version: its version.
-        weights: float64 ``[N]``; their sum is 1.
-        log_weights: float64 ``[N]``; -inf for a weight of zero.
-        ess: the effective sample size, from 1 to N.
-        ess_share: ess / N.
-        pareto_k: the shape of the weights' upper tail; None where it cannot be told.
-        pareto_k_threshold: what it should stay below, with so many rows.
-        verdict: a sentence on their use, which begins with good, more draws, bad, useless or unknown.
-    """
-
-    _main: ClassVar[str] = "weights"
-
-    weights: Float64Array
-    log_weights: Float64Array
-    ess: float
-    ess_share: float
-    pareto_k: float | None
-    pareto_k_threshold: float
-    verdict: str
-
-    @classmethod
-    def read(cls, payload: Payload) -> Self:
-        """Read the answer of ``POST /weights``."""
-        return cls(**read_identity(payload), **_read_weights(payload))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Importance(Weights):
-    """Draws of a flow with their weights for a target.
-
-    Args:
-        x: ``[N, *event]``, the draws.
-        log_prob: ``[N]``, the flow's density at each, in nats.
-        log_target: float64 ``[N]``, the target's log-density at each.
-        seed: of the draws.
-    """
-
-    x: FloatArray
-    log_prob: FloatArray
-    log_target: Float64Array
-    seed: int
-
-    def mean(self, values: npt.ArrayLike) -> Float64Array:
-        """The weighted mean over the draws: the estimate of the target's mean of these values.
-
-        Args:
-            values: ``[N, ...]``, one for each draw; ``self.x`` for the mean of x itself.
-
-        Raises:
-            InvalidInput: a value is masked, null or no number.
-        """
-        found: Float64Array = np.tensordot(self.weights, to_float64(values, "values"), axes=1)
-        return found
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Decoded(ArrayAnswer):
     """Data of latents: x = g(z).
 
@@ -504,6 +447,18 @@ class ModelInfo:
         return self.payload[name]
 
     @classmethod
+    def read_all(cls, payload: Payload) -> list[Self]:
+        """Read the answer of ``GET /models``.
+
+        Raises:
+            UnexpectedAnswer: there is no list in it.
+        """
+        flows = payload.get("models")
+        if not isinstance(flows, list):
+            raise UnexpectedAnswer("the answer has no list of models")
+        return [cls.read(flow) for flow in flows]
+
+    @classmethod
     def read(cls, payload: Payload) -> Self:
         """Read an entry of ``GET /models``, or the answer of ``GET /models/{name}``."""
         try:
@@ -518,24 +473,3 @@ class ModelInfo:
             )
         except (KeyError, TypeError) as error:
             raise UnexpectedAnswer("the answer does not describe a flow") from error
-
-
-def _read_weights(payload: Payload) -> dict[str, Any]:
-    """The members of `Weights` beside model and version.
-
-    Raises:
-        UnexpectedAnswer: one is missing or of another type.
-    """
-    numbers: dict[str, Any] = {name: payload.get(name) for name in ("ess", "ess_share", "pareto_k")}
-    threshold = payload.get("pareto_k_threshold")
-    verdict = payload.get("verdict")
-    known = all(isinstance(numbers[name], (int, float)) for name in ("ess", "ess_share"))
-    if not known or not isinstance(verdict, str) or not isinstance(numbers["pareto_k"], (int, float, type(None))):
-        raise UnexpectedAnswer("the answer does not say what the weights are worth")
-    return {
-        **numbers,
-        "weights": read_numbers(payload.get("weights"), "weights"),
-        "log_weights": read_numbers(payload.get("log_weights"), "log_weights", null=-math.inf),
-        "pareto_k_threshold": float(threshold) if isinstance(threshold, (int, float)) else -math.inf,
-        "verdict": verdict,
-    }

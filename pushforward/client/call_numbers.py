@@ -26,7 +26,7 @@ from pushforward.client.arrays import (
 from pushforward.client.errors import InvalidInput
 from pushforward.client.sampling import ContextNoise
 
-__all__ = ["Direction", "as_given", "check_log_target", "format_direction", "given_numbers", "read_rows"]
+__all__ = ["Direction", "as_given", "as_levels", "check_log_target", "format_direction", "given_numbers", "read_rows"]
 
 Direction: TypeAlias = str | npt.ArrayLike
 """A direction by name, one in latent space ``[D]``, or two rows of data ``[2, *event]``, from one to the other."""
@@ -57,6 +57,23 @@ def as_given(context: npt.ArrayLike) -> FloatArray:
     with suppress(BeyondFloat32):
         to_context(context)
     return to_context(context, FLOAT64)
+
+
+def as_levels(values: npt.ArrayLike, name: str) -> list[float]:
+    """Levels of quantiles, or shares of intervals, as they are sent: a number is a list of one.
+
+    Args:
+        values: numbers in a row, or one number.
+        name: of the argument, for errors.
+
+    Raises:
+        InvalidInput: they are no numbers in a row, or one is NaN.
+    """
+    numbers = np.atleast_1d(to_float64(values, name))
+    if numbers.ndim != 1 or not np.isfinite(numbers).all():
+        raise InvalidInput(f"{name} must be finite numbers in a row")
+    levels: list[float] = numbers.tolist()
+    return levels
 
 
 def read_rows(rows: Mapping[str, Any], dtype: FloatType) -> dict[str, FloatArray]:

@@ -6,7 +6,7 @@ neither httpx nor the server.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from random import Random, SystemRandom
 from types import NoneType
@@ -21,18 +21,17 @@ from pushforward.client.answers import (
     Decoded,
     Edited,
     Encoded,
-    Importance,
     ModelInfo,
     Path,
     Samples,
     Scores,
     Trace,
-    Weights,
 )
-from pushforward.client.arrays import FloatArray, FloatType, to_context, to_float64, to_rows
+from pushforward.client.arrays import FloatArray, FloatType, to_context, to_float64
 from pushforward.client.call_numbers import (
     Direction,
     as_given,
+    as_levels,
     check_log_target,
     format_direction,
     given_numbers,
@@ -48,9 +47,11 @@ from pushforward.client.errors import (
     UnexpectedAnswer,
 )
 from pushforward.client.payload import ArrayAnswerT, Payload, join_answers
+from pushforward.client.posterior_answers import Importance, Posterior, Weights
 from pushforward.client.precisions import Precisions
 from pushforward.client.repository_calls import RepositoryCalls
 from pushforward.client.requests import FlowChoice, post_request
+from pushforward.client.row_pieces import cut_contexts, cut_rows
 from pushforward.client.sampling import FIRST_ROWS, ContextNoise, Method, Noise, SampleBlocks
 from pushforward.client.tables import RowKind, require_same_rows
 
@@ -114,6 +115,7 @@ class Calls:
         self,
         x: npt.ArrayLike,
         *,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | str | None = None,
@@ -126,6 +128,7 @@ class Calls:
         *,
         returns: Sequence[ScoreName],
         alarm_rate: float | None = None,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | str | None = None,
@@ -138,6 +141,7 @@ class Calls:
         *,
         returns: Sequence[ScoreName] | None = None,
         alarm_rate: float,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
@@ -149,6 +153,7 @@ class Calls:
         *,
         returns: Sequence[ScoreName] | None = None,
         alarm_rate: float | None = None,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | str | None = None,
@@ -157,6 +162,8 @@ class Calls:
         more: dict[str, Any] = {"return": list(returns)} if returns else {}
         if alarm_rate is not None:
             more["alarm_rate"] = alarm_rate
+        if correct:
+            more["correct"] = True
         flow = self._choose_flow(model, version)
 
         async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Scores:
@@ -381,6 +388,36 @@ class Calls:
         members = {field.name: getattr(weighed, field.name) for field in fields(weighed)}
         return Importance(**members, x=drawn.x, log_prob=drawn.log_prob, log_target=targets, seed=drawn.seed)
 
+    async def posterior(
+        self,
+        context: npt.ArrayLike | None = None,
+        n: int = 1000,
+        *,
+        seed: int | None = None,
+        offset: int = 0,
+        quantiles: npt.ArrayLike = (0.05, 0.5, 0.95),
+        hpd: npt.ArrayLike = (0.9,),
+        correlation: bool = True,
+        method: Method = "random",
+        noise: ContextNoise = "independent",
+        model: str | None = None,
+        version: int | str | None = None,
+    ) -> Posterior:
+        """As `Client.posterior`; many contexts travel in several requests."""
+        levels = {"quantiles": as_levels(quantiles, "quantiles"), "hpd": as_levels(hpd, "hpd")}
+        how = {"n": n, "offset": offset, **levels, "correlation": correlation, "method": method, "noise": noise}
+
+        async def ask(flow: FlowChoice, rows: Mapping[str, Any], dtype: FloatType) -> Posterior:
+            contexts = None if rows["context"] is None else to_context(rows["context"], dtype)
+            drawn, parts = given_numbers(None, seed, "independent"), list[Posterior]()
+            for group in cut_contexts(contexts, n, self._max_values):
+                body = how | drawn | ({} if group is None else {"context": group})
+                parts.append(Posterior.read(await self._ask(post_request(flow, "posterior", body))))
+                flow, drawn = FlowChoice(parts[0].model, parts[0].version), {"seed": parts[0].seed}
+            return join_answers(parts)
+
+        return await self._ask_in_precision(self._choose_flow(model, version), ask, {"context": context})
+
     async def picture(
         self,
         verb: PictureVerb,
@@ -411,7 +448,7 @@ class Calls:
 
     async def models(self) -> list[ModelInfo]:
         """As `Client.models`."""
-        return _read_models(await self._ask(HttpRequest("GET", "models")))
+        return ModelInfo.read_all(await self._ask(HttpRequest("GET", "models")))
 
     async def model(self, name: str | None = None, version: int | str | None = None) -> ModelInfo:
         """As `Client.model`."""
@@ -420,7 +457,7 @@ class Calls:
             listed = await self._ask(HttpRequest("GET", "models"))
             name = listed.get("default")
             if not isinstance(name, str):
-                names = [flow.name for flow in _read_models(listed)]
+                names = [flow.name for flow in ModelInfo.read_all(listed)]
                 raise InvalidInput(f"the server has no default flow: name one of {names}")
         path = f"models/{quote(name, safe='')}" + (
             "" if version is None else f"/versions/{quote(str(version), safe='')}"
@@ -484,12 +521,8 @@ class Calls:
         dtype: FloatType,
     ) -> Samples:
         """Draw samples; arguments as of `SampleBlocks`. Many contexts travel in several requests."""
-        groups: list[FloatArray | None] = [contexts]
-        if contexts is not None and contexts.ndim == 2:
-            each = max(1, self._max_values // max(contexts.shape[1], min(n, FIRST_ROWS)))
-            groups = [contexts[start : start + each] for start in range(0, len(contexts), each)]
         of_groups: list[Samples] = []
-        for group in groups:
+        for group in cut_contexts(contexts, min(n, FIRST_ROWS), self._max_values):
             blocks = SampleBlocks(
                 self._ask,
                 n=n,
@@ -536,35 +569,11 @@ class Calls:
             InvalidInput: the rows cannot be sent, or there are more or fewer rows of context.
         """
         parts: list[ArrayAnswerT] = []
-        for piece in self._cut_rows(key, rows[key], rows["context"], answers_per_row, dtype):
+        for piece in cut_rows(key, rows[key], rows["context"], answers_per_row, dtype, max_values=self._max_values):
             part = read(await self._ask(post_request(flow, verb, {**piece, **more})))
             parts.append(part)
             flow = FlowChoice(part.model, part.version)
         return join_answers(parts, axis)
-
-    def _cut_rows(
-        self, key: str, values: npt.ArrayLike, context: npt.ArrayLike | None, answers_per_row: int, dtype: FloatType
-    ) -> Iterator[dict[str, FloatArray]]:
-        """Rows and their context, in pieces of about `max_values` numbers.
-
-        Raises:
-            InvalidInput: an array cannot be sent, or there are more or fewer rows of context.
-        """
-        rows = to_rows(values, key, dtype)
-        fixed: dict[str, FloatArray] = {}
-        cut: dict[str, FloatArray] = {key: rows}
-        if context is not None:
-            contexts = to_context(context, dtype)
-            for_all = contexts.ndim < 2 or len(contexts) == 1
-            (fixed if for_all else cut)["context"] = contexts
-        if answers_per_row * sum(array.size for array in cut.values()) <= self._max_values or rows.ndim < 2:
-            yield {**cut, **fixed}
-            return
-        if any(len(array) != len(rows) for array in cut.values()):
-            raise InvalidInput(f"context has {len(cut['context'])} rows, and {key} has {len(rows)}")
-        step = max(1, self._max_values // (answers_per_row * sum(array[0].size for array in cut.values())))
-        for start in range(0, len(rows), step):
-            yield {**{name: array[start : start + step] for name, array in cut.items()}, **fixed}
 
     async def _ask(self, request: HttpRequest) -> Payload:
         """Send a request until it is answered, and read the JSON object of the answer.
@@ -581,10 +590,3 @@ class Calls:
         if not isinstance(payload, dict):
             raise UnexpectedAnswer("the answer is not a JSON object: this is not a Pushforward server")
         return payload
-
-
-def _read_models(payload: Payload) -> list[ModelInfo]:
-    flows = payload.get("models")
-    if not isinstance(flows, list):
-        raise UnexpectedAnswer("the answer has no list of models")
-    return [ModelInfo.read(flow) for flow in flows]

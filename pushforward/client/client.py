@@ -19,18 +19,17 @@ from pushforward.client.answers import (
     Decoded,
     Edited,
     Encoded,
-    Importance,
     ModelInfo,
     Path,
     Samples,
     Scores,
     Trace,
-    Weights,
 )
 from pushforward.client.arrays import FloatArray
 from pushforward.client.call_numbers import Direction
 from pushforward.client.calls import MAX_VALUES, Calls, LogTarget, PictureVerb, ScoreName
 from pushforward.client.connection import DEFAULT_TIMEOUT, DEFAULT_URL, BlockingConnection, run_blocking
+from pushforward.client.posterior_answers import Importance, Posterior, Weights
 from pushforward.client.repository import Repository
 from pushforward.client.sampling import ContextNoise, Method
 
@@ -119,6 +118,7 @@ class Client:
         self,
         x: npt.ArrayLike,
         *,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | str | None = None,
@@ -131,6 +131,7 @@ class Client:
         *,
         returns: Sequence[ScoreName],
         alarm_rate: float | None = None,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | str | None = None,
@@ -143,6 +144,7 @@ class Client:
         *,
         returns: Sequence[ScoreName] | None = None,
         alarm_rate: float,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | None = None,
@@ -154,6 +156,7 @@ class Client:
         *,
         returns: Sequence[ScoreName] | None = None,
         alarm_rate: float | None = None,
+        correct: bool = False,
         context: npt.ArrayLike | None = None,
         model: str | None = None,
         version: int | str | None = None,
@@ -164,6 +167,7 @@ class Client:
             x: ``[N, *event]``, or one event; in the units of the data. More than `max_values` numbers are always rows.
             returns: further scores, such as ``["z", "quantile"]``; an empty list gives `Scores` of log_prob alone.
             alarm_rate: in (0, 1); a row is an anomaly where at most this share of held-out rows has a log_prob as low.
+            correct: whether to divide the density by the mass inside the flow's prior; `Scores` then has it.
             context: ``[N, C]``, or ``[C]`` or ``[1, C]`` for all rows; None for a flow without.
             model: the flow's name.
             version: its version, or an alias.
@@ -177,7 +181,13 @@ class Client:
             ConnectionFailed, TimedOut: no answer came.
         """
         call = self._calls.log_prob(
-            x, returns=returns or (), alarm_rate=alarm_rate, context=context, model=model, version=version
+            x,
+            returns=returns or (),
+            alarm_rate=alarm_rate,
+            correct=correct,
+            context=context,
+            model=model,
+            version=version,
         )
         scores = run_blocking(call)
         return scores.log_prob if returns is None and alarm_rate is None else scores
@@ -534,6 +544,59 @@ class Client:
             mean = found.mean(found.x)
         """
         call = self._calls.importance(log_target, n, seed, noise=noise, context=context, model=model, version=version)
+        return run_blocking(call)
+
+    def posterior(
+        self,
+        context: npt.ArrayLike | None = None,
+        n: int = 1000,
+        *,
+        seed: int | None = None,
+        offset: int = 0,
+        quantiles: npt.ArrayLike = (0.05, 0.5, 0.95),
+        hpd: npt.ArrayLike = (0.9,),
+        correlation: bool = True,
+        method: Method = "random",
+        noise: ContextNoise = "independent",
+        model: str | None = None,
+        version: int | str | None = None,
+    ) -> Posterior:
+        """Summarize draws of each context, which stay on the server.
+
+        Args:
+            context: ``[K, C]``, or ``[C]``; None for a flow without.
+            n: how many draws of each context.
+            seed: that of `sample` with the same draws; None for one that the server draws.
+            offset: as for `sample`, as are method and noise.
+            quantiles: levels, from 0 to 1; ``()`` for none.
+            hpd: the shares of the draws that the highest-density intervals hold; ``()`` for none.
+            correlation: whether to give it.
+            method: of the draws.
+            noise: of the draws.
+            model: the flow's name.
+            version: its version, or an alias.
+
+        Returns:
+            `Posterior`: mean, std, quantiles, hpd and correlation of each context.
+
+        Raises:
+            InvalidInput: an argument holds NaN or text; nothing was sent.
+            ApiError: the server refused.
+            ConnectionFailed, TimedOut: no answer came.
+        """
+        call = self._calls.posterior(
+            context,
+            n,
+            seed=seed,
+            offset=offset,
+            quantiles=quantiles,
+            hpd=hpd,
+            correlation=correlation,
+            method=method,
+            noise=noise,
+            model=model,
+            version=version,
+        )
         return run_blocking(call)
 
     def picture(

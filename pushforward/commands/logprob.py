@@ -22,6 +22,7 @@ __all__ = ["command"]
 @click.argument("file", default="-")
 @input_options
 @context_options
+@click.option("--correct", is_flag=True, help="Divide the density by the mass inside the flow's prior.")
 @source_options
 @output_options
 @picture_options
@@ -30,6 +31,7 @@ def command(
     delimiter: str | None,
     context: str | None,
     context_columns: str | None,
+    correct: bool,
     out: str,
     form: OutputFormat | None,
     picture: PictureRequest | None,
@@ -64,7 +66,8 @@ def command(
             count = 0
             for block in rows.blocks:
                 with locate_errors(rows.name, block):
-                    table.write(source.log_prob(block.values, given.for_block(block, rows.name)))
+                    contexts = given.for_block(block, rows.name)
+                    table.write(source.log_prob(block.values, contexts, correct=correct))
                 count += len(block.values)
                 done(len(block.values))
             given.require_used(count, rows.name)

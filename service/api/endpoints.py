@@ -143,6 +143,15 @@ def endpoints(verbs: Verbs, group: GroupVerbs) -> tuple[Endpoint, ...]:
         ),
         Endpoint(
             method="POST",
+            path="/posterior",
+            verb=verbs.posterior,
+            summary="Summaries of the draws of each context",
+            request=schemas.PosteriorRequest,
+            response=schemas.PosteriorResponse,
+            main="context",
+        ),
+        Endpoint(
+            method="POST",
             path="/weights",
             verb=verbs.weights,
             summary="Importance weights of rows for a target",

@@ -39,6 +39,8 @@ SCHEMAS: Final[tuple[type[BaseModel], ...]] = (
     schemas.TraceResponse,
     schemas.EditRequest,
     schemas.EditResponse,
+    schemas.PosteriorRequest,
+    schemas.PosteriorResponse,
     schemas.WeightsRequest,
     schemas.WeightsResponse,
     schemas.Flow,

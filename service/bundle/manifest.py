@@ -13,10 +13,18 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
-from pydantic import Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from service.bundle.bases import AnyBase, ManifestPart
 from service.bundle.precision import DTYPES, FloatType, Precision
+from service.bundle.priors import Prior
 from service.errors import DigestMismatch, ManifestInvalid, Reason
 
 __all__ = [
@@ -317,6 +325,10 @@ class Step(ManifestPart):
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
 
 
+_LATER: Final = frozenset({"prior"})
+"""Keys that format 3 was given after its first bundles. They are left out where they say nothing."""
+
+
 class Manifest(ManifestPart):
     """The content of flow.json.
 
@@ -343,6 +355,7 @@ class Manifest(ManifestPart):
         trace: the steps of the chain, where the bundle holds trace.onnx; else empty.
         parity: the errors that the exporter's gate measured.
         provenance: the origin of the flow.
+        prior: outside of which what the flow stands for has no mass, though the flow has some; absent for none.
 
     Raises:
         ManifestInvalid: from `from_json`, naming each wrong key.
@@ -369,6 +382,13 @@ class Manifest(ManifestPart):
     trace: list[Step] = Field(default_factory=list)
     parity: Parity
     provenance: Provenance
+    prior: Prior | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A bundle that has no such key keeps its bytes."""
+        content: dict[str, Any] = serialize(self)
+        return {key: value for key, value in content.items() if key not in _LATER or value is not None}
 
     @property
     def event_width(self) -> int:
@@ -406,6 +426,8 @@ class Manifest(ManifestPart):
         greatest = float(np.finfo(self.dtype).max)
         if max(map(abs, self.calibration.quantiles)) > greatest:
             raise ValueError(f"a quantile of log_prob is beyond {greatest:.3g}, the greatest {self.precision}")
+        if self.prior is not None and self.prior.width != self.event_width:
+            raise ValueError(f"the prior is of {self.prior.width} coordinates, and an event holds {self.event_width}")
         for step in self.trace:
             if math.prod(step.shape) != self.latent_width:
                 raise ValueError(f"a bijection keeps the width: step {step.name!r} has shape {step.shape}")

@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 import pytest
 
-from pushforward.client import answers, errors
+from pushforward.client import answers, errors, posterior_answers
 from pushforward.client.payload import join_answers
 from tests.service import bundles
 
@@ -93,6 +93,8 @@ def test_weights_of_a_flow_against_itself(client):
     assert found.ess == pytest.approx(200)
     assert found.pareto_k is None
     assert found.verdict.startswith("good: ")
+    assert found.log_evidence == pytest.approx(0.0, abs=1e-6)
+    assert found.log_evidence_se == pytest.approx(0.0, abs=1e-6)
 
 
 def test_weights_of_rows_and_of_nothing(client):
@@ -159,16 +161,52 @@ def test_an_answer_that_is_no_trace(left_out):
         answers.Trace.read(payload)
 
 
-@pytest.mark.parametrize("changed", [{"ess": None}, {"verdict": 3}, {"pareto_k": "x"}, {"weights": 1}])
+@pytest.mark.parametrize(
+    "changed", [{"ess": None}, {"log_evidence_se": "0"}, {"verdict": 3}, {"pareto_k": "x"}, {"weights": 1}]
+)
 def test_an_answer_that_is_no_weights(changed):
     said = {"ess": 1.0, "ess_share": 1.0, "pareto_k": None, "pareto_k_threshold": None, "verdict": "unknown: few"}
+    said |= {"log_evidence": 0.0, "log_evidence_se": 0.0}
     payload = {"model": "a", "version": 1, "weights": [1.0], "log_weights": [0.0], **said}
-    assert answers.Weights.read(payload).pareto_k_threshold == -np.inf
+    assert posterior_answers.Weights.read(payload).pareto_k_threshold == -np.inf
     with pytest.raises(errors.UnexpectedAnswer):
-        answers.Weights.read({**payload, **changed})
+        posterior_answers.Weights.read({**payload, **changed})
 
 
 def test_pieces_of_an_edit_go_together_along_their_rows():
     payload = {"model": "a", "version": 1, "x": [[[1.0]]], "z": [[[1.0]]], "log_prob": [[0.0]]}
     one = answers.Edited.read(payload)
     assert join_answers([one, one], 1).x.shape == (1, 2, 1)
+
+
+CONTEXTS = np.float32([[0.5, -1.0], [2.0, 0.0], [-0.25, 1.0], [0.0, 0.0], [1.5, 3.0]])
+
+
+def test_a_posterior(client):
+    found = client.posterior(CONTEXTS, 50, seed=7, quantiles=[0.25, 0.75], hpd=0.5, model="conditional")
+    drawn = client.sample(50, seed=7, context=CONTEXTS, model="conditional").x
+    assert found.mean.dtype == np.float32
+    np.testing.assert_allclose(found.mean, drawn.mean(axis=1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.std, drawn.std(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(found.quantiles, np.quantile(drawn, [0.25, 0.75], axis=1).swapaxes(0, 1), rtol=1e-4)
+    width = drawn.shape[-1]
+    assert (found.hpd.shape, found.correlation.shape) == ((5, 1, 2, width), (5, width, width))
+    np.testing.assert_array_equal(np.asarray(found), found.mean)
+    one = client.posterior(CONTEXTS[1], 50, seed=7, quantiles=(), hpd=(), correlation=False, model="conditional")
+    np.testing.assert_array_equal(one.mean, found.mean[1:2])
+    assert (one.quantiles, one.hpd, one.correlation) == (None, None, None)
+
+
+def test_many_contexts_travel_in_pieces_under_one_seed(connect, server):
+    whole = connect(server).posterior(CONTEXTS, 20, seed=3, model="conditional")
+    pieces = connect(server, max_values=45).posterior(CONTEXTS, 20, seed=3, model="conditional")
+    np.testing.assert_array_equal(pieces.hpd, whole.hpd)
+    drawn = connect(server, max_values=45).posterior(CONTEXTS, 20, model="conditional")
+    again = connect(server).posterior(CONTEXTS, 20, seed=drawn.seed, model="conditional")
+    np.testing.assert_array_equal(drawn.std, again.std)
+
+
+def test_levels_that_are_no_numbers_are_refused_before_anything_is_sent(client):
+    for levels in ([[0.5]], [np.nan], "high"):
+        with pytest.raises(errors.InvalidInput, match="quantiles"):
+            client.posterior(CONTEXTS, quantiles=levels, model="conditional")

@@ -1,7 +1,8 @@
-"""The arguments of a query: each text becomes the number that its argument is declared as.
+"""The arguments of a query: each text becomes the number, or the boolean, that its argument is declared as.
 
-An integer is written as one. Any other number is one by the rule of `service.tabular`, without the plus sign and the
-spaces that a cell of a table may have: in a query both are more likely a mistake of encoding.
+A boolean is true or false, and an integer is written as one. Any other number is one by the rule of `service.tabular`,
+without the plus sign and the spaces that a cell of a table may have: in a query both are more likely a mistake of
+encoding.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from service.tabular import parse_number
 
 __all__ = ["LISTS", "as_declared", "query_arguments", "query_number"]
 
-LISTS: Final = frozenset({"context", "log_target", "strength"})
+LISTS: Final = frozenset({"context", "hpd", "log_target", "quantiles", "strength"})
 """The arguments that are lists of numbers, with commas between them."""
 
 
@@ -57,7 +58,7 @@ def _numbers(name: str, text: str) -> list[float]:
 
 
 def as_declared(schema: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Read each text where the schema declares a number.
+    """Read each text where the schema declares a number or a boolean.
 
     Args:
         schema: the arguments of a call.
@@ -89,6 +90,12 @@ def query_number(text: str) -> float:
     return parse_number(text)
 
 
+def _to_boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
 def _to_integer(text: str) -> int:
     if re.fullmatch("-?[0-9]+", text) is None:
         raise ValueError(text)
@@ -97,8 +104,8 @@ def _to_integer(text: str) -> int:
 
 @functools.cache
 def _readers(schema: type[BaseModel]) -> Mapping[str, Callable[[str], float]]:
-    """Argument -> how its text is read, for each that is a number."""
-    readers: dict[Any, Callable[[str], float]] = {int: _to_integer, float: query_number}
+    """Argument -> how its text is read, for each that is a number, or true or false."""
+    readers: dict[Any, Callable[[str], float]] = {bool: _to_boolean, int: _to_integer, float: query_number}
     return {
         field.alias or name: readers[kind]
         for name, field in schema.model_fields.items()

@@ -51,6 +51,8 @@ class SampleGroups:
     def _member(self, asked: Asked[SampleRequest]) -> Asked[SampleRequest] | None:
         """A request that can be drawn beside others; None for one that is to be asked alone."""
         said, flow = asked.arguments, asked.flow
+        if flow.prior is not None:  # a row outside of it is drawn again
+            return None
         seed, offset = asked.apart.get("seed"), asked.apart.get("offset", 0)
         if seed is not None and said.seed is not None:  # it is there twice, the second time in other signs
             return None

@@ -36,7 +36,7 @@ class LogProbGroups:
             if asked.codec.single and (asked.arguments.returns or asked.arguments.alarm_rate is not None)
             else take_rows(asked, "x", self._max_work)
             for asked in self._reader.read(parcels)
-            if "round_trip_error" not in asked.arguments.returns
+            if "round_trip_error" not in asked.arguments.returns and not asked.arguments.correct
         ]
         return deal(members, self._plan)
 

@@ -77,6 +77,19 @@ class Backend:
         if self.caller is not None:
             self.caller.take_rows(rows * steps)
 
+    def check(self, rows: int, width: int, loc: tuple[str, ...]) -> None:
+        """Hold rows that are run beside the request's own against the server's budget.
+
+        Args:
+            rows: how many.
+            width: values in a row.
+            loc: the argument that asks for them.
+
+        Raises:
+            OverWorkBudget: they are more than the server takes on at once.
+        """
+        check_work(rows, width, 1, self.max_work, loc)
+
     def decode(self, exchange: Exchange, main: str, *, instead: Collection[str] = ()) -> wire.Arguments:
         """The arguments of an exchange, as `service.api.codecs.wire.decode` reads them.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from service.api.codecs import wire
 from service.api.codecs.codec import Codec
 from service.api.native.answers import answer_writer, flow_identity, require_room
@@ -13,6 +15,7 @@ from service.api.native.places import locate_errors
 from service.api.native.schemas import LogProbRequest
 from service.api.native.validation import validate
 from service.drawing import density_drawing
+from service.engine.verbs.acceptance import POINTS
 from service.exchange import Exchange, Reply
 from service.pictures.options import Extent
 from service.plan import Plan
@@ -37,10 +40,16 @@ def _log_prob(backend: Backend, exchange: Exchange, codec: Codec) -> Plan[Reply]
     x, context = backend.read_rows(flow, "x", asked.x, asked.context, place)
     writer.check(flow, Extent(len(x), "x"))
     writer.check_map(flow, len(x), backend.max_work, ("body", "x"))
-    plan = flow.log_prob(x, context, returns=asked.returns, alarm_rate=asked.alarm_rate)
+    if asked.correct:
+        contexts = 1 if context is None else len(np.unique(context, axis=0))
+        backend.check(contexts * POINTS, flow.width, (place, "correct"))
+    plan = flow.log_prob(x, context, returns=asked.returns, alarm_rate=asked.alarm_rate, correct=asked.correct)
     found = yield from locate_errors(plan, "x", place)
     extras: Mapping[Any, Any] = found.extras
     answer = {**flow_identity(flow), "log_prob": found.log_prob, **extras}
     if found.anomaly is not None:
         answer["anomaly"] = found.anomaly
+    if found.acceptance is not None:
+        share, error = (values.astype(flow.dtype) for values in found.acceptance)
+        answer |= {"acceptance": share, "acceptance_se": error}
     return (yield from writer.write(flow, answer, "log_prob", density_drawing(x, found.log_prob, context)))

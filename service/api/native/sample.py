@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
+
 from service.api.codecs import wire
 from service.api.codecs.codec import Codec, answer_fields
 from service.api.codecs.query import query_arguments
@@ -82,4 +84,9 @@ def _sample(
         return (yield from locate_errors(streamed, main, place))
     found = yield from locate_errors(draw.whole(), main, place)
     drawing = rows_drawing(found.x, found.log_prob)
-    return (yield from writer.write(flow, answer | answer_fields(found), "x", drawing))
+    fields = answer_fields(found)
+    if found.acceptance is not None:  # each context has as many draws
+        fields["acceptance"] = float(
+            str(found.acceptance.dtype.type(1 / np.mean(1 / found.acceptance, dtype=np.float64)))
+        )
+    return (yield from writer.write(flow, answer | fields, "x", drawing))

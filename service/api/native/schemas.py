@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat, RootModel, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, FiniteFloat, RootModel, WithJsonSchema
 
 from service.api.native.fields import (
     CONTEXT,
@@ -48,6 +48,8 @@ __all__ = [
     "LogProbRequest",
     "LogProbResponse",
     "Nothing",
+    "PosteriorRequest",
+    "PosteriorResponse",
     "ProblemDocument",
     "Readiness",
     "RepositoryChange",
@@ -84,6 +86,9 @@ class LogProbRequest(PictureRequest):
             gt=0, lt=1, description="adds `anomaly`: whether at most this share of held-out rows has a log_prob as low"
         ),
     ] = None
+    correct: Annotated[
+        bool, Field(description="of a flow with a prior: divide the density by the mass inside it; adds `acceptance`")
+    ] = False
 
 
 class SampleRequest(PictureRequest):
@@ -169,6 +174,8 @@ class LogProbResponse(VerbResponse):
     bits_per_dim: Scores = None
     round_trip_error: Vector = None
     anomaly: Flags = None
+    acceptance: Annotated[Any, array_of(1, "[N], the mass inside the prior under each row's context")] = None
+    acceptance_se: Annotated[Any, array_of(1, "[N], its standard error")] = None
 
 
 class SampleResponse(VerbResponse):
@@ -180,6 +187,9 @@ class SampleResponse(VerbResponse):
     x: Events
     log_prob: LogProbs
     round_trip_error: Vector = None
+    acceptance: Annotated[
+        float | None, Field(description="of a flow with a prior: the share of the draws that lay inside it")
+    ] = None
 
 
 class InterpolateResponse(VerbResponse):
@@ -285,6 +295,60 @@ class EditResponse(VerbResponse):
     round_trip_error: Annotated[Any, array_of(2, "[S, N]")] = None
 
 
+def _listed(value: object) -> object:
+    """A number as a list of one."""
+    return [value] if type(value) in (int, float) else value
+
+
+class PosteriorRequest(VerbRequest):
+    """The contexts whose posteriors are summarized, from how many draws, and by what."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"n": 1000, "seed": 7, "quantiles": [0.05, 0.5, 0.95]}})
+
+    n: Annotated[int, Field(ge=1, description="how many draws of each context")] = 1000
+    seed: Annotated[
+        int | None,
+        Field(ge=0, le=MAX_SEED, description="the draws are those of /sample with this seed; without it one is drawn"),
+    ] = None
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="the first row of the seed to draw")] = 0
+    quantiles: Annotated[
+        list[Annotated[float, Field(ge=0, le=1)]],
+        FailFast(),
+        Field(max_length=64, description="the levels of the quantiles, Q of them; an empty list for none"),
+        BeforeValidator(_listed),
+    ] = [0.05, 0.5, 0.95]  # noqa: RUF012  pydantic copies it
+    hpd: Annotated[
+        list[Annotated[float, Field(gt=0, le=1)]],
+        FailFast(),
+        Field(
+            max_length=16, description="the shares that the highest-density intervals hold, H of them; empty for none"
+        ),
+        BeforeValidator(_listed),
+    ] = [0.9]  # noqa: RUF012
+    correlation: Annotated[bool, Field(description="whether to give the correlation of the coordinates, D x D")] = True
+    method: Annotated[Method, Field(description="of the draws, as for /sample")] = "random"
+    noise: Noise = "independent"
+    context: Annotated[Any, either("the contexts, [K, C]; or [C] for one", 1, 2)] = None
+
+
+class PosteriorResponse(VerbResponse):
+    """Summaries of n draws of each context; the axis K has length 1 for one context and for none."""
+
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    offset: int
+    n: int
+    mean: Annotated[Any, either("[K, *event]", 2, 4)]
+    std: Annotated[Any, either("[K, *event], the standard deviations", 2, 4)]
+    quantiles: Annotated[Any, either("[K, Q, *event]", 3, 5)] = None
+    hpd: Annotated[
+        Any, either("[K, H, 2, *event], the ends of the shortest interval that holds each share of the draws", 4, 6)
+    ] = None
+    correlation: Annotated[Any, array_of(3, "[K, D, D]")] = None
+    acceptance: Annotated[
+        Any, array_of(1, "[K], of a flow with a prior: the share of each context's draws that lay inside it")
+    ] = None
+
+
 class WeightsRequest(VerbRequest):
     """The log-density of a target, at rows x or at the rows that /sample draws for n and seed."""
 
@@ -314,6 +378,10 @@ class WeightsResponse(VerbResponse):
     pareto_k_threshold: Annotated[
         float | None, Field(description="min(1 - 1 / log10(N), 0.7): what pareto_k should stay below")
     ]
+    log_evidence: Annotated[
+        float, Field(description="log of the mean of exp(log_target - log_prob): the target's normalizing constant")
+    ]
+    log_evidence_se: Annotated[float, Field(description="its standard error; 0 where all weights are equal")]
     verdict: Annotated[str, Field(description="a sentence that begins with good, more draws, bad, useless or unknown")]
 
 

@@ -7,7 +7,7 @@ of the whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from service.api.codecs.codec import Form, StreamCodec, answer_fields
 from service.engine.sampling.noise import ContextNoise, Method
@@ -105,17 +105,22 @@ def stream_sample(
     pieces = draw.pieces()
     found = yield from draw.sample(next(pieces))
     return Reply(
-        stream.start(answer_fields(found), form, lead),
+        stream.start(_rows(found), form, lead),
         media_type=stream.media_type,
         headers=headers,
         rest=_rest(stream, form, draw, pieces),
     )
 
 
+def _rows(found: Samples) -> dict[str, Any]:
+    """The rows of a piece: how many of its draws were accepted says nothing of the others."""
+    return answer_fields(found._replace(acceptance=None))
+
+
 def _rest(stream: StreamCodec, form: Form, draw: Draw, pieces: Iterator[Piece]) -> Iterator[Plan[bytes]]:
     def written(piece: Piece) -> Plan[bytes]:
         found = yield from _admitted(draw.sample(piece))
-        return stream.more(answer_fields(found), form)
+        return stream.more(_rows(found), form)
 
     def ended() -> Plan[bytes]:
         yield from ()

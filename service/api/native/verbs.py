@@ -17,6 +17,7 @@ from service.api.native.edit import edit
 from service.api.native.encode import encode
 from service.api.native.interpolate import interpolate
 from service.api.native.log_prob import log_prob
+from service.api.native.posterior import posterior
 from service.api.native.sample import sample, sample_by_query
 from service.api.native.trace import trace
 from service.api.native.weights import weights
@@ -48,6 +49,7 @@ class Verbs:
         self.decode: Final[Verb] = partial(_ask, decode, backend)
         self.trace: Final[Verb] = partial(_ask, trace, backend)
         self.edit: Final[Verb] = partial(_ask, edit, backend)
+        self.posterior: Final[Verb] = partial(_ask, posterior, backend)
         self.weights: Final[Verb] = partial(_ask, weights, backend)
 
 

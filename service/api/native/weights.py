@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -55,4 +56,9 @@ def weights(backend: Backend, exchange: Exchange) -> Plan[Reply]:
 
 
 def _weighed(plan: Plan[Densities] | Plan[Samples], log_target: npt.NDArray[np.float64]) -> Plan[Importance]:
-    return importance(log_target, (yield from plan).log_prob)
+    found = yield from plan
+    weighed = importance(log_target, found.log_prob)
+    if not isinstance(found, Samples) or found.acceptance is None:
+        return weighed
+    # Draws that lie inside the prior have a density that is greater by 1 / acceptance.
+    return weighed._replace(log_evidence=weighed.log_evidence + math.log(found.acceptance[0]))

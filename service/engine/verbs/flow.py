@@ -20,12 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.manifest import Manifest
+from service.bundle.priors import Prior
 from service.bundle.store import Golden
 from service.engine.runtime.execution import Execution
 from service.engine.sampling.latents import words_per_row
 from service.engine.sampling.noise import BaseNoise, ContextNoise, Method
 from service.engine.sampling.sobol import MAX_ROWS, MAX_WIDTH
+from service.engine.verbs.acceptance import Acceptance, AcceptanceCache, measure_acceptance
 from service.engine.verbs.checks import check_outputs
+from service.engine.verbs.rejection import reject
 from service.engine.verbs.round_trips import RoundTripCounts, round_trip_error
 from service.engine.verbs.scores import HeldOut, bits_per_dim
 from service.errors import EngineFailed, InvalidArgument, NotFinite, PushforwardError, Reason, WrongShape
@@ -47,22 +50,26 @@ class Densities(NamedTuple):
         log_prob: ``[N]``, in nats; -inf where the density is zero.
         extras: what was asked for beside it, ``[N]`` each, z ``[N, D]``.
         anomaly: bool ``[N]``, where an alarm rate was given.
+        acceptance: of the context of each row, ``[N]`` each, where log_prob was corrected for it.
     """
 
     log_prob: Floats
     extras: Mapping[Return, Floats] = MappingProxyType({})
     anomaly: npt.NDArray[np.bool_] | None = None
+    acceptance: Acceptance | None = None
 
 
 class Samples(NamedTuple):
     """The answer of `ServedFlow.sample`: x ``[n, *event]`` and log_prob ``[n]``; with K contexts, K of each.
 
-    round_trip_error is None where it was not asked for; in latent space, as `log_prob`.
+    round_trip_error is None where it was not asked for; in latent space, as `log_prob`. Of a flow with a prior every
+    row lies inside, and acceptance ``[K]`` is the share of the draws of each context that did; None of any other flow.
     """
 
     x: Floats
     log_prob: Floats
     round_trip_error: Floats | None = None
+    acceptance: Floats | None = None
 
 
 class Encoded(NamedTuple):
@@ -146,6 +153,9 @@ class ServedFlow:
         """Whether the manifest names x's columns."""
         self.features = named or tuple(f"x{at}" for at in range(self.width))
         """The names of x's columns; x0, x1 and so on where the manifest names none."""
+        self.prior = manifest.prior
+        """Outside of which draws are drawn again; None for a flow without."""
+        self._acceptances = AcceptanceCache()
         self.conditions = tuple(feature.name for feature in manifest.context_features)
         """The names of the context's columns; empty where the manifest names none."""
 
@@ -155,6 +165,8 @@ class ServedFlow:
         context: Floats | None = None,
         returns: Collection[Return] = (),
         alarm_rate: float | None = None,
+        *,
+        correct: bool = False,
     ) -> Plan[Densities]:
         """Log-densities of rows.
 
@@ -166,9 +178,12 @@ class ServedFlow:
                 (the greatest abs(g(f(x)) - x) over the coordinates, by a run of g).
             alarm_rate: between 0 and 1; a row is an anomaly where at most this share of held-out rows has a log_prob
                 as low.
+            correct: whether log_prob is that of the flow cut off at its prior: -inf outside, and inside less the
+                logarithm of the acceptance. The scores stay those of the flow itself.
 
         Raises:
             WrongShape: the context is missing, superfluous or of another number of rows.
+            InvalidArgument: a correction is asked for, and the flow has no prior, or no mass inside it.
             NotFinite: a row is so far out that the answer is beyond the range of its precision.
         """
         each = self.context_for(context, len(x))
@@ -176,13 +191,18 @@ class ServedFlow:
         outputs = yield Run(self.forward, x, each, value=returned or "z" in returns)
         check_outputs(outputs, "x", NotFinite)
         log_prob = outputs.log_prob
-        if not returns and alarm_rate is None:
+        if not returns and alarm_rate is None and not correct:
             return Densities(log_prob)
         extras = {name: self.returned(name, outputs) for name in RETURNS[:-1] if name in returns}
         if returned:
             extras["round_trip_error"] = yield from self._data_round_trip(outputs.value, x, each)
         anomaly = None if alarm_rate is None else self.held_out.anomaly(log_prob, alarm_rate)
-        return Densities(log_prob, extras, anomaly)
+        if not correct:
+            return Densities(log_prob, extras, anomaly)
+        acceptance = yield from self.acceptance(context, len(x))
+        inside = self.require_prior().inside(x.reshape(len(x), -1))
+        corrected = (log_prob - np.log(acceptance.share)).astype(self.dtype)
+        return Densities(np.where(inside, corrected, self.dtype.type(-np.inf)), extras, anomaly, acceptance)
 
     def sample(
         self,
@@ -198,6 +218,8 @@ class ServedFlow:
         round_trip: bool = False,
     ) -> Plan[Samples]:
         """Draw rows; row i of a seed and a context is one value, whatever n and offset, and whatever other contexts.
+
+        Of a flow with a prior what lies outside is drawn again, as `service.engine.verbs.rejection` says.
 
         Args:
             n: how many, at least 1; as many for each context.
@@ -218,12 +240,13 @@ class ServedFlow:
             WrongShape: the context is missing or superfluous.
             NotFinite: a row is beyond the range of its precision, at a temperature above 1 or under the context given.
             EngineFailed: any other row that was drawn has none.
+            OverWorkBudget: too few draws lie inside the prior.
         """
         self.check_noise(offset + n, temperature, truncation, method)
         contexts = 1 if context is None else math.prod(context.shape[:-1])
         each = None if context is None else context.reshape(contexts, context.shape[-1])
         self.require_context(each)
-        latents = BaseNoise(
+        rows = BaseNoise(
             self.manifest.base,
             self.width,
             seed=seed,
@@ -235,7 +258,8 @@ class ServedFlow:
             contexts=each,
             context_noise=noise,
             dtype=self.dtype,
-        ).buffered()
+        )
+        latents = rows.buffered()
         repeated = None if each is None else _EachRepeated(each, n)
         outputs = yield Run(self.inverse, latents, repeated)
         # The flow's own rows are the server's matter; how hot they are, and under which context, is the caller's.
@@ -243,11 +267,16 @@ class ServedFlow:
         unservable = EngineFailed if context is None and temperature <= 1.0 else NotFinite
         check_outputs(outputs, argument, unservable, each=n if argument == "context" else 1)
         lead = (n,) if context is None else (*context.shape[:-1], n)
-        error = None
+        error = accepted = None
+        if self.prior is not None:
+            drawn = yield from reject(self.inverse, self.prior, rows, outputs)
+            latents, outputs = drawn.z, Outputs(drawn.x, drawn.log_abs_det_jacobian, drawn.log_prob)
+            accepted = (n / drawn.tries.reshape(contexts, n).sum(axis=1)).astype(self.dtype)
         if round_trip:
             found = yield from self._latent_round_trip(outputs.value, latents, repeated, "temperature", unservable)
             error = found.reshape(lead)
-        return Samples(outputs.value.reshape(*lead, *self.event_shape), outputs.log_prob.reshape(lead), error)
+        x = outputs.value.reshape(*lead, *self.event_shape)
+        return Samples(x, outputs.log_prob.reshape(lead), error, accepted)
 
     def encode(self, x: Floats, context: Floats | None = None, *, round_trip: bool = False) -> Plan[Encoded]:
         """Normalize, z = f(x), with log|det df/dx| and log_prob.
@@ -339,6 +368,36 @@ class ServedFlow:
             return np.broadcast_to(context, (count, context.shape[1]))
         detail = f"context must have one row, or one for each of the {count} rows, and has {len(context)}"
         raise WrongShape(detail, (Reason(("context",), detail),))
+
+    def acceptance(self, context: Floats | None, count: int) -> Plan[Acceptance]:
+        """How much of the mass lies inside the prior, under the context of each row.
+
+        Args:
+            context: as in `log_prob`.
+            count: the number of rows.
+
+        Returns:
+            ``[count]``.
+
+        Raises:
+            WrongShape: as `log_prob`.
+            InvalidArgument: the flow has no prior, or no mass inside it.
+        """
+        self.context_for(context, count)
+        prior = self.require_prior()
+        found = yield from measure_acceptance(self.inverse, self.manifest, prior, context, self._acceptances)
+        return Acceptance(*(np.broadcast_to(values, (count,)) for values in found))
+
+    def require_prior(self) -> Prior:
+        """The prior.
+
+        Raises:
+            InvalidArgument: the flow has none.
+        """
+        if self.prior is None:
+            detail = "this flow has no prior, so that there is nothing to correct its density for"
+            raise InvalidArgument(detail, (Reason(("correct",), detail),))
+        return self.prior
 
     def check_noise(self, end: int, temperature: float, truncation: float | None, method: Method) -> None:
         """Hold the arguments of `sample` against the flow's base.

@@ -40,6 +40,9 @@ class Importance(NamedTuple):
         ess_share: ess / N.
         pareto_k: the shape of the weights' upper tail; None where it cannot be estimated.
         pareto_k_threshold: what it should stay below, with so many draws.
+        log_evidence: log of the mean of exp(log_target - log_prob), in nats: the logarithm of the target's normalizing
+            constant.
+        log_evidence_se: its standard error, by the delta method: sqrt((N / ess - 1) / (N - 1)); 0 for a single draw.
         verdict: one sentence that begins with good, more draws, bad, useless or unknown.
     """
 
@@ -49,6 +52,8 @@ class Importance(NamedTuple):
     ess_share: float
     pareto_k: float | None
     pareto_k_threshold: float
+    log_evidence: float
+    log_evidence_se: float
     verdict: str
 
 
@@ -81,7 +86,8 @@ def importance(log_target: Float64, log_prob: npt.NDArray[np.floating[Any]]) -> 
     proposed = np.where(wanted, log_prob.astype(np.float64), 0.0)
     log_ratios = np.where(wanted, log_target - proposed, -np.inf)
     with np.errstate(over="ignore"):  # a difference beyond float64 is a weight of zero
-        log_ratios -= log_ratios.max()
+        largest = float(log_ratios.max())
+        log_ratios -= largest
     ratios = np.exp(log_ratios)
     total = float(ratios.sum())
     count = len(ratios)
@@ -90,8 +96,18 @@ def importance(log_target: Float64, log_prob: npt.NDArray[np.floating[Any]]) -> 
     equal = log_ratios.min() >= -np.finfo(precision).eps * (1 + np.abs(proposed).max())
     k = None if equal else pareto_k(log_ratios)
     verdict = f"good: all weights are equal, to the rounding of {precision}" if equal else _verdict(k, count)
+    # The relative variance of the ratios is N / ess - 1; that of their mean is smaller by N - 1.
+    spread = math.sqrt(max(0.0, count / ess - 1.0) / (count - 1)) if count > 1 else 0.0
     return Importance(
-        ratios / total, log_ratios - math.log(total), ess, ess / count, k, pareto_threshold(count), verdict
+        weights=ratios / total,
+        log_weights=log_ratios - math.log(total),
+        ess=ess,
+        ess_share=ess / count,
+        pareto_k=k,
+        pareto_k_threshold=pareto_threshold(count),
+        log_evidence=largest + math.log(total / count),
+        log_evidence_se=spread,
+        verdict=verdict,
     )
 
 

@@ -218,3 +218,23 @@ def test_what_cannot_be_fitted_is_told(tmp_path, monkeypatch, run, arguments, wo
         run("train", *arguments)
     assert words in caught.value.detail
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prior_is_kept_with_the_flow_and_holds_its_rows(tmp_path, run):
+    theta = np.random.default_rng(1).uniform([0.0, -1.0], [2.0, 1.0], size=(300, 2))
+    seen = theta + np.random.default_rng(2).normal(size=(300, 2))
+    lines = "".join(",".join(map(repr, row)) + "\n" for row in np.hstack([theta, seen]).tolist())
+    (tmp_path / "pairs.csv").write_text("rate,shift,a,b\n" + lines)
+    (tmp_path / "prior.toml").write_text('[constraints]\nrate = {name = "interval", low = 0.0, high = 2.0}\n')
+    arguments = [
+        "train", str(tmp_path / "pairs.csv"), "--context", "a,b", "--out", str(tmp_path / "flows"), "--name", "npe",
+        "--epochs", "2", "--prior", str(tmp_path / "prior.toml"), "--flow", "real_nvp", "--flow-option", "transforms=2",
+        "--flow-option", "hidden=[8]", "--quiet",
+    ]  # fmt: skip
+    assert run(*arguments).exit_code == 0
+    manifest = read_bundle(tmp_path / "flows" / "npe" / "1").manifest
+    assert (manifest.prior.low, manifest.prior.high) == ([0.0, None], [2.0, None])
+    assert manifest.provenance.recipe["data"]["prior"] == "prior.toml"
+    (tmp_path / "prior.toml").write_text("high = [0.5, inf]\n")
+    with pytest.raises(DataError, match="rows lie outside the prior, the first at row"):
+        run(*arguments)

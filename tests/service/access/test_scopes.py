@@ -13,7 +13,7 @@ from service.settings import Settings
 VERBS = {
     f"{p}/{v}"
     for p in PREFIXES
-    for v in ["logprob", "encode", "decode", "interpolate", "edit", "trace", "weights", "sample"]
+    for v in ["logprob", "encode", "decode", "interpolate", "edit", "trace", "weights", "posterior", "sample"]
 }
 
 

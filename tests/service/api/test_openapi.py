@@ -4,7 +4,7 @@ import pytest
 
 METHODS = {"get", "post"}
 PICTURED = {"logprob", "sample", "interpolate", "decode", "edit"}
-VERBS = {"logprob", "sample", "interpolate", "encode", "decode", "edit", "trace", "weights"}
+VERBS = {"logprob", "sample", "interpolate", "encode", "decode", "edit", "trace", "weights", "posterior"}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_every_route_is_described(document, client):
         if method != "HEAD" and not route.path.startswith(("/docs", "/redoc", "/openapi"))
     }
     assert described == served
-    assert len(described) == 3 * 9 + 6 + 7 + 3
+    assert len(described) == 3 * 10 + 6 + 7 + 3
 
 
 def test_operation_ids_are_distinct(document):
@@ -118,7 +118,7 @@ def test_every_text_that_is_an_example_runs_and_says_what_the_json_says(document
 def test_what_stands_in_the_query_beside_a_body_is_listed_and_taken(document, client):
     (said,) = (said for path, method, said in operations(document) if path == "/logprob")
     names = {parameter["name"] for parameter in said["parameters"]}
-    assert names == {"model", "version", "context", "return", "alarm_rate", "columns", "size"}
+    assert names == {"model", "version", "context", "return", "alarm_rate", "correct", "columns", "size"}
     query = {"model": "two-moons", "version": 1, "return": "z,quantile", "alarm_rate": 0.1}
     answer = client.post("/logprob", params=query, content="1,2", headers={"content-type": "text/csv"})
     assert set(answer.json()) == {"model", "version", "log_prob", "z", "quantile", "anomaly"}

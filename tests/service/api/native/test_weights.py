@@ -28,7 +28,9 @@ def test_weights_of_a_flow_against_itself_are_equal(client):
             target = client.post("/logprob", json={"x": drawn["x"]}).json()["log_prob"]
         document = weighed(client, log_target=target, **rows).json()
         names = ["model", "version", "weights", "log_weights", "ess", "ess_share", "pareto_k", "pareto_k_threshold"]
-        assert list(document) == [*names, "verdict"]
+        assert list(document) == [*names, "log_evidence", "log_evidence_se", "verdict"]
+        assert document["log_evidence"] == pytest.approx(0.0, abs=1e-6)
+        assert document["log_evidence_se"] == pytest.approx(0.0, abs=1e-6)
         np.testing.assert_allclose(document["weights"], 1 / 200, rtol=1e-6)
         assert document["ess"] == pytest.approx(200, rel=1e-9)
         assert document["pareto_k"] is None

@@ -173,3 +173,26 @@ def test_weights_are_equal_up_to_and_with_the_rounding_of_float32():
     for apart, equal in ((rounding, True), (np.nextafter(rounding, 1.0), False)):
         found = importance(np.array([0.0, -apart]), np.zeros(2, np.float32))
         assert found.verdict.startswith("good: all weights are equal") is equal
+
+
+def test_the_evidence_is_that_of_a_gaussian_target_and_its_error_is_what_it_says():
+    # The target is 5 N(0.3, 0.8^2) and the draws are of N(0, 1).
+    found = []
+    for seed in range(400):
+        x = np.random.default_rng(seed).normal(size=200)
+        log_target = math.log(5) - 0.5 * ((x - 0.3) / 0.8) ** 2 - math.log(0.8 * math.sqrt(2 * math.pi))
+        found.append(importance(log_target - 900, -0.5 * x**2 - 0.5 * math.log(2 * math.pi)))
+    estimates = np.array([each.log_evidence for each in found]) + 900
+    errors = np.array([each.log_evidence_se for each in found])
+    assert estimates.mean() == pytest.approx(math.log(5), abs=4 * estimates.std() / 20)
+    assert errors.mean() == pytest.approx(estimates.std(), rel=0.15)
+
+
+def test_the_evidence_of_equal_weights_and_of_one_draw_has_no_error():
+    for count in (1, 5):
+        found = importance(np.full(count, 3.0), np.zeros(count))
+        assert (found.log_evidence, found.log_evidence_se) == (3.0, 0.0)
+
+
+def test_a_draw_of_no_weight_counts_in_the_evidence():
+    assert importance(np.array([0.0, -np.inf]), np.zeros(2)).log_evidence == pytest.approx(math.log(0.5))
