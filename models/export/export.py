@@ -28,17 +28,20 @@ from models.export.probes import OUTSIDE, Probes, make_probes, outside_support
 from models.export.resolution import keep_resolvable
 from models.export.trace import check_trace, trace_steps
 from models.flows.bases import sample_base
+from models.flows.constrained import Constrained
 from models.flows.flow import Flow
 from service.bundle.bases import UniformBase
 from service.bundle.calibration import calibrate
 from service.bundle.manifest import (
     MAX_TEXT,
+    Constraint,
     ContextFeature,
     Feature,
     Manifest,
     Parity,
     Provenance,
     Quantization,
+    Variational,
     shorten_texts,
 )
 from service.bundle.parity import BATCH_MULTIPLE, TOLERANCE, golden_errors, traced_golden_errors
@@ -77,6 +80,7 @@ def export_flow(
     created: datetime | None = None,
     trace: bool = True,
     far_rows: Literal["all", "resolvable"] = "all",
+    variational: Variational | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Export a flow, hold the graphs against it in float64, and install the bundle.
@@ -103,6 +107,7 @@ def export_flow(
         trace: whether the bundle holds trace.onnx, which shows the event after each step; it holds the weights again.
         far_rows: which rows far outside the data the gate tries: "resolvable" leaves out those that torch itself
             cannot answer in the flow's precision, as there are in flows whose scales have no bound.
+        variational: the evidence for a flow that was fitted to a density.
         progress: called with a few words before each step that takes seconds.
 
     Returns:
@@ -152,6 +157,7 @@ def export_flow(
         context_features=list(context_features),
         base=flow.base,
         support=flow.support,
+        constraints=_constraints(flow),
         quantization=quantization,
         inverse="numeric" if flow.numeric_inverse else "closed form",
         opset=OPSET,
@@ -167,9 +173,16 @@ def export_flow(
             libraries=_versions(),
             created=(created or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
         ),
+        variational=variational,
     )
     whole = {**passed.files, "golden.npz": golden.to_npz()}
     return repository.install_next(manifest, whole, pinned=version is not None)
+
+
+def _constraints(flow: Flow) -> list[Constraint]:
+    """The constraints of a flow's first step, where its support does not say all of them."""
+    first = flow.bijections[0]
+    return first.stated() if isinstance(first, Constrained) and flow.support is None else []
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -63,7 +63,7 @@ class GroupVerbs:
         flow = self._flow(common)
         if flow is None or not wire.is_json(common.content_type):
             return [None] * len(bodies)
-        rows, asked = _rows(bodies, flow.width, flow.dtype)
+        rows, asked = _rows(bodies, flow.event_width, flow.dtype)
 
         def texts(outputs: Outputs) -> Iterator[bytes]:
             before = _opened(flow_identity(flow)) + b',"log_prob":['
@@ -102,7 +102,7 @@ class GroupVerbs:
         except PushforwardError:
             return None  # told by the verb
         plain = wire.is_json(codec.media_type) and len(flow.event_shape) == 1 and flow.manifest.context_width == 0
-        return flow if plain and flow.width <= self._max_work else None
+        return flow if plain and flow.event_width <= self._max_work else None
 
 
 def _rows(bodies: Sequence[bytes], width: int, dtype: FloatType) -> tuple[Floats, list[int]]:

@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
-from pydantic import Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from service.bundle.bases import AnyBase, ManifestPart
 from service.bundle.precision import DTYPES, FloatType, Precision
@@ -28,6 +35,7 @@ __all__ = [
     "NAME_PATTERN",
     "OLDER_FORMATS",
     "Calibration",
+    "Constraint",
     "ContextFeature",
     "Feature",
     "Manifest",
@@ -37,6 +45,7 @@ __all__ = [
     "Recalibration",
     "Step",
     "Support",
+    "Variational",
     "content_digest",
     "is_flow_name",
     "seal_older",
@@ -317,6 +326,57 @@ class Step(ManifestPart):
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
 
 
+class Variational(ManifestPart):
+    """The evidence for a flow that was fitted to a density.
+
+    Args:
+        elbo: the mean of log p - log q over draws of the flow, in nats; null for minus infinity. Of a joint density it
+            is a mean over rows of x, as all of these numbers are.
+        log_evidence: log Z by importance sampling from the flow, in nats; null for minus infinity.
+        log_evidence_se: its standard error; null where it is not finite.
+        log_evidence_ais: log Z by annealed importance sampling from a wide start, in nats; null where there was none.
+        log_evidence_ais_se: its standard error.
+        ess_share: the effective share of the flow's draws.
+        pareto_k: the shape of the tail of their weights; null where it cannot be told.
+        restarts: from how many seeds the fit was made.
+        verdict: "good"; "heavy_tails" where the weights have no reliable mean; "modes_missing" where annealing found
+            what the flow does not have; "not_converged" where the flow is not yet the target.
+    """
+
+    elbo: FiniteFloat | None
+    log_evidence: FiniteFloat | None
+    log_evidence_se: Annotated[FiniteFloat, Field(ge=0)] | None
+    log_evidence_ais: FiniteFloat | None
+    log_evidence_ais_se: Annotated[FiniteFloat, Field(ge=0)] | None
+    ess_share: Annotated[FiniteFloat, Field(ge=0, le=1.000001)]
+    pareto_k: FiniteFloat | None
+    restarts: _Count
+    verdict: Literal["good", "heavy_tails", "modes_missing", "not_converged"]
+
+
+class Constraint(ManifestPart):
+    """A stretch of columns with a support of its own.
+
+    Args:
+        kind: "half_line"; "interval"; "simplex", whose columns are positive and sum to 1, so that the last of them
+            follows from the others and the density is over these.
+        first: its first column, from 0.
+        columns: how many.
+        low: the lower end, in the units of x, which does not belong to it; null where there is none.
+        high: the upper end, likewise.
+    """
+
+    kind: Literal["half_line", "interval", "simplex"]
+    first: Annotated[int, Field(ge=0, lt=_MAX_WIDTH)]
+    columns: Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+
+
+_LATER: Final = frozenset({"constraints", "variational"})
+"""Keys that format 3 was given after its first bundles. They are left out where they say nothing."""
+
+
 class Manifest(ManifestPart):
     """The content of flow.json.
 
@@ -343,6 +403,8 @@ class Manifest(ManifestPart):
         trace: the steps of the chain, where the bundle holds trace.onnx; else empty.
         parity: the errors that the exporter's gate measured.
         provenance: the origin of the flow.
+        constraints: the support of a density whose columns do not all have the same ends; absent for any other.
+        variational: the evidence for a flow that was fitted to a density; absent for any other.
 
     Raises:
         ManifestInvalid: from `from_json`, naming each wrong key.
@@ -369,6 +431,14 @@ class Manifest(ManifestPart):
     trace: list[Step] = Field(default_factory=list)
     parity: Parity
     provenance: Provenance
+    constraints: list[Constraint] = Field(default_factory=list)
+    variational: Variational | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A bundle that has no such key keeps its bytes."""
+        content: dict[str, Any] = serialize(self)
+        return {key: value for key, value in content.items() if key not in _LATER or value}
 
     @property
     def event_width(self) -> int:
@@ -384,10 +454,13 @@ class Manifest(ManifestPart):
     def _check_widths_and_names(self) -> Self:
         if self.event_width > _MAX_WIDTH:
             raise ValueError(f"an event may hold at most {_MAX_WIDTH} values, not {self.event_width}")
-        if self.latent_width != self.event_width:
+        self._check_constraints()
+        follow = sum(constraint.kind == "simplex" for constraint in self.constraints)
+        if self.latent_width != self.event_width - follow:
             raise ValueError(
                 f"a bijection keeps the width: latent_width is {self.latent_width}, "
                 f"and an event holds {self.event_width} values"
+                + (f", of which {follow} follow from the others" if follow else "")
             )
         if self.base.width not in (None, self.latent_width):
             raise ValueError(f"the base is of {self.base.width} coordinates, and latent_width is {self.latent_width}")
@@ -415,6 +488,26 @@ class Manifest(ManifestPart):
             if max(map(abs, direction)) > greatest:
                 raise ValueError(f"direction {name!r} has a value beyond {greatest:.3g}, the greatest {self.precision}")
         return self
+
+    def _check_constraints(self) -> None:
+        """Constraints are of columns that are there, one after the other, and each has the ends of its kind."""
+        end = 0
+        for constraint in self.constraints:
+            if len(self.event_shape) != 1 or constraint.first < end:
+                raise ValueError("constraints are of a table's columns, in order, and none is of two")
+            end = constraint.first + constraint.columns
+            low, high = constraint.low is not None, constraint.high is not None
+            fits = {
+                "half_line": low != high,
+                "interval": constraint.low is not None
+                and constraint.high is not None
+                and constraint.low < constraint.high,
+                "simplex": not low and not high and constraint.columns > 1,
+            }[constraint.kind]
+            if not fits:
+                raise ValueError(f"a constraint of the kind {constraint.kind} has other ends or columns")
+        if end > self.event_width:
+            raise ValueError(f"constraints reach to column {end - 1}, and an event holds {self.event_width} values")
 
     def to_json(self) -> bytes:
         """Write the manifest as indented UTF-8 JSON with a final newline, under a digest of what it says now."""

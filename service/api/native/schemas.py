@@ -335,6 +335,9 @@ class Flow(BaseModel):
     context_features: list[dict[str, Any]] = []
     base: dict[str, Any] | None = None
     support: dict[str, Any] | None = None
+    variational: Annotated[
+        dict[str, Any] | None, Field(description="the evidence and the verdict of a flow that was fitted to a density")
+    ] = None
     directions: list[str] = []
     trace: Annotated[list[str], Field(description="the names of the flow's steps, if /trace can show them")] = []
     manifest: Annotated[dict[str, Any] | None, Field(description="only of a flow that is asked for by name")] = None

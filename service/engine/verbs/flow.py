@@ -140,11 +140,13 @@ class ServedFlow:
         self.event_shape = tuple(manifest.event_shape)
         """The shape of one row of x."""
         self.width = manifest.latent_width
-        """D, the number of coordinates of z and of values of a row."""
+        """D, the number of coordinates of z."""
+        self.event_width = manifest.event_width
+        """The number of values of a row: D, or more where some of them follow from others."""
         named = tuple(feature.name for feature in manifest.features)
         self.named = bool(named)
         """Whether the manifest names x's columns."""
-        self.features = named or tuple(f"x{at}" for at in range(self.width))
+        self.features = named or tuple(f"x{at}" for at in range(self.event_width))
         """The names of x's columns; x0, x1 and so on where the manifest names none."""
         self.conditions = tuple(feature.name for feature in manifest.context_features)
         """The names of the context's columns; empty where the manifest names none."""
