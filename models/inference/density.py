@@ -50,6 +50,15 @@ class UnconstrainedDensity:
         x, ladj = self.to_user(u)
         return self.target.log_density(x, given) + ladj
 
+    def evaluate(self, u: Tensor) -> Tensor:
+        """Log p of u ``[N, M]`` without a gradient."""
+        with torch.no_grad():
+            return self.log_prob(u)
+
+    def at(self, given: Tensor) -> UnconstrainedDensity:
+        """The density of z at one row of x ``[C]`` of a joint density, which it is then of alone."""
+        return _AtRow(self, given)
+
     def check_start(self, u: Tensor, given: Tensor | None = None) -> None:
         """Try the target where a fit starts.
 
@@ -84,3 +93,14 @@ class UnconstrainedDensity:
                 "fit without a gradient by --objective ais",
                 (Reason(("log_density",), f"{found} at z = {describe_row(self.to_user(u)[0][row])}", row, column),),
             )
+
+
+class _AtRow(UnconstrainedDensity):
+    """A joint density at one row of x."""
+
+    def __init__(self, joint: UnconstrainedDensity, given: Tensor) -> None:
+        super().__init__(joint.target, joint.step, joint.width)
+        self._given = given
+
+    def log_prob(self, u: Tensor, given: Tensor | None = None) -> Tensor:
+        return super().log_prob(u, (self._given if given is None else given).expand(len(u), -1))

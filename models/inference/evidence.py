@@ -40,7 +40,6 @@ class Evidence:
         pareto_k: the shape of the weights' tail; None where it cannot be told.
         outside: the share of draws at which the target has no density.
         log_weights: ``[N]``, log p - log q of the draws.
-        effective: the effective number of draws that `log_evidence` is of.
     """
 
     elbo: float
@@ -172,18 +171,28 @@ def annealed_evidence(runs: Sequence[Annealed]) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def find_missed(flow: Flow, density: UnconstrainedDensity, runs: Sequence[Annealed], log_evidence: float) -> Missed:
+def find_missed(
+    flow: Flow,
+    density: UnconstrainedDensity,
+    runs: Sequence[Annealed],
+    log_evidence: float,
+    given: Tensor | None = None,
+) -> Missed:
     """Look for density that the flow does not have, at the ends of annealed chains.
 
     Args:
         flow: q.
         density: p.
         runs: of annealing from a wide start.
-        log_evidence: log Z by draws of the flow; where it is less than what annealing found, that is used.
+        log_evidence: log Z by draws of the flow.
+        given: ``[C]``, the context of a conditional flow.
     """
     u = torch.cat([run.u for run in runs])
     weights = torch.softmax(torch.cat([run.log_weights for run in runs]), dim=0)
-    scores = [density.log_prob(part).to(torch.float64) - flow.log_prob(part) for part in torch.split(u, _ROWS_AT_ONCE)]
+    scores = []
+    for part in torch.split(u, _ROWS_AT_ONCE):
+        context = None if given is None else given.expand(len(part), -1)
+        scores.append(density.log_prob(part).to(torch.float64) - flow.log_prob(part, context))
     there = torch.cat(scores) - log_evidence > _MISSED
     there &= weights > 0.0
     if not there.any():

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.data.split import derived_generator, derived_seed
 from models.export.export import export_flow
@@ -21,11 +23,12 @@ from models.flows.flow import Flow
 from models.inference.constraints import constrain, support_of
 from models.inference.density import UnconstrainedDensity
 from models.inference.evidence import Evidence, annealed_evidence, find_missed, measure
+from models.inference.joint import JointRows, load_rows, mean_evidence, measure_rows
 from models.inference.recipe import InferenceRecipe
 from models.inference.report import InferenceFindings, write_inference_report
 from models.inference.run import FitRun, RoundRecord, better
 from models.inference.target import Target, load_target
-from models.inference.verdict import InferenceVerdict, judge_fit
+from models.inference.verdict import InferenceVerdict, judge_fit, judge_joint
 from models.training.checkpoint import Origin, read_state, reading_state, remove_state, write_state
 from models.training.fit import reproducible
 from models.training.places import Places
@@ -36,6 +39,7 @@ from service.errors import BundleError, DataError, PushforwardError
 __all__ = ["InferenceResult", "infer", "serve_command"]
 
 _FORMAT: Final = "inference 1"
+_LEARNT_FILE: Final = "target.pt"
 _HELD_OUT: Final = 2000  # draws that calibrate a bundle, which has no data
 _MAX_DRAWN: Final = 20
 
@@ -109,40 +113,48 @@ def infer(
     places = Places.of(recipe, work=work, report=report)
     places.check()
     with reproducible(recipe.fit.threads):
-        target = target or _load(recipe)
+        joint = None if recipe.target.rows is None else load_rows(recipe)
+        target = target or _load(recipe, joint)
         step = constrain(target.constraints, target.dim, target.title, recipe.fit.precision)
         density = UnconstrainedDensity(target, step, target.dim if step is None else step.reals)
-        origin = Origin(recipe=recipe.fitted_by(), data=target.digest)
+        origin = Origin(recipe=recipe.fitted_by(), data=target.digest + ("" if joint is None else joint.digest))
+        learnt = _Learnt(target)
         state = _unfinished(places.work, origin, resume=resume, restart=restart)
-        runs = _make_runs(recipe, density)
+        runs = _make_runs(recipe, density, joint)
         if state is not None:
             tell(f"Going on after {sum(len(run['history']) for run in state['runs'])} rounds.")
             with reading_state():
+                learnt.restore(state["learnt"])
                 for run, kept in zip(runs, state["runs"], strict=False):
                     run.restore(kept)
         else:
             tell(_announce(recipe, target, runs[0]))
         began = written = clock()
         for number, run in enumerate(runs, start=1):
+            learnt.begin(number - 1)
             while not run.finished:
                 record = run.round()
                 if observe is not None:
                     observe(number, record)
                 last = number == len(runs) and record.step >= record.steps
                 if last or clock() - written >= seconds_between:
-                    _save(places.work, origin, runs[:number], exporting=None)
+                    _save(places.work, origin, runs[:number], learnt, exporting=None)
                     written = clock()
         seconds = clock() - began
         tell("Measuring the evidence.")
-        outcome = _judge(recipe, density, runs)
+        outcome = _judge(recipe, density, runs) if joint is None else _judge_joint(recipe, density, runs, joint, learnt)
+        learnt.begin(outcome.number - 1)
         flow = _in_user_coordinates(outcome.run.fitted(), density, support_of(step))
         try:
             bundle = None if state is None else _installed(places.repository, recipe, state["exporting"])
             if bundle is None:
-                bundle = _export(recipe, target, flow, outcome, places, origin, runs, far_rows=far_rows, tell=tell)
+                created = datetime.now(UTC).replace(microsecond=0)
+                _save(places.work, origin, runs, learnt, exporting=created.isoformat())
+                bundle = _export(recipe, target, flow, outcome, places, created, joint, far_rows=far_rows, tell=tell)
             version = int(bundle.name)
             folder = places.report or places.repository.root / places.name / f"report-{version}"
-            write_inference_report(_findings(recipe, target, density, flow, outcome, version, seconds), folder)
+            write_inference_report(_findings(recipe, target, density, flow, outcome, joint, version, seconds), folder)
+            learnt.write(folder)
         except PushforwardError as error:
             said = (
                 f"\nThe fit is not lost: its checkpoint is in {places.work}. Give the options of the fit again, with "
@@ -150,7 +162,6 @@ def infer(
             )
             hint = "; --far-rows resolvable leaves out rows that torch itself cannot answer" * (far_rows == "all")
             raise error.extended(f"{said}{hint}.") from error
-    remove_state(places.work)
     places.clear(version)
     return InferenceResult(
         recipe=recipe,
@@ -182,15 +193,64 @@ def _ignore(_: str) -> None:
     pass
 
 
-def _load(recipe: InferenceRecipe) -> Target:
+class _Learnt:
+    """The parameters of a joint density that are learnt with the flow: each restart has values of its own.
+
+    Args:
+        target: whose they are; one without parameters is let alone.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._module = target.owner if target.parameters and isinstance(target.owner, nn.Module) else None
+        self._first = self._now()
+        self._values: dict[int, dict[str, Tensor]] = {}
+        self._number = -1
+
+    def _now(self) -> dict[str, Tensor]:
+        return {} if self._module is None else copy.deepcopy(self._module.state_dict())
+
+    def begin(self, number: int) -> None:
+        """Put the values of a restart into the module, and keep those of the one before."""
+        if self._module is None or number == self._number:
+            return
+        self.keep()
+        self._number = number
+        self._module.load_state_dict(self._values.get(number, self._first))
+
+    def keep(self) -> None:
+        """Keep the values of the restart that is on."""
+        if self._module is not None and self._number >= 0:
+            self._values[self._number] = self._now()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the values that every restart begins with, and those of each so far."""
+        self.keep()
+        return {"first": self._first, "values": self._values, "number": self._number}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what a checkpoint kept."""
+        self._first, self._values, number = state["first"], state["values"], state["number"]
+        self._number = -1
+        if number >= 0:
+            self.begin(number)
+
+    def write(self, folder: Path) -> None:
+        """Write the values that are in the module beside a report, to be read by ``torch.load``."""
+        if self._module is not None:
+            torch.save(self._now(), folder / _LEARNT_FILE)
+
+
+def _load(recipe: InferenceRecipe, joint: JointRows | None) -> Target:
     if recipe.target.source is None:
         raise DataError("a fit to a density needs a target: MODULE:TARGET or FILE.py:TARGET")
-    return load_target(recipe.target.source, dim=recipe.target.dim)
+    rows = None if joint is None else joint.train
+    return load_target(recipe.target.source, dim=recipe.target.dim, rows=rows)
 
 
-def _make_runs(recipe: InferenceRecipe, density: UnconstrainedDensity) -> list[FitRun]:
+def _make_runs(recipe: InferenceRecipe, density: UnconstrainedDensity, joint: JointRows | None) -> list[FitRun]:
     seeds = [derived_seed(recipe.seed, f"restart {number}") for number in range(recipe.fit.restarts)]
-    return [FitRun(density, recipe.flow, recipe.fit, seed=seed) for seed in seeds]
+    rows = None if joint is None else joint.train
+    return [FitRun(density, recipe.flow, recipe.fit, seed=seed, rows=rows) for seed in seeds]
 
 
 def _announce(recipe: InferenceRecipe, target: Target, run: FitRun) -> str:
@@ -224,10 +284,11 @@ def _unfinished(work: Path, origin: Origin, *, resume: bool, restart: bool) -> d
     return state
 
 
-def _save(work: Path, origin: Origin, runs: list[FitRun], *, exporting: str | None) -> None:
+def _save(work: Path, origin: Origin, runs: list[FitRun], learnt: _Learnt, *, exporting: str | None) -> None:
     content = {
         "origin": {"recipe": dict(origin.recipe), "data": origin.data},
         "runs": [run.state() for run in runs],
+        "learnt": learnt.state(),
         "exporting": exporting,
     }
     write_state(work, content, _FORMAT)
@@ -246,7 +307,42 @@ def _judge(recipe: InferenceRecipe, density: UnconstrainedDensity, runs: list[Fi
     missed = find_missed(runs[kept].fitted(), density, annealing, found[kept].log_evidence)
     verdict = judge_fit(found[kept], annealed, missed, found, runs[kept].rise(), density.target.names)
     evidence = found[kept]
-    variational = Variational(
+    variational = _stated(evidence, annealed, runs, verdict)
+    return _Outcome(runs[kept], kept + 1, evidence, annealed, tuple(found), verdict, variational)
+
+
+def _judge_joint(
+    recipe: InferenceRecipe, density: UnconstrainedDensity, runs: list[FitRun], joint: JointRows, learnt: _Learnt
+) -> _Outcome:
+    """Measure every restart on held-out rows of x, and choose the flow with the greatest ELBO there."""
+    measured = []
+    for number, run in enumerate(runs):
+        learnt.begin(number)
+        measured.append(measure_rows(run, joint, recipe.fit.draws, density))
+    found = [mean_evidence(each.rows) for each in measured]
+    kept = max(range(len(runs)), key=lambda number: found[number].elbo)
+    own = measured[kept]
+    verdict = judge_joint(own.rows, own.annealed, own.missed, runs[kept].rise())
+    annealed = (
+        fmean(each[0] for each in own.annealed),
+        math.hypot(*(each[1] for each in own.annealed)) / len(own.annealed),
+    )
+    return _Outcome(
+        runs[kept],
+        kept + 1,
+        found[kept],
+        annealed,
+        tuple(found),
+        verdict,
+        _stated(found[kept], annealed, runs, verdict),
+    )
+
+
+def _stated(
+    evidence: Evidence, annealed: tuple[float, float], runs: list[FitRun], verdict: InferenceVerdict
+) -> Variational:
+    """The evidence as the manifest has it."""
+    return Variational(
         elbo=_finite(evidence.elbo),
         log_evidence=_finite(evidence.log_evidence),
         log_evidence_se=_finite(evidence.log_evidence_se),
@@ -257,7 +353,6 @@ def _judge(recipe: InferenceRecipe, density: UnconstrainedDensity, runs: list[Fi
         restarts=len(runs),
         verdict=verdict.word,
     )
-    return _Outcome(runs[kept], kept + 1, evidence, annealed, tuple(found), verdict, variational)
 
 
 def _finite(value: float) -> float | None:
@@ -287,23 +382,28 @@ def _export(
     flow: Flow,
     outcome: _Outcome,
     places: Places,
-    origin: Origin,
-    runs: list[FitRun],
+    created: datetime,
+    joint: JointRows | None,
     *,
     far_rows: Literal["all", "resolvable"],
     tell: Callable[[str], None],
 ) -> Path:
-    """Export the flow, calibrated on draws of its own, noted in the checkpoint before it begins."""
-    created = datetime.now(UTC).replace(microsecond=0)
-    _save(places.work, origin, runs, exporting=created.isoformat())
+    """Export the flow, calibrated on draws of its own: nothing else is there that was not fitted to."""
+    context = None if joint is None else _repeated(joint.held_out, _HELD_OUT)
+    calibrated = f"calibrated on {_HELD_OUT} draws of the flow"
+    words = f"the density {_public(target.title)}; {calibrated}"
+    if joint is not None:
+        words = f"the joint density {_public(target.title)} and {joint.words}; {calibrated}, at held-out rows of x"
     return export_flow(
         flow,
         repository=places.repository,
         name=places.name,
-        held_out=_draws(flow, _HELD_OUT, derived_generator(recipe.seed, "held out")),
+        held_out=_draws(flow, _HELD_OUT, derived_generator(recipe.seed, "held out"), context),
+        context=context,
         description=recipe.description,
         features=[Feature(name=name) for name in target.names],
-        data=f"the density {_public(target.title)}; calibrated on {_HELD_OUT} draws of the flow",
+        context_features=() if joint is None else joint.features,
+        data=words,
         recipe=recipe.published(),
         seed=recipe.seed,
         created=created,
@@ -319,24 +419,34 @@ def _public(title: str) -> str:
     return f"{Path(source).name}:{name}" if source else title
 
 
-def _draws(flow: Flow, rows: int, generator: torch.Generator) -> Tensor:
-    """Draw x ``[rows, D]`` that is finite, in the user's coordinates.
+def _repeated(rows: Tensor, count: int) -> Tensor:
+    """Rows ``[count, C]``: those that are given, again and again."""
+    return rows[torch.arange(count) % len(rows)]
+
+
+def _draws(flow: Flow, rows: int, generator: torch.Generator, context: Tensor | None = None) -> Tensor:
+    """Draw x ``[rows, D]`` that is finite and inside the support, in the user's coordinates.
+
+    Args:
+        flow: in the user's coordinates.
+        rows: how many.
+        generator: of the draws.
+        context: ``[rows, C]``; None for a flow without.
 
     Raises:
-        DataError: most draws are not.
+        DataError: some row has no such draw after many.
     """
-    found: list[Tensor] = []
+    found = torch.full((rows, *flow.event_shape), math.nan, dtype=flow.dtype)
     for _ in range(_MAX_DRAWN):
+        z = sample_base(flow.base, rows, flow.width, generator, flow.dtype)
         with torch.no_grad():
-            x, _, log_prob = flow.inverse_log_prob(sample_base(flow.base, rows, flow.width, generator, flow.dtype))
+            x, _, log_prob = flow.inverse_log_prob(z, context)
         good = torch.isfinite(x).all(dim=1) & torch.isfinite(log_prob)
         inside = flow.in_support(x)
-        found.append(x[good if inside is None else good & inside])
-        if sum(map(len, found)) >= rows:
-            return torch.cat(found)[:rows]
-    raise DataError(
-        "most draws of the fitted flow are not finite: the fit has gone astray; try a smaller --learning-rate"
-    )
+        found = torch.where((good if inside is None else good & inside)[:, None], x, found)
+        if bool(torch.isfinite(found).all()):
+            return found
+    raise DataError("draws of the fitted flow are not finite: the fit has gone astray; try a smaller --learning-rate")
 
 
 def _installed(repository: Repository, recipe: InferenceRecipe, created: str | None) -> Path | None:
@@ -360,6 +470,7 @@ def _findings(
     density: UnconstrainedDensity,
     flow: Flow,
     outcome: _Outcome,
+    joint: JointRows | None,
     version: int,
     seconds: float,
 ) -> InferenceFindings:
@@ -378,7 +489,12 @@ def _findings(
         description=recipe.description,
         target=_public(target.title),
         columns=list(target.names) or [f"z{number}" for number in range(target.dim)],
-        samples=_draws(flow, _HELD_OUT, derived_generator(recipe.seed, "report draws")).numpy(),
+        samples=_draws(
+            flow,
+            _HELD_OUT,
+            derived_generator(recipe.seed, "report draws"),
+            None if joint is None else joint.held_out[:1].expand(_HELD_OUT, -1),
+        ).numpy(),
         annealed=annealed,
         history=run.history,
         evidence=outcome.evidence,

@@ -180,7 +180,6 @@ class FitRun:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the run goes on from it as if nothing had happened."""
-        learnt = self.density.target.owner if self.density.target.parameters else None
         return {
             "stage": self.stage,
             "done": self.done,
@@ -189,7 +188,6 @@ class FitRun:
             "annealed": None if self.annealed is None else [self.annealed.u, self.annealed.log_weights],
             "factor": self.factor,
             "flow": None if self.flow is None else self.flow.state_dict(),
-            "target": learnt.state_dict() if isinstance(learnt, nn.Module) else None,
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "buffer": self.buffer.state(),
             "generator": self.generator.get_state(),
@@ -208,8 +206,6 @@ class FitRun:
         if state["flow"] is not None:
             self._build()
             self.fitted().load_state_dict(state["flow"])
-        if state["target"] is not None and isinstance(self.density.target.owner, nn.Module):
-            self.density.target.owner.load_state_dict(state["target"])
         self.buffer.restore(state["buffer"])
         if state["optimizer"] is not None:
             self._begin(self.stages[self.stage])
@@ -242,6 +238,11 @@ class FitRun:
         else:
             if self.flow is None:
                 self._build()
+                if self.rows is not None:
+                    start = WideStart(self.density.width, 1.0)
+                    u = start.sample(_START_ROWS, derived_generator(self.seed, "start"), self.dtype)
+                    places = torch.randint(len(self.rows), (len(u),), generator=derived_generator(self.seed, "start x"))
+                    self.density.check_start(u, self.rows[places])
             if self.optimizer is None:
                 self._begin(stage)
             with torch.random.fork_rng(devices=[]):  # dropout and the user's target draw from the global generator
@@ -260,7 +261,7 @@ class FitRun:
         pilot = derived_generator(self.seed, "pilot")
         start = self.wide.sample(_START_ROWS, derived_generator(self.seed, "start"), self.dtype)
         self.density.check_start(start)
-        density = self._evaluate
+        density = self.density.evaluate
         schedule = plan_schedule(
             self.wide,
             density,
@@ -280,10 +281,6 @@ class FitRun:
             dtype=self.dtype,
         )
         self.factor = schedule.factors[-1]
-
-    def _evaluate(self, u: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.density.log_prob(u)
 
     def _build(self) -> None:
         """Build the flow: around annealed rows where modes are sought there, else around a standard normal."""

@@ -16,6 +16,7 @@ from models.inference.run import FitRun, plan_stages
 from models.inference.target import take_target
 from models.inference.verdict import judge_fit
 from models.recipe import FlowRecipe
+from models.training.fit import reproducible
 from service.errors import DataError
 from tests.models.inference.targets import BANANA_LOG_Z, MANY_WELL_LOG_Z, Gaussian, ManyWell, banana
 
@@ -27,6 +28,12 @@ def run_of(target, *, seed=0, architecture="real_nvp", flow=None, dim=2, **fit) 
     density = UnconstrainedDensity(take_target(target, "mine", dim=dim), None, dim)
     recipe = FlowRecipe(architecture=architecture, **(flow or SMALL))
     return FitRun(density, recipe, InferenceFit(**{**QUICK, **fit}), seed=seed)
+
+
+@pytest.fixture(autouse=True)
+def single_thread():
+    with reproducible(1):
+        yield
 
 
 def finish(run: FitRun) -> FitRun:
