@@ -32,21 +32,21 @@ from models.flows.constrained import Constrained
 from models.flows.flow import Flow
 from service.bundle.bases import UniformBase
 from service.bundle.calibration import calibrate
+from service.bundle.constraints import Constraint
 from service.bundle.manifest import (
     MAX_TEXT,
-    Constraint,
     ContextFeature,
     Feature,
     Manifest,
     Parity,
     Provenance,
     Quantization,
-    Variational,
     shorten_texts,
 )
 from service.bundle.parity import BATCH_MULTIPLE, TOLERANCE, golden_errors, traced_golden_errors
 from service.bundle.precision import DTYPES, FloatType
 from service.bundle.store import Golden, Repository
+from service.bundle.variational import Variational
 from service.errors import DataError, ParityFailed, Reason
 
 __all__ = ["export_flow", "golden_rows", "without_edges"]

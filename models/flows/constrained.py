@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from models.flows.flow import Bijection
 from models.flows.precision import next_number, round_number
 from models.flows.preprocess import Logit
-from service.bundle.manifest import Constraint
+from service.bundle.constraints import Constraint
 from service.bundle.precision import Precision
 from service.errors import DataError
 

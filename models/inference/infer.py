@@ -32,8 +32,9 @@ from models.inference.verdict import InferenceVerdict, judge_fit, judge_joint
 from models.training.checkpoint import Origin, read_state, reading_state, remove_state, write_state
 from models.training.fit import reproducible
 from models.training.places import Places
-from service.bundle.manifest import Feature, Support, Variational
+from service.bundle.manifest import Feature, Support
 from service.bundle.store import Repository, read_bundle
+from service.bundle.variational import Variational
 from service.errors import BundleError, DataError, PushforwardError
 
 __all__ = ["InferenceResult", "infer", "serve_command"]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from service.bundle.manifest import Constraint, Manifest, Support
+    from service.bundle.constraints import Constraint
+    from service.bundle.manifest import Manifest, Support
     from service.bundle.store import Bundle
 
 __all__ = ["command"]

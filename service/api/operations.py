@@ -32,6 +32,7 @@ _BRIEF: Final = (
     "context_features",
     "base",
     "support",
+    "constraints",
     "variational",
 )
 """What a list of flows says out of each manifest."""

@@ -23,7 +23,9 @@ from pydantic import (
 )
 
 from service.bundle.bases import AnyBase, ManifestPart
+from service.bundle.constraints import Constraint, check_constraints
 from service.bundle.precision import DTYPES, FloatType, Precision
+from service.bundle.variational import Variational
 from service.errors import DigestMismatch, ManifestInvalid, Reason
 
 __all__ = [
@@ -35,7 +37,6 @@ __all__ = [
     "NAME_PATTERN",
     "OLDER_FORMATS",
     "Calibration",
-    "Constraint",
     "ContextFeature",
     "Feature",
     "Manifest",
@@ -45,7 +46,6 @@ __all__ = [
     "Recalibration",
     "Step",
     "Support",
-    "Variational",
     "content_digest",
     "is_flow_name",
     "seal_older",
@@ -326,53 +326,6 @@ class Step(ManifestPart):
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
 
 
-class Variational(ManifestPart):
-    """The evidence for a flow that was fitted to a density.
-
-    Args:
-        elbo: the mean of log p - log q over draws of the flow, in nats; null for minus infinity. Of a joint density it
-            is a mean over rows of x, as all of these numbers are.
-        log_evidence: log Z by importance sampling from the flow, in nats; null for minus infinity.
-        log_evidence_se: its standard error; null where it is not finite.
-        log_evidence_ais: log Z by annealed importance sampling from a wide start, in nats; null where there was none.
-        log_evidence_ais_se: its standard error.
-        ess_share: the effective share of the flow's draws.
-        pareto_k: the shape of the tail of their weights; null where it cannot be told.
-        restarts: from how many seeds the fit was made.
-        verdict: "good"; "heavy_tails" where the weights have no reliable mean; "modes_missing" where annealing found
-            what the flow does not have; "not_converged" where the flow is not yet the target.
-    """
-
-    elbo: FiniteFloat | None
-    log_evidence: FiniteFloat | None
-    log_evidence_se: Annotated[FiniteFloat, Field(ge=0)] | None
-    log_evidence_ais: FiniteFloat | None
-    log_evidence_ais_se: Annotated[FiniteFloat, Field(ge=0)] | None
-    ess_share: Annotated[FiniteFloat, Field(ge=0, le=1.000001)]
-    pareto_k: FiniteFloat | None
-    restarts: _Count
-    verdict: Literal["good", "heavy_tails", "modes_missing", "not_converged"]
-
-
-class Constraint(ManifestPart):
-    """A stretch of columns with a support of its own.
-
-    Args:
-        kind: "half_line"; "interval"; "simplex", whose columns are positive and sum to 1, so that the last of them
-            follows from the others and the density is over these.
-        first: its first column, from 0.
-        columns: how many.
-        low: the lower end, in the units of x, which does not belong to it; null where there is none.
-        high: the upper end, likewise.
-    """
-
-    kind: Literal["half_line", "interval", "simplex"]
-    first: Annotated[int, Field(ge=0, lt=_MAX_WIDTH)]
-    columns: Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
-    low: FiniteFloat | None = None
-    high: FiniteFloat | None = None
-
-
 _LATER: Final = frozenset({"constraints", "variational"})
 """Keys that format 3 was given after its first bundles. They are left out where they say nothing."""
 
@@ -454,7 +407,7 @@ class Manifest(ManifestPart):
     def _check_widths_and_names(self) -> Self:
         if self.event_width > _MAX_WIDTH:
             raise ValueError(f"an event may hold at most {_MAX_WIDTH} values, not {self.event_width}")
-        self._check_constraints()
+        check_constraints(self.constraints, self.event_shape)
         follow = sum(constraint.kind == "simplex" for constraint in self.constraints)
         if self.latent_width != self.event_width - follow:
             raise ValueError(
@@ -488,26 +441,6 @@ class Manifest(ManifestPart):
             if max(map(abs, direction)) > greatest:
                 raise ValueError(f"direction {name!r} has a value beyond {greatest:.3g}, the greatest {self.precision}")
         return self
-
-    def _check_constraints(self) -> None:
-        """Constraints are of columns that are there, one after the other, and each has the ends of its kind."""
-        end = 0
-        for constraint in self.constraints:
-            if len(self.event_shape) != 1 or constraint.first < end:
-                raise ValueError("constraints are of a table's columns, in order, and none is of two")
-            end = constraint.first + constraint.columns
-            low, high = constraint.low is not None, constraint.high is not None
-            fits = {
-                "half_line": low != high,
-                "interval": constraint.low is not None
-                and constraint.high is not None
-                and constraint.low < constraint.high,
-                "simplex": not low and not high and constraint.columns > 1,
-            }[constraint.kind]
-            if not fits:
-                raise ValueError(f"a constraint of the kind {constraint.kind} has other ends or columns")
-        if end > self.event_width:
-            raise ValueError(f"constraints reach to column {end - 1}, and an event holds {self.event_width} values")
 
     def to_json(self) -> bytes:
         """Write the manifest as indented UTF-8 JSON with a final newline, under a digest of what it says now."""

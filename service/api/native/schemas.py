@@ -335,6 +335,9 @@ class Flow(BaseModel):
     context_features: list[dict[str, Any]] = []
     base: dict[str, Any] | None = None
     support: dict[str, Any] | None = None
+    constraints: Annotated[
+        list[dict[str, Any]], Field(description="the support where columns differ; support is then null")
+    ] = []
     variational: Annotated[
         dict[str, Any] | None, Field(description="the evidence and the verdict of a flow that was fitted to a density")
     ] = None

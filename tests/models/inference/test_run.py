@@ -58,7 +58,7 @@ def test_a_gaussian_is_fitted_by_every_objective(objective):
     assert verdict.word == "good"
 
 
-@pytest.mark.parametrize("base", ["diagonal_normal", "mixture", "student_t", "uniform"])
+@pytest.mark.parametrize("base", ["mixture", "uniform"])
 def test_every_base_is_fitted(base):
     run = finish(
         run_of(Gaussian(), objective="reverse_kl", steps=250, learning_rate=0.02, flow={**SMALL, "base": base})
