@@ -20,7 +20,19 @@ from service.bundle.manifest import MAX_NAME, MAX_TEXT, is_flow_name
 from service.bundle.precision import Precision
 from service.errors import DataError, Reason
 
-__all__ = ["DataRecipe", "FitRecipe", "FlowRecipe", "Option", "Recipe", "nearest", "options"]
+__all__ = [
+    "BaseRecipe",
+    "DataRecipe",
+    "FitRecipe",
+    "Flag",
+    "FlowRecipe",
+    "Option",
+    "Recipe",
+    "Section",
+    "flatten",
+    "nearest",
+    "options",
+]
 
 _MANY_ROWS = 5000
 Fraction = Annotated[FiniteFloat, Field(gt=0, lt=0.9)]
@@ -37,11 +49,13 @@ class Flag:
     name: str | None
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """One table of a recipe: unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class DataRecipe(_Section):
+class DataRecipe(Section):
     """What is fitted: where the rows are, which of them, which columns, and how they are split."""
 
     source: Annotated[str | None, Flag(None)] = Field(
@@ -153,7 +167,7 @@ class FlowRecipe(BaseModel):
         return dict(self.model_extra or {})
 
 
-class FitRecipe(_Section):
+class FitRecipe(Section):
     """How it is fitted: AdamW on the mean negative log-likelihood, until validation rows gain no more."""
 
     precision: Precision = Field(
@@ -218,21 +232,14 @@ class FitRecipe(_Section):
         return (1e-3 if rows < _MANY_ROWS else 3e-3) if self.learning_rate is None else self.learning_rate
 
 
-class Recipe(_Section):
-    """All that a fit needs.
+class BaseRecipe(Section):
+    """What every fit needs: a name, a place, and a seed.
 
     Args:
         name: what the flow is called.
         out: the repository that the bundle goes into.
         description: one or two sentences for whoever meets the flow in a list.
-        seed: everything random follows from it: the split, the first weights, the noise, the order of rows.
-        data: what is fitted.
-        flow: which flow.
-        fit: how.
-
-    Example:
-        >>> Recipe(name="moons", out="flows", data={"source": "two-moons"}).fit.schedule
-        'plateau'
+        seed: everything random follows from it.
     """
 
     name: str | None = Field(None, description="the name of the flow")
@@ -243,9 +250,6 @@ class Recipe(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="the seed of everything random: split, weights, noise, order of rows"
     )
-    data: DataRecipe = Field(default_factory=DataRecipe)
-    flow: FlowRecipe = Field(default_factory=FlowRecipe)
-    fit: FitRecipe = Field(default_factory=FitRecipe)
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -256,15 +260,8 @@ class Recipe(_Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _check_units(self) -> Self:
-        long = next((column for column, unit in self.data.units.items() if len(unit) > MAX_NAME), None)
-        if long is not None:
-            raise ValueError(f"the unit of {long[:80]!r} has more than {MAX_NAME} characters")
-        return self
-
     @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    def parse(cls, values: Mapping[str, Any], where: str = "recipe") -> Self:
         """Check a recipe given as nested mappings.
 
         Args:
@@ -278,13 +275,13 @@ class Recipe(_Section):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             reasons = tuple(
-                Reason((where, *e["loc"]), _reason(e)) for e in cast("list[dict[str, Any]]", error.errors())
+                Reason((where, *e["loc"]), _reason(cls, e)) for e in cast("list[dict[str, Any]]", error.errors())
             )
             raise DataError(f"the {where} cannot be used", reasons) from error
 
     @classmethod
-    def read(cls, path: Path) -> Recipe:
-        """Read a TOML file; a relative `data.source` or `data.prior` starts at the file's folder.
+    def read(cls, path: Path) -> Self:
+        """Read a TOML file; a relative path in it starts at the file's folder.
 
         Raises:
             DataError: where there is no such file, it is not TOML, or a key is unknown or of the wrong kind.
@@ -295,15 +292,13 @@ class Recipe(_Section):
             raise DataError(f"the recipe {path} cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"the recipe {path.name} is not TOML: {error}") from error
-        recipe = cls.parse(values, path.name)
-        beside = {
-            key: str(path.parent / file)  # else a built-in data set, or a file that is yet to be missed
-            for key, file in (("source", recipe.data.source), ("prior", recipe.data.prior))
-            if file is not None and (path.parent / file).exists()
-        }
-        return recipe.override({"data": beside}) if beside else recipe
+        return cls.parse(values, path.name).found_from(path.parent)
 
-    def override(self, values: Mapping[str, Any]) -> Recipe:
+    def found_from(self, folder: Path) -> Self:  # noqa: ARG002
+        """This recipe with its relative paths starting at `folder`; without one it is the same."""
+        return self
+
+    def override(self, values: Mapping[str, Any]) -> Self:
         """This recipe with some keys replaced, section by section.
 
         Args:
@@ -315,18 +310,56 @@ class Recipe(_Section):
         merged = self.model_dump(exclude_unset=True)
         for key, value in values.items():
             merged[key] = {**merged.get(key, {}), **value} if isinstance(value, Mapping) else value
-        return Recipe.parse(merged)
+        return self.parse(merged)
 
     def published(self) -> dict[str, Any]:
         """The recipe whole, as plain JSON values, for the manifest; without a path of this machine."""
-        values = self.model_dump(mode="json", exclude={"out"})
+        return cast("dict[str, Any]", json.loads(json.dumps(self.model_dump(mode="json", exclude={"out"}))))
+
+
+class Recipe(BaseRecipe):
+    """All that a fit to rows needs.
+
+    Args:
+        data: what is fitted.
+        flow: which flow.
+        fit: how.
+
+    Example:
+        >>> Recipe(name="moons", out="flows", data={"source": "two-moons"}).fit.schedule
+        'plateau'
+    """
+
+    data: DataRecipe = Field(default_factory=DataRecipe)
+    flow: FlowRecipe = Field(default_factory=FlowRecipe)
+    fit: FitRecipe = Field(default_factory=FitRecipe)
+
+    @model_validator(mode="after")
+    def _check_units(self) -> Self:
+        long = next((column for column, unit in self.data.units.items() if len(unit) > MAX_NAME), None)
+        if long is not None:
+            raise ValueError(f"the unit of {long[:80]!r} has more than {MAX_NAME} characters")
+        return self
+
+    def found_from(self, folder: Path) -> Self:
+        """This recipe with a relative `data.source` or `data.prior` starting at `folder`, where it is there."""
+        beside = {
+            key: str(folder / file)  # else a built-in data set, or a file that is yet to be missed
+            for key, file in (("source", self.data.source), ("prior", self.data.prior))
+            if file is not None and (folder / file).exists()
+        }
+        return self.override({"data": beside}) if beside else self
+
+    def published(self) -> dict[str, Any]:
+        """The recipe whole, as plain JSON values, for the manifest; without a path of this machine."""
+        values = super().published()
         if self.data.source is not None:
             values["data"]["source"] = Path(self.data.source).name
         if self.data.prior is None:
             del values["data"]["prior"]  # as in the recipes of older bundles
         else:
             values["data"]["prior"] = Path(self.data.prior).name
-        return cast("dict[str, Any]", json.loads(json.dumps(values)))
+        return values
 
     def fitted_by(self) -> dict[str, Any]:
         """The part that decides which weights come out, as ``section.key`` -> value."""
@@ -335,19 +368,29 @@ class Recipe(_Section):
             del values[key]
         for key in ("source", "units", "published", "prior"):
             values["data"].pop(key, None)
-        return {
-            f"{section}.{key}" if isinstance(value, dict) else section: option
-            for section, value in values.items()
-            for key, option in (value.items() if isinstance(value, dict) else [("", value)])
-        }
+        return flatten(values)
 
 
-def _reason(error: Mapping[str, Any]) -> str:
-    """One pydantic error as a sentence, with the nearest key where a key is unknown."""
+def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as ``section.key`` -> value.
+
+    Example:
+        >>> flatten({"seed": 1, "fit": {"clip": 5.0}})
+        {'seed': 1, 'fit.clip': 5.0}
+    """
+    return {
+        f"{section}.{key}" if isinstance(value, dict) else section: option
+        for section, value in values.items()
+        for key, option in (value.items() if isinstance(value, dict) else [("", value)])
+    }
+
+
+def _reason(kind: type[BaseModel], error: Mapping[str, Any]) -> str:
+    """One pydantic error of a recipe as a sentence, with the nearest key where a key is unknown."""
     if error["type"] != "extra_forbidden":
         message = str(error["msg"]).removeprefix("Value error, ")
         return message if error["type"] == "value_error" else f"{message}; it is {str(error['input'])[:80]!r}"
-    section: type[BaseModel] = Recipe
+    section = kind
     for part in error["loc"][:-1]:
         annotation = section.model_fields[str(part)].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
@@ -395,9 +438,9 @@ class Option:
         return f"{description[:1].upper()}{description[1:]}.{shown}"
 
 
-def options() -> Iterator[Option]:
-    """Every field of a recipe that has a flag, in order."""
-    for key, field in Recipe.model_fields.items():
+def options(kind: type[BaseRecipe] = Recipe) -> Iterator[Option]:
+    """Every field of a kind of recipe that has a flag, in order."""
+    for key, field in kind.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             for name, inner in field.annotation.model_fields.items():
                 yield from _option((key, name), inner)

@@ -103,7 +103,7 @@ def edit_drawing(found: Edited, strengths: Sequence[float], context: Floats | No
 
 def map_rows(flow: ServedFlow) -> int:
     """The number of rows that `draw` runs for a map of the density, beside the verb's own: for the work budget."""
-    return density_map_rows(flow.width) if flow.event_shape in ((1,), (2,)) else 0
+    return density_map_rows(flow.event_width) if flow.event_shape in ((1,), (2,)) else 0
 
 
 def draw(flow: ServedFlow, drawing: Drawing, options: PictureOptions) -> Plan[bytes]:
@@ -123,7 +123,7 @@ def draw(flow: ServedFlow, drawing: Drawing, options: PictureOptions) -> Plan[by
     grid = None
     if _on_map(flow, drawing):
         context = None if drawing.context is None else drawing.context[0]
-        found = yield from density_map(flow, drawing.plotted.x.reshape(-1, flow.width), context)
+        found = yield from density_map(flow, drawing.plotted.x.reshape(-1, flow.event_width), context)
         grid = DensityGrid(found.low, found.high, found.log_prob.astype(np.float64))
     return drawing.plotted.render(_description(flow), options, grid)
 
@@ -154,7 +154,7 @@ def draw_answer(
 
 def _on_map(flow: ServedFlow, drawing: Drawing) -> bool:
     """Tell whether there is one density to show: rows of several contexts have none in common."""
-    if len(flow.event_shape) != 1 or flow.width not in drawing.mapped:
+    if len(flow.event_shape) != 1 or flow.event_width not in drawing.mapped:
         return False
     return drawing.context is None or not (drawing.context != drawing.context[0]).any()
 

@@ -15,7 +15,6 @@ import numpy as np
 from models.evaluation import pictures
 from models.evaluation.evaluate import Diagnosis
 from models.evaluation.likelihood import Evaluation, Score
-from models.evaluation.verdict import Verdict
 
 __all__ = [
     "diagnosis_sections",
@@ -24,6 +23,7 @@ __all__ = [
     "fill_template",
     "likelihood_table",
     "name_columns",
+    "table",
     "to_images",
     "verdict_box",
     "write_pictures",
@@ -77,10 +77,16 @@ def draw_diagnosis(diagnosis: Diagnosis, columns: Sequence[str]) -> dict[str, by
     return drawn
 
 
-def verdict_box(verdict: Verdict) -> str:
-    """The verdict, with its grade as a heading."""
-    sentences = "".join(f"<li>{html.escape(_sentence(each))}</li>" for each in verdict.sentences)
-    return f'<div class="verdict {verdict.grade}"><strong>Verdict: {verdict.grade}.</strong><ul>{sentences}</ul></div>'
+def verdict_box(title: str, grade: str, findings: Sequence[str]) -> str:
+    """The verdict.
+
+    Args:
+        title: its heading.
+        grade: "good", "fair" or "poor", which decides its colour.
+        findings: what was found, each a sentence without a final full stop.
+    """
+    sentences = "".join(f"<li>{html.escape(_sentence(each))}</li>" for each in findings)
+    return f'<div class="verdict {grade}"><strong>Verdict: {html.escape(title)}.</strong><ul>{sentences}</ul></div>'
 
 
 def _sentence(text: str) -> str:
@@ -173,7 +179,7 @@ def diagnosis_sections(figures: Mapping[str, Any], images: Mapping[str, str]) ->
             f"Each coordinate of z has the base's distribution: p = {latents['p_value']:.2g} for all "
             f"{len(latents['coordinates'])} as one test.</p>"
         ),
-        _table(
+        table(
             ("probability of the region", "rows inside it"),
             [(f"{c['level']:.0%}", f"{c['covered']:.1%} ± {c['standard_error']:.1%}") for c in figures["coverage"]],
         ),
@@ -209,7 +215,7 @@ def _sample_parts(figures: Mapping[str, Any]) -> list[str]:
         said += "."
     parts = ["<h2>Samples and held-out rows</h2>", f"<p>{html.escape(said)}</p>"]
     ranked = sorted(margins, key=lambda margin: -margin["statistic"])[:_SHOWN_COLUMNS]
-    table = _table(
+    margin_table = table(
         ("column", "Kolmogorov-Smirnov", "p", "Wasserstein"),
         [(m["column"], f"{m['statistic']:.3f}", f"{m['p_value']:.2g}", f"{m['wasserstein']:.4g}") for m in ranked],
     )
@@ -217,7 +223,7 @@ def _sample_parts(figures: Mapping[str, Any]) -> list[str]:
     return [
         *parts,
         f'<p class="faint">{which}, samples beside held-out rows, the greatest difference first.</p>',
-        table,
+        margin_table,
     ]
 
 
@@ -234,10 +240,16 @@ def _worst_parts(figures: Mapping[str, Any]) -> list[str]:
         for worst in figures["worst_rows"]
     ]
     head = ("held-out row", "log_prob, nats", "quantile", "furthest out", "values")
-    return ["<h2>Rows of least density</h2>", _table(head, rows)]
+    return ["<h2>Rows of least density</h2>", table(head, rows)]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of text, which is escaped.
+
+    Args:
+        head: the headings of the columns.
+        rows: the cells of each row.
+    """
     cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{cells}</tr>{lines}</table>"

@@ -24,12 +24,15 @@ from models.evaluation.uniformity import Coverage
 __all__ = [
     "MAX_PAIRED",
     "density",
+    "elbo_curve",
+    "evidence_bars",
     "image_grid",
     "log_prob_histogram",
     "loss_curves",
     "pair_plot",
     "quantile_plot",
     "rank_plot",
+    "weight_histogram",
 ]
 
 MAX_PAIRED: Final = 8
@@ -61,6 +64,69 @@ def loss_curves(train: Sequence[float], validation: Sequence[float], best_epoch:
     return _png(figure)
 
 
+def elbo_curve(records: Sequence[tuple[int, float, str]], log_evidence: float) -> bytes:
+    """The ELBO over the steps of a fit to a density, stage by stage, in nats.
+
+    Args:
+        records: step, ELBO and stage of each round; an ELBO that is not finite is left out.
+        log_evidence: log Z, which no ELBO exceeds but by chance.
+    """
+    figure, axes = _figure(7.6, 3.4)
+    stages = list(dict.fromkeys(stage for _, _, stage in records))
+    shown: list[float] = []
+    for stage, color in zip(stages, (_GAUSSIAN, _GAUSSIAN, _DATA, _FLOW, _FLOW), strict=False):
+        points = [(step, elbo) for step, elbo, name in records if name == stage and math.isfinite(elbo)]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=color, linewidth=1.4, label=stage.replace("_", " "))
+            shown += [elbo for _, elbo in points]
+    if math.isfinite(log_evidence):
+        axes.axhline(log_evidence, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), label="log Z")
+        shown.append(log_evidence)
+    if shown:
+        low, high = float(np.quantile(shown, 0.1)), max(shown)  # the first rounds would flatten the rest
+        margin = 0.15 * (high - low) or 1.0
+        axes.set_ylim(low - margin, high + margin)
+        axes.legend(fontsize=8, loc="lower right", facecolor="white", edgecolor="none", framealpha=1.0)
+    axes.set_xlabel("step", fontsize=9)
+    axes.set_ylabel("ELBO, nats", fontsize=9)
+    return _png(figure)
+
+
+def weight_histogram(log_weights: FloatArray) -> bytes:
+    """How log p - log q is spread over draws of a flow ``[N]``, in nats; rows of weight zero are left out."""
+    figure, axes = _figure(7.6, 3.0)
+    finite = log_weights[np.isfinite(log_weights)]
+    if finite.size:
+        low, high = np.quantile(finite, 0.002), finite.max()
+        margin = 0.05 * (high - low) or 0.5
+        edges = np.linspace(low - margin, high + margin, 61)
+        axes.hist(np.clip(finite, edges[0], edges[-1]), bins=edges.tolist(), color=_FLOW, alpha=0.6)
+    axes.set_yscale("log", nonpositive="clip")
+    axes.set_xlabel("log p - log q of a draw, nats", fontsize=9)
+    axes.set_ylabel("draws", fontsize=9)
+    return _png(figure)
+
+
+def evidence_bars(points: Sequence[tuple[str, float, float]]) -> bytes:
+    """Estimates of log Z with bars of two standard errors.
+
+    Args:
+        points: the label, log Z and its standard error of each; one that is not finite is left out.
+    """
+    figure, axes = _figure(7.6, 0.9 + 0.32 * len(points))
+    for place, (_, value, error) in enumerate(reversed(points)):
+        if math.isfinite(value):
+            bar = 2 * error if math.isfinite(error) else 0.0
+            axes.errorbar(
+                value, place, xerr=bar, fmt="o", color=_DATA if place == 0 else _FLOW, capsize=3, markersize=4
+            )
+    axes.set_yticks(range(len(points)), [label for label, _, _ in reversed(points)], fontsize=8)
+    axes.set_ylim(-0.6, len(points) - 0.4)
+    axes.set_xlabel("log Z, nats, ± 2 standard errors", fontsize=9)
+    axes.ticklabel_format(axis="x", useOffset=False)
+    return _png(figure)
+
+
 def log_prob_histogram(flow: FloatArray, gaussian: FloatArray) -> bytes:
     """How log_prob is spread over held-out rows ``[N]``, under the flow and under the Gaussian, in nats."""
     figure, axes = _figure(7.6, 3.4)
@@ -82,13 +148,14 @@ def log_prob_histogram(flow: FloatArray, gaussian: FloatArray) -> bytes:
     return _png(figure)
 
 
-def pair_plot(data: FloatArray, samples: FloatArray, names: Sequence[str]) -> bytes:
+def pair_plot(data: FloatArray, samples: FloatArray, names: Sequence[str], *, data_label: str = "data") -> bytes:
     """Samples of the flow over rows of the data: each column on the diagonal, each pair of columns below it.
 
     Args:
         data: ``[N, K]``, K at most `MAX_PAIRED`.
         samples: ``[M, K]``.
         names: K of them.
+        data_label: what the rows of the data are called.
     """
     count = data.shape[1]
     side = 1.55 if count > 4 else 2.2
@@ -133,7 +200,7 @@ def pair_plot(data: FloatArray, samples: FloatArray, names: Sequence[str]) -> by
                     axis.set_tick_params(labelbottom=False, labelleft=False)
     figure.legend(
         handles=[
-            Line2D([], [], marker="o", linestyle="", color=_DATA, markersize=5, label="data"),
+            Line2D([], [], marker="o", linestyle="", color=_DATA, markersize=5, label=data_label),
             Line2D([], [], marker="o", linestyle="", color=_FLOW, markersize=5, label="samples of the flow"),
         ],
         loc="upper right",

@@ -28,9 +28,11 @@ from models.export.probes import OUTSIDE, Probes, make_probes, outside_support
 from models.export.resolution import keep_resolvable
 from models.export.trace import check_trace, trace_steps
 from models.flows.bases import sample_base
+from models.flows.constrained import Constrained
 from models.flows.flow import Flow
 from service.bundle.bases import UniformBase
 from service.bundle.calibration import calibrate
+from service.bundle.constraints import Constraint
 from service.bundle.manifest import (
     MAX_TEXT,
     ContextFeature,
@@ -45,6 +47,7 @@ from service.bundle.parity import BATCH_MULTIPLE, TOLERANCE, golden_errors, trac
 from service.bundle.precision import DTYPES, FloatType
 from service.bundle.priors import Prior
 from service.bundle.store import Golden, Repository
+from service.bundle.variational import Variational
 from service.errors import DataError, ParityFailed, Reason
 
 __all__ = ["export_flow", "golden_rows", "without_edges"]
@@ -79,6 +82,7 @@ def export_flow(
     created: datetime | None = None,
     trace: bool = True,
     far_rows: Literal["all", "resolvable"] = "all",
+    variational: Variational | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Export a flow, hold the graphs against it in float64, and install the bundle.
@@ -106,6 +110,7 @@ def export_flow(
         trace: whether the bundle holds trace.onnx, which shows the event after each step; it holds the weights again.
         far_rows: which rows far outside the data the gate tries: "resolvable" leaves out those that torch itself
             cannot answer in the flow's precision, as there are in flows whose scales have no bound.
+        variational: the evidence for a flow that was fitted to a density.
         progress: called with a few words before each step that takes seconds.
 
     Returns:
@@ -155,6 +160,7 @@ def export_flow(
         context_features=list(context_features),
         base=flow.base,
         support=flow.support,
+        constraints=_constraints(flow),
         quantization=quantization,
         inverse="numeric" if flow.numeric_inverse else "closed form",
         opset=OPSET,
@@ -171,9 +177,16 @@ def export_flow(
             created=(created or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
         ),
         prior=prior,
+        variational=variational,
     )
     whole = {**passed.files, "golden.npz": golden.to_npz()}
     return repository.install_next(manifest, whole, pinned=version is not None)
+
+
+def _constraints(flow: Flow) -> list[Constraint]:
+    """The constraints of a flow's first step, where its support does not say all of them."""
+    first = flow.bijections[0]
+    return first.stated() if isinstance(first, Constrained) and flow.support is None else []
 
 
 @dataclass(frozen=True, slots=True, eq=False)

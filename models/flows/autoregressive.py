@@ -16,6 +16,7 @@ from models.flows.inverted import Inverted
 from models.flows.options import check_transforms
 from models.flows.univariate import UnivariateFamily, affine_family, spline_family
 from models.flows.zuko_steps import from_zuko
+from service.errors import DataError
 
 __all__ = ["autoregressive", "iaf", "maf", "neural_spline_autoregressive"]
 
@@ -42,7 +43,8 @@ def maf(
         transforms: the number of steps.
         conditioner: how the conditioners are made.
         slope: the least factor by which one step may scale a column, in (0, 1); the greatest is 1 / slope.
-        orders: the order of the columns: "alternating" or "random", see `column_orders`.
+        orders: the order of the columns: "alternating", "random" or "none", see `column_orders`. With "none" a step
+            depends on the context alone, and an affine one is a Gaussian of independent columns.
 
     Returns:
         The steps, from data to latent. Each starts as the identity.
@@ -84,7 +86,8 @@ def iaf(
         transforms: the number of steps.
         conditioner: how the conditioners are made; its `reach` is in units of the latent, which they see.
         slope: the least factor by which one step may scale a column, in (0, 1); the greatest is 1 / slope.
-        orders: the order of the columns: "alternating" or "random", see `column_orders`.
+        orders: the order of the columns: "alternating", "random" or "none", see `column_orders`. With "none" a step
+            depends on the context alone, and an affine one is a Gaussian of independent columns.
 
     Returns:
         The steps, from data to latent. Each starts as the identity.
@@ -130,7 +133,8 @@ def neural_spline_autoregressive(
         bins: the number of bins of a spline, 2 to 64.
         bound: where splines end, in standard deviations of a column as the flow starts; above zero.
         slope: how much narrower, lower or flatter than another a bin may be at most, in (0, 1).
-        orders: the order of the columns: "alternating" or "random", see `column_orders`.
+        orders: the order of the columns: "alternating", "random" or "none", see `column_orders`. With "none" a step
+            depends on the context alone, and an affine one is a Gaussian of independent columns.
 
     Returns:
         The steps, from data to latent. Each starts as the identity.
@@ -187,6 +191,8 @@ def _steps(
     family: UnivariateFamily,
 ) -> list[Bijection]:
     check_transforms(transforms)
+    if orders == "none" and not context_width:
+        raise DataError("orders = 'none' is for conditional flows: without a context such a step depends on nothing")
     return [
         autoregressive(order, context_width, conditioner, family) for order in column_orders(width, transforms, orders)
     ]

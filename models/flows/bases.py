@@ -128,6 +128,24 @@ class LearntBase(nn.Module):
             standard_deviations=[_rounded(row, precision) for row in deviations.numpy()],
         )
 
+    def draw(self, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Draw z ``[rows, D]``, with a path from each row to the numbers of its component.
+
+        Args:
+            rows: how many.
+            generator: of the draws.
+
+        Returns:
+            z, and the logarithm of the weight of each row's component ``[rows]``; None for a single one. The choice of
+            a component has no path, and a gradient by its score needs that.
+        """
+        normal = torch.randn(rows, self.means.shape[1], generator=generator, dtype=self.means.dtype)
+        if self.logits is None:
+            return self.means[0] + normal * self.log_deviations[0].exp(), None
+        weights = self.logits.log_softmax(dim=0)
+        chosen = torch.multinomial(weights.detach().exp(), rows, replacement=True, generator=generator)
+        return self.means[chosen] + normal * self.log_deviations[chosen].exp(), weights[chosen]
+
     def log_prob(self, z: Tensor) -> Tensor:
         """Log p_Z(z) ``[N]`` in nats, for z ``[N, D]``; its gradient reaches the numbers."""
         constants = -self.log_deviations.sum(dim=1) - 0.5 * z.shape[1] * _LOG_2_PI

@@ -133,12 +133,15 @@ def column_orders(width: int, transforms: int, kind: str) -> Iterator[Tensor]:
         width: the number of columns.
         transforms: the number of steps.
         kind: "alternating": first to last, last to first, and so on; "random": a new order for each pair of steps,
-            and the same one backwards.
+            and the same one backwards; "none": all columns share one place, so that none sees another.
 
     Raises:
         DataError: where there is no such kind of order.
     """
-    one_of("orders", kind, ("alternating", "random"))
+    one_of("orders", kind, ("alternating", "random", "none"))
+    if kind == "none":
+        yield from [torch.zeros(width, dtype=torch.int64)] * transforms
+        return
     order = torch.arange(width)
     for index in range(transforms):
         if index % 2 == 0 and kind == "random":

@@ -38,6 +38,8 @@ class Bijection(nn.Module, ABC):
     """The box that every column of x must lie in; None where `forward` takes all of space."""
     image: Support | None = None
     """The box that every column of y lies in; None where that is all of space, or no such box."""
+    narrows: int = 0
+    """How many values an event loses by `forward`: those that follow from the others."""
 
     @property
     def name(self) -> str:
@@ -80,6 +82,18 @@ class Bijection(nn.Module, ABC):
         """
         y: Tensor = self(x, context)[0]
         return y
+
+    def inside(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Which rows of x ``[N, *in]`` `forward` is defined on: bool ``[N]``; None where `domain` says it."""
+        return None
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """X ``[N, *in]``, with rows that are not `inside` moved to a place that is."""
+        return x
+
+    def tangents(self) -> Tensor | None:
+        """The directions ``[D, M]`` in which x may move, where an event has more values than degrees of freedom."""
+        return None
 
     def folded(self) -> Bijection:
         """The same map as a graph holds it, with what follows from the parameters alone worked out: by default this.
@@ -132,8 +146,8 @@ class Flow(nn.Module):
 
     @property
     def width(self) -> int:
-        """The number of values of an event, and of coordinates of z."""
-        return math.prod(self.event_shape)
+        """The number of coordinates of z. An event holds as many values, or more where some follow from others."""
+        return math.prod(self.event_shape) - sum(bijection.narrows for bijection in self._steps())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -185,7 +199,7 @@ class Flow(nn.Module):
             The event after each bijection, ``[N, ...]``, z last; and each one's log-determinant ``[N]`` in nats. The
             sum of these is log|det df/dx|.
         """
-        y = self._clamp(x)
+        y = self.nearest(x)
         context = self.scaled_context(context)
         values, terms = [], []
         for bijection in self.bijections:
@@ -219,12 +233,12 @@ class Flow(nn.Module):
             y, ladj = bijection.inverse(y, context)
             terms.append(ladj)
         # rounding can move x onto an open end of the support, where its density would be zero
-        return self._clamp(y), _sum(terms)
+        return self.nearest(y), _sum(terms)
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Initialize every bijection in turn on training rows x ``[N, *event]``, and their context ``[N, C]``."""
-        y = self._clamp(x)
+        y = self.nearest(x)
         context = self.scaled_context(context)
         for bijection in self._steps():
             y = bijection.initialize(y, context)
@@ -249,6 +263,13 @@ class Flow(nn.Module):
 
     def in_support(self, x: Tensor) -> Tensor | None:
         """Which rows lie inside the support: bool ``[N]``, or None where all of them do, always."""
+        inside, first = self._in_box(x), self._steps()[0].inside(x)
+        if inside is None or first is None:
+            return first if inside is None else inside
+        return inside & first
+
+    def _in_box(self, x: Tensor) -> Tensor | None:
+        """Which rows lie between the ends of the support."""
         if self.support is None:
             return None
         flat = x.flatten(1)
@@ -262,6 +283,10 @@ class Flow(nn.Module):
             return None
         return (sides[0] & sides[-1]).all(dim=1)
 
+    def tangents(self) -> Tensor | None:
+        """The directions ``[D, M]`` in which a row may move; None where it may move in all."""
+        return self._steps()[0].tangents()
+
     def scaled_context(self, context: Tensor | None) -> Tensor | None:
         """A context ``[N, C]`` as the bijections take it."""
         if context is None or self.context_scaling is None:
@@ -269,8 +294,9 @@ class Flow(nn.Module):
         scaled: Tensor = self.context_scaling(context)[0]
         return scaled
 
-    def _clamp(self, x: Tensor) -> Tensor:
-        """x, with rows outside the support moved to the nearest number inside it, of the flow's precision."""
+    def nearest(self, x: Tensor) -> Tensor:
+        """X as the flow reads it: rows outside the support moved to a place inside it, of the flow's precision."""
+        x = self._steps()[0].nearest(x)
         if self.support is None or (self.support.low is None and self.support.high is None):
             return x
         low, high = self.support.low, self.support.high

@@ -22,7 +22,7 @@ from models.importing.descriptions import one_line
 from models.importing.estimators import posterior_hint
 from service.errors import DataError
 
-__all__ = ["PACKAGE", "load_user_flow"]
+__all__ = ["PACKAGE", "load_user_flow", "load_user_object"]
 
 PACKAGE: Final = "user_code"
 """The package that the user's module is loaded into; its folder is the user's."""
@@ -34,15 +34,33 @@ _OURS: Final = ("models", "service")
 def load_user_flow(spec: str) -> nn.Module:
     """Call ``module:function`` or ``file.py:function``, and give the flow that it returns.
 
+    Args:
+        spec: what to call, as `load_user_object` takes it. A torch module in the place of the function is taken as it
+            is.
+
+    Raises:
+        DataError: as `load_user_object`; or the function raises, or what comes back is no torch module.
+    """
+    found = load_user_object(spec)
+    if isinstance(found, nn.Module):
+        return found
+    if not callable(found):
+        raise DataError(f"{spec} is a {type(found).__name__}; expected a function that returns a flow")
+    with _first_on_path(_folder_of(spec)):
+        return _call(found, spec)
+
+
+def load_user_object(spec: str) -> Any:  # noqa: ANN401  whatever the user has there
+    """Load ``module:name`` or ``file.py:name``.
+
     A module is looked for in the current directory first, and then among the installed ones. What the code itself
     imports is looked for in the folder of the file, or in the current directory, first.
 
     Args:
-        spec: what to call. A torch module in the place of the function is taken as it is.
+        spec: what to load.
 
     Raises:
-        DataError: the spec is malformed, the file, the module or the function is not there, either of them raises, or
-            what comes back is no torch module.
+        DataError: the spec is malformed, the file, the module or the name is not there, or the code raises.
     """
     source, _, function_name = spec.rpartition(":")
     is_file = source.endswith(".py")
@@ -51,18 +69,20 @@ def load_user_flow(spec: str) -> nn.Module:
             f"expected MODULE:FUNCTION, such as my_flows:make_flow, and found {spec!r}; a file is given as "
             "./my_flows.py:make_flow"
         )
-    folder = Path(source).resolve().parent if is_file else Path.cwd()
+    folder = _folder_of(spec)
     with _first_on_path(folder):
         module = _import_file(Path(source), folder) if is_file else _import_module(source, folder)
         found = getattr(module, function_name, None)
         if found is None:
             kind = "file" if is_file else "module"
             raise DataError(f"the {kind} {source} has no {function_name!r}")
-        if isinstance(found, nn.Module):
-            return found
-        if not callable(found):
-            raise DataError(f"{spec} is a {type(found).__name__}; expected a function that returns a flow")
-        return _call(found, spec)
+        return found
+
+
+def _folder_of(spec: str) -> Path:
+    """The user's folder: that of the file, or the current directory."""
+    source = spec.rpartition(":")[0]
+    return Path(source).resolve().parent if source.endswith(".py") else Path.cwd()
 
 
 @contextmanager

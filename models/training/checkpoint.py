@@ -6,7 +6,8 @@ A checkpoint holds tensors, numbers and text only, and is read with `weights_onl
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,16 @@ from torch import Tensor
 from service.bundle.durable import replace_durably
 from service.errors import DataError, PushforwardError, Reason
 
-__all__ = ["CHECKPOINT_FILE", "Checkpoint", "EpochRecord", "Origin"]
+__all__ = [
+    "CHECKPOINT_FILE",
+    "Checkpoint",
+    "EpochRecord",
+    "Origin",
+    "read_state",
+    "reading_state",
+    "remove_state",
+    "write_state",
+]
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 _TEMPORARY: Final = ".checkpoint-"
@@ -123,16 +133,12 @@ class Checkpoint:
 
     def save(self, folder: Path) -> None:
         """Write it into `folder`, whole or not at all: a temporary file, fsync, rename."""
-        folder.mkdir(parents=True, exist_ok=True)
         content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("origin", "history")}
         content |= {
-            "format": _FORMAT,
             "origin": {"recipe": dict(self.origin.recipe), "data": self.origin.data},
             "history": [asdict(record) for record in self.history],
         }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        replace_durably(folder / CHECKPOINT_FILE, buffer.getbuffer(), prefix=_TEMPORARY)
+        write_state(folder, content, _FORMAT)
 
     @classmethod
     def load(cls, folder: Path) -> Checkpoint | None:
@@ -141,20 +147,13 @@ class Checkpoint:
         Raises:
             DataError: where the file is not a checkpoint of this format.
         """
-        path = folder / CHECKPOINT_FILE
-        if not path.is_file():
-            return None
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
-                raise DataError(f"{CHECKPOINT_FILE} is not a checkpoint of this version; --restart throws it away")
+        with reading_state():
+            content = read_state(folder, _FORMAT)
+            if content is None:
+                return None
             origin = Origin(**content.pop("origin"))
             history = [EpochRecord(**record) for record in content.pop("history")]
             return cls(origin=origin, history=history, **content)
-        except PushforwardError:
-            raise
-        except Exception as error:  # torch's reader raises a dozen classes
-            raise DataError(f"{CHECKPOINT_FILE} cannot be read; --restart throws it away") from error
 
     @classmethod
     def note_export(cls, folder: Path, moment: str) -> None:
@@ -170,9 +169,67 @@ class Checkpoint:
         Raises:
             DataError: where a file of it cannot be removed.
         """
-        try:
-            for path in (folder / CHECKPOINT_FILE, *folder.glob(f"{_TEMPORARY}*")):
-                if path.is_file():
-                    path.unlink()
-        except OSError as error:
-            raise DataError(f"the checkpoint in {folder} cannot be removed: {error.strerror}") from error
+        remove_state(folder)
+
+
+def write_state(folder: Path, content: Mapping[str, Any], form: int | str) -> None:
+    """Write a checkpoint's content into `folder`, whole or not at all: a temporary file, fsync, rename.
+
+    Args:
+        folder: made where it is not there.
+        content: tensors, numbers, text, and mappings and lists of them.
+        form: the number or the name of the content's format.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save({**content, "format": form}, buffer)
+    replace_durably(folder / CHECKPOINT_FILE, buffer.getbuffer(), prefix=_TEMPORARY)
+
+
+def read_state(folder: Path, form: int | str) -> dict[str, Any] | None:
+    """Read the content of the checkpoint in `folder`; None where there is none.
+
+    Args:
+        folder: where `write_state` wrote.
+        form: the format that is expected.
+
+    Raises:
+        DataError: the file is no checkpoint of this format.
+    """
+    path = folder / CHECKPOINT_FILE
+    if not path.is_file():
+        return None
+    with reading_state():
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or content.pop("format", None) != form:
+            raise DataError(f"{CHECKPOINT_FILE} is not a checkpoint of this version; --restart throws it away")
+        return content
+
+
+@contextmanager
+def reading_state() -> Iterator[None]:
+    """Tell whatever goes wrong in a block that reads a checkpoint as the fault of its file.
+
+    Raises:
+        DataError: for any error in the block.
+    """
+    try:
+        yield
+    except PushforwardError:
+        raise
+    except Exception as error:  # torch's reader raises a dozen classes
+        raise DataError(f"{CHECKPOINT_FILE} cannot be read; --restart throws it away") from error
+
+
+def remove_state(folder: Path) -> None:
+    """Remove what `write_state` writes into `folder`, and nothing else: the folder may be the user's.
+
+    Raises:
+        DataError: where a file of it cannot be removed.
+    """
+    try:
+        for path in (folder / CHECKPOINT_FILE, *folder.glob(f"{_TEMPORARY}*")):
+            if path.is_file():
+                path.unlink()
+    except OSError as error:
+        raise DataError(f"the checkpoint in {folder} cannot be removed: {error.strerror}") from error

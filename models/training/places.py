@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.recipe import Recipe
+from models.recipe import BaseRecipe
 from models.training.checkpoint import Checkpoint
 from models.training.kept_fit import KeptFit
 from models.training.output_folders import check_writable, remove_empty
@@ -38,7 +38,7 @@ class Places:
     report: Path | None
 
     @classmethod
-    def of(cls, recipe: Recipe, *, work: Path | None, report: Path | None, own: bool | None = None) -> Places:
+    def of(cls, recipe: BaseRecipe, *, work: Path | None, report: Path | None, own: bool | None = None) -> Places:
         """The folders that a recipe and the options name.
 
         Args:

@@ -290,7 +290,7 @@ def _page(findings: Findings, figures: Mapping[str, Any], drawn: Mapping[str, by
         "explanation": explain(findings.evaluation),
     }
     markup = {
-        "verdict": verdict_box(findings.verdict),
+        "verdict": verdict_box(findings.verdict.grade, findings.verdict.grade, findings.verdict.sentences),
         "warnings": "".join(f'<p class="warning">{html.escape(said)}.</p>' for said in findings.warnings),
         "notes": "".join(f'<p class="note">{html.escape(note)}.</p>' for note in findings.notes),
         "table": likelihood_table(findings.evaluation, findings.published),

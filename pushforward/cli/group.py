@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, str]] = {
     "serve": "Serve a repository of flows over HTTP.",
     "key": "Make a key for a server, and the line that a server keeps of it.",
     "train": "Fit a flow to a table or to images, and export it as a bundle.",
+    "vi": "Fit a flow to a density that can be evaluated, and export it as a bundle.",
     "export": "Export a fit whose export failed, with other options.",
     "import": "Make a bundle from a flow of zuko, nflows, normflows or FrEIA.",
     "repository": "List, install, remove and name the versions of flows, in a folder or on a server.",

@@ -182,7 +182,7 @@ class _BundleDensity:
         Raises:
             InvalidInput: a row is so far out that its answer has no float32; its place in the file is named.
         """
-        at_once = rows_of_block(self._flow.width)
+        at_once = rows_of_block(self._flow.event_width)
         rows, context = _flat(given.rows), _double(given.context)
         scores = []
         for start in range(0, len(rows), at_once):
@@ -206,7 +206,7 @@ class _BundleDensity:
         drawn = run_now(self._flow.sample(count, seed, context=given))
         contexts = 1 if context is None else len(context)
         return Draws(
-            drawn.x.astype(np.float64).reshape(contexts, count, self._flow.width),
+            drawn.x.astype(np.float64).reshape(contexts, count, self._flow.event_width),
             drawn.log_prob.astype(np.float64).reshape(contexts, count),
         )
 
@@ -214,7 +214,7 @@ class _BundleDensity:
         self, rows: Float64Array, context: Float64Array | None, *, value: bool
     ) -> tuple[Float64Array, Float64Array]:
         returns: tuple[Return, ...] = ("z",) if value else ()
-        at_once = rows_of_block(self._flow.width)
+        at_once = rows_of_block(self._flow.event_width)
         z, log_prob = [], []
         for start in range(0, len(rows), at_once):
             x = rows[start : start + at_once].astype(self._flow.dtype).reshape(-1, *self._flow.event_shape)
@@ -478,7 +478,7 @@ def _write_page(found: _Found, figures: dict[str, Any], data: str, folder: Path)
         "explanation": page.explain(evaluation),
     }
     markup = {
-        "verdict": page.verdict_box(found.verdict),
+        "verdict": page.verdict_box(found.verdict.grade, found.verdict.grade, found.verdict.sentences),
         "notes": "",
         "table": page.likelihood_table(evaluation, {}),
         "histogram": images_of["log_prob"],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from service.bundle.constraints import Constraint
     from service.bundle.manifest import Manifest, Support
     from service.bundle.store import Bundle
 
@@ -41,7 +43,7 @@ def _collect_facts(bundle: Bundle, sizes: dict[str, int]) -> dict[str, Any]:
     return {
         "manifest": manifest.model_dump(),
         "base": manifest.base.reading,
-        "support": _format_support(manifest.support),
+        "support": _format_support(manifest.support, manifest.constraints),
         "held_out": _measure_held_out(manifest),
         "graphs": {
             name: {"nodes": graph.nodes, "operators": dict(graph.operators.most_common())}
@@ -71,13 +73,26 @@ def _measure_held_out(manifest: Manifest) -> dict[str, float | int | None]:
     }
 
 
-def _format_support(support: Support | None) -> str:
-    """The support as an interval of each value of x."""
+def _format_support(support: Support | None, constraints: Sequence[Constraint]) -> str:
+    """The support as an interval of each value of x, or column by column where they differ."""
+    if constraints:
+        return "; ".join(map(_format_constraint, constraints))
     if support is None or (support.low is None and support.high is None):
         return "all of space"
     low = "(-inf" if support.low is None else f"{'[' if support.low_closed else '('}{support.low:g}"
     high = "inf)" if support.high is None else f"{support.high:g}{']' if support.high_closed else ')'}"
     return f"{low}, {high} in each value"
+
+
+def _format_constraint(constraint: Constraint) -> str:
+    """A constraint with the columns that it is of, numbered from 0."""
+    last = constraint.first + constraint.columns - 1
+    columns = f"x{constraint.first}" if constraint.columns == 1 else f"x{constraint.first} to x{last}"
+    if constraint.kind == "simplex":
+        return f"{columns} positive, with sum 1"
+    low = "-inf" if constraint.low is None else f"{constraint.low:g}"
+    high = "inf" if constraint.high is None else f"{constraint.high:g}"
+    return f"({low}, {high}) in {columns}"
 
 
 def _format_facts(facts: dict[str, Any]) -> str:
@@ -101,6 +116,7 @@ def _format_facts(facts: dict[str, Any]) -> str:
             "" if held_out["gaussian_nats"] is None else _format_gaussian(held_out, manifest["context_width"]),
         ),
         ("WARNING", manifest["calibration"]["warning"]),
+        *_format_evidence(manifest.get("variational")),
         ("graphs", f"ONNX opset {manifest['opset']}"),
         *(
             ("", f"{name}: {graph['nodes']} nodes, {facts['bytes'][name]:,} bytes")
@@ -118,6 +134,25 @@ def _format_facts(facts: dict[str, Any]) -> str:
         ("with", ", ".join(f"{name} {version}" for name, version in provenance["libraries"].items())),
     ]
     return "\n".join(f"{label:<13}{value}" for label, value in rows if value)
+
+
+def _format_evidence(variational: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """The lines of a flow that was fitted to a density: its evidence and its verdict."""
+    if variational is None:
+        return []
+
+    def number(key: str) -> str:
+        value, error = variational[key], variational.get(f"{key}_se")
+        return ("none" if value is None else f"{value:.4f}") + ("" if error is None else f" ± {error:.4f}")
+
+    verdict = variational["verdict"].replace("_", " ")
+    k = variational["pareto_k"]
+    return [
+        ("evidence", f"log Z {number('log_evidence')} by draws, {number('log_evidence_ais')} by annealing, in nats"),
+        ("", f"ELBO {number('elbo')}, {variational['ess_share']:.1%} of draws effective"),
+        ("", f"Pareto k {'unknown' if k is None else f'{k:.2f}'}, of {variational['restarts']} restarts"),
+        ("verdict" if verdict == "good" else "WARNING", verdict),
+    ]
 
 
 def _format_recalibration(source: dict[str, Any] | None) -> str:

@@ -1,21 +1,18 @@
 """`pushforward train`: fit a flow to a table or to images, and export it as a bundle.
 
-Every option of a recipe is a flag here, made from the recipe's own declaration; flags win over the file.
+Every option of a recipe is a flag here; flags win over the file.
 """
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 from tqdm import tqdm
 
-from models.recipe import Option, Recipe, options
-from service.errors import DataError
+from models.recipe import Recipe
+from pushforward.cli.recipe_flags import flow_option_flag, read_flags, recipe_flags
 
 if TYPE_CHECKING:
     from models.training.checkpoint import EpochRecord
@@ -39,43 +36,6 @@ pushforward train --recipe recipe.toml --resume
 """
 
 
-def _from_recipe(function: Callable[..., None]) -> Callable[..., None]:
-    """Put a flag on `function` for each option of a recipe."""
-    for option in reversed(list(options())):
-        function = _flag(option)(function)
-    return function
-
-
-def _flag(option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    parameter = ".".join(option.keys).replace(".", "__")
-    kinds = _kinds(option.kind)
-    settings: dict[str, Any] = {"help": option.help, "default": None}
-    flag = option.flag
-    if bool in kinds:
-        flag = f"{flag}/--no-{flag.removeprefix('--')}"
-    elif list in kinds:
-        settings |= {"multiple": True, "metavar": "COLUMN,...", "default": ()}
-        if option.keys[-1] == "where":
-            settings["metavar"] = "CONDITION"
-    elif dict in kinds:
-        settings |= {"multiple": True, "metavar": "NAME=VALUE", "default": ()}
-    elif typing.Literal in kinds:
-        settings["type"] = click.Choice([str(value) for value in typing.get_args(option.kind)])
-    else:
-        settings["type"] = int if int in kinds else float if float in kinds else str
-    return click.option(parameter, *[flag], **settings)
-
-
-def _kinds(annotation: Any) -> set[Any]:  # noqa: ANN401  an annotation may be any object
-    """The plain types in an annotation, without None and without what pydantic adds."""
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _kinds(typing.get_args(annotation)[0])
-    if origin in (typing.Union, types.UnionType):
-        return {kind for part in typing.get_args(annotation) for kind in _kinds(part)} - {type(None)}
-    return {origin or annotation}
-
-
 @click.command(help=_HELP)
 @click.argument("data", required=False)
 @click.option(
@@ -84,13 +44,8 @@ def _kinds(annotation: Any) -> set[Any]:  # noqa: ANN401  an annotation may be a
     type=click.Path(path_type=Path),
     help="A TOML file with options. Options on the command line override it.",
 )
-@_from_recipe
-@click.option(
-    "--flow-option",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="An option of the architecture or of its base, such as transforms=8, hidden=[64,64] or base=mixture.",
-)
+@recipe_flags(Recipe)
+@flow_option_flag
 @click.option("--resume", is_flag=True, help="Continue an unfinished fit, if there is one.")
 @click.option("--restart", is_flag=True, help="Discard an unfinished fit, and start again.")
 @click.option(
@@ -117,9 +72,10 @@ def command(
     **flags: Any,  # noqa: ANN401  one for each option of a recipe
 ) -> None:
     """Fit a flow to DATA."""
-    recipe = (Recipe() if recipe_file is None else Recipe.read(recipe_file)).override(
-        _overrides(data, flow_option, flags)
-    )
+    values = read_flags(Recipe, flags, flow_option)
+    if data is not None:
+        values.setdefault("data", {})["source"] = data
+    recipe = (Recipe() if recipe_file is None else Recipe.read(recipe_file)).override(values)
     # torch takes seconds to import: a wrong flag is refused before that.
     from models.training.train import train
 
@@ -137,48 +93,6 @@ def command(
         )
     if not quiet:
         conclude(result)
-
-
-def _overrides(data: str | None, flow_options: tuple[str, ...], flags: dict[str, Any]) -> dict[str, Any]:
-    """The flags that were given, nested as in a recipe."""
-    values: dict[str, Any] = {}
-    for option in options():
-        value = flags["__".join(option.keys)]
-        if value is None or value == ():
-            continue
-        kinds = _kinds(option.kind)
-        if dict in kinds:
-            value = dict(_pair(option.flag, text) for text in value)
-        elif list in kinds:
-            # a condition may hold a comma of its own
-            value = list(value) if option.keys[-1] == "where" else [v.strip() for t in value for v in t.split(",")]
-        section = values
-        for key in option.keys[:-1]:
-            section = section.setdefault(key, {})
-        section[option.keys[-1]] = value
-    if data is not None:
-        values.setdefault("data", {})["source"] = data
-    for text in flow_options:
-        name, value = _pair("--flow-option", text)
-        values.setdefault("flow", {})[name] = _toml(value)
-    return values
-
-
-def _pair(flag: str, text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign or not name.strip():
-        raise DataError(f"{flag}: expected NAME=VALUE, and found {text!r}")
-    return name.strip(), value.strip()
-
-
-def _toml(text: str) -> Any:  # noqa: ANN401  any value of TOML
-    """A value as a recipe would hold it; what is no TOML is a plain string."""
-    import tomllib
-
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 class _Progress:

@@ -34,6 +34,8 @@ _BRIEF: Final = (
     "context_features",
     "base",
     "support",
+    "constraints",
+    "variational",
 )
 """What a list of flows says out of each manifest."""
 
@@ -168,7 +170,9 @@ class Operations:
         if manifest is not None:
             shown = thin(manifest.calibration, _SHOWN_QUANTILES)
             document = manifest.model_copy(update={"calibration": shown}).model_dump()
-            described |= {key: document[key] for key in _BRIEF} | {"directions": sorted(manifest.directions)}
+            described |= {key: document[key] for key in _BRIEF if key in document} | {
+                "directions": sorted(manifest.directions)
+            }
             described["trace"] = [step.name for step in manifest.trace]
             described |= {"manifest": document, "calibration": document["calibration"]} if whole else {}
         return described

@@ -23,8 +23,10 @@ from pydantic import (
 )
 
 from service.bundle.bases import AnyBase, ManifestPart
+from service.bundle.constraints import Constraint, check_constraints
 from service.bundle.precision import DTYPES, FloatType, Precision
 from service.bundle.priors import Prior
+from service.bundle.variational import Variational
 from service.errors import DigestMismatch, ManifestInvalid, Reason
 
 __all__ = [
@@ -325,7 +327,7 @@ class Step(ManifestPart):
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
 
 
-_LATER: Final = frozenset({"prior"})
+_LATER: Final = frozenset({"constraints", "prior", "variational"})
 """Keys that format 3 was given after its first bundles. They are left out where they say nothing."""
 
 
@@ -356,6 +358,8 @@ class Manifest(ManifestPart):
         parity: the errors that the exporter's gate measured.
         provenance: the origin of the flow.
         prior: outside of which what the flow stands for has no mass, though the flow has some; absent for none.
+        constraints: the support of a density whose columns do not all have the same ends; absent for any other.
+        variational: the evidence for a flow that was fitted to a density; absent for any other.
 
     Raises:
         ManifestInvalid: from `from_json`, naming each wrong key.
@@ -383,12 +387,14 @@ class Manifest(ManifestPart):
     parity: Parity
     provenance: Provenance
     prior: Prior | None = None
+    constraints: list[Constraint] = Field(default_factory=list)
+    variational: Variational | None = None
 
     @model_serializer(mode="wrap")
     def _leave_out_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A bundle that has no such key keeps its bytes."""
         content: dict[str, Any] = serialize(self)
-        return {key: value for key, value in content.items() if key not in _LATER or value is not None}
+        return {key: value for key, value in content.items() if key not in _LATER or value}
 
     @property
     def event_width(self) -> int:
@@ -404,10 +410,13 @@ class Manifest(ManifestPart):
     def _check_widths_and_names(self) -> Self:
         if self.event_width > _MAX_WIDTH:
             raise ValueError(f"an event may hold at most {_MAX_WIDTH} values, not {self.event_width}")
-        if self.latent_width != self.event_width:
+        check_constraints(self.constraints, self.event_shape)
+        follow = sum(constraint.kind == "simplex" for constraint in self.constraints)
+        if self.latent_width != self.event_width - follow:
             raise ValueError(
                 f"a bijection keeps the width: latent_width is {self.latent_width}, "
                 f"and an event holds {self.event_width} values"
+                + (f", of which {follow} follow from the others" if follow else "")
             )
         if self.base.width not in (None, self.latent_width):
             raise ValueError(f"the base is of {self.base.width} coordinates, and latent_width is {self.latent_width}")

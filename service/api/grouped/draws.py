@@ -59,7 +59,7 @@ class SampleGroups:
         for number, most in ((seed, MAX_SEED), (offset, MAX_OFFSET)):
             if number is not None and (type(number) is not int or not 0 <= number <= most):
                 return None
-        size = said.n * flow.width
+        size = said.n * flow.event_width
         if offset is None or said.returns or said.method != "random" or size > min(self._max_work, STREAM_VALUES):
             return None
         if said.temperature != 1.0 or said.truncation is not None:

@@ -81,7 +81,7 @@ def take_rows(
         The request; None where its rows are not plain, or over the work budget.
     """
     flow = asked.flow
-    width = flow.width
+    width = asked.width = flow.event_width if of_data else flow.width
     rows = rows_of(asked.apart.get(name), flow.event_shape if of_data else (width,), width, single=single)
     if rows is None:
         return None
@@ -156,7 +156,7 @@ def table_of(members: Sequence[Asked[R]], dtype: np.dtype[Any]) -> Table[R] | No
     kept = list(members)
     while kept:
         flow = kept[0].flow
-        rows, faulty = gather([member.rows for member in kept], flow.width, dtype)
+        rows, faulty = gather([member.rows for member in kept], kept[0].width, dtype)
         context = None
         contexts = [member.context for member in kept if member.context is not None]
         if contexts:

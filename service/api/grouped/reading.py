@@ -79,9 +79,10 @@ class Asked(Generic[R]):
         context: as many rows; None for a flow without.
         shared: whether all of its rows have the same context, which was given once.
         size: the values of its answer.
+        width: of its rows, in values; those of data and of latents may differ.
     """
 
-    __slots__ = ("apart", "arguments", "codec", "context", "flow", "place", "rows", "shared", "size")
+    __slots__ = ("apart", "arguments", "codec", "context", "flow", "place", "rows", "shared", "size", "width")
 
     def __init__(self, place: int, flow: ServedFlow, codec: Codec, arguments: R, apart: Mapping[str, Any]) -> None:
         self.place = place
@@ -93,6 +94,7 @@ class Asked(Generic[R]):
         self.context: Piece | None = None
         self.shared = False
         self.size = 0
+        self.width = flow.width
 
 
 class _Head(NamedTuple, Generic[R]):

@@ -59,7 +59,7 @@ class InterpolateGroups:
         segments = asked.rows[1] - 1
         if segments < 1 or (asked.context is not None and not asked.shared):
             return None
-        asked.size = (segments * (said.steps - 1) + 1) * asked.flow.width
+        asked.size = (segments * (said.steps - 1) + 1) * asked.flow.event_width
         return asked
 
     @staticmethod

@@ -134,7 +134,7 @@ class _PictureWriter(AnswerWriter):
             raise locate_error(error, self._argument, self._place) from error
 
     def check_map(self, flow: ServedFlow, rows: int, budget: int, loc: tuple[str, ...]) -> None:
-        check_work(rows + map_rows(flow), flow.width, 1, budget, loc)
+        check_work(rows + map_rows(flow), flow.event_width, 1, budget, loc)
 
     def write(self, flow: ServedFlow, answer: Answer, main: str, drawing: Drawing) -> Plan[Reply]:  # noqa: ARG002
         picture = yield from locate_errors(draw(flow, drawing, self._options), self._argument, self._place)

@@ -246,7 +246,8 @@ class Backend:
         taken = take_rows(flow, "points", value, context, place, of_data=of_data)
         whole = taken.rows
         if isinstance(whole, Items):
-            most = WorkLimit(flow.width, steps, self.max_work, loc if steps == 1 else (place, "steps"))
+            width = flow.event_width if of_data else flow.width
+            most = WorkLimit(width, steps, self.max_work, loc if steps == 1 else (place, "steps"))
             whole = item_array(whole, loc, most, flow.dtype)
         points, walks = walks_of(whole, flow.event_shape if of_data else (flow.width,))
         taken = taken._replace(rows=points, single=taken.single and walks is None)
@@ -263,12 +264,13 @@ class Backend:
         steps: int,
         blamed: tuple[str, ...],
     ) -> tuple[Floats, Floats | None]:
+        width = flow.event_width if of_data else flow.width
         if isinstance(taken.rows, np.ndarray):  # as large as it may become, before it does
-            check_work(taken.rows.size // flow.width, flow.width, steps, self.max_work, blamed)
+            check_work(taken.rows.size // width, width, steps, self.max_work, blamed)
         shape = flow.event_shape if of_data else (flow.width,)
-        most = WorkLimit(flow.width, steps, self.max_work, blamed)
+        most = WorkLimit(width, steps, self.max_work, blamed)
         rows = event_rows(taken.rows, shape, loc, single=taken.single, dtype=flow.dtype, most=most)
-        self.take_on(len(rows), flow.width, steps, blamed)
+        self.take_on(len(rows), width, steps, blamed)
         found = read_context(flow, taken.context, taken.place)
         return rows, None if found is None else np.atleast_2d(found)
 
@@ -342,7 +344,7 @@ def take_rows(
         return Taken(value, True, context, place)
     wanted, named = (flow.features, flow.named) if of_data else (_numbered("z", flow.width), False)
     # A number is a whole row of one column alone; of more it can be but one of them.
-    claimed = own_columns(flow) if flow.width == 1 else own_columns(flow) | {argument}
+    claimed = own_columns(flow) if len(wanted) == 1 else own_columns(flow) | {argument}
     whole = None if table.has(wanted) else table.argument(argument, claimed)
     inside = table.argument("context", own_columns(flow)) is not None
     columns: Sequence[str] = ()
@@ -417,7 +419,7 @@ def _other_names(flow: ServedFlow, kind: Literal["x", "z", "context"]) -> Sequen
         flow: whose.
         kind: data, latents or context.
     """
-    of = {"x": (*flow.features, *_numbered("x", flow.width)), "z": _numbered("z", flow.width)}
+    of = {"x": (*flow.features, *_numbered("x", flow.event_width)), "z": _numbered("z", flow.width)}
     return [name for each, names in of.items() if each != kind for name in names]
 
 

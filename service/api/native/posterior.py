@@ -29,7 +29,7 @@ def posterior(backend: Backend, exchange: Exchange) -> Plan[Reply]:
     context = read_context(flow, asked.context, "body")
     contexts = 1 if context is None or context.ndim == 1 else len(context)
     _check_answer(backend, flow, asked, contexts, place)
-    backend.take_on(contexts * asked.n, flow.width, 1, (place, "n"))
+    backend.take_on(contexts * asked.n, flow.event_width, 1, (place, "n"))
     seed = secrets.randbits(DRAWN_SEED_BITS) if asked.seed is None else asked.seed
     plan = engine.posterior(
         flow,
@@ -54,8 +54,8 @@ def _check_answer(backend: Backend, flow: ServedFlow, asked: PosteriorRequest, c
     Raises:
         OverWorkBudget: they are too many.
     """
-    related = flow.width if asked.correlation else 0
+    related = flow.event_width if asked.correlation else 0
     each = 2 + len(asked.quantiles) + 2 * len(asked.hpd) + related
     blamed = "correlation" if related > each // 2 else "context"
     loc = ("body" if blamed == "context" else place, blamed)
-    backend.check(contexts * each, flow.width, loc)
+    backend.check(contexts * each, flow.event_width, loc)

@@ -62,8 +62,8 @@ def _sample(
     context = read_context(flow, asked.context, "body" if main else place)
     lead = (asked.n,) if context is None or context.ndim == 1 else (len(context), asked.n)
     count = math.prod(lead)
-    stream = wire.streaming(codec) if count * flow.width > STREAM_VALUES else None
-    backend.take_on(count, flow.width, 1, (place, "n"), streams=stream is not None)
+    stream = wire.streaming(codec) if count * flow.event_width > STREAM_VALUES else None
+    backend.take_on(count, flow.event_width, 1, (place, "n"), streams=stream is not None)
     writer.check(flow, Extent(count, "n", columns=asked.n if len(lead) > 1 else None))
     seed = secrets.randbits(DRAWN_SEED_BITS) if asked.seed is None else asked.seed
     draw = Draw(

@@ -403,6 +403,12 @@ class Flow(BaseModel):
     context_features: list[dict[str, Any]] = []
     base: dict[str, Any] | None = None
     support: dict[str, Any] | None = None
+    constraints: Annotated[
+        list[dict[str, Any]], Field(description="the support where columns differ; support is then null")
+    ] = []
+    variational: Annotated[
+        dict[str, Any] | None, Field(description="the evidence and the verdict of a flow that was fitted to a density")
+    ] = None
     directions: list[str] = []
     trace: Annotated[list[str], Field(description="the names of the flow's steps, if /trace can show them")] = []
     manifest: Annotated[dict[str, Any] | None, Field(description="only of a flow that is asked for by name")] = None

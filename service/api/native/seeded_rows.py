@@ -63,7 +63,7 @@ def draw_rows(
     """
     if asked.seed is None:
         raise refusal("seed", "this argument is needed: it says which rows are drawn", place)
-    backend.take_on(n, flow.width, steps, (place, "n"))
+    backend.take_on(n, flow.event_width, steps, (place, "n"))
     context = one_context(flow, asked.context, place)
     one = None if context is None else context[0]
     return flow.sample(n, seed=asked.seed, offset=asked.offset, context=one, noise=asked.noise)

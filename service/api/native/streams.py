@@ -65,7 +65,7 @@ class Draw(NamedTuple):
 
     def pieces(self) -> Iterator[Piece]:
         """The pieces of the whole: one context after the other."""
-        rows = max(1, STREAM_VALUES // self.flow.width)
+        rows = max(1, STREAM_VALUES // self.flow.event_width)
         several = self.context is not None and self.context.ndim > 1
         for context in self.context if several and self.context is not None else [self.context]:
             for start in range(0, self.n, rows):

@@ -32,10 +32,17 @@ def trace(backend: Backend, exchange: Exchange) -> Plan[Reply]:
     if wire.is_json(codec.media_type):
         steps = {"steps": [step._asdict() for step in found.steps], "log_prob": found.log_prob}
         return wire.encode(codec, flow_identity(flow) | steps, answer_form(flow, "steps"))
-    values = np.stack([step.value.reshape(len(x), flow.width) for step in found.steps], axis=1)
+    values = np.stack([_as_wide(step.value.reshape(len(x), -1), flow.event_width) for step in found.steps], axis=1)
     terms = np.stack([step.log_abs_det_jacobian for step in found.steps], axis=1)
     whole = {"values": values, "log_abs_det_jacobians": terms, "log_prob": found.log_prob}
     return wire.encode(codec, flow_identity(flow) | whole, answer_form(flow, "values"))
+
+
+def _as_wide(value: Floats, width: int) -> Floats:
+    """Values ``[N, B]`` with NaN for the columns that are gone after a step which leaves some out: ``[N, width]``."""
+    if value.shape[1] == width:
+        return value
+    return np.pad(value, ((0, 0), (0, width - value.shape[1])), constant_values=np.nan)
 
 
 def _data(backend: Backend, flow: ServedFlow, asked: TraceRequest, place: Place) -> Plan[tuple[Floats, Floats | None]]:

@@ -91,11 +91,11 @@ def density_map(flow: ServedFlow, x: Floats, context: Floats | None = None) -> P
     sampled = yield Run(flow.inverse, noise, _repeated(context, SAMPLED_ROWS), counted=False)
     check_outputs(sampled, *(("x", EngineFailed) if context is None else ("context", NotFinite)))
     low, high = _box(x, sampled.value)
-    side = SIDES[flow.width]
+    side = SIDES[flow.event_width]
     lattice = _Lattice(low, high, side, x.dtype)
     outputs = yield Run(flow.forward, lattice, _repeated(context, len(lattice)), value=False, counted=False)
     log_prob = np.where(np.isnan(outputs.log_prob), -math.inf, outputs.log_prob)
-    return DensityMap(low, high, log_prob.reshape((side,) * flow.width))
+    return DensityMap(low, high, log_prob.reshape((side,) * flow.event_width))
 
 
 def _box(x: Floats, sampled: Floats) -> tuple[Float64, Float64]:

@@ -147,11 +147,13 @@ class ServedFlow:
         self.event_shape = tuple(manifest.event_shape)
         """The shape of one row of x."""
         self.width = manifest.latent_width
-        """D, the number of coordinates of z and of values of a row."""
+        """D, the number of coordinates of z."""
+        self.event_width = manifest.event_width
+        """The number of values of a row: D, or more where some of them follow from others."""
         named = tuple(feature.name for feature in manifest.features)
         self.named = bool(named)
         """Whether the manifest names x's columns."""
-        self.features = named or tuple(f"x{at}" for at in range(self.width))
+        self.features = named or tuple(f"x{at}" for at in range(self.event_width))
         """The names of x's columns; x0, x1 and so on where the manifest names none."""
         self.prior = manifest.prior
         """Outside of which draws are drawn again; None for a flow without."""

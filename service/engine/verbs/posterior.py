@@ -90,7 +90,7 @@ def posterior(
     contexts = None if context is None else np.atleast_2d(context)
     flow.require_context(contexts)
     count = 1 if contexts is None else len(contexts)
-    each = max(1, _BLOCK_VALUES // (n * flow.width))
+    each = max(1, _BLOCK_VALUES // (n * flow.event_width))
     parts = []
     for start in range(0, count, each):
         part = None if contexts is None else contexts[start : start + each]
@@ -98,7 +98,7 @@ def posterior(
             drawn = yield from flow.sample(n, seed, offset, context=part, method=method, noise=noise)
         except (NotFinite, OverWorkBudget) as error:
             raise _moved(error, start) from error
-        found = summarize(drawn.x.reshape(-1, n, flow.width), quantiles, hpd, correlation=correlation)
+        found = summarize(drawn.x.reshape(-1, n, flow.event_width), quantiles, hpd, correlation=correlation)
         parts.append(found._replace(acceptance=drawn.acceptance))
     return _joined(parts, flow.event_shape)
 

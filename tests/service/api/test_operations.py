@@ -9,6 +9,7 @@ import pytest
 
 from service.api.native.schemas import Flow
 from service.api.operations import Operations
+from service.bundle.variational import Variational
 from service.engine.metrics.metrics import Metrics
 from service.engine.runtime import graph as runtime
 from service.engine.runtime.devices import CUDA_PROVIDER
@@ -36,6 +37,18 @@ def test_models_lists_every_version_and_says_which_answers(client):
     assert "manifest" not in listed["square", 1]
     assert [feature["name"] for feature in listed["conditional", 1]["context_features"]] == ["dose", "kind=b"]
     assert listed["square", 1]["context_features"] == []
+
+
+def test_models_tell_the_evidence_of_a_flow_that_was_fitted_to_a_density(tmp_path, serving):
+    evidence = Variational(
+        elbo=None, log_evidence=1.5, log_evidence_se=0.1, log_evidence_ais=None, log_evidence_ais_se=None,
+        ess_share=0.5, pareto_k=0.3, restarts=1, verdict="modes_missing",
+    )  # fmt: skip
+    install(tmp_path, affine("fitted", variational=evidence), affine("other"))
+    client = serving(tmp_path, default_flow="other")
+    listed = {model["name"]: model for model in client.get("/models").json()["models"]}
+    assert listed["fitted"]["variational"] == evidence.model_dump()
+    assert "variational" not in listed["other"]
 
 
 @pytest.mark.parametrize(("path", "version"), [("/models/two-moons", 2), ("/models/two-moons/versions/1", 1)])

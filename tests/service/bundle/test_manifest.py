@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from service.bundle.bases import UniformBase
 from service.bundle.consistency import check_consistency
+from service.bundle.constraints import Constraint
 from service.bundle.manifest import (
     MAX_MANIFEST_BYTES,
     MAX_NAME,
@@ -21,6 +22,7 @@ from service.bundle.manifest import (
     is_flow_name,
     seal_older,
 )
+from service.bundle.variational import Variational
 from service.errors import DigestMismatch, ManifestInvalid
 from tests.service.bundle.conftest import make_manifest
 
@@ -317,3 +319,61 @@ def test_what_is_no_manifest_is_refused(data):
 )
 def test_flow_names(name, allowed):
     assert is_flow_name(name) is allowed
+
+
+EVIDENCE = {
+    "elbo": -31.4,
+    "log_evidence": -31.3,
+    "log_evidence_se": 0.01,
+    "log_evidence_ais": -31.2,
+    "log_evidence_ais_se": 0.05,
+    "ess_share": 0.9,
+    "pareto_k": None,
+    "restarts": 2,
+    "verdict": "good",
+}
+
+
+def test_keys_that_format_3_was_given_later_are_left_out_where_they_say_nothing():
+    written = make_manifest().to_json()
+    assert b"variational" not in written
+    assert b"constraints" not in written
+    given = make_manifest(variational=Variational(**EVIDENCE))
+    assert Manifest.from_json(given.to_json()) == given
+    assert json.loads(given.to_json())["variational"] == EVIDENCE
+
+
+@pytest.mark.parametrize("wrong", [{"verdict": "perfect"}, {"ess_share": 1.5}, {"restarts": 0}, {"more": 1}])
+def test_evidence_of_another_kind_is_refused(wrong):
+    content = json.loads(make_manifest(variational=Variational(**EVIDENCE)).to_json())
+    content["variational"] |= wrong
+    with pytest.raises(ManifestInvalid):
+        read(content)
+
+
+def test_a_simplex_makes_z_narrower_than_x():
+    simplex = Constraint(kind="simplex", first=0, columns=3)
+    positive = Constraint(kind="half_line", first=3, columns=1, low=0.0)
+    manifest = make_manifest(event_shape=[4], latent_width=3, constraints=[simplex, positive])
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+@pytest.mark.parametrize(
+    ("constraints", "said"),
+    [
+        ([{"kind": "simplex", "first": 0, "columns": 3}] * 2, "none is of two"),
+        ([{"kind": "simplex", "first": 0, "columns": 5}], "reach to column 4"),
+        ([{"kind": "simplex", "first": 0, "columns": 3, "low": 0.0}], "has other ends"),
+        ([{"kind": "half_line", "first": 0, "columns": 1}], "has other ends"),
+        ([{"kind": "half_line", "first": 0, "columns": 1, "low": 0.0, "high": 1.0}], "has other ends"),
+        ([{"kind": "interval", "first": 0, "columns": 1, "low": 1.0, "high": 0.0}], "has other ends"),
+        ([{"kind": "interval", "first": 0, "columns": 1, "low": 0.0, "high": 1.0}], "an event holds 4 values"),
+    ],
+)
+def test_constraints_that_do_not_fit_are_refused(constraints, said):
+    simplex = Constraint(kind="simplex", first=0, columns=3)
+    content = json.loads(make_manifest(event_shape=[4], latent_width=3, constraints=[simplex]).to_json())
+    content["constraints"] = constraints
+    with pytest.raises(ManifestInvalid) as caught:
+        read(content)
+    assert said in caught.value.errors[0].reason
