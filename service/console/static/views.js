@@ -1,0 +1,19 @@
+/**
+ * The views of the console, in the order of the menu. A view is a module that is loaded when it is opened:
+ * `mount(root, app)` fills an element and gives `{update(state), unmount()}`.
+ *
+ * @typedef {object} View
+ * @property {string} id in the address.
+ * @property {string} title in the menu.
+ * @property {boolean} [needsFlow] whether it shows one flow, which `app.flow` then is.
+ * @property {(flow: object) => string|null} [refuses] why it cannot show a flow; null where it can.
+ * @property {() => Promise<{mount: Function}>} load
+ */
+
+/** @type {View[]} */
+export const VIEWS = [
+  { id: "flows", title: "Flows", load: () => import("./views/flows.js") },
+];
+
+/** The view of this id, or the first. */
+export const viewOf = (id) => VIEWS.find((view) => view.id === id) ?? VIEWS[0];
