@@ -67,5 +67,5 @@ def test_the_page_is_as_the_system_says_and_as_chosen(open_page, scheme):
 @pytest.mark.parametrize("page_path", ["/docs", "/redoc"])
 def test_the_pages_of_the_api_need_nobody_else(open_page, page_path):
     page = open_page(page_path).page
-    expect(page.get_by_text("Log-densities of rows").first).to_be_visible(timeout=60_000)
+    expect(page.locator("text=Log-densities of rows >> visible=true").first).to_be_visible(timeout=60_000)
     page.wait_for_load_state("networkidle")

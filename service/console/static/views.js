@@ -10,9 +10,16 @@
  * @property {() => Promise<{mount: Function}>} load
  */
 
+import { kind } from "./lib/flows.js";
+
 /** @type {View[]} */
 export const VIEWS = [
   { id: "flows", title: "Flows", load: () => import("./views/flows.js") },
+  {
+    id: "density", title: "Density", needsFlow: true, load: () => import("./views/density.js"),
+    refuses: (flow) => (kind(flow) === "image" ? "It draws densities over columns, and the rows of this flow are images: see its samples, or walk through them." : null),
+  },
+  { id: "sampling", title: "Sampling", needsFlow: true, load: () => import("./views/sampling.js") },
 ];
 
 /** The view of this id, or the first. */

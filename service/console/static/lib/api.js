@@ -4,6 +4,7 @@
  * An answer that is an error becomes a `Problem` with the server's own words; no answer becomes `Away`.
  */
 
+import { readArrow } from "./arrow.js";
 import { readNpy, writeNpy } from "./arrays.js";
 
 const PROBE_MS = 1500;
@@ -117,6 +118,12 @@ export class Api {
   async npy(call, signal) {
     const answer = await this.call({ ...call, accept: TYPES.npy }, signal);
     return { ...readNpy(await answer.arrayBuffer()), headers: answer.headers };
+  }
+
+  /** Make a call, and read its answer as columns, by their names. */
+  async columns(call, signal) {
+    const answer = await this.call({ ...call, accept: TYPES.arrow }, signal);
+    return readArrow(await answer.arrayBuffer());
   }
 
   #lost() {

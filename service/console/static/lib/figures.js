@@ -143,7 +143,7 @@ export class Figure {
     context.fillStyle = token("--ink");
     context.textAlign = "right";
     context.textBaseline = "bottom";
-    if (shown.xLabel) context.fillText(shown.xLabel, frame.left + frame.width, bottom + 36);
+    if (shown.xLabel) context.fillText(shown.xLabel, frame.left + frame.width, bottom + 35);
     if (shown.yLabel && shown.hide !== "y") {
       context.textAlign = "left";
       context.textBaseline = "top";
