@@ -223,7 +223,7 @@ class App {
     onTheme(paintTheme);
     paintTheme();
     replace(document.getElementById("bar"),
-      h("a.brand", { href: "#/flows" }, mark(), h("span", {}, "Pushforward")),
+      h("a.brand", { href: "#/flows", "aria-label": "Pushforward" }, mark(), h("span", {}, "Pushforward")),
       this.menu, h("div.bar-end", {}, this.picker.node, this.status, h("a.quiet", { href: new URL("docs", this.api.root).href }, "API"), this.themeButton));
     this.#paintStatus("live");
   }
