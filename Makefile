@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow test-lowest coverage mutants faults check format zoo docs site bench lock clean
+.PHONY: serve test browser test-slow test-lowest coverage mutants faults check format zoo docs site bench lock clean
 
 serve: $(VENV)/serve.stamp
 	$(BIN)/pushforward serve
@@ -14,6 +14,13 @@ unexport PYTHONUNBUFFERED
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2
+
+# What the tests of the console need: a real Chromium, of the system, and what drives it. Where they are missing,
+# `make test` leaves these tests out, and says so.
+browser: $(VENV)/browser.stamp
+	@command -v chromium chromium-browser google-chrome || \
+		if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install --yes --no-install-recommends chromium; \
+		else sudo apt-get update -qq && sudo apt-get install --yes --no-install-recommends chromium; fi
 
 test-slow: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2 -m slow --timeout 3600
@@ -99,6 +106,10 @@ $(VENV)/mutants.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/faults.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[cpu,train,dev,faults]'
+	touch $@ $(VENV)/test.stamp $(VENV)/serve.stamp
+
+$(VENV)/browser.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[cpu,train,dev,browser]'
 	touch $@ $(VENV)/test.stamp $(VENV)/serve.stamp
 
 $(VENV)/docs.stamp: pyproject.toml constraints.txt | $(BIN)/python

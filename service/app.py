@@ -21,7 +21,7 @@ from service.access.policy import AccessPolicy
 from service.access.request_ids import ID_FIELD, RequestIds
 from service.api import openapi
 from service.api.counting import AnswerCounter, CountedApplication
-from service.api.documents import OpenApiDocument, documents
+from service.api.documents import OpenApiDocument, add_document, documents
 from service.api.door import REQUEST_ID, Door, respond
 from service.api.driver import Driver
 from service.api.endpoints import endpoints
@@ -31,12 +31,14 @@ from service.api.helpers import Helpers
 from service.api.key_use import KeyUse
 from service.api.native.verbs import Verbs
 from service.api.operations import Operations
-from service.api.prefix import PrefixedApplication, add_pages, require_free
+from service.api.prefix import PrefixedApplication, require_free
 from service.api.problems import problem, problem_reply
 from service.api.repository import RepositoryCalls
 from service.api.routes import SCHEMAS, add_routes
 from service.bundle.catalogue import Catalogue
 from service.bundle.store import Repository
+from service.console.api_pages import add_api_pages
+from service.console.page import add_console
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
 from service.engine.changes import Changes
@@ -197,7 +199,10 @@ def create_app(
     app.state.workers = workers
     calls = RepositoryCalls(registry, repository, changes)
     add_routes(app, table, operations, calls, Door(driver, settings.max_body_bytes, budget))
-    add_pages(app, described)
+    add_document(app, described)
+    add_api_pages(app)
+    if settings.console:
+        add_console(app, prefix)
     app.add_middleware(GuardedApplication, policy=policy, ids=ids, admin_port=settings.admin_port)
     app.add_middleware(CountedApplication, count=count)
     if settings.access_log:

@@ -87,6 +87,7 @@ class Settings(BaseSettings):
             description="prefix under which a proxy serves the API, such as /flows, and which it may remove",
         ),
     ] = None
+    console: Annotated[bool, Field(description="show the flows in a browser, at /")] = True
     workers: Annotated[
         int, Field(ge=1, le=256, description="processes that answer on one port, each with all flows loaded")
     ] = 1

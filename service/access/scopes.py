@@ -6,6 +6,7 @@ not name needs `infer`, also where no route has it: what a later route serves is
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal, TypeAlias, get_args
 
 __all__ = ["OPEN_PATHS", "SCOPES", "Scope", "required_scope"]
@@ -29,6 +30,9 @@ OPEN_PATHS: Final = frozenset(
 )
 """Paths that need no key: probes, and pages that are the same on every server."""
 
+_PAGE_FILE: Final = re.compile(r"/(?:console|docs|redoc)(?:/[a-z][a-z0-9._-]*)+")
+"""The paths of the files that these pages load. No part of one begins with a dot: dots lead out of the folder."""
+
 _SUBTREES: Final[tuple[tuple[str, Scope], ...]] = (
     ("/metrics", "metrics"),
     ("/repository", "admin"),
@@ -46,7 +50,7 @@ def required_scope(path: str) -> Scope | None:
     Returns:
         The scope, or None where anyone may ask.
     """
-    if path in OPEN_PATHS:
+    if path in OPEN_PATHS or _PAGE_FILE.fullmatch(path):
         return None
     for root, scope in _SUBTREES:
         if path == root or path.startswith(f"{root}/"):

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from starlette.responses import JSONResponse
 
 from service.api.codecs import wire
+from service.api.door import respond
 from service.api.endpoints import PREFIXES, Endpoint
 from service.api.operations import Operations
 from service.exchange import Exchange, Reply
 from service.plan import Plan
 
-__all__ = ["OPENAPI_PATH", "OpenApiDocument", "documents"]
+__all__ = ["OPENAPI_PATH", "OpenApiDocument", "add_document", "documents"]
 
 OPENAPI_PATH = "/openapi.json"
 
@@ -79,3 +80,17 @@ def _given(reply: Callable[[], Reply]) -> Plan[Reply]:
     """The plan of what takes no run."""
     yield from ()
     return reply()
+
+
+def add_document(app: FastAPI, document: OpenApiDocument) -> None:
+    """Add the OpenAPI document to an application, which answers where the connection does not.
+
+    Args:
+        app: the application.
+        document: of it.
+    """
+
+    async def openapi(request: Request) -> Response:
+        return respond(document.reply(request.scope.get("root_path", "").rstrip("/")))
+
+    app.add_api_route(OPENAPI_PATH, openapi, methods=["GET", "HEAD"], include_in_schema=False)

@@ -1,16 +1,13 @@
-"""The prefix of the path behind a proxy: told to the application, and pages whose links hold behind any prefix."""
+"""The prefix of the path behind a proxy, which the application is told of."""
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request, Response
-from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.documents import OPENAPI_PATH, OpenApiDocument
-from service.api.door import respond
 from service.errors import InvalidArgument, Reason
 
-__all__ = ["PrefixedApplication", "add_pages", "require_free"]
+__all__ = ["PrefixedApplication", "require_free"]
 
 
 class PrefixedApplication:
@@ -31,6 +28,8 @@ class PrefixedApplication:
         """Answer."""
         if scope["type"] == "http":
             scope["root_path"] = self._prefix
+            if scope["path"] == self._prefix:  # the page at / is meant
+                scope["path"] = f"{self._prefix}/"
         await self._app(scope, receive, send)
 
 
@@ -49,25 +48,3 @@ def require_free(app: FastAPI, prefix: str) -> None:
     if taken is not None:
         detail = f"--root-path {prefix}: the route {taken} of the server itself begins so"
         raise InvalidArgument(detail, (Reason(("--root-path",), "let the proxy use another prefix"),))
-
-
-def add_pages(app: FastAPI, document: OpenApiDocument) -> None:
-    """Add the OpenAPI document, and the pages that show it, /docs and /redoc: they ask for it by a relative link.
-
-    Args:
-        app: the application.
-        document: of it.
-    """
-
-    async def openapi(request: Request) -> Response:
-        return respond(document.reply(request.scope.get("root_path", "").rstrip("/")))
-
-    async def docs(_: Request) -> Response:
-        return get_swagger_ui_html(openapi_url="openapi.json", title=f"{app.title} - Swagger UI")
-
-    async def redoc(_: Request) -> Response:
-        return get_redoc_html(openapi_url="openapi.json", title=f"{app.title} - ReDoc")
-
-    app.add_api_route(OPENAPI_PATH, openapi, methods=["GET", "HEAD"], include_in_schema=False)
-    app.add_route("/docs", docs, include_in_schema=False)
-    app.add_route("/redoc", redoc, include_in_schema=False)

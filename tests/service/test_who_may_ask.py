@@ -111,6 +111,9 @@ OPEN = {"empty"}
 def test_no_path_and_no_method_goes_around(server, name, method):
     for door in DOORS.values():
         _, found = ask(server, GOOD, request(door, method=method, target=PATHS[name]))
+        if name in OPEN and method in (b"GET", b"HEAD"):
+            assert found[0] == 200
+            continue
         assert_refused(found, {404, 405} if name in OPEN else {400, 401})
 
 

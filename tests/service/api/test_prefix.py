@@ -38,7 +38,7 @@ def test_verbs_are_found_with_the_prefix_and_without(prefixed):
     assert expected.status_code == 200
     for path in ("/logprob", "/models/two-moons/logprob"):
         assert prefixed.post(prefixed.prefix + path, json=body).json() == expected.json()
-    for path in (prefixed.prefix * 2 + "/logprob", prefixed.prefix + "s/logprob", prefixed.prefix, "/nowhere"):
+    for path in (prefixed.prefix * 2 + "/logprob", prefixed.prefix + "s/logprob", "/nowhere"):
         answer = prefixed.post(path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
         assert f"GET {prefixed.prefix}/docs lists them" in answer.json()["detail"]

@@ -1,0 +1,71 @@
+"""The console opens, and shows every served flow as a card."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+
+@pytest.fixture
+def flows(server):
+    return httpx.get(f"{server.url}/models").json()["models"]
+
+
+def test_every_flow_is_a_card_with_a_picture_and_its_figures(open_page, server, flows):
+    page = open_page().page
+    expect(page.locator(".card")).to_have_count(len(flows))
+    for flow in flows:
+        card = page.get_by_role("article", name=flow["name"], exact=True)
+        card.scroll_into_view_if_needed()
+        expect(card.locator(".card-picture canvas")).to_be_visible()
+        manifest = httpx.get(f"{server.url}/models/{flow['name']}").json()["manifest"]
+        held_out = f"{manifest['calibration']['mean']:.2f}".replace("-", "\u2212")
+        expect(card.locator(".figures")).to_contain_text(held_out)
+        assert painted(card.locator(".card-picture canvas"))
+
+
+def painted(canvas) -> bool:
+    """Whether a canvas has more than one colour."""
+    return canvas.evaluate(
+        """node => {
+          const data = node.getContext("2d").getImageData(0, 0, node.width, node.height).data;
+          return new Set(new Uint32Array(data.buffer)).size > 4;
+        }"""
+    )
+
+
+def test_how_to_call_it_names_this_server_and_answers(open_page, server):
+    page = open_page().page
+    card = page.get_by_role("article", name="wine", exact=True)
+    card.get_by_text("How to call it").click()
+    command = card.locator(".code").first.inner_text()
+    url = re.search(r"'(http[^']*)'", command)[1]
+    assert url.startswith(server.url)
+    assert httpx.get(url).json()["n"] == 3
+
+
+def test_a_first_load_is_small_and_quick(open_page):
+    watched = open_page()
+    expect(watched.page.locator(".card").first).to_be_visible()
+    files = [request for request in watched.requests if "/console/" in request.url or request.url.endswith("/")]
+    sizes = [request.sizes()["responseBodySize"] for request in files]
+    assert sum(sizes) < 300_000
+    assert len(files) > 10
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_as_the_system_says_and_as_chosen(open_page, scheme):
+    page = open_page(color_scheme=scheme).page
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.get_by_role("button", name="theme").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != ground
+
+
+@pytest.mark.parametrize("page_path", ["/docs", "/redoc"])
+def test_the_pages_of_the_api_need_nobody_else(open_page, page_path):
+    page = open_page(page_path).page
+    expect(page.locator("text=Log-densities of rows >> visible=true").first).to_be_visible(timeout=60_000)
+    page.wait_for_load_state("networkidle")
