@@ -50,6 +50,7 @@ __all__ = [
     "is_number",
     "pandas_index",
     "parse_number",
+    "parse_numbers",
     "read_heading",
     "read_lines",
     "read_table",
@@ -174,6 +175,22 @@ def parse_number(text: str) -> float:
     if "_" in text or not text.isascii():
         raise ValueError(text)
     return float(text)
+
+
+def parse_numbers(cells: Sequence[str]) -> list[float]:
+    """Read cells that all hold numbers, many times faster than one by one.
+
+    Raises:
+        ValueError: one holds none.
+
+    Example:
+        >>> parse_numbers(["1", " -1.5e3 "])
+        [1.0, -1500.0]
+    """
+    text = "".join(cells)
+    if "_" in text or not text.isascii():  # as `parse_number`: spaces beyond ASCII are no fault of a number
+        return [parse_number(cell) for cell in cells]
+    return [*map(float, cells)]
 
 
 def is_number(text: str) -> bool:

@@ -248,6 +248,8 @@ class SourceOptions:
         model: the flow's name; needed with a repository of several flows.
         version: its version, or an alias; None for the newest.
         key: for the server; None for that of the environment.
+        load_seconds: as in `service.engine.trials.TrialLimits`, of the trial of a bundle that is run here.
+        load_bytes: as there.
     """
 
     url: str | None = None
@@ -256,6 +258,8 @@ class SourceOptions:
     model: str | None = None
     version: int | str | None = None
     key: str | None = field(default=None, repr=False)
+    load_seconds: float = 60.0
+    load_bytes: int = 2 << 30
 
 
 @contextmanager
@@ -280,7 +284,7 @@ def open_source(options: SourceOptions) -> Iterator[FlowSource]:
         with Client(url, model=options.model, version=options.version, key=options.key) as client:
             yield _ServedFlow(client)
         return
-    yield _LocalFlow(_load(_folder(options)))
+    yield _LocalFlow(_load(_folder(options), options))
 
 
 def find_bundle(path: Path) -> Path:
@@ -337,11 +341,12 @@ def find_version(repository: Repository, name: str, version: int | str | None) -
     return repository.path(name, aliases[version])
 
 
-def _load(folder: Path) -> ServedFlow:
-    from service.bundle.store import read_bundle
-    from service.engine.loading import load_flow
+def _load(folder: Path, options: SourceOptions) -> ServedFlow:
+    from service.engine.loading import load_folder
+    from service.engine.trials import TrialLimits
 
-    return load_flow(read_bundle(folder))
+    _, flow = load_folder(folder, TrialLimits(options.load_seconds, options.load_bytes))
+    return flow
 
 
 class _LocalFlow:

@@ -46,7 +46,7 @@ def source_options(command: _Command) -> _Command:
         click.option("--url", help="The server.  [default: http://127.0.0.1:8000]"),
     ):
         command = option(command)
-    return command
+    return load_options(command)
 
 
 def load_options(command: _Command) -> _Command:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pushforward.cli.flow_sources import find_bundle
 from pushforward.cli.next_version import RowOptions, choose_repository, make_next_manifest, out_option, read_whole
+from pushforward.cli.options import load_options
 from pushforward.cli.row_layout import RowBlock, locate_errors
 from pushforward.client.arrays import FloatArray
 from pushforward.client.errors import InvalidInput
@@ -24,6 +25,7 @@ __all__ = ["command"]
 @RowOptions.add
 @click.option("--describe", help="A description of the rows, for the bundle.  [default: the file's name]")
 @out_option
+@load_options
 def command(
     bundle: Path,
     data: str,
@@ -32,6 +34,8 @@ def command(
     context_columns: str | None,
     describe: str | None,
     out: Path | None,
+    load_seconds: float,
+    load_bytes: int,
 ) -> None:
     """Calibrate BUNDLE by the rows of DATA (CSV or .npy; - for standard input), as a new version of its flow.
 
@@ -45,18 +49,17 @@ def command(
     """  # noqa: D301  \b keeps click from joining the lines
     from service.bundle.calibration import calibrate
     from service.bundle.manifest import Recalibration, shorten_texts
-    from service.bundle.store import read_bundle
-    from service.engine.loading import load_flow
+    from service.engine.loading import load_folder
+    from service.engine.trials import TrialLimits
     from service.plan import run_now
 
     folder = find_bundle(bundle)
-    checked = read_bundle(folder)
+    checked, flow = load_folder(folder, TrialLimits(load_seconds, load_bytes))
     manifest = checked.manifest
     repository = choose_repository(folder, manifest, out)
     options = RowOptions(delimiter=delimiter, context=context, context_columns=context_columns)
     rows = read_whole(manifest, data, options)
     with locate_errors(rows.name, rows.block):
-        flow = load_flow(checked)
         log_prob = run_now(flow.log_prob(rows.block.values, rows.context)).log_prob
     _require_finite(log_prob, rows.block, rows.name)
     source = Recalibration(

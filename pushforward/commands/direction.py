@@ -10,6 +10,7 @@ import numpy as np
 
 from pushforward.cli.flow_sources import find_bundle
 from pushforward.cli.next_version import RowOptions, choose_repository, make_next_manifest, out_option, read_whole
+from pushforward.cli.options import load_options
 from pushforward.cli.row_layout import locate_errors
 from pushforward.client.arrays import FloatArray
 from pushforward.client.errors import InvalidInput
@@ -37,6 +38,7 @@ _LONGEST_NAME = 64
 )
 @RowOptions.add
 @out_option
+@load_options
 def command(
     bundle: Path,
     positive: str,
@@ -47,6 +49,8 @@ def command(
     context: str | None,
     context_columns: str | None,
     out: Path | None,
+    load_seconds: float,
+    load_bytes: int,
 ) -> None:
     """Add a direction of latent space to BUNDLE, as a new version of its flow. POST /edit moves rows along it.
 
@@ -58,17 +62,16 @@ def command(
       pushforward direction repository/wine --positive red.csv --negative white.csv --name red --method logistic
     """  # noqa: D301  \b keeps click from joining the lines
     from models.directions import logistic_direction, mean_direction, separation
-    from service.bundle.store import read_bundle
-    from service.engine.loading import load_flow
+    from service.engine.loading import load_folder
+    from service.engine.trials import TrialLimits
 
     if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable() or "," in name:
         expected = f"1 to {_LONGEST_NAME} printable characters without a comma"
         raise InvalidInput(f"--name must be {expected}, not {name[:80]!r}")
     folder = find_bundle(bundle)
-    checked = read_bundle(folder)
+    checked, flow = load_folder(folder, TrialLimits(load_seconds, load_bytes))
     manifest = checked.manifest
     repository = choose_repository(folder, manifest, out)
-    flow = load_flow(checked)
     options = RowOptions(delimiter=delimiter, context=context, context_columns=context_columns)
     towards, away = (_latents(flow, file, options) for file in (positive, negative))
     found = (mean_direction if method == "difference" else logistic_direction)(towards, away)

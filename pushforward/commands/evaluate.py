@@ -13,6 +13,7 @@ import numpy as np
 
 from pushforward.cli.evaluation_rows import EvaluationRows, Float64Array, find_steps, read_rows
 from pushforward.cli.next_version import RowOptions
+from pushforward.cli.options import load_options
 from pushforward.cli.progress import show_progress
 from pushforward.cli.row_layout import rows_of_block
 from pushforward.client.errors import InvalidInput
@@ -80,6 +81,7 @@ def _require_finite(ctx: click.Context, parameter: click.Parameter, value: float
     metavar="NATS",
     help="End with exit status 3 if the flow's mean log_prob over DATA is below NATS.",
 )
+@load_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -95,6 +97,8 @@ def command(
     as_json: bool,
     out: Path | None,
     fail_below: float | None,
+    load_seconds: float,
+    load_bytes: int,
 ) -> None:
     """Say how good the flow of BUNDLE is on DATA, rows that it was not fitted to.
 
@@ -112,11 +116,11 @@ def command(
       pushforward evaluate repository/wine held_out.csv --train train.csv --out report
     """  # noqa: D301  \b keeps click from joining the lines
     from pushforward.cli.flow_sources import find_bundle
-    from service.bundle.store import read_bundle
-    from service.engine.loading import load_flow
+    from service.engine.loading import load_folder
+    from service.engine.trials import TrialLimits
 
     _require_libraries()
-    checked = read_bundle(find_bundle(bundle))
+    checked, flow = load_folder(find_bundle(bundle), TrialLimits(load_seconds, load_bytes))
     options = RowOptions(delimiter=delimiter, context=context, context_columns=context_columns)
     manifest = checked.manifest
     given = read_rows(manifest, data, options, key=key, where=where)
@@ -127,7 +131,7 @@ def command(
                 "--context gives the context of DATA alone: with --train, both files must hold their own"
             )
         fitted = read_rows(manifest, train, options, key=None, where=where)
-    found = _evaluate(load_flow(checked), given, fitted, seed=seed, same_file=_same_file(manifest, data))
+    found = _evaluate(flow, given, fitted, seed=seed, same_file=_same_file(manifest, data))
     mean = -np.inf if found.outside else found.evaluation.flow.mean
     failed = fail_below is not None and mean < fail_below
     figures = found.figures(data=Path(data).name, seed=seed) | {"fail_below": fail_below, "failed": failed}

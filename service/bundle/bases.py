@@ -47,6 +47,12 @@ class ManifestPart(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the keys are equal. Arrays that were made of them are not looked at: those have no one truth."""
+        return type(other) is type(self) and all(
+            getattr(self, name) == getattr(other, name) for name in type(self).model_fields
+        )
+
 
 class _Base(ManifestPart):
     """A base distribution.

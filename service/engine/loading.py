@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
-from service.bundle.store import Bundle
+from service.bundle.store import Bundle, read_bundle
 from service.engine.batching.queues import Limits
 from service.engine.batching.workers import Workers
 from service.engine.canary import check_golden, check_trace
@@ -20,13 +21,13 @@ from service.engine.lanes import open_lane, open_tracer, warm_up
 from service.engine.metrics.metrics import Metrics
 from service.engine.runtime.cpu import usable_cpus
 from service.engine.runtime.graph import CpuGraph, Device, DeviceGraph, cpu_execution, open_graphs
-from service.engine.trials import Trial
+from service.engine.trials import Trial, TrialLimits, Trials, try_in_child
 from service.engine.verbs.flow import ServedFlow
 from service.engine.verbs.scores import HeldOut
 from service.errors import BundleError, Draining, PushforwardError
 from service.plan import run_now
 
-__all__ = ["load_flow"]
+__all__ = ["load_flow", "load_folder"]
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +98,30 @@ def load_flow(
     except BaseException:
         apart.close(0)
         raise
+
+
+def load_folder(folder: Path, limits: TrialLimits | None = None) -> tuple[Bundle, ServedFlow]:
+    """Try a bundle in a child under limits, then read and load it here: for a command that runs a stranger's bundle.
+
+    Args:
+        folder: of the bundle.
+        limits: of the trial.
+
+    Returns:
+        The bundle and its flow.
+
+    Raises:
+        BundleError: the bundle may not be served.
+        EngineFailed: no child could be started.
+    """
+    trials = Trials(limits)
+    try:
+        trial = try_in_child(folder, trials)
+    finally:
+        trials.close()
+    bundle = read_bundle(folder)
+    trial.require(bundle)
+    return bundle, load_flow(bundle, trial=trial)
 
 
 def _follow(device: Device, flow: ServedFlow, metrics: Metrics) -> None:

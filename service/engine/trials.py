@@ -13,7 +13,8 @@ import selectors
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -35,7 +36,7 @@ from service.errors import (
     UnexpectedFile,
 )
 
-__all__ = ["Trial", "TrialFailure", "TrialLimits", "Trials", "measure_in_child"]
+__all__ = ["Trial", "TrialFailure", "TrialLimits", "Trials", "measure_in_child", "try_in_child"]
 
 _ERRORS: Final[Mapping[str, type[BundleError]]] = MappingProxyType(
     {
@@ -270,8 +271,33 @@ def measure_in_child(folder: Path, trials: Trials, *, older: bool = False, edite
         BundleError: the bundle may not be served.
         EngineFailed: no child could be started.
     """
-    try:
+    with _said_in_one():
         return trials.run(folder, parity=True, older=older, edited=edited)
+
+
+def try_in_child(folder: Path, trials: Trials) -> Trial:
+    """Try a bundle in a child, as a server does before it loads it.
+
+    Returns:
+        The trial, with the times of the bundle's batches.
+
+    Raises:
+        BundleError: the bundle may not be served.
+        EngineFailed: no child could be started.
+    """
+    with _said_in_one():
+        return trials.run(folder)
+
+
+@contextmanager
+def _said_in_one() -> Iterator[None]:
+    """Raise the error of a trial with what the engine said: whoever tries a bundle by a command has no log.
+
+    Raises:
+        BundleError: in the place of a `TrialFailure`.
+    """
+    try:
+        yield
     except TrialFailure as failure:
         error, cause = failure.error, failure.cause
         raise (error if cause is None else error.extended(f" ({cause})")) from failure

@@ -12,8 +12,33 @@ import pytest
 
 import pushforward
 from service.bundle.manifest import ContextFeature
+from service.engine.trials import TrialLimits, Trials
 from tests.server import Server
 from tests.service import bundles
+
+
+class _OneChild(Trials):
+    """Trials that a command does not end."""
+
+    def close(self) -> None:
+        """Keep the child for the next test."""
+
+
+@pytest.fixture(scope="session")
+def one_child() -> Iterator[Trials]:
+    """A child that tries the bundles of many tests: its start takes longer than most of them."""
+    trials = _OneChild()
+    yield trials
+    Trials.close(trials)
+
+
+@pytest.fixture(autouse=True)
+def tried_in_one_child(monkeypatch: pytest.MonkeyPatch, one_child: Trials) -> None:
+    """Let commands that run a bundle under the usual limits try it in one child."""
+    usual = TrialLimits()
+    monkeypatch.setattr(
+        "service.engine.loading.Trials", lambda limits: one_child if limits == usual else Trials(limits)
+    )
 
 
 @dataclass

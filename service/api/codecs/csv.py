@@ -6,7 +6,7 @@ import codecs
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from string import whitespace
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +17,16 @@ from service.api.codecs.codec import Answer, Array, Columns, Form, TableArray, m
 from service.api.codecs.items import BLOCK_BYTES, LONGEST_BYTES, Block, Items
 from service.errors import InvalidArgument, MalformedBody, Reason
 from service.exchange import UNWATCHED, Body, Watch
-from service.tabular import NotCsv, explain_text, parse_number, read_lines, read_table, split_lines, write_heading
+from service.tabular import (
+    NotCsv,
+    explain_text,
+    parse_number,
+    parse_numbers,
+    read_lines,
+    read_table,
+    split_lines,
+    write_heading,
+)
 
 __all__ = ["Csv"]
 
@@ -25,7 +34,7 @@ _PLAIN: Final = b"0123456789+-.eE, \t\n"
 """The bytes of a table that is JSON but for its brackets."""
 
 _BLOCK_ROWS: Final = 1 << 10
-"""Rows that are read cell by cell at once."""
+"""Rows whose cells are read together, where lines are not JSON but for their brackets."""
 
 _HEADING_BLOCKS: Final = 4
 """Blocks in which the first two lines are looked for, counted from the first that holds one, and one more."""
@@ -40,7 +49,6 @@ _MOST_CELLS: Final = 1 << 17
 
 _LINE_END: Final = re.compile(rb"\r\n|[\r\n]")
 _BLANK: Final = b" \t,;\r\n"
-_BLANK_LINES: Final = re.compile(rb"\n[ \t,]*(?=\n)")
 
 
 class Csv:
@@ -191,9 +199,9 @@ class _Rows(Items):
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").strip(b"\n")
         if text.translate(None, _PLAIN):
             return None
-        rows = self._json_rows(text)
+        rows = None if b"\n\n" in text else self._json_rows(text)
         if rows is None:
-            rows = self._json_rows(_BLANK_LINES.sub(b"", b"\n%b\n" % text).strip(b"\n"))
+            rows = self._json_rows(b"\n".join([line for line in text.split(b"\n") if line.strip(_BLANK)]))
         if rows is None:
             return None
         numbers = np.array(rows, np.float64)
@@ -207,8 +215,8 @@ class _Rows(Items):
             return None
         return rows if set(map(len, rows)) == {self._layout.width} else None
 
-    def _checked(self, at: int, end: int, before: int, rows: int) -> Iterator[list[list[float]]]:
-        """The numbers of some lines, cell by cell, so that an error can name the cell.
+    def _checked(self, at: int, end: int, before: int, rows: int) -> Iterator[Block]:
+        """The numbers of some lines that are not JSON but for their brackets.
 
         Args:
             at: where the lines begin in the body.
@@ -217,24 +225,49 @@ class _Rows(Items):
             rows: the number of rows before them.
         """
         lines = _Lines(self._body, self._watch, at, end)
-        found: list[list[float]] = []
-        with _told(lines):
-            for number, cells in read_lines(lines, self._layout.delimiter, before):
-                lines.begin_row()
-                row = rows + len(found)
-                if len(cells) != self._layout.width:
-                    line = number + lines.dropped
-                    reason = f"line {line} has {len(cells)} columns, and the first line {self._layout.width}"
-                    raise malformed(f"ragged: {reason}", row)
-                found.append(
-                    [_number(cells[place], row, column, self._loc) for column, place in enumerate(self._places)]
-                )
-                if len(found) == _BLOCK_ROWS:
-                    yield found
-                    rows += len(found)
-                    found = []
-        if found:
-            yield found
+        taken: list[list[str]] = []
+        try:
+            with _told(lines):
+                for number, cells in read_lines(lines, self._layout.delimiter, before):
+                    lines.begin_row()
+                    if len(cells) != self._layout.width:
+                        line = number + lines.dropped
+                        reason = f"line {line} has {len(cells)} columns, and the first line {self._layout.width}"
+                        raise malformed(f"ragged: {reason}", rows + len(taken))
+                    taken.append(cells)
+                    if len(taken) == _BLOCK_ROWS:
+                        yield self._numbers(taken, rows)
+                        rows += len(taken)
+                        taken = []
+        except MalformedBody:
+            self._numbers(taken, rows)  # what is wrong in a row before it is told first
+            raise
+        if taken:
+            yield self._numbers(taken, rows)
+
+    def _numbers(self, taken: list[list[str]], rows: int) -> Block:
+        """The numbers in the wanted cells of some rows.
+
+        Args:
+            taken: the cells of each row.
+            rows: the number of rows before them.
+
+        Raises:
+            InvalidArgument: a cell holds none; the first is named.
+        """
+        places = self._places
+        if self._in_order:
+            wanted = list(chain.from_iterable(taken))
+        else:
+            wanted = [cells[place] for cells in taken for place in places]
+        try:
+            numbers = parse_numbers(wanted)
+        except ValueError:  # cell by cell, to name the first
+            return [
+                [_number(cells[place], row, column, self._loc) for column, place in enumerate(places)]
+                for row, cells in enumerate(taken, rows)
+            ]
+        return np.array(numbers, np.float64).reshape(len(taken), len(places))
 
 
 class _Lines:

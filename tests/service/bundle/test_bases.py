@@ -36,6 +36,8 @@ def test_what_is_written_is_read_back_also_after_it_was_used(base):
     again = Manifest.from_json(manifest.to_json())
     assert again == manifest
     assert again.base == base
+    read = [getattr(again.base, name, None) for name in ("frame", "frames", "thresholds")]
+    assert again.base == base, read  # both have made arrays of their numbers by now
     assert type(again.base) is type(base)
     assert set(json.loads(manifest.to_json())["base"]) == set(type(base).model_fields), used
 
