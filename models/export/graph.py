@@ -140,6 +140,8 @@ def _capture(flow: Flow, direction: Direction, dtype: torch.dtype) -> ir.Model:
         inputs[CONTEXT] = torch.zeros(_EXAMPLE_ROWS, flow.context_width, dtype=dtype)
     module = _MODULES[direction](replace_layers(flow)).eval()
     with _quiet(), _default_dtype(dtype):
+        with torch.no_grad():
+            module(*inputs.values())  # a library that keeps constants of a first call keeps numbers, and no tracer's
         try:
             program = torch.onnx.export(
                 module,

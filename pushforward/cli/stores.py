@@ -14,6 +14,7 @@ from pushforward.client.errors import ClientError, InvalidInput
 
 if TYPE_CHECKING:
     from pushforward.client.repository import Repository as ServersRepository
+    from service.engine.trials import TrialLimits
 
 __all__ = ["Store", "open_store"]
 
@@ -25,12 +26,13 @@ class Store(Protocol):
         """Every version of every flow."""
         ...
 
-    def install(self, bundle: Path, *, load: bool) -> tuple[str, int]:
+    def install(self, bundle: Path, *, load: bool, limits: TrialLimits) -> tuple[str, int]:
         """Install a bundle, and give its name and version.
 
         Args:
             bundle: its folder.
             load: whether a server is to serve it at once.
+            limits: of the trial of a bundle that is installed here; a server has limits of its own.
         """
         ...
 
@@ -85,11 +87,12 @@ class _Folder:
             for key, digest in sorted(catalogue.digests.items())
         ]
 
-    def install(self, bundle: Path, *, load: bool) -> tuple[str, int]:  # noqa: ARG002  a folder serves nothing
+    def install(self, bundle: Path, *, load: bool, limits: TrialLimits) -> tuple[str, int]:  # noqa: ARG002  a folder serves nothing
         """As `Store.install`."""
-        from service.bundle.store import read_bundle
+        from service.engine.loading import try_folder
 
-        manifest = read_bundle(bundle).manifest
+        checked, _ = try_folder(bundle, limits)
+        manifest = checked.manifest
         name, version = manifest.name, manifest.version
         try:
             with self._repository.staging(name) as folder:
@@ -150,7 +153,7 @@ class _Server:
         """As `Store.versions`."""
         return self._repository.versions()
 
-    def install(self, bundle: Path, *, load: bool) -> tuple[str, int]:
+    def install(self, bundle: Path, *, load: bool, limits: TrialLimits) -> tuple[str, int]:  # noqa: ARG002  its own
         """As `Store.install`."""
         from service.bundle.archive import write_archive
         from service.bundle.store import read_bundle

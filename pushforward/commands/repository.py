@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pushforward.cli.options import load_options
 from pushforward.client.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -61,13 +62,17 @@ def list_versions(store: Store) -> None:
 @command.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--load/--no-load", default=True, help="With --url, whether to serve it at once.  [default: load]")
+@load_options
 @_with_store
-def install(store: Store, bundle: Path, load: bool) -> None:
+def install(store: Store, bundle: Path, load: bool, load_seconds: float, load_bytes: int) -> None:
     """Install BUNDLE, a bundle's folder, as the version that its flow.json names.
 
-    It is checked first, and is there whole or not at all. A version that exists is never changed.
+    It is checked and tried first, and is there whole or not at all. A version that exists is never changed. A server
+    has limits of its own for the trial.
     """
-    name, version = store.install(bundle, load=load)
+    from service.engine.trials import TrialLimits
+
+    name, version = store.install(bundle, load=load, limits=TrialLimits(load_seconds, load_bytes))
     click.echo(f"{name} version {version} is installed")
 
 

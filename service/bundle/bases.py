@@ -42,7 +42,7 @@ Positive = Annotated[FiniteFloat, Field(gt=0)]
 Float64 = npt.NDArray[np.float64]
 
 
-class ManifestPart(BaseModel):
+class ManifestPart(BaseModel):  # noqa: PLW1641  pydantic adds a hash to what is frozen
     """A strict, frozen part of the manifest: an unknown or misspelt key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -27,7 +27,7 @@ from service.engine.verbs.scores import HeldOut
 from service.errors import BundleError, Draining, PushforwardError
 from service.plan import run_now
 
-__all__ = ["load_flow", "load_folder"]
+__all__ = ["load_flow", "load_folder", "try_folder"]
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +114,21 @@ def load_folder(folder: Path, limits: TrialLimits | None = None) -> tuple[Bundle
         BundleError: the bundle may not be served.
         EngineFailed: no child could be started.
     """
+    bundle, trial = try_folder(folder, limits)
+    return bundle, load_flow(bundle, trial=trial)
+
+
+def try_folder(folder: Path, limits: TrialLimits | None = None) -> tuple[Bundle, Trial]:
+    """Try a bundle in a child under limits, and read it here: for a command that installs it, and runs nothing.
+
+    Args:
+        folder: of the bundle.
+        limits: of the trial.
+
+    Raises:
+        BundleError: the bundle may not be served.
+        EngineFailed: no child could be started.
+    """
     trials = Trials(limits)
     try:
         trial = try_in_child(folder, trials)
@@ -121,7 +136,7 @@ def load_folder(folder: Path, limits: TrialLimits | None = None) -> tuple[Bundle
         trials.close()
     bundle = read_bundle(folder)
     trial.require(bundle)
-    return bundle, load_flow(bundle, trial=trial)
+    return bundle, trial
 
 
 def _follow(device: Device, flow: ServedFlow, metrics: Metrics) -> None:

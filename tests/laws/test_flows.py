@@ -165,7 +165,7 @@ def test_the_density_integrates_to_one(case: FlowCase) -> None:
         drawn = flow.inverse(z, None if context is None else context.expand(4000, -1))[0]
         low, high = drawn.amin(dim=0), drawn.amax(dim=0)
         room = 0.3 * (high - low)
-        low, high = flow._clamp(torch.stack((low - room, high + room)))
+        low, high = flow.nearest(torch.stack((low - room, high + room)))
         edges = [torch.linspace(*ends, points + 1, dtype=torch.float64) for ends in zip(low, high, strict=True)]
         centres = torch.cartesian_prod(*((e[1:] + e[:-1]) / 2 for e in edges)).reshape(-1, flow.width)
         density = flow.log_prob(centres, None if context is None else context.expand(len(centres), -1)).exp()

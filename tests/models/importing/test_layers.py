@@ -177,9 +177,7 @@ ZUKO_TRANSFORMS = {
         constant(T.StackTransform, [T.IdentityTransform(), T.AffineTransform(1.0, 2.0)], dim=-1), "does not run on rows"
     ),
     "TanhTransform": Layer(constant(T.TanhTransform, base=box(-1, 1)), export="Atanh"),
-    "UnconstrainedMonotonicTransform": Layer(
-        constant(T.UnconstrainedMonotonicTransform, lambda x: 1 + x * x), export=FAKE
-    ),
+    "UnconstrainedMonotonicTransform": Layer(constant(T.UnconstrainedMonotonicTransform, lambda x: 1 + x * x)),
 }
 
 ZUKO_LAZY = {

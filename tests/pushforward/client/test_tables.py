@@ -48,6 +48,7 @@ class Server:
         answer = {"log_prob": column, "log_abs_det_jacobian": column, "x": pair, "z": pair, "round_trip_error": column}
         answer |= {"t": column, "seed": 1, "offset": 0, "steps": [], "weights": column, "log_weights": column}
         answer |= {"ess": 1.0, "ess_share": 1.0, "pareto_k": None, "verdict": "good"}
+        answer |= {"log_evidence": 0.0, "log_evidence_se": 0.0}
         return httpx.Response(200, json={"model": model, "version": int(version), **answer})
 
     def describe(self, name: str) -> dict[str, Any]:
