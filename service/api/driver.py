@@ -228,6 +228,7 @@ class Driver:
         self._thread = 0
         self._waiting: dict[tuple[Call, Fields], list[GroupMember]] = {}
         self._runs: dict[QueuedLane, list[tuple[Run, PlanTask[Any]]]] = {}
+        self._rows: dict[QueuedLane, int] = {}  # of the same runs
         self._flushing = False
         self._arrived: deque[tuple[PlanTask[Any], Outputs | Exception]] = deque()
         self._arriving = False
@@ -287,10 +288,9 @@ class Driver:
         if until <= now and (since >= read or turns.seconds > _LAGS * (until - since)):
             answer(_TOO_FAR_BEHIND)
             return None
-        full = self._refused_in == turns.number and not query
-        known = self._refusals.get((call, fields.content_type)) if full else None
-        if known is not None and len(body) >= known.size and until <= known.until:
-            answer(known.reply)
+        known = self._known_refusal(request, until)
+        if known is not None:
+            answer(known)
             return None
         slow = read - since > _SPENT * (until - since)
         alone = slow or (fields.caller is not None and fields.caller.counts_rows)
@@ -327,6 +327,10 @@ class Driver:
             until: its deadline.
             answer: takes the reply.
         """
+        known = self._known_refusal(request, until)  # since it joined a group that had no place for it
+        if known is not None:
+            answer(known)
+            return None
         call, fields, query, body = request
         asked = tuple(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else ()
         size = len(body) if wire.takes_long(fields.content_type, len(body)) else 0
@@ -344,6 +348,19 @@ class Driver:
         task = PlanTask(self, plan, reply, until, draws=draws, watch=watch if size > LARGE_BODY else None)
         self._start(task, size)
         return task
+
+    def _known_refusal(self, request: RawRequest, until: float) -> Reply | None:
+        """The reply that a full queue has just given to a request of the same kind that was no easier to take.
+
+        Args:
+            request: a whole one.
+            until: its deadline.
+        """
+        call, fields, query, body = request
+        if query or self._refused_in != self._running_turns().number:
+            return None
+        known = self._refusals.get((call, fields.content_type))
+        return known.reply if known is not None and len(body) >= known.size and until <= known.until else None
 
     def _reply(
         self, request: RawRequest, until: float, answer: Callable[[Reply], None], result: Reply | Exception
@@ -477,13 +494,40 @@ class Driver:
         large = step.size > LARGE_RUN
         task.step_bytes = LARGE_BODY + 4 * step.size if large or task.draws else 0
         if isinstance(step.lane, QueuedLane) and not (large or task.threads_only):
-            self._runs.setdefault(step.lane, []).append((step, task))
-            self._flush_soon()
+            self._gather(step.lane, step, task)
             return
         try:
             task.ticket = step.lane.submit(step, task, task.deadline)
         except Exception as error:  # the plan, not its driver, decides what an error means
             self._go_on(task, error)
+
+    def _gather(self, lane: QueuedLane, run: Run, task: PlanTask[Any]) -> None:
+        """Keep a run until the end of this turn, or until there is a batch of them.
+
+        A batch that is full gains nothing by what comes after it. What is queued, and what is gathered no longer, is
+        what `admit` sees: under overload the requests behind it are refused before their bodies are read.
+
+        Args:
+            lane: of the run.
+            run: of the task.
+            task: that wishes for it.
+        """
+        gathered = self._runs.setdefault(lane, [])
+        gathered.append((run, task))
+        self._rows[lane] = rows = self._rows.get(lane, 0) + len(run.rows)
+        if rows >= lane.queue.limits.chunk_rows:
+            self._bring(lane, self._runs.pop(lane))
+        else:
+            self._flush_soon()
+
+    def _bring(self, lane: QueuedLane, gathered: list[tuple[Run, PlanTask[Any]]]) -> None:
+        """Bring runs of a lane to the engine together."""
+        self._rows.pop(lane, None)
+        live = [(run, task) for run, task in gathered if not task.abandoned]
+        tickets = lane.run_inline([Submission(run, task, task.deadline) for run, task in live], _LOOP_SECONDS)
+        for (_, task), ticket in zip(live, tickets, strict=True):
+            if ticket is not None and not ticket.answered:  # else it would hold the two of them in a circle
+                task.ticket = ticket
 
     def _flush_soon(self) -> None:
         """Go on with what this turn of the loop brings, once it has brought it."""
@@ -499,12 +543,8 @@ class Driver:
         finally:
             self._flushing = False  # not sooner: what they wish for is brought below
         runs, self._runs = self._runs, {}
-        for lane, wished in runs.items():
-            live = [(run, task) for run, task in wished if not task.abandoned]
-            tickets = lane.run_inline([Submission(run, task, task.deadline) for run, task in live], _LOOP_SECONDS)
-            for (_, task), ticket in zip(live, tickets, strict=True):
-                if ticket is not None and not ticket.answered:  # else it would hold the two of them in a circle
-                    task.ticket = ticket
+        for lane, gathered in runs.items():
+            self._bring(lane, gathered)
 
     def _ask_together(self, endpoint: Endpoint, heads: list[tuple[Call, Fields, list[GroupMember]]]) -> None:
         """Ask for requests of one endpoint, by their heads: in groups, and alone those that are in none."""

@@ -23,6 +23,7 @@ from service.guard import TIMEOUT_HEADER, check_length
 
 __all__ = ["KnownHead", "RequestHeads", "ResponseHeads", "check_host"]
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 _REMEMBERED: Final = 4096
@@ -194,7 +195,7 @@ class ResponseHeads:
     def __init__(self) -> None:
         self._defaults: Sequence[tuple[bytes, bytes]] = ()
         self._count = 0
-        self._written: dict[tuple[int, str], bytes] = {}
+        self._written: dict[tuple[object, ...], bytes] = {}
 
     def message(
         self, reply: Reply, defaults: Sequence[tuple[bytes, bytes]], *, keep_alive: bool, request_id: bytes
@@ -207,18 +208,20 @@ class ResponseHeads:
             keep_alive: whether the connection goes on after it.
             request_id: of the request.
         """
-        head = self._common(reply, defaults) if not reply.headers else _head(reply, defaults)
+        head = self._common(reply, defaults)
         end = b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n"
         return b"%b%d\r\nx-request-id: %b%b%b" % (head, len(reply.body), request_id, end, reply.body)
 
     def _common(self, reply: Reply, defaults: Sequence[tuple[bytes, bytes]]) -> bytes:
-        """The head of an answer without fields of its own."""
+        """The head of an answer, written once for all that have the same fields."""
         if self._defaults is not defaults or self._count != len(defaults):  # a list that may have grown
             self._defaults, self._count = defaults, len(defaults)
             self._written.clear()
-        head = self._written.get((reply.status, reply.media_type))
+        key = (reply.status, reply.media_type, *reply.headers.items())
+        head = self._written.get(key)
         if head is None:
-            head = self._written[reply.status, reply.media_type] = _head(reply, defaults)
+            head = _head(reply, defaults)
+            _keep(self._written, key, head)
         return head
 
 
@@ -293,7 +296,7 @@ def _take_request(caller: Caller) -> bool:
     return True
 
 
-def _keep(memory: dict[bytes, T], key: bytes, value: T) -> None:
+def _keep(memory: dict[K, T], key: K, value: T) -> None:
     if len(memory) >= _REMEMBERED:
         memory.clear()
     memory[key] = value

@@ -195,7 +195,13 @@ def count_age_from_reading() -> None:
     """The age of a request counts from when it is read, as if it had not waited for the event loop."""
     from service.api.turns import Turns
 
-    put(Turns, "since", lambda self: self._clock())
+    turn = Turns.since
+
+    def since(self: Turns) -> float:
+        turn(self)
+        return self._clock()
+
+    put(Turns, "since", since)
 
 
 def wall_clock() -> None:

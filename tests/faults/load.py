@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.load import NoCompiler, build_generator
-from benchmarks.work import npy_request, random_rows
+from benchmarks.work import json_request, npy_request, random_rows
 from tests.faults.bodies import MIB
 from tests.faults.raw import probe
 from tests.faults.resident import peak_of
@@ -35,7 +35,8 @@ def overload(start: Start, effort: Effort, *, times: int, deadline: float, share
         NotPossible: there is no compiler for the generator.
     """
     headers = (("Pushforward-Timeout-Ms", f"{1e3 * deadline:.0f}"),)
-    plan = [[(npy_request(random_rows(ROWS, 13, seed=i), headers=headers), None)] for i in range(CONNECTIONS)]
+    request = json_request if start.subject == "plain" else npy_request  # which a plain app does not read
+    plan = [[(request(random_rows(ROWS, 13, seed=i), headers=headers), None)] for i in range(CONNECTIONS)]
     with tempfile.TemporaryDirectory() as folder, start() as server:
         try:
             generator = build_generator(Path(folder))

@@ -564,6 +564,43 @@ def test_what_a_full_queue_refused_is_refused_again_without_a_plan_for_a_turn(he
     asyncio.run(main())
 
 
+def test_what_joined_no_group_is_refused_again_without_a_plan_too(helpers):
+    async def main():
+        full = Full(helpers)
+        request = RawRequest(full.call, Fields("application/x-npy"), b"", bytes(100))
+        assert full.ask()
+        for _ in range(3):
+            assert full.driver.single(request, 100.1, full.replies.append) is None
+        assert full.plans == 1
+        assert [reply.status for reply in full.replies] == [429] * 4
+
+    asyncio.run(main())
+
+
+def test_a_batch_that_is_full_waits_for_no_more_of_its_turn(helpers):
+    """What is queued is seen by the requests behind it, which are then refused before their bodies are read."""
+
+    async def main():
+        workers, runner = Workers(1, stopped), Counting()
+        lane = workers.lane(runner, Limits(chunk_rows=4))
+        lane.queue.record(1, 1e-6)
+        replies, driver = [], Driver(helpers, 30.0)
+
+        def one_row(exchange):
+            yield Run(lane, np.zeros((1, 1), np.float32))
+            return Reply(b"done")
+
+        call = Call(Endpoint("POST", "/verb", one_row))
+        for _ in range(10):
+            driver.answer(RawRequest(call, Fields()), replies.append)
+        before = list(runner.sizes)
+        await turns_until(lambda: len(replies) == 10)
+        workers.close(10)
+        return before, runner.sizes
+
+    assert asyncio.run(main()) == ([4, 4], [4, 4, 2])
+
+
 @pytest.mark.parametrize("content_type", [None, "application/json", "application/x-www-form-urlencoded"])
 def test_a_body_that_may_name_another_flow_is_looked_at(helpers, content_type):
     async def main():

@@ -140,6 +140,11 @@ def test_an_answer_has_the_default_fields_its_own_and_its_length():
     own = heads.message(Reply(b"", 429, headers={"Retry-After": "3"}), defaults, keep_alive=False, request_id=b"7")
     assert own.startswith(b"HTTP/1.1 429 Too Many Requests\r\ndate: now\r\nretry-after: 3\r\n")
     assert own.endswith(b"content-length: 0\r\nx-request-id: 7\r\nconnection: close\r\n\r\n")
+    for seconds in ("3", "4", "3"):
+        other = heads.message(
+            Reply(b"", 429, headers={"Retry-After": seconds}), defaults, keep_alive=True, request_id=b"8"
+        )
+        assert b"\r\nretry-after: %b\r\n" % seconds.encode() in other
 
 
 def test_an_answers_head_follows_the_default_fields():
