@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 from tqdm import tqdm
 
-from benchmarks import large, load, overload, peers, serving, small
+from benchmarks import large, load, overload, peers, serving, shapes, small
 from benchmarks.bench import FULL, QUICK, Bench, Measurement, Pace
 from benchmarks.flow import make_bundle
 from benchmarks.table import Table
@@ -28,6 +28,7 @@ MEASUREMENTS: Final = (
     Measurement("workers", small.workers, False, "one row a request, with two workers beside one"),
     Measurement("samples", small.samples, False, "one drawn row a request, beside the naive server"),
     Measurement("exact", small.exactness, False, "whether each connection gets its own answers; load.c beside wrk"),
+    Measurement("shapes", shapes.shapes, True, "small requests of every shape beside the plainest"),
     Measurement("peers", small.peers, False, "one row a request, beside each --peer"),
     Measurement("bulk", large.bulk, False, "10,000 rows a request, beside raw ONNX Runtime"),
     Measurement("neighbour", large.neighbour, True, "one row a request beside a client that sends 10^6"),
