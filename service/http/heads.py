@@ -207,19 +207,16 @@ class ResponseHeads:
             keep_alive: whether the connection goes on after it.
             request_id: of the request.
         """
-        head = self._common(reply, defaults) if not reply.headers else _head(reply, defaults)
+        if reply.headers:
+            head = _head(reply, defaults)
+        else:
+            if self._defaults is not defaults or self._count != len(defaults):  # a list that may have grown
+                self._defaults, self._count = defaults, len(defaults)
+                self._written.clear()
+            kind = reply.status, reply.media_type
+            head = self._written.get(kind) or self._written.setdefault(kind, _head(reply, defaults))
         end = b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n"
         return b"%b%d\r\nx-request-id: %b%b%b" % (head, len(reply.body), request_id, end, reply.body)
-
-    def _common(self, reply: Reply, defaults: Sequence[tuple[bytes, bytes]]) -> bytes:
-        """The head of an answer without fields of its own."""
-        if self._defaults is not defaults or self._count != len(defaults):  # a list that may have grown
-            self._defaults, self._count = defaults, len(defaults)
-            self._written.clear()
-        head = self._written.get((reply.status, reply.media_type))
-        if head is None:
-            head = self._written[reply.status, reply.media_type] = _head(reply, defaults)
-        return head
 
 
 def _head(reply: Reply, defaults: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from service.api.grouped.groups import Group, Replies, ask, deal
 from service.api.grouped.reading import Asked, Parcel, Reader
 from service.api.grouped.rows import gather, rows_of
-from service.api.grouped.writing import Column, Writer, finite_rows, is_json
+from service.api.grouped.writing import Column, Writer, finite_rows
 from service.api.native.backend import Backend
 from service.api.native.fields import MAX_OFFSET
 from service.api.native.sample import DRAWN_SEED_BITS
@@ -124,13 +124,13 @@ class SampleGroups:
             first, start = start, stop
             if finite is not None and not finite[first:stop].all():
                 continue
-            n, codec = stop - first, member.codec
-            if is_json(codec):
+            n = stop - first
+            if member.json:
                 texts = x.text(first, stop), density.text(first, stop)
                 replies[place] = Reply(b'%b%d,"offset":%d,"n":%d%b%b}' % (before, seed, offset, n, *texts))
             else:
                 more = {"seed": seed, "offset": offset, "n": n}
-                replies[place] = writer.reply(codec, columns, first, stop, more)
+                replies[place] = writer.reply(member, columns, first, stop, more)
         return replies
 
 

@@ -25,7 +25,7 @@ class Asked:
         self.texts = []
 
     def __call__(self, parcels):
-        texts = [bytes(body) or query for parcel in parcels for query, body in parcel.questions]
+        texts = [bytes(each.body) or each.query for parcel in parcels for each in parcel.questions]
         self.texts.append(texts)
         if b"unreadable" in texts:
             raise RuntimeError("a bug")
@@ -148,7 +148,7 @@ def two(lane, driver, answered):
         return [Reply(text) for text in texts]
 
     def together(parcels):
-        texts = [body for parcel in parcels for _, body in parcel.questions]
+        texts = [each.body for parcel in parcels for each in parcel.questions]
         return [Group(list(range(len(texts))), plan(texts))]
 
     call = Call(Endpoint("POST", "/doubled", doubled, together))
