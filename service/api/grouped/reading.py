@@ -90,14 +90,16 @@ class Asked(Generic[R]):
         context: as many rows; None for a flow without.
         shared: whether all of its rows have the same context, which was given once.
         size: the values of its answer.
+        start: of a draw, the seed and its first row.
     """
 
-    __slots__ = ("apart", "arguments", "codec", "context", "flow", "json", "place", "rows", "shared", "size")
+    __slots__ = ("apart", "arguments", "codec", "context", "flow", "json", "place", "rows", "shared", "size", "start")
 
     rows: Piece
     context: Piece | None
     shared: bool
     size: int
+    start: tuple[int, int]
 
     def __init__(self, head: Head[R], place: int, flow: ServedFlow, arguments: R, apart: Mapping[str, Any]) -> None:
         self.place = place

@@ -52,6 +52,11 @@ class Column:
         rows = texts[start] if stop - start == 1 else self._between.join(texts[start:stop])
         return b"%b%b%b" % (self._open, rows, self._close)
 
+    @property
+    def template(self) -> bytes:
+        """The member of a JSON object that holds one row, with a place for its text."""
+        return b"%b%%b%b" % (self._open, self._close)
+
     def only(self, before: bytes) -> list[bytes]:
         """Of numbers: for each row the JSON object that holds it and nothing else.
 
@@ -69,6 +74,30 @@ class Column:
         return b"%b[%b]%b" % (self._open, rows, self._close)
 
 
+class RowWriter:
+    """The writer of JSON objects that hold one row of each array: most answers are such.
+
+    Args:
+        before: the object up to the arrays, as a template: ``%d`` stands for a number, and ``%%`` for a percent sign.
+        columns: the arrays in their order.
+    """
+
+    __slots__ = ("_template", "_texts")
+
+    def __init__(self, before: bytes, columns: Sequence[Column]) -> None:
+        self._template = before + b"".join([column.template for column in columns]) + b"}"
+        self._texts = [column.texts() for column in columns]
+
+    def text(self, row: int, *numbers: int) -> bytes:
+        """The object of one row.
+
+        Args:
+            row: its number.
+            numbers: what stands before the arrays.
+        """
+        return self._template % (*numbers, *[texts[row] for texts in self._texts])
+
+
 class Writer:
     """The writer of answers of one flow.
 
@@ -81,6 +110,7 @@ class Writer:
         self._flow = flow
         self._main = main
         self._identity = flow_identity(flow)
+        self._of_rows: dict[int, RowWriter] = {}
         self.before = opened(self._identity)
 
     def reply(
@@ -98,16 +128,32 @@ class Writer:
             columns: its arrays in their order, with the rows of all answers.
             start: its first row.
             stop: one past its last.
-            more: what stands between the flow's name and the arrays.
+            more: what stands between the flow's name and the arrays, of an answer that is not JSON.
         """
+        if asked.json and stop - start == 1:
+            return Reply(self._of_row(columns).text(start))
         if asked.json:
-            said = b"" if not more else b"," + orjson.dumps(more)[1:-1]
-            texts = [column.text(start, stop) for column in columns]
-            return Reply(b"%b%b%b}" % (self.before, said, b"".join(texts)))
+            return Reply(b"%b%b}" % (self.before, b"".join([column.text(start, stop) for column in columns])))
         arrays = {column.name: column.values[start:stop] for column in columns}
         return wire.encode(
             asked.codec, {**self._identity, **(more or {}), **arrays}, answer_form(self._flow, self._main)
         )
+
+    def row_writer(self, said: bytes, columns: Sequence[Column]) -> RowWriter:
+        """The writer of answers that hold one row of these columns.
+
+        Args:
+            said: the template of what stands between the flow's name and the arrays.
+            columns: in their order.
+        """
+        return RowWriter(self.before.replace(b"%", b"%%") + said, columns)
+
+    def _of_row(self, columns: Sequence[Column]) -> RowWriter:
+        """The same, of columns that are those of many answers."""
+        found = self._of_rows.get(id(columns))
+        if found is None:
+            found = self._of_rows[id(columns)] = self.row_writer(b"", columns)
+        return found
 
 
 def opened(names: Mapping[str, Any]) -> bytes:
