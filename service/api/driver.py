@@ -274,12 +274,12 @@ class Driver:
             The request under way, for whoever may have to abandon it; None where it has its reply.
         """
         call, fields, query, body = request
-        now = self.clock()
-        turns = self._running_turns()
+        now = self._helpers.clock()
+        turns = self._turns or self._running_turns()
         read = turns.since()
         since = read if since is None else since
         try:
-            until = self.deadline(fields, since)
+            until = since + self._timeout_seconds if fields.timeout is None else self.deadline(fields, since)
         except PushforwardError as error:
             self.hand_over(answer, problem_reply(error))
             return None
@@ -299,8 +299,8 @@ class Driver:
         head = id(call), id(fields)  # of most they are the same objects, and to hash what they hold takes longer
         if head in self._waiting:
             self._waiting[head].append(member)
-        else:
-            self._waiting[head] = [member]
+            return member
+        self._waiting[head] = [member]
         self._flush_soon()
         return member
 
@@ -503,6 +503,8 @@ class Driver:
                 self._ask_together(endpoint, heads)
         finally:
             self._flushing = False  # not sooner: what they wish for is brought below
+        if self._waiting:  # a reply has brought the next request of its connection
+            self._flush_soon()
         runs, self._runs = self._runs, {}
         for lane, wished in runs.items():
             live = [(run, task) for run, task in wished if not task.abandoned]

@@ -77,7 +77,7 @@ class Asked(Generic[R]):
     """What one request asks for.
 
     Args:
-        head: of the request.
+        types: of its head.
         place: of the request among all that were asked.
         flow: that is to answer.
         arguments: beside the rows, as the schema holds them.
@@ -101,10 +101,11 @@ class Asked(Generic[R]):
     size: int
     start: tuple[int, int]
 
-    def __init__(self, head: Head[R], place: int, flow: ServedFlow, arguments: R, apart: Mapping[str, Any]) -> None:
+    def __init__(self, types: Types, place: int, flow: ServedFlow, arguments: R, apart: Mapping[str, Any]) -> None:
         self.place = place
         self.flow = flow
-        _, (self.codec, self.json, _), _ = head
+        self.codec = types.codec
+        self.json = types.answers_json
         self.arguments = arguments
         self.apart = apart
 
@@ -208,7 +209,7 @@ class Reader(Generic[R]):
         else:
             apart = {name: given.pop(name) for name in self._apart if name in given}
             meant = self._meant(head, orjson.dumps(given), given)
-        return None if meant is None else Asked(head, place, *meant, apart)
+        return None if meant is None else Asked(head.types, place, meant[0], meant[1], apart)
 
     def _from_query(self, head: Head[R], place: int, question: Question) -> Asked[R] | None:
         query = question.query
@@ -217,12 +218,12 @@ class Reader(Generic[R]):
             return None
         rest, apart = taken
         meant = self._meant(head, rest, None)
-        return None if meant is None else Asked(head, place, *meant, apart)
+        return None if meant is None else Asked(head.types, place, meant[0], meant[1], apart)
 
     def _from_array(self, head: Head[R], place: int, question: Question) -> Asked[R] | None:
         array = wire.array(head.common.content_type, question.body, self._main)
         meant = None if array is None else self._meant(head, question.query, None)
-        return None if meant is None else Asked(head, place, *meant, {self._main: array})
+        return None if meant is None else Asked(head.types, place, meant[0], meant[1], {self._main: array})
 
     def _meant(self, head: Head[R], text: bytes, given: dict[str, Any] | None) -> tuple[ServedFlow, R] | None:
         """The flow that is meant, and the arguments as the schema holds them; None where either is refused.
