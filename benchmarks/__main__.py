@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 from tqdm import tqdm
 
-from benchmarks import large, load, overload, peers, serving, small
+from benchmarks import large, load, overload, peers, serving, shapes, small
 from benchmarks.bench import FULL, QUICK, Bench, Measurement, Pace
 from benchmarks.flow import make_bundle
 from benchmarks.table import Table
@@ -28,6 +28,7 @@ MEASUREMENTS: Final = (
     Measurement("workers", small.workers, False, "one row a request, with two workers beside one"),
     Measurement("samples", small.samples, False, "one drawn row a request, beside the naive server"),
     Measurement("exact", small.exactness, False, "whether each connection gets its own answers; load.c beside wrk"),
+    Measurement("shapes", shapes.shapes, True, "small requests of every shape beside the plainest", own_flows=True),
     Measurement("peers", small.peers, False, "one row a request, beside each --peer"),
     Measurement("bulk", large.bulk, False, "10,000 rows a request, beside raw ONNX Runtime"),
     Measurement("neighbour", large.neighbour, True, "one row a request beside a client that sends 10^6"),
@@ -64,10 +65,11 @@ def main(
             generator = load.build_generator(folder)
         except (peers.PeerMissing, load.NoCompiler) as error:
             raise click.ClickException(str(error)) from error
-        for width in dict.fromkeys(widths or ((16,) if quick else (16, 2, 64))):
+        for number, width in enumerate(dict.fromkeys(widths or ((16,) if quick else (16, 2, 64)))):
             with ExitStack() as stack:
                 bench = _start(stack, folder, width, others, generator, table, pace)
-                _measure(bench, chosen, rounds or pace.rounds, min(rounds or pace.rounds, pace.long_rounds))
+                measured = [m for m in chosen if number == 0 or not m.own_flows]
+                _measure(bench, measured, rounds or pace.rounds, min(rounds or pace.rounds, pace.long_rounds))
                 curves[width] = bench.curves()
     click.echo(_about() + "\n\n" + table.markdown())
     if out is not None:

@@ -98,9 +98,11 @@ class Measurement:
         measure: takes one round, and puts its values into the table.
         long: whether it is taken in `Pace.long_rounds` rounds only.
         help: one line.
+        own_flows: whether it has flows of its own, so that it is taken beside the first width alone.
     """
 
     name: str
     measure: Callable[[Bench, int], None]
     long: bool
     help: str
+    own_flows: bool = False

@@ -37,6 +37,22 @@ def make_rows(width: int) -> torch.Tensor:
     return torch.randn(2000, width, generator=torch.Generator().manual_seed(0))
 
 
+def make_conditional_bundle(folder: Path, width: int = 13, context: int = 2) -> Path:
+    """Export a smaller flow with a context into a repository in `folder`, as ``conditional``; the bundle's folder."""
+    generator = torch.Generator().manual_seed(1)
+    rows, given = make_rows(width), torch.randn(2000, context, generator=generator)
+    flow = build_flow("real_nvp", {"transforms": 4, "hidden": [64, 64]}, rows=rows, context=given, seed=0)
+    return export_flow(
+        flow,
+        repository=Repository(folder),
+        name="conditional",
+        held_out=rows[:1000],
+        context=given[:1000],
+        data="normal noise",
+        seed=0,
+    )
+
+
 def make_bundle(folder: Path, width: int) -> Path:
     """Export the flow into a new repository in `folder`; the bundle's folder."""
     repository = Repository(folder)

@@ -21,7 +21,16 @@ import onnxruntime
 from benchmarks.load import PlannedRequest
 from benchmarks.serving import Server
 
-__all__ = ["ClosedLoop", "MeasurementFailed", "measure_engine", "peak_bytes", "reset_peak", "resident_bytes", "run_wrk"]
+__all__ = [
+    "ClosedLoop",
+    "MeasurementFailed",
+    "cpu_seconds",
+    "measure_engine",
+    "peak_bytes",
+    "reset_peak",
+    "resident_bytes",
+    "run_wrk",
+]
 
 SCRIPT: Final = Path(__file__).with_name("wrk.lua")
 
@@ -89,6 +98,15 @@ def measure_engine(bundle: Path, x: npt.NDArray[np.float32], seconds: float, chu
     for thread in threads:
         thread.join()
     return sum(done) / (time.perf_counter() - began)
+
+
+def cpu_seconds(pid: int) -> float:
+    """The processor time that a process and its children have used."""
+    ticks = 0
+    for each in _family(pid):
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # utime and stime
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(pid: int) -> int:

@@ -143,10 +143,10 @@ def pushforward(bundle: Path, *options: str) -> Iterator[Server]:
 
 
 @contextmanager
-def naive(bundle: Path) -> Iterator[Server]:
-    """`benchmarks/naive.py` under uvicorn, one worker."""
+def naive(bundle: Path, module: str = "benchmarks.naive") -> Iterator[Server]:
+    """The application of a module, `benchmarks/naive.py` if none is named, under uvicorn, one worker."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "benchmarks.naive:app", "--port", str(port), "--log-level", "warning"]
+    command = [sys.executable, "-m", "uvicorn", f"{module}:app", "--port", str(port), "--log-level", "warning"]
     environment = {"BENCHMARK_BUNDLE": str(bundle)}
     with process("naive", command, port, environment=environment, ready="/health/ready") as server:
         yield server

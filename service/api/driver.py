@@ -201,7 +201,7 @@ class GroupMember:
         if reply is None:
             self._single = self._driver.single(self.request, self.deadline, self._answer)
         else:
-            self._answer(reply)
+            self._driver.hand_over(self._answer, reply)
 
     def abandon(self) -> None:
         """Give the request up: nobody waits for its reply any more."""
@@ -226,7 +226,7 @@ class Driver:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turns: Turns | None = None
         self._thread = 0
-        self._waiting: dict[tuple[Call, Fields], list[GroupMember]] = {}
+        self._waiting: dict[tuple[int, int], list[GroupMember]] = {}
         self._runs: dict[QueuedLane, list[tuple[Run, PlanTask[Any]]]] = {}
         self._rows: dict[QueuedLane, int] = {}  # of the same runs
         self._flushing = False
@@ -274,30 +274,33 @@ class Driver:
         Returns:
             The request under way, for whoever may have to abandon it; None where it has its reply.
         """
-        call, fields, query, body = request
-        answer = partial(self._hand_over, answer)
-        now = self.clock()
-        turns = self._running_turns()
+        call, fields, _, body = request
+        now = self._helpers.clock()
+        turns = self._turns or self._running_turns()
         read = turns.since()
         since = read if since is None else since
         try:
-            until = self.deadline(fields, since)
+            until = since + self._timeout_seconds if fields.timeout is None else self.deadline(fields, since)
         except PushforwardError as error:
-            answer(problem_reply(error))
+            self.hand_over(answer, problem_reply(error))
             return None
         if until <= now and (since >= read or turns.seconds > _LAGS * (until - since)):
-            answer(_TOO_FAR_BEHIND)
+            self.hand_over(answer, _TOO_FAR_BEHIND)
             return None
         known = self._known_refusal(request, until)
         if known is not None:
-            answer(known)
+            self.hand_over(answer, known)
             return None
         slow = read - since > _SPENT * (until - since)
         alone = slow or (fields.caller is not None and fields.caller.counts_rows)
         if call.endpoint.group_verb is None or alone or len(body) > _SMALL_BODY:
             return self.single(request, until, answer)
         member = GroupMember(self, request, until, answer)
-        self._waiting.setdefault((call, fields), []).append(member)
+        head = id(call), id(fields)  # of most they are the same objects, and to hash what they hold takes longer
+        if head in self._waiting:
+            self._waiting[head].append(member)
+            return member
+        self._waiting[head] = [member]
         self._flush_soon()
         return member
 
@@ -327,6 +330,7 @@ class Driver:
             until: its deadline.
             answer: takes the reply.
         """
+        answer = partial(self.hand_over, answer)
         known = self._known_refusal(request, until)  # since it joined a group that had no place for it
         if known is not None:
             answer(known)
@@ -383,7 +387,7 @@ class Driver:
             self._refusals[call, fields.content_type] = _Refusal(len(body), until, reply)
         answer(reply)
 
-    def _hand_over(self, answer: Callable[[Reply], None], reply: Reply) -> None:
+    def hand_over(self, answer: Callable[[Reply], None], reply: Reply) -> None:
         """Give a reply to whoever waits for it; what goes wrong there is the loop's to tell, and no other request's."""
         try:
             answer(reply)
@@ -538,28 +542,28 @@ class Driver:
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
         try:
-            for endpoint, members in by_endpoint(waiting, _GROUP_SIZE):
-                self._ask_together(endpoint, members)
+            there = [[member for member in members if not member.abandoned] for members in waiting.values()]
+            for endpoint, heads in by_endpoint(there, _GROUP_SIZE):
+                self._ask_together(endpoint, heads)
         finally:
             self._flushing = False  # not sooner: what they wish for is brought below
+        if self._waiting:  # a reply has brought the next request of its connection
+            self._flush_soon()
         runs, self._runs = self._runs, {}
         for lane, gathered in runs.items():
             self._bring(lane, gathered)
 
-    def _ask_together(self, endpoint: Endpoint, heads: list[tuple[Call, Fields, list[GroupMember]]]) -> None:
+    def _ask_together(self, endpoint: Endpoint, heads: list[list[GroupMember]]) -> None:
         """Ask for requests of one endpoint, by their heads: in groups, and alone those that are in none."""
         if endpoint.group_verb is None:
             return
         parcels: list[Parcel] = []
         every: list[GroupMember] = []
-        for call, fields, found in heads:
-            live = [member for member in found if not member.abandoned]
+        for members in heads:
+            call, fields, _, _ = members[0].request
             common = Exchange(call.name, call.version, (), fields.content_type, fields.accept)
-            parcels.append(Parcel(common, [(member.request.query, member.request.body) for member in live]))
-            every += live
-        if not every:
-            return
-        left = set(range(len(every)))
+            parcels.append(Parcel(common, [member.request for member in members]))
+            every += members
         try:
             groups = endpoint.group_verb(parcels)
         except Exception as error:  # told and logged, as a verb's own
@@ -567,13 +571,15 @@ class Driver:
             for member in every:
                 member.take(reply)
             return
+        left = None if len(groups) == 1 and len(groups[0].places) == len(every) else set(range(len(every)))
         for places, plan in groups:
-            members = [every[place] for place in places]
-            left.difference_update(places)
+            members = every if left is None else [every[place] for place in places]
+            if left is not None:
+                left.difference_update(places)
             group = _Group(members)
             group.task = PlanTask(self, plan, group.settle, min([member.deadline for member in members]))
             self._start(group.task, 0)
-        for place in sorted(left):
+        for place in sorted(left or ()):
             every[place].take(None)
 
 

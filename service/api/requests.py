@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, TypeVar
 
 from service.access.keys import Caller
 from service.api.endpoints import Endpoint
 from service.exchange import Body
 
-__all__ = ["Call", "Fields", "RawRequest", "by_endpoint"]
+__all__ = ["Call", "Fields", "Member", "RawRequest", "by_endpoint"]
 
-T = TypeVar("T")
+M = TypeVar("M", bound="Member")
 
 
 class Call(NamedTuple):
@@ -57,28 +57,36 @@ class RawRequest(NamedTuple):
     body: Body = b""
 
 
-def by_endpoint(
-    waiting: Mapping[tuple[Call, Fields], list[T]], most: int
-) -> Iterator[tuple[Endpoint, list[tuple[Call, Fields, list[T]]]]]:
+class Member(Protocol):
+    """Whoever waits for the reply to a request."""
+
+    request: RawRequest
+
+
+def by_endpoint(waiting: list[list[M]], most: int) -> Iterator[tuple[Endpoint, list[list[M]]]]:
     """Whoever waits, by endpoint and by the time that the clients gave.
 
     Args:
-        waiting: by the heads of the requests.
+        waiting: in lists, each of one head.
         most: how many are given at a time.
     """
-    found: dict[tuple[Endpoint, str | None], list[tuple[Call, Fields, list[T]]]] = {}
-    for (call, fields), members in waiting.items():
-        found.setdefault((call.endpoint, fields.timeout), []).append((call, fields, members))
+    if len(waiting) == 1 and 0 < len(waiting[0]) <= most:
+        yield waiting[0][0].request.call.endpoint, waiting
+        return
+    found: dict[tuple[Endpoint, str | None], list[list[M]]] = {}
+    for members in waiting:
+        if members:
+            call, fields, _, _ = members[0].request
+            found.setdefault((call.endpoint, fields.timeout), []).append(members)
     for (endpoint, _), heads in found.items():
-        taken: list[tuple[Call, Fields, list[T]]] = []
+        taken: list[list[M]] = []
         room = most
-        for call, fields, members in heads:
+        for members in heads:
             start = 0
             while start < len(members):
-                some = members[start : start + room]
-                taken.append((call, fields, some))
-                start += len(some)
-                room -= len(some)
+                taken.append(members[start : start + room])
+                start += len(taken[-1])
+                room -= len(taken[-1])
                 if room == 0:
                     yield endpoint, taken
                     taken, room = [], most

@@ -751,9 +751,9 @@ class Connection(asyncio.Protocol):
         """Write the answer to a direct request, and go on with what came behind it."""
         self._request = None
         request.end()
-        if self.is_closing:
+        if self._lingers is not None or self._transport.is_closing():
             return
-        call, fields = request.request.call, request.request.fields
+        call, fields, _, _ = request.request
         keep_alive = fields.keep_alive and self._keep_alive and (not self._ended or bool(self._behind))
         self._write(reply, call.endpoint.method, call.route, keep_alive=keep_alive, request_id=request.request_id)
         if not keep_alive:

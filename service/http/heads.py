@@ -84,6 +84,7 @@ class RequestHeads:
         self._max_body_bytes = max_body_bytes
         self._lines: dict[bytes, Call] = {}
         self._fields: dict[bytes, tuple[Fields, int]] = {}
+        self._heads: dict[bytes, tuple[Call, Fields, int]] = {}  # of both, where there is no query
 
     def find(
         self, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]], *, keep_alive: bool
@@ -162,6 +163,7 @@ class RequestHeads:
         """Remember nothing: the heads were admitted by keys that may be no more."""
         self._lines.clear()
         self._fields.clear()
+        self._heads.clear()
 
     def recall(self, data: bytes) -> RawRequest | None:
         """One whole request whose head is known but for a plain query. None for others.
@@ -170,6 +172,12 @@ class RequestHeads:
             data: what was received, from the first byte of a request on.
         """
         end = data.find(b"\r\n\r\n")
+        whole = self._heads.get(data[:end]) if end > 0 else None
+        if whole is not None:
+            call, fields, length = whole
+            if len(data) - end - 4 != length or (fields.caller is not None and not _take_request(fields.caller)):
+                return None
+            return RawRequest(call, fields, b"", data[end + 4 :])
         start = data.find(b"\r\n")
         if start < 0 or start == end or not data.endswith(b" HTTP/1.1", 0, start):
             return None
@@ -177,14 +185,18 @@ class RequestHeads:
         if known is None or len(data) - end - 4 != known[1]:
             return None
         line, query = data[:start], b""
-        call = self._lines.get(line)
-        if call is None:
-            call = self._lines.get(_without_query(line))
+        found = self._lines.get(line)
+        if found is None:
+            found = self._lines.get(_without_query(line))
             query = line[line.find(b"?") + 1 : -len(b" HTTP/1.1")]
-            if call is None or _PLAIN_QUERY.fullmatch(query) is None:
+            if found is None or _PLAIN_QUERY.fullmatch(query) is None:
                 return None
-        fields = known[0]
-        if _is_for_application(call, fields) or (fields.caller is not None and not _take_request(fields.caller)):
+        call, fields = found, known[0]
+        if _is_for_application(call, fields):
+            return None
+        if not query:
+            _keep(self._heads, data[:end], (call, *known))
+        if fields.caller is not None and not _take_request(fields.caller):
             return None
         return RawRequest(call, fields, query, data[end + 4 :])
 
@@ -217,7 +229,9 @@ class ResponseHeads:
         if self._defaults is not defaults or self._count != len(defaults):  # a list that may have grown
             self._defaults, self._count = defaults, len(defaults)
             self._written.clear()
-        key = (reply.status, reply.media_type, *reply.headers.items())
+        key: tuple[object, ...] = (reply.status, reply.media_type)
+        if reply.headers:
+            key += tuple(reply.headers.items())
         head = self._written.get(key)
         if head is None:
             head = _head(reply, defaults)

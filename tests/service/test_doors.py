@@ -100,7 +100,7 @@ def some(**headers: str | None) -> dict[str, str]:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(prefixes, st.sampled_from(["logprob", "encode", "decode", "sample"]), bodies, accepts, content_types)
+@given(prefixes, st.sampled_from(["logprob", "encode", "decode", "sample", "trace"]), bodies, accepts, content_types)
 def test_posts_are_answered_alike(client, prefix, verb, body, accept, content_type):
     content = json.dumps(body).replace("Infinity", "1e400").encode()
     headers = some(accept=accept, content_type=content_type)
@@ -165,6 +165,64 @@ def test_calls_of_many_connections_at_once_are_answered_alike(server):
     hot, cold = asyncio.run(main())
     assert hot == cold
     assert {status for status, _, _ in hot} == {200, 400, 422}
+
+
+def shapes(x: list[list[float]]) -> list[tuple[str, str, bytes | None]]:
+    """Calls of every shape: those that share a run, and odd ones among them."""
+    a, b, *_ = x
+    image, conditional = [abs(value) for value in (a + b) * 2][:6], [*a, 1.0]
+    posts = [
+        ("logprob", {"model": "two-moons", "x": [a]}),
+        ("logprob", {"x": [a], "version": 1, "model": "two-moons"}),
+        ("logprob", {"x": [a], "return": ["quantile", "z"], "alarm_rate": 0.1}),
+        ("logprob", {"x": [a], "return": ["round_trip_error"]}),
+        ("logprob", {"x": x[:4]}),
+        ("logprob", {"x": [a], "alarm_rate": 7}),
+        ("models/image/logprob", {"x": [image]}),
+        ("models/conditional/logprob", {"x": [conditional], "context": a}),
+        ("models/conditional/logprob", {"x": [conditional]}),
+        ("models/square/logprob", {"x": [[a[0]]]}),
+        ("encode", {"x": [a]}),
+        ("encode", {"x": [[1e39, 0]]}),
+        ("decode", {"z": [a]}),
+        ("models/image/decode", {"z": [image] * 2}),
+        ("interpolate", {"points": [a, b], "steps": 5}),
+        ("interpolate", {"points": [a, b], "steps": 1}),
+        ("models/image/interpolate", {"points": [image, image[::-1]], "steps": 3, "path": "linear"}),
+        ("edit", {"x": [a], "direction": b, "strength": [0.5, 1]}),
+        ("edit", {"x": [a], "direction": [0, 0], "strength": [1]}),
+        ("trace", {"x": [a]}),
+        ("models/square/trace", {"x": [[a[0]]]}),
+        ("sample", {"seed": round(abs(1000 * a[0])), "temperature": 0.5, "n": 3}),
+        ("models/conditional/sample", {"seed": 3, "context": a}),
+        ("weights", {"x": [a], "log_target": [0.5]}),
+    ]
+    found = [("POST", f"/{path}", json.dumps(body).encode()) for path, body in posts]
+    return [*found, ("GET", f"/sample?seed={round(abs(1000 * a[0]))}&temperature=0.5", None), ("GET", "/models", None)]
+
+
+def test_calls_of_every_shape_at_once_are_answered_alike(server):
+    """Each by the connection, by the application, and alone: the bytes are the same."""
+    x = np.random.default_rng(1).normal(size=(40, 2)).round(3).tolist()
+    calls = [call for at in range(0, 40, 4) for call in shapes(x[at : at + 4])]
+
+    async def main():
+        limits = httpx.Limits(max_connections=40)
+        async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=120) as client:
+
+            async def answers(**headers):
+                asked = [client.request(how, url, content=content, headers=headers) for how, url, content in calls]
+                return [told(answer) for answer in await asyncio.gather(*asked)]
+
+            await answers()  # so that all heads are known
+            return await answers(), await answers(**{"content-encoding": "identity"})
+
+    hot, cold = asyncio.run(main())
+    assert hot == cold
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        alone = [told(client.request(how, url, content=content)) for how, url, content in calls]
+    assert hot == alone
+    assert {status for status, _, _ in hot} >= {200, 422}
 
 
 @pytest.mark.parametrize("query", ["?", "?alarm_rate=0.1", "?x=1", "?seed=7"])

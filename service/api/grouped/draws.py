@@ -13,7 +13,7 @@ import numpy as np
 from service.api.grouped.groups import Group, Replies, ask, deal
 from service.api.grouped.reading import Asked, Parcel, Reader
 from service.api.grouped.rows import gather, rows_of
-from service.api.grouped.writing import Column, Writer, finite_rows, is_json
+from service.api.grouped.writing import Column, Writer, finite_rows
 from service.api.native.backend import Backend
 from service.api.native.fields import MAX_OFFSET
 from service.api.native.sample import DRAWN_SEED_BITS
@@ -26,6 +26,9 @@ from service.exchange import Reply
 from service.plan import Plan, Run
 
 __all__ = ["SampleGroups", "cut_seed"]
+
+_DIGITS: Final = 20
+"""Of a seed, at most."""
 
 _SEED: Final = re.compile(rb"(?:^|&)seed=(0|[1-9][0-9]{0,19})(?=&|$)")
 
@@ -51,17 +54,19 @@ class SampleGroups:
     def _member(self, asked: Asked[SampleRequest]) -> Asked[SampleRequest] | None:
         """A request that can be drawn beside others; None for one that is to be asked alone."""
         said, flow = asked.arguments, asked.flow
+        size = said.n * flow.event_width
         if flow.prior is not None:  # a row outside of it is drawn again
             return None
+        if said.returns or said.method != "random" or size > min(self._max_work, STREAM_VALUES):
+            return None
         seed, offset = asked.apart.get("seed"), asked.apart.get("offset", 0)
-        if seed is not None and said.seed is not None:  # it is there twice, the second time in other signs
+        if seed is None:
+            seed = secrets.randbits(DRAWN_SEED_BITS) if said.seed is None else said.seed
+        elif said.seed is not None or type(seed) is not int or not 0 <= seed <= MAX_SEED:
+            return None  # where it is there twice, it is there in other signs
+        if type(offset) is not int or not 0 <= offset <= MAX_OFFSET:
             return None
-        for number, most in ((seed, MAX_SEED), (offset, MAX_OFFSET)):
-            if number is not None and (type(number) is not int or not 0 <= number <= most):
-                return None
-        size = said.n * flow.event_width
-        if offset is None or said.returns or said.method != "random" or size > min(self._max_work, STREAM_VALUES):
-            return None
+        asked.start = seed, offset or said.offset
         if said.temperature != 1.0 or said.truncation is not None:
             try:
                 flow.check_noise(said.n, said.temperature, said.truncation, said.method)
@@ -96,8 +101,8 @@ class SampleGroups:
                 kept = [pieces[place] for place in places]
                 contexts, _ = gather(kept, flow.manifest.context_width, flow.dtype)
         drawn = [members[place] for place in places]
-        seeds = [_seed(member) for member in drawn]
-        offsets = [_offset(member) for member in drawn]
+        seeds = [member.start[0] for member in drawn]
+        offsets = [member.start[1] for member in drawn]
         counts = [member.rows[1] for member in drawn]
         said = [member.arguments for member in drawn]
         noise = NoiseRows(
@@ -118,35 +123,24 @@ class SampleGroups:
             return replies
         writer = Writer(flow, "x")
         columns = [Column("x", outputs.value), Column("log_prob", outputs.log_prob)]
+        of_one = writer.row_writer(b',"seed":%d,"offset":%d,"n":1', columns)
         before = writer.before + b',"seed":'
-        x, density = columns
         finite = finite_rows(outputs)
         start = 0
-        for place, member, seed, offset, stop in zip(places, drawn, seeds, offsets, accumulate(counts), strict=True):
+        for place, member, stop in zip(places, drawn, accumulate(counts), strict=True):
             first, start = start, stop
             if finite is not None and not finite[first:stop].all():
                 continue
-            n, codec = stop - first, member.codec
-            if is_json(codec):
-                texts = x.text(first, stop), density.text(first, stop)
-                replies[place] = Reply(b'%b%d,"offset":%d,"n":%d%b%b}' % (before, seed, offset, n, *texts))
-            else:
+            n, (seed, offset) = stop - first, member.start
+            if not member.json:
                 more = {"seed": seed, "offset": offset, "n": n}
-                replies[place] = writer.reply(codec, columns, first, stop, more)
+                replies[place] = writer.reply(member, columns, first, stop, more)
+            elif n == 1:
+                replies[place] = Reply(of_one.text(first, seed, offset))
+            else:
+                texts = b"".join([column.text(first, stop) for column in columns])
+                replies[place] = Reply(b'%b%d,"offset":%d,"n":%d%b}' % (before, seed, offset, n, texts))
         return replies
-
-
-def _seed(asked: Asked[SampleRequest]) -> int:
-    """The seed of a request: its own, or one that is drawn here."""
-    given: int | None = asked.apart.get("seed")
-    if given is None:
-        given = asked.arguments.seed
-    return secrets.randbits(DRAWN_SEED_BITS) if given is None else given
-
-
-def _offset(asked: Asked[SampleRequest]) -> int:
-    given: int = asked.apart.get("offset", 0)
-    return given or asked.arguments.offset
 
 
 def cut_seed(query: bytes) -> tuple[bytes, dict[str, Any]] | None:
@@ -159,6 +153,12 @@ def cut_seed(query: bytes) -> tuple[bytes, dict[str, Any]] | None:
         >>> cut_seed(b"n=1&seed=7")
         (b'n=1', {'seed': 7})
     """
+    before, mark, digits = query.rpartition(b"seed=")
+    if mark and digits.isdigit() and digits[:1] != b"0" and len(digits) < _DIGITS and b"seed" not in before:
+        if not before:
+            return b"", {"seed": int(digits)}
+        if before.endswith(b"&"):
+            return before[:-1], {"seed": int(digits)}
     found = _SEED.search(query)
     if found is None:
         return query, {}

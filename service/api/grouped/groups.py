@@ -94,6 +94,7 @@ def take_rows(
     given = asked.apart.get("context")
     if given is None:
         given = getattr(asked.arguments, "context", None)  # of a body that is no JSON it stands in the query
+    asked.context, asked.shared = None, False
     if given is None:
         return None if columns else asked
     context = rows_of(given, (columns,), columns) if columns else None
@@ -120,12 +121,15 @@ def deal(
     for member in members:
         if member is not None:
             flow = member.flow
-            found.setdefault(flow if key is None else (flow, key(member)), []).append(member)
-    return [
-        Group([member.place for member in some], plan(some[0].flow, some))
-        for alike in found.values()
-        for some in _cut(alike)
-    ]
+            same = flow if key is None else (flow, key(member))
+            if same in found:
+                found[same].append(member)
+            else:
+                found[same] = [member]
+    groups: list[Group] = []
+    for alike in found.values():
+        groups += [Group([member.place for member in some], plan(some[0].flow, some)) for some in _cut(alike)]
+    return groups
 
 
 def _cut(members: list[Asked[R]]) -> list[list[Asked[R]]]:
@@ -158,8 +162,8 @@ def table_of(members: Sequence[Asked[R]], dtype: np.dtype[Any]) -> Table[R] | No
         flow = kept[0].flow
         rows, faulty = gather([member.rows for member in kept], kept[0].width, dtype)
         context = None
-        contexts = [member.context for member in kept if member.context is not None]
-        if contexts:
+        if flow.manifest.context_width:
+            contexts = [member.context for member in kept if member.context is not None]
             context, more = gather(contexts, flow.manifest.context_width, dtype)
             faulty = [*faulty, *more]
         if not faulty:

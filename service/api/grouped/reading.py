@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 import orjson
@@ -30,11 +30,20 @@ __all__ = ["Asked", "Parcel", "Question", "Reader"]
 
 R = TypeVar("R", bound=VerbRequest)
 
-Question: TypeAlias = tuple[bytes, Body]
-"""What one of many requests says that its head does not: its query, and its body."""
 
-_Said: TypeAlias = tuple[tuple[ServedFlow, R], Mapping[str, Any]]
-"""The flow that is meant, the arguments as the schema holds them, and those that were taken out."""
+class Question(Protocol):
+    """What one of many requests says that its head does not."""
+
+    @property
+    def query(self) -> bytes:
+        """As it came."""
+        ...
+
+    @property
+    def body(self) -> Body:
+        """Whole."""
+        ...
+
 
 _NOTHING: Final = b"{}"
 
@@ -68,11 +77,13 @@ class Asked(Generic[R]):
     """What one request asks for.
 
     Args:
+        types: of its head.
         place: of the request among all that were asked.
         flow: that is to answer.
-        codec: of the answer.
         arguments: beside the rows, as the schema holds them.
         apart: name -> value of those that were taken out, as they came.
+
+        json: whether the answer is JSON.
 
     Attributes:
         rows: of the main argument, once they are read.
@@ -80,29 +91,59 @@ class Asked(Generic[R]):
         shared: whether all of its rows have the same context, which was given once.
         size: the values of its answer.
         width: of its rows, in values; those of data and of latents may differ.
+        start: of a draw, the seed and its first row.
     """
 
-    __slots__ = ("apart", "arguments", "codec", "context", "flow", "place", "rows", "shared", "size", "width")
+    __slots__ = (
+        "apart",
+        "arguments",
+        "codec",
+        "context",
+        "flow",
+        "json",
+        "place",
+        "rows",
+        "shared",
+        "size",
+        "start",
+        "width",
+    )
 
-    def __init__(self, place: int, flow: ServedFlow, codec: Codec, arguments: R, apart: Mapping[str, Any]) -> None:
+    rows: Piece
+    context: Piece | None
+    shared: bool
+    size: int
+    start: tuple[int, int]
+    width: int
+
+    def __init__(self, types: Types, place: int, flow: ServedFlow, arguments: R, apart: Mapping[str, Any]) -> None:
         self.place = place
         self.flow = flow
-        self.codec = codec
+        self.codec = types.codec
+        self.json = types.answers_json
         self.arguments = arguments
         self.apart = apart
-        self.rows: Piece = ([], 0)
-        self.context: Piece | None = None
-        self.shared = False
-        self.size = 0
-        self.width = flow.width
 
 
-class _Head(NamedTuple, Generic[R]):
+class Types(NamedTuple):
+    """The media types of a head.
+
+    Args:
+        codec: of the answer.
+        answers_json: whether that is JSON.
+        json: whether the body is.
+    """
+
+    codec: Codec
+    answers_json: bool
+    json: bool
+
+
+class Head(NamedTuple, Generic[R]):
     """What a head says, read once for all of its requests, and what they mean by it."""
 
     common: Exchange
-    codec: Codec
-    json: bool
+    types: Types
     meant: dict[bytes, tuple[ServedFlow, R] | None]
 
 
@@ -132,6 +173,7 @@ class Reader(Generic[R]):
         self._apart = apart
         self._cut = cut
         self._known: dict[tuple[bytes, Place], R | None] = {}
+        self._types: dict[tuple[str | None, str | None], Types | None] = {}
         self._pictures = issubclass(schema, PictureRequest)
 
     def read(self, parcels: Sequence[Parcel]) -> list[Asked[R]]:
@@ -140,33 +182,39 @@ class Reader(Generic[R]):
         at = 0
         main = self._main
         for common, questions in parcels:
-            head = self._head(common)
-            if head is None:
+            types = self._types_of(common)
+            if types is None:
                 at += len(questions)
                 continue
-            read = self._from_query if not main else self._from_json if head.json else self._from_array
-            for query, body in questions:
-                said = read(head, query, body)
-                if said is not None:
-                    (flow, arguments), apart = said
-                    found.append(Asked(at, flow, head.codec, arguments, apart))
+            head: Head[R] = Head(common, types, {})
+            read = self._from_query if not main else self._from_json if types.json else self._from_array
+            for question in questions:
+                asked = read(head, at, question)
+                if asked is not None:
+                    found.append(asked)
                 at += 1
         return found
 
-    def _head(self, common: Exchange) -> _Head[R] | None:
-        try:
+    def _types_of(self, common: Exchange) -> Types | None:
+        """The media types of a head, which many have in common; None where its requests cannot be read here."""
+        kind = common.content_type, common.accept
+        if kind in self._types:
+            return self._types[kind]
+        found = None
+        with suppress(PushforwardError):  # told by the verb
             codec = wire.accepted(common, pictures=self._pictures)
-        except PushforwardError:
-            return None  # told by the verb
-        if codec is wire.PICTURE or not wire.is_in_utf8(common.content_type):
-            return None
-        return _Head(common, codec, wire.is_json(common.content_type), {})
+            if codec is not wire.PICTURE and wire.is_in_utf8(common.content_type):
+                found = Types(codec, codec.media_type == "application/json", wire.is_json(common.content_type))
+        if len(self._types) >= _REMEMBERED:
+            self._types.clear()
+        self._types[kind] = found
+        return found
 
-    def _from_json(self, head: _Head[R], query: bytes, body: Body) -> _Said[R] | None:
-        if query:
+    def _from_json(self, head: Head[R], place: int, question: Question) -> Asked[R] | None:
+        if question.query:
             return None
         try:
-            given = orjson.loads(body)
+            given = orjson.loads(question.body)
         except orjson.JSONDecodeError:
             return None
         if type(given) is not dict:
@@ -176,22 +224,23 @@ class Reader(Generic[R]):
         else:
             apart = {name: given.pop(name) for name in self._apart if name in given}
             meant = self._meant(head, orjson.dumps(given), given)
-        return None if meant is None else (meant, apart)
+        return None if meant is None else Asked(head.types, place, meant[0], meant[1], apart)
 
-    def _from_query(self, head: _Head[R], query: bytes, body: Body) -> _Said[R] | None:
+    def _from_query(self, head: Head[R], place: int, question: Question) -> Asked[R] | None:
+        query = question.query
         taken = (query, {}) if self._cut is None else self._cut(query)
-        if body or taken is None:
+        if question.body or taken is None:
             return None
         rest, apart = taken
         meant = self._meant(head, rest, None)
-        return None if meant is None else (meant, apart)
+        return None if meant is None else Asked(head.types, place, meant[0], meant[1], apart)
 
-    def _from_array(self, head: _Head[R], query: bytes, body: Body) -> _Said[R] | None:
-        array = wire.array(head.common.content_type, body, self._main)
-        meant = None if array is None else self._meant(head, query, None)
-        return None if meant is None else (meant, {self._main: array})
+    def _from_array(self, head: Head[R], place: int, question: Question) -> Asked[R] | None:
+        array = wire.array(head.common.content_type, question.body, self._main)
+        meant = None if array is None else self._meant(head, question.query, None)
+        return None if meant is None else Asked(head.types, place, meant[0], meant[1], {self._main: array})
 
-    def _meant(self, head: _Head[R], text: bytes, given: dict[str, Any] | None) -> tuple[ServedFlow, R] | None:
+    def _meant(self, head: Head[R], text: bytes, given: dict[str, Any] | None) -> tuple[ServedFlow, R] | None:
         """The flow that is meant, and the arguments as the schema holds them; None where either is refused.
 
         Args:

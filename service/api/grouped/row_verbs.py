@@ -7,7 +7,7 @@ from typing import Literal
 
 from service.api.grouped.groups import Group, Replies, Table, ask, deal, table_of, take_rows
 from service.api.grouped.reading import Asked, Parcel, Reader
-from service.api.grouped.writing import Column, Writer, finite_rows, is_json, opened
+from service.api.grouped.writing import Column, Writer, finite_rows, opened
 from service.api.native.backend import Backend
 from service.api.native.schemas import DecodeRequest, EncodeRequest, LogProbRequest, TraceRequest
 from service.engine.verbs.flow import RETURNS, ServedFlow
@@ -31,14 +31,17 @@ class LogProbGroups:
 
     def __call__(self, parcels: Sequence[Parcel]) -> list[Group]:
         """The groups."""
-        members = [
-            None
-            if asked.codec.single and (asked.arguments.returns or asked.arguments.alarm_rate is not None)
-            else take_rows(asked, "x", self._max_work)
-            for asked in self._reader.read(parcels)
-            if "round_trip_error" not in asked.arguments.returns and not asked.arguments.correct
-        ]
-        return deal(members, self._plan)
+        return deal([self._member(asked) for asked in self._reader.read(parcels)], self._plan)
+
+    def _member(self, asked: Asked[LogProbRequest]) -> Asked[LogProbRequest] | None:
+        """A request with its rows; None for one that is to be asked alone."""
+        said = asked.arguments
+        if said.correct:
+            return None
+        more = said.returns or said.alarm_rate is not None
+        if more and (asked.codec.single or "round_trip_error" in said.returns):
+            return None
+        return take_rows(asked, "x", self._max_work)
 
     @staticmethod
     def _plan(flow: ServedFlow, members: list[Asked[LogProbRequest]]) -> Plan[Replies]:
@@ -77,10 +80,10 @@ def _write_densities(flow: ServedFlow, table: Table[LogProbRequest], outputs: Ou
                 mine.append(columns[name])
             if said.alarm_rate is not None:
                 mine.append(Column("anomaly", flow.held_out.anomaly(outputs.log_prob, said.alarm_rate)))
-        if len(mine) == 1 and stop - first == 1 and is_json(member.codec):
+        if len(mine) == 1 and stop - first == 1 and member.json:
             replies[place] = Reply(plain[first])
         else:
-            replies[place] = writer.reply(member.codec, mine, first, stop)
+            replies[place] = writer.reply(member, mine, first, stop)
 
 
 class TransformGroups:
@@ -128,7 +131,7 @@ class TransformGroups:
         start = 0
         for place, member, stop in zip(table.places, table.members, table.ends, strict=True):
             if finite is None or finite[start:stop].all():
-                replies[place] = writer.reply(member.codec, columns, start, stop)
+                replies[place] = writer.reply(member, columns, start, stop)
             start = stop
         return replies
 
@@ -152,7 +155,7 @@ class TraceGroups:
         """A request with its rows; None for one that is to be asked alone."""
         said = asked.arguments
         others = said.z is not None or said.n is not None or said.seed is not None or said.offset
-        if others or said.noise != "independent" or asked.flow.tracer is None or not is_json(asked.codec):
+        if others or said.noise != "independent" or asked.flow.tracer is None or not asked.json:
             return None
         steps = len(asked.flow.manifest.trace) + 1
         return take_rows(asked, "x", self._max_work, steps=steps, times=steps)

@@ -153,9 +153,10 @@ def _packed(piece: Piece, width: int, dtype: FloatType) -> Floats | None:
         return None
     if not math.isfinite(sum(numbers)):
         return None
-    if dtype.char == "f" and any(each in packed for each in ROUNDED_TWICE):
+    if dtype.char == "f" and (ROUNDED_TWICE[0] in packed or ROUNDED_TWICE[1] in packed):
         return None
-    rows: Floats = np.frombuffer(packed, dtype).reshape(-1, width)
+    rows: Floats = np.frombuffer(packed, dtype)
+    rows.shape = (-1, width)
     return rows
 
 

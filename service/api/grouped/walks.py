@@ -12,7 +12,7 @@ import orjson
 from service.api.grouped.groups import Group, Replies, ask, deal, table_of, take_rows
 from service.api.grouped.reading import Asked, Parcel, Reader
 from service.api.grouped.rows import gather
-from service.api.grouped.writing import Column, Writer, finite_rows, is_json
+from service.api.grouped.writing import Column, Writer, finite_rows
 from service.api.native.arrays import NUMBERS
 from service.api.native.backend import Backend
 from service.api.native.schemas import EditRequest, InterpolateRequest
@@ -50,7 +50,7 @@ class InterpolateGroups:
         """A request with its points; None for one that is to be asked alone."""
         said = asked.arguments
         of_data = said.space == "x"
-        if said.spacing != "parameter" or not is_json(asked.codec) or type(asked.apart.get("points")) is not list:
+        if said.spacing != "parameter" or not asked.json or type(asked.apart.get("points")) is not list:
             return None
         if not of_data and isinstance(asked.flow.manifest.base, UniformBase):
             return None
@@ -183,7 +183,7 @@ class EditGroups:
         strengths, direction = asked.apart.get("strength"), asked.apart.get("direction")
         if type(strengths) is not list or not strengths or not NUMBERS.issuperset(map(type, strengths)):
             return None
-        if asked.arguments.returns or not is_json(asked.codec):
+        if asked.arguments.returns or not asked.json:
             return None
         if type(direction) is str:
             if direction not in asked.flow.manifest.directions:

@@ -396,7 +396,7 @@ def together(run_lane):
         return [Reply(text) for text in texts]
 
     def group(parcels):
-        texts = [body for parcel in parcels for _, body in parcel.questions]
+        texts = [each.body for parcel in parcels for each in parcel.questions]
         return [Group(list(range(len(texts))), plan(texts))]
 
     return Endpoint("POST", "/verb", alone, group), Endpoint("POST", "/verb", alone)

@@ -25,7 +25,7 @@ class Asked:
         self.texts = []
 
     def __call__(self, parcels):
-        texts = [bytes(body) or query for parcel in parcels for query, body in parcel.questions]
+        texts = [bytes(each.body) or each.query for parcel in parcels for each in parcel.questions]
         self.texts.append(texts)
         if b"unreadable" in texts:
             raise RuntimeError("a bug")
@@ -107,6 +107,27 @@ def test_who_has_gone_is_not_asked_for():
     assert ask([b"1"], drop=[0]) == ({}, [])
 
 
+def test_a_request_that_a_reply_brings_is_answered_too():
+    """A client may send the next one behind a request that is answered while its turn's groups are asked."""
+    replies, helpers = [], Helpers(1)
+
+    async def main():
+        driver = Driver(helpers, 30.0)
+        call = Call(Endpoint("POST", "/doubled", doubled, Asked()))
+
+        def next_one(reply):
+            replies.append(reply.body)
+            driver.answer(RawRequest(call, Fields(), b"", b"2"), lambda reply: replies.append(reply.body))
+
+        driver.answer(RawRequest(call, Fields(), b"", b"odd"), next_one)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    helpers.close()
+    assert replies == [b"alone odd", b"together 2"]
+
+
 @pytest.mark.parametrize("fault", [b"broken", b"unreadable"])
 def test_a_fault_is_told_to_everyone(caplog, fault):
     replies, _ = ask([b"1", fault])
@@ -148,7 +169,7 @@ def two(lane, driver, answered):
         return [Reply(text) for text in texts]
 
     def together(parcels):
-        texts = [body for parcel in parcels for _, body in parcel.questions]
+        texts = [each.body for parcel in parcels for each in parcel.questions]
         return [Group(list(range(len(texts))), plan(texts))]
 
     call = Call(Endpoint("POST", "/doubled", doubled, together))

@@ -345,7 +345,7 @@ def test_an_answered_request_is_in_no_circle():
 
     def answered(questions):
         yield from ()
-        return [Reply(body) for _, body in questions]
+        return [Reply(each.body) for each in questions]
 
     def many(parcels):
         questions = [question for parcel in parcels for question in parcel.questions]

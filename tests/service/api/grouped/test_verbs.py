@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -24,6 +25,13 @@ from service.exchange import Exchange
 from service.plan import LARGE_RUN, Run, advance, run_now
 
 BUDGET = 400
+
+
+class Question(NamedTuple):
+    query: bytes = b""
+    body: bytes = b""
+
+
 LAW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -57,7 +65,7 @@ def parcels_of(exchanges):
         found.setdefault(head[:-1], (head, []))[1].append(at)
     parcels, order = [], []
     for head, places in found.values():
-        parcels.append(Parcel(head, [(text_of(exchanges[at].query), exchanges[at].body) for at in places]))
+        parcels.append(Parcel(head, [Question(text_of(exchanges[at].query), exchanges[at].body) for at in places]))
         order += places
     return parcels, order
 
@@ -305,7 +313,7 @@ queries = st.sampled_from(
 @LAW
 @given(names, accepts, st.lists(queries, min_size=1, max_size=40))
 def test_draws_by_query(groups, verbs, name, accept, texts):
-    parcel = Parcel(Exchange(name, None, (), None, accept), [(text.encode(), b"") for text in texts])
+    parcel = Parcel(Exchange(name, None, (), None, accept), [Question(text.encode()) for text in texts])
     for places, plan in groups.sample_by_query([parcel]):
         for place, reply in zip(places, run_now(plan), strict=True):
             exchange = parcel.common._replace(query=tuple(parse_qsl(texts[place], keep_blank_values=True)))
@@ -450,7 +458,7 @@ def test_a_group_is_not_larger_than_the_event_loop_can_write(registry, verbs):
     assert len(runs) > 1
     assert max(run.size for run in runs) <= LARGE_RUN
     assert sum(len(run.rows) for run in runs) == 64 * 200
-    assert groups.encode([Parcel(Exchange(), [(b"", json.dumps({"x": [X] * 5000}).encode())])]) == []
+    assert groups.encode([Parcel(Exchange(), [Question(body=json.dumps({"x": [X] * 5000}).encode())])]) == []
 
 
 def test_seeds_that_the_server_draws_differ(groups):
@@ -461,7 +469,7 @@ def test_seeds_that_the_server_draws_differ(groups):
 
 
 def test_the_work_budget_holds(registry):
-    assert GroupVerbs(registry, 1).log_prob([Parcel(Exchange(), [(b"", b'{"x": [[1, 2]]}')])]) == []
+    assert GroupVerbs(registry, 1).log_prob([Parcel(Exchange(), [Question(body=b'{"x": [[1, 2]]}')])]) == []
 
 
 @pytest.mark.parametrize(
