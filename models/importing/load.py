@@ -205,6 +205,7 @@ def export_imported(
             context=rows.context,
             context_features=_class_columns(flow.context_width) if imported.classes else (),
             description=description,
+            prior=imported.prior,
             recipe=recipe,
             far_rows="resolvable",
             progress=progress,

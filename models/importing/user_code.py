@@ -19,7 +19,8 @@ from typing import Any, Final
 from torch import nn
 
 from models.importing.descriptions import one_line
-from models.importing.estimators import posterior_hint
+from models.importing.estimators import made_modules, posterior_hint, refuse_part
+from models.importing.posteriors import is_posterior
 from service.errors import DataError
 
 __all__ = ["PACKAGE", "load_user_flow"]
@@ -31,7 +32,7 @@ _OURS: Final = ("models", "service")
 """The packages of this project that code of a user's is likely to have modules of the same name as."""
 
 
-def load_user_flow(spec: str) -> nn.Module:
+def load_user_flow(spec: str) -> Any:  # noqa: ANN401  a module, or a posterior
     """Call ``module:function`` or ``file.py:function``, and give the flow that it returns.
 
     A module is looked for in the current directory first, and then among the installed ones. What the code itself
@@ -42,7 +43,8 @@ def load_user_flow(spec: str) -> nn.Module:
 
     Raises:
         DataError: the spec is malformed, the file, the module or the function is not there, either of them raises, or
-            what comes back is no torch module.
+            what comes back is no torch module and no posterior.
+        Unsupported: what comes back is a part of an estimator.
     """
     source, _, function_name = spec.rpartition(":")
     is_file = source.endswith(".py")
@@ -58,7 +60,7 @@ def load_user_flow(spec: str) -> nn.Module:
         if found is None:
             kind = "file" if is_file else "module"
             raise DataError(f"the {kind} {source} has no {function_name!r}")
-        if isinstance(found, nn.Module):
+        if isinstance(found, nn.Module) or is_posterior(found):
             return found
         if not callable(found):
             raise DataError(f"{spec} is a {type(found).__name__}; expected a function that returns a flow")
@@ -119,12 +121,15 @@ def _make_package(folder: Path) -> None:
     importlib.invalidate_caches()
 
 
-def _call(function: Callable[[], Any], spec: str) -> nn.Module:
-    try:
-        flow = function()
-    except Exception as error:  # whatever the user's code raises
-        raise _failed(spec, error) from error
-    if not isinstance(flow, nn.Module):
+def _call(function: Callable[[], Any], spec: str) -> Any:  # noqa: ANN401  a module, or a posterior
+    with made_modules():
+        try:
+            flow = function()
+        except Exception as error:  # whatever the user's code raises
+            raise _failed(spec, error) from error
+        if isinstance(flow, nn.Module):
+            refuse_part(flow)
+    if not isinstance(flow, nn.Module) and not is_posterior(flow):
         raise DataError(
             f"{spec} returned a {type(flow).__name__}. Accepted are a zuko Flow, an nflows Flow or Transform, a "
             "normflows NormalizingFlow, a FrEIA SequenceINN or GraphINN, and any torch module with forward(x, context) "
