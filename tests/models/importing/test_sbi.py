@@ -118,11 +118,11 @@ def test_a_posterior_is_served_as_sbi_has_it(kind, tmp_path):
     np.testing.assert_allclose(plain.log_prob, theirs, atol=1e-3)
     found = run_now(flow.log_prob(theta[:3].numpy(), context, correct=True))
     for at in range(3):
-        drawn = posterior.posterior_estimator.sample((10_000,), condition=x[at : at + 1])[:, 0]
+        drawn = posterior.posterior_estimator.sample((10_000,), condition=x[at : at + 1])[:, 0].detach()
         inside = imported.prior.inside(drawn.numpy()).mean()
         error = math.hypot(math.sqrt(inside * (1 - inside) / 10_000), found.acceptance.standard_error[at])
         assert abs(found.acceptance.share[at] - inside) <= 4 * error + 1e-6
     ours = run_now(flow.sample(2000, 1, context=context[0])).x
-    own = posterior.sample((2000,), x=x[0], show_progress_bars=False).numpy()
+    own = posterior.sample((2000,), x=x[0], show_progress_bars=False).detach().numpy()
     spread = own.std(axis=0) / math.sqrt(1000)
     assert (np.abs(ours.mean(axis=0) - own.mean(axis=0)) < 5 * spread).all()
