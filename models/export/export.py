@@ -31,6 +31,7 @@ from models.flows.bases import sample_base
 from models.flows.flow import Flow
 from service.bundle.bases import UniformBase
 from service.bundle.calibration import calibrate
+from service.bundle.context_scale import ContextScale
 from service.bundle.manifest import (
     MAX_TEXT,
     ContextFeature,
@@ -74,6 +75,7 @@ def export_flow(
     quantization: Quantization | None = None,
     gaussian_mean: float | None = None,
     prior: Prior | None = None,
+    scale_contexts: bool = True,
     recipe: Mapping[str, Any] | None = None,
     seed: int | None = None,
     created: datetime | None = None,
@@ -100,6 +102,8 @@ def export_flow(
         gaussian_mean: the mean log_prob of `held_out` under a Gaussian fitted to the training rows, in nats; given
             their context, where there is one.
         prior: outside of which what the flow stands for has no mass; None for none.
+        scale_contexts: whether the contexts given are those that the flow was made for, so that others can be told from
+            them.
         recipe: what it was fitted by, as plain JSON values.
         seed: of the fit.
         created: the moment of export; None for now.
@@ -171,6 +175,7 @@ def export_flow(
             created=(created or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
         ),
         prior=prior,
+        context_scale=ContextScale.of(given) if given is not None and scale_contexts else None,
     )
     whole = {**passed.files, "golden.npz": golden.to_npz()}
     return repository.install_next(manifest, whole, pinned=version is not None)

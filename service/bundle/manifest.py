@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from service.bundle.bases import AnyBase, ManifestPart
+from service.bundle.context_scale import ContextScale
 from service.bundle.precision import DTYPES, FloatType, Precision
 from service.bundle.priors import Prior
 from service.errors import DigestMismatch, ManifestInvalid, Reason
@@ -325,7 +326,7 @@ class Step(ManifestPart):
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
 
 
-_LATER: Final = frozenset({"prior"})
+_LATER: Final = frozenset({"context_scale", "prior"})
 """Keys that format 3 was given after its first bundles. They are left out where they say nothing."""
 
 
@@ -356,6 +357,7 @@ class Manifest(ManifestPart):
         parity: the errors that the exporter's gate measured.
         provenance: the origin of the flow.
         prior: outside of which what the flow stands for has no mass, though the flow has some; absent for none.
+        context_scale: how far the held-out contexts lie from their mean; absent for none.
 
     Raises:
         ManifestInvalid: from `from_json`, naming each wrong key.
@@ -383,6 +385,7 @@ class Manifest(ManifestPart):
     parity: Parity
     provenance: Provenance
     prior: Prior | None = None
+    context_scale: ContextScale | None = None
 
     @model_serializer(mode="wrap")
     def _leave_out_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -428,6 +431,8 @@ class Manifest(ManifestPart):
             raise ValueError(f"a quantile of log_prob is beyond {greatest:.3g}, the greatest {self.precision}")
         if self.prior is not None and self.prior.width != self.event_width:
             raise ValueError(f"the prior is of {self.prior.width} coordinates, and an event holds {self.event_width}")
+        if self.context_scale is not None and self.context_scale.width != self.context_width:
+            raise ValueError(f"context_scale is of {self.context_scale.width} columns, not {self.context_width}")
         for step in self.trace:
             if math.prod(step.shape) != self.latent_width:
                 raise ValueError(f"a bijection keeps the width: step {step.name!r} has shape {step.shape}")
