@@ -23,6 +23,7 @@ from models.evaluation.uniformity import (
     Uniformity,
     base_quantiles,
     measure_coverage,
+    measure_tarp,
     sample_quantiles,
     smallest_p,
 )
@@ -98,6 +99,7 @@ class Diagnosis:
         samples: held-out rows told from samples.
         margins: one comparison for each column.
         ranks: one test for each column of a conditional flow, among samples at the row's own context; else empty.
+        tarp: of a conditional flow, the distances of rows from random points among those of such samples; else None.
         ranked: the places of the rows that `log_prob` and `ranks` are of.
         drawn: the samples that quantiles were taken among: of all rows, or at each context.
         worst: the rows of least density, the least first.
@@ -109,6 +111,7 @@ class Diagnosis:
     samples: TwoSample
     margins: tuple[Margin, ...]
     ranks: tuple[Uniformity, ...]
+    tarp: Uniformity | None
     ranked: npt.NDArray[np.intp]
     drawn: int
     worst: tuple[WorstRow, ...]
@@ -286,6 +289,7 @@ def diagnose(
         samples=two_sample,
         margins=compare_margins(rows, samples) if context is None else compare_margins(rows[compared], samples),
         ranks=ranks,
+        tarp=None if context is None else measure_tarp(rows[ranked], drawn.rows, context[ranked], seeds[3]),
         ranked=ranked,
         drawn=drawn.log_prob.shape[1],
         worst=_worst(density, rows, context, log_prob, drawn if context is None else None, seeds),

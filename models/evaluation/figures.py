@@ -67,6 +67,7 @@ def collect_figures(
             "samples": diagnosis.drawn,
             "columns": [{"column": name, **_test(test)} for name, test in zip(columns, diagnosis.ranks, strict=True)],
         },
+        "tarp": None if diagnosis.tarp is None else _test(diagnosis.tarp),
         "worst_rows": [
             {
                 "row": worst.row,

@@ -191,7 +191,9 @@ def diagnosis_sections(figures: Mapping[str, Any], images: Mapping[str, str]) ->
             f'<img src="{images["ranks"]}" alt="Ranks of each value among samples at the same context">',
             (
                 f'<p class="faint">The rank of each value among {ranks["samples"]} samples at its row\'s context '
-                f"(simulation-based calibration): p = {ranks['p_value']:.2g} for all columns as one test.</p>"
+                f"(simulation-based calibration): p = {ranks['p_value']:.2g} for all columns as one test. The distance "
+                "of each row from a random point, among those of the samples (TARP): "
+                f"p = {figures['tarp']['p_value']:.2g}.</p>"
             ),
         ]
     return "\n".join([*parts, *_sample_parts(figures), *_worst_parts(figures)])

@@ -8,11 +8,14 @@ If rows were drawn from the flow, each of these is uniform on (0, 1):
 
 The first is the probability integral transform (PIT) of the log-density. The region of greatest density that holds a
 share a of the flow's probability then holds a share a of the rows: P(u >= 1 - a) = a, the expected coverage. The third
-is simulation-based calibration.
+is simulation-based calibration, column by column. The columns together are tested by distances (TARP): from a point
+that depends on chance and on the context alone, the share of samples at the same context that lie nearer to it than the
+row does is uniform too.
 
 References:
     Talts et al., 2018, https://arxiv.org/abs/1804.06788, on ranks. Hermans et al., 2022,
-    https://arxiv.org/abs/2110.06581, on expected coverage. Rosenblatt, 1952, on latents.
+    https://arxiv.org/abs/2110.06581, on expected coverage. Lemos et al., 2023, https://arxiv.org/abs/2302.03026, on
+    TARP. Rosenblatt, 1952, on latents.
 """
 
 from __future__ import annotations
@@ -29,7 +32,16 @@ from scipy.stats import ks_2samp, kstest
 from models.data.readers import FloatArray
 from service.bundle.bases import Base, DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase
 
-__all__ = ["LEVELS", "Coverage", "Uniformity", "base_quantiles", "measure_coverage", "sample_quantiles", "smallest_p"]
+__all__ = [
+    "LEVELS",
+    "Coverage",
+    "Uniformity",
+    "base_quantiles",
+    "measure_coverage",
+    "measure_tarp",
+    "sample_quantiles",
+    "smallest_p",
+]
 
 LEVELS: Final = (0.5, 0.68, 0.8, 0.9, 0.95, 0.99)
 """The levels of the credible regions whose coverage is told."""
@@ -141,6 +153,41 @@ def measure_coverage(quantiles: FloatArray) -> tuple[Coverage, ...]:
         Coverage(level, float(np.mean(quantiles >= 1 - level)), math.sqrt(level * (1 - level) / count))
         for level in LEVELS
     )
+
+
+def measure_tarp(rows: FloatArray, samples: FloatArray, context: FloatArray, seed: int) -> Uniformity:
+    """Test the distances from random points: of rows among samples at their own contexts.
+
+    A point is the row's linear prediction from its context, by a fit to the other half of the rows, and as much chance.
+    Points that knew nothing of the context would not tell a flow that does not either. Ranks see a shift of all samples
+    better than this does.
+
+    Args:
+        rows: ``[N, D]``.
+        samples: ``[N, L, D]``.
+        context: ``[N, C]``.
+        seed: of the points, and of the places between neighbours.
+    """
+    spread = rows.std(axis=0)
+    scale = np.where(spread > 0, spread, 1.0)
+    generator = np.random.default_rng([seed, 1])
+    points = _predict(rows, context, generator) + generator.normal(size=rows.shape) * scale
+    with np.errstate(over="ignore", invalid="ignore"):
+        own = (((rows - points) / scale) ** 2).sum(axis=1)
+        others = (((samples - points[:, None]) / scale) ** 2).sum(axis=2)
+    return Uniformity.of(sample_quantiles(own, np.where(np.isnan(others), np.inf, others), seed))
+
+
+def _predict(rows: FloatArray, context: FloatArray, generator: np.random.Generator) -> FloatArray:
+    """Each row ``[N, D]`` as its context predicts it, linearly, by a fit to the half that it is not in."""
+    known = np.hstack([np.ones((len(rows), 1)), context])
+    first = generator.permutation(len(rows)) < len(rows) // 2
+    found = np.empty_like(rows)
+    for half in (first, ~first):
+        fit = known[~half] if (~half).sum() > 4 * known.shape[1] else known[~half, :1]
+        weights = np.linalg.lstsq(fit, rows[~half], rcond=None)[0]
+        found[half] = known[half, : fit.shape[1]] @ weights
+    return found
 
 
 def smallest_p(tests: Sequence[Uniformity]) -> float:

@@ -71,6 +71,7 @@ def judge(
     found += _densities(diagnosis)
     found += _told_apart(diagnosis, columns)
     found += _ranks(diagnosis, columns)
+    found += _tarp(diagnosis)
     if shift is not None and shift[1] < _P:
         found.append(
             ("fair", (f"log_prob is not distributed as over the rows that the bundle was calibrated by, whose mean is "
@@ -175,6 +176,17 @@ def _ranks(diagnosis: Diagnosis, columns: Sequence[str]) -> list[tuple[Grade, st
     distance = max(test.statistic for test in diagnosis.ranks)
     grade: Grade = "good" if distance < _FAIR_COVERAGE else "fair" if distance < _POOR_COVERAGE else "poor"
     said = f"{_named(wrong)} do not rank evenly among samples at the row's context (p {p:.1g}"
+    return [(grade, f"{said}, distance {distance:.3f})")]
+
+
+def _tarp(diagnosis: Diagnosis) -> list[tuple[Grade, str]]:
+    if diagnosis.tarp is None:
+        return []
+    p, distance = diagnosis.tarp.p_value, diagnosis.tarp.statistic
+    if p >= _P:
+        return [("good", f"rows lie as far from random points as samples at their context (p {p:.2g})")]
+    grade: Grade = "good" if distance < _FAIR_COVERAGE else "fair" if distance < _POOR_COVERAGE else "poor"
+    said = f"rows do not lie as far from random points as samples at their context (p {p:.1g}"
     return [(grade, f"{said}, distance {distance:.3f})")]
 
 

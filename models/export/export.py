@@ -33,6 +33,7 @@ from models.flows.flow import Flow
 from service.bundle.bases import UniformBase
 from service.bundle.calibration import calibrate
 from service.bundle.constraints import Constraint
+from service.bundle.context_scale import ContextScale
 from service.bundle.manifest import (
     MAX_TEXT,
     ContextFeature,
@@ -77,6 +78,7 @@ def export_flow(
     quantization: Quantization | None = None,
     gaussian_mean: float | None = None,
     prior: Prior | None = None,
+    scale_contexts: bool = True,
     recipe: Mapping[str, Any] | None = None,
     seed: int | None = None,
     created: datetime | None = None,
@@ -104,6 +106,8 @@ def export_flow(
         gaussian_mean: the mean log_prob of `held_out` under a Gaussian fitted to the training rows, in nats; given
             their context, where there is one.
         prior: outside of which what the flow stands for has no mass; None for none.
+        scale_contexts: whether the contexts given are those that the flow was made for, so that others can be told from
+            them.
         recipe: what it was fitted by, as plain JSON values.
         seed: of the fit.
         created: the moment of export; None for now.
@@ -178,6 +182,7 @@ def export_flow(
         ),
         prior=prior,
         variational=variational,
+        context_scale=ContextScale.of(given) if given is not None and scale_contexts else None,
     )
     whole = {**passed.files, "golden.npz": golden.to_npz()}
     return repository.install_next(manifest, whole, pinned=version is not None)

@@ -7,15 +7,19 @@ log_prob: what it does to rows outside of its flow and its embedding is found by
 
 from __future__ import annotations
 
+import gc
 import importlib
 import math
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from models.flows.flow import Bijection, Flow
 from models.importing.adapted import AdaptedFlow, Unsupported
@@ -23,7 +27,7 @@ from models.importing.descriptions import layer_name, one_line
 from models.importing.steps import Embedding, per_row
 from models.importing.support import place_rows
 
-__all__ = ["adapt_estimator", "check_whole", "held_flows", "posterior_hint"]
+__all__ = ["adapt_estimator", "check_whole", "held_flows", "made_modules", "posterior_hint", "refuse_part"]
 
 _EMBEDDINGS: Final = ("embedding_net", "_embedding_net")
 _HOW: Final = (
@@ -77,22 +81,31 @@ def adapt_estimator(source: nn.Module, held: Mapping[str, nn.Module], libraries:
     adapted: AdaptedFlow = adapter.adapt(inner)
     shaped = hasattr(source, "condition_shape") and hasattr(source, "input_shape")
     embedding = adapted.embedding
+    shape: Any = source.condition_shape if shaped else ()
+    condition = tuple(shape)
+    before: list[nn.Module] = [nn.Unflatten(1, condition)] if len(condition) > 1 else []
     if outside is not None:
+        before.append(outside)
+    if before:
         within = [embedding.network] if isinstance(embedding, Embedding) else []
-        embedding = Embedding(nn.Sequential(outside, *within))
-    generate = None if adapted.generate is None else partial(_generate_embedded, adapted.generate, outside)
+        embedding = Embedding(nn.Sequential(*before, *within))
+    embed = nn.Sequential(*before) if before else None
+    generate = None if adapted.generate is None else partial(_generate_embedded, adapted.generate, embed)
 
     def log_prob(x: Tensor, context: Tensor | None) -> Tensor:
         # sbi's shapes: (sample, batch, event) given (batch, condition)
-        values: Tensor = own(x.unsqueeze(0), context) if shaped else own(x, *(() if context is None else (context,)))
-        return per_row(values.squeeze(0) if shaped else values, x)
+        if not shaped:
+            return per_row(own(x, *(() if context is None else (context,))), x)
+        given = context if context is None else context.reshape(-1, *condition)
+        values: Tensor = own(x.unsqueeze(0), given)
+        return per_row(values.squeeze(0), x)
 
     return replace(
         adapted,
         log_prob=log_prob,
         generate=generate,
         embedding=embedding,
-        context_width=_stated_width(source) if shaped else None if outside is not None else adapted.context_width,
+        context_width=math.prod(condition) if shaped else None if outside is not None else adapted.context_width,
         part=False,
         estimator=f"{kind}, around the {layer_name(inner)} in its .{name}",
     )
@@ -131,6 +144,56 @@ def check_whole(adapted: AdaptedFlow, flow: Flow) -> None:
     )
 
 
+@contextmanager
+def made_modules() -> Iterator[list[nn.Module]]:
+    """Keep the modules that are given a part while this lasts: an estimator of which only its flow comes back."""
+    made: list[nn.Module] = []
+
+    def keep(module: nn.Module, name: str, part: nn.Module | None) -> None:  # noqa: ARG001  torch's signature
+        made.append(module)
+
+    handle = register_module_module_registration_hook(keep)
+    try:
+        yield made
+    finally:
+        handle.remove()
+
+
+def refuse_part(flow: nn.Module) -> None:
+    """Let no flow pass that is a part of an estimator whose embedding lies beside it.
+
+    An estimator is found where it is still in memory. A zuko Flow that begins as those which sbi builds is taken for a
+    part too, where sbi has been imported.
+
+    Raises:
+        Unsupported: it is such a part.
+    """
+    for parent in [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]:
+        held = any(part is flow for part in parent.__dict__.get("_modules", {}).values())
+        if held and (beside := _outside(parent, flow)) is not None:
+            name = next(name for name, part in parent.named_children() if part is flow)
+            kind = type(parent).__name__
+            raise Unsupported(
+                f"this is the .{name} of a {kind}, beside which a {layer_name(beside)} scales or embeds the "
+                f"context: its densities alone are not those of the {kind}. Return the {kind} itself, or the posterior "
+                "that holds it"
+            )
+    if "sbi" in sys.modules and _is_built_by_sbi(flow):
+        raise Unsupported(
+            "this is a zuko Flow as sbi builds it, which is the .net of an estimator: what scales and embeds the "
+            "context lies outside of it. Return the posterior, or its .posterior_estimator. Where nothing lies "
+            "outside, return a module of your own that holds the flow and has its log_prob(x, context)"
+        )
+
+
+def _is_built_by_sbi(flow: nn.Module) -> bool:
+    """Whether a flow is conditional and begins with the fixed scaling of the rows that sbi puts in front of it."""
+    if (type(flow).__module__.partition(".")[0], type(flow).__name__) != ("zuko", "Flow"):
+        return False
+    steps = list(getattr(getattr(flow, "transform", None), "transforms", ()))
+    return len(steps) > 1 and type(steps[0]).__name__ == "UnconditionalTransform"
+
+
 def posterior_hint(source: object) -> str:
     """Advice for an object that is no torch module and has an estimator inside, such as a posterior of sbi; or ""."""
     for name in ("posterior_estimator", "likelihood_estimator", "density_estimator"):
@@ -147,16 +210,6 @@ def _outside(source: nn.Module, inner: nn.Module) -> nn.Module | None:
         if isinstance(found, nn.Module) and id(found) not in inside and not isinstance(found, nn.Identity):
             return found
     return None
-
-
-def _stated_width(source: Any) -> int:  # noqa: ANN401  an estimator of sbi's structure
-    shape = tuple(source.condition_shape)
-    if len(shape) > 1:
-        raise Unsupported(
-            f"{type(source).__name__} takes a context of shape {list(shape)}: a bundle's context is one row of "
-            f"columns. {_HOW}, and reshapes the context"
-        )
-    return math.prod(shape)
 
 
 def _joined(names: list[str]) -> str:

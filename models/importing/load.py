@@ -55,11 +55,13 @@ class HeldOutRows:
         x: ``[M, *event]``.
         context: ``[M, C]``, or None.
         origin: where they are from, in words, for the manifest.
+        drawn: whether they come from the flow itself, with contexts that nobody observed.
     """
 
     x: Floats
     context: Floats | None
     origin: str
+    drawn: bool = False
 
 
 def find_precision_fault(imported: ImportedFlow, rows: HeldOutRows) -> str | None:
@@ -139,7 +141,7 @@ def draw_rows(imported: ImportedFlow, count: int = DRAWN_ROWS, seed: int = 0) ->
     origin = f"no held-out rows were given: {int(finite.sum())} rows drawn from the flow itself, seed {seed}"
     if context is not None:
         origin += ", for classes in equal parts" if imported.classes else ", for contexts drawn from a standard normal"
-    return HeldOutRows(x[finite].numpy(), None if context is None else context[finite].numpy(), origin)
+    return HeldOutRows(x[finite].numpy(), None if context is None else context[finite].numpy(), origin, drawn=True)
 
 
 def _draw_contexts(imported: ImportedFlow, count: int, generator: torch.Generator) -> Tensor:
@@ -205,6 +207,8 @@ def export_imported(
             context=rows.context,
             context_features=_class_columns(flow.context_width) if imported.classes else (),
             description=description,
+            prior=imported.prior,
+            scale_contexts=not rows.drawn,
             recipe=recipe,
             far_rows="resolvable",
             progress=progress,

@@ -23,12 +23,14 @@ from models.importing.adapted import AdaptedFlow, Unsupported
 from models.importing.bases import check_width
 from models.importing.context_width import find_context_width
 from models.importing.descriptions import layer_name, one_line
-from models.importing.estimators import adapt_estimator, check_whole, held_flows, posterior_hint
+from models.importing.estimators import adapt_estimator, check_whole, held_flows, posterior_hint, refuse_part
+from models.importing.posteriors import is_posterior, open_posterior, refuse_estimator
 from models.importing.steps import per_row
 from models.importing.summary import summarize
 from models.importing.support import find_support, place_rows
 from models.importing.unfitted import UnfittedLayer, find_unfitted, fitting, refuse_unfitted, taken_as_fitted
 from service.bundle.precision import Precision
+from service.bundle.priors import Prior
 from service.errors import DataError, PushforwardError
 
 __all__ = ["ImportedFlow", "ReadRows", "knows_shape", "library_precision", "own_precision", "recognize", "take"]
@@ -65,6 +67,7 @@ class ImportedFlow:
         notes: what a reader of the manifest should know.
         summary: what was taken, a line each: the flow, its context, its base and what scales its rows.
         classes: the context is a class: a column for each, 1 in that of the row and 0 in the others.
+        prior: the bounds of the prior, where the flow came in a posterior.
     """
 
     flow: Flow
@@ -74,6 +77,7 @@ class ImportedFlow:
     notes: tuple[str, ...]
     summary: tuple[str, ...] = ()
     classes: bool = False
+    prior: Prior | None = None
 
 
 @contextmanager
@@ -100,12 +104,16 @@ def recognize(source: object) -> str:
 
 def own_precision(source: object) -> Precision:
     """The precision of a flow's own weights: float64 where any of them is, as after `.double()`; else float32."""
+    if is_posterior(source):
+        source = getattr(source, "posterior_estimator", None)
     weights = source.parameters() if isinstance(source, nn.Module) else ()
     return "float64" if any(weight.dtype == torch.float64 for weight in weights) else "float32"
 
 
 def knows_shape(source: object) -> bool:
     """Whether a flow knows the shape of its rows: all do but a transform without a base, and a module of no library."""
+    if is_posterior(source):
+        return True
     own = {"nflows": "_distribution", "": "event_shape"}.get(recognize(source))
     return own is None or hasattr(source, own)
 
@@ -132,12 +140,24 @@ def take(
         Unsupported: the flow, or a layer of it, cannot be exported.
         DataError: its event shape or its context width cannot be found, or is another one than given.
     """
+    if is_posterior(source):
+        opened = open_posterior(source)
+        imported = take(
+            opened.estimator,
+            event_shape=event_shape,
+            context_width=context_width,
+            precision=precision,
+            read_rows=read_rows,
+        )
+        return replace(imported, prior=opened.prior, notes=(*imported.notes, opened.note))
     if not isinstance(source, nn.Module):
         raise Unsupported(
             f"{type(source).__name__} is not a torch module. Accepted are a zuko Flow, an nflows Flow or Transform, a "
             "normflows NormalizingFlow, a FrEIA SequenceINN or GraphINN, and any torch module with forward(x, context) "
             f"and inverse(z, context), each returning a tensor and its log-determinant{posterior_hint(source)}"
         )
+    refuse_estimator(source)
+    refuse_part(source)
     unfitted = find_unfitted(source)
     if unfitted and read_rows is None:
         raise refuse_unfitted(unfitted)

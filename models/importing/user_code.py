@@ -19,7 +19,8 @@ from typing import Any, Final
 from torch import nn
 
 from models.importing.descriptions import one_line
-from models.importing.estimators import posterior_hint
+from models.importing.estimators import made_modules, posterior_hint, refuse_part
+from models.importing.posteriors import is_posterior
 from service.errors import DataError
 
 __all__ = ["PACKAGE", "load_user_flow", "load_user_object"]
@@ -31,18 +32,20 @@ _OURS: Final = ("models", "service")
 """The packages of this project that code of a user's is likely to have modules of the same name as."""
 
 
-def load_user_flow(spec: str) -> nn.Module:
+def load_user_flow(spec: str) -> Any:  # noqa: ANN401  a module, or a posterior
     """Call ``module:function`` or ``file.py:function``, and give the flow that it returns.
 
     Args:
-        spec: what to call, as `load_user_object` takes it. A torch module in the place of the function is taken as it
-            is.
+        spec: what to call, as `load_user_object` takes it. A torch module or a posterior in the place of the function
+            is taken as it is.
 
     Raises:
-        DataError: as `load_user_object`; or the function raises, or what comes back is no torch module.
+        DataError: as `load_user_object`; or the function raises, or what comes back is no torch module and no
+            posterior.
+        Unsupported: what comes back is a part of an estimator.
     """
     found = load_user_object(spec)
-    if isinstance(found, nn.Module):
+    if isinstance(found, nn.Module) or is_posterior(found):
         return found
     if not callable(found):
         raise DataError(f"{spec} is a {type(found).__name__}; expected a function that returns a flow")
@@ -139,12 +142,15 @@ def _make_package(folder: Path) -> None:
     importlib.invalidate_caches()
 
 
-def _call(function: Callable[[], Any], spec: str) -> nn.Module:
-    try:
-        flow = function()
-    except Exception as error:  # whatever the user's code raises
-        raise _failed(spec, error) from error
-    if not isinstance(flow, nn.Module):
+def _call(function: Callable[[], Any], spec: str) -> Any:  # noqa: ANN401  a module, or a posterior
+    with made_modules():
+        try:
+            flow = function()
+        except Exception as error:  # whatever the user's code raises
+            raise _failed(spec, error) from error
+        if isinstance(flow, nn.Module):
+            refuse_part(flow)
+    if not isinstance(flow, nn.Module) and not is_posterior(flow):
         raise DataError(
             f"{spec} returned a {type(flow).__name__}. Accepted are a zuko Flow, an nflows Flow or Transform, a "
             "normflows NormalizingFlow, a FrEIA SequenceINN or GraphINN, and any torch module with forward(x, context) "

@@ -106,6 +106,8 @@ class Scores(ArrayAnswer):
         bits_per_dim: ``[N]``, -(log_prob / D + log(step)) / log 2, where step is the width of a bin of
             quantized data in the units of x, so that the bits are those of the bin's probability, step^D times the
             density; 1 for data that is not quantized. Inf outside the support.
+        context_quantile: ``[N]``, the share of held-out contexts that lie at least as far out as the row's; 0 for one
+            unlike any of them.
         round_trip_error: ``[N]``, the greatest abs(g(f(x)) - x) over the coordinates.
         acceptance: ``[N]``, of a corrected log_prob: the mass inside the prior under each row's context.
         acceptance_se: ``[N]``, its standard error.
@@ -123,6 +125,7 @@ class Scores(ArrayAnswer):
     quantile: FloatArray | None = None
     typicality: FloatArray | None = None
     bits_per_dim: FloatArray | None = None
+    context_quantile: FloatArray | None = None
     round_trip_error: FloatArray | None = None
     anomaly: npt.NDArray[np.bool_] | None = None
     acceptance: FloatArray | None = None
@@ -142,6 +145,7 @@ class Scores(ArrayAnswer):
             quantile=read_optional_member(payload, "quantile"),
             typicality=read_optional_member(payload, "typicality", null=math.inf),
             bits_per_dim=read_optional_member(payload, "bits_per_dim", null=math.inf),
+            context_quantile=read_optional_member(payload, "context_quantile"),
             round_trip_error=read_optional_member(payload, "round_trip_error"),
             anomaly=np.asarray(payload["anomaly"], np.bool_) if "anomaly" in payload else None,
             acceptance=read_optional_member(payload, "acceptance"),

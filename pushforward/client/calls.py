@@ -58,7 +58,14 @@ from pushforward.client.tables import RowKind, require_same_rows
 __all__ = ["MAX_VALUES", "Calls", "LogTarget", "PictureVerb", "ScoreName"]
 
 ScoreName: TypeAlias = Literal[
-    "z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"
+    "z",
+    "log_abs_det_jacobian",
+    "base_log_prob",
+    "quantile",
+    "typicality",
+    "bits_per_dim",
+    "context_quantile",
+    "round_trip_error",
 ]
 """The name of a score that `log_prob` gives beside the log-densities."""
 

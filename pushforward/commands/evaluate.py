@@ -430,6 +430,7 @@ def _format(figures: dict[str, Any]) -> str:
     ]
     if figures["ranks"] is not None:
         lines.append(f"Ranks given the context:        p {figures['ranks']['p_value']:.2g}")
+        lines.append(f"Distances from random points:   p {figures['tarp']['p_value']:.2g}")
     coverage = ", ".join(f"{each['level']:.0%}: {each['covered']:.1%}" for each in figures["coverage"])
     lines += [f"Rows inside regions of:         {coverage}", "", "Columns that differ most (Kolmogorov-Smirnov):"]
     for margin in sorted(figures["margins"], key=lambda each: -float(each["statistic"]))[:_LINES]:

@@ -92,7 +92,7 @@ def command(
 
     flow = load_user_flow(spec)
     if weights is not None:
-        load_weights(flow, weights)
+        load_weights(getattr(flow, "posterior_estimator", flow), weights)
     shape = None if event_shape is None else parse_event_shape(event_shape)
     if shape is None and data is not None and not knows_shape(flow):
         shape = read_event_shape(data, delimiter)

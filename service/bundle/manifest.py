@@ -24,6 +24,7 @@ from pydantic import (
 
 from service.bundle.bases import AnyBase, ManifestPart
 from service.bundle.constraints import Constraint, check_constraints
+from service.bundle.context_scale import ContextScale
 from service.bundle.precision import DTYPES, FloatType, Precision
 from service.bundle.priors import Prior
 from service.bundle.variational import Variational
@@ -327,7 +328,7 @@ class Step(ManifestPart):
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=4)]
 
 
-_LATER: Final = frozenset({"constraints", "prior", "variational"})
+_LATER: Final = frozenset({"constraints", "context_scale", "prior", "variational"})
 """Keys that format 3 was given after its first bundles. They are left out where they say nothing."""
 
 
@@ -360,6 +361,7 @@ class Manifest(ManifestPart):
         prior: outside of which what the flow stands for has no mass, though the flow has some; absent for none.
         constraints: the support of a density whose columns do not all have the same ends; absent for any other.
         variational: the evidence for a flow that was fitted to a density; absent for any other.
+        context_scale: how far the held-out contexts lie from their mean; absent for none.
 
     Raises:
         ManifestInvalid: from `from_json`, naming each wrong key.
@@ -389,6 +391,7 @@ class Manifest(ManifestPart):
     prior: Prior | None = None
     constraints: list[Constraint] = Field(default_factory=list)
     variational: Variational | None = None
+    context_scale: ContextScale | None = None
 
     @model_serializer(mode="wrap")
     def _leave_out_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -437,6 +440,8 @@ class Manifest(ManifestPart):
             raise ValueError(f"a quantile of log_prob is beyond {greatest:.3g}, the greatest {self.precision}")
         if self.prior is not None and self.prior.width != self.event_width:
             raise ValueError(f"the prior is of {self.prior.width} coordinates, and an event holds {self.event_width}")
+        if self.context_scale is not None and self.context_scale.width != self.context_width:
+            raise ValueError(f"context_scale is of {self.context_scale.width} columns, not {self.context_width}")
         for step in self.trace:
             if math.prod(step.shape) != self.latent_width:
                 raise ValueError(f"a bijection keeps the width: step {step.name!r} has shape {step.shape}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from service.api.grouped.groups import Group, Replies, Table, ask, deal, table_of, take_rows
 from service.api.grouped.reading import Asked, Parcel, Reader
@@ -16,6 +16,9 @@ from service.exchange import Reply
 from service.plan import Outputs, Plan, Run
 
 __all__ = ["LogProbGroups", "TraceGroups", "TransformGroups"]
+
+_OF_OUTPUTS: Final = frozenset(RETURNS) - {"context_quantile", "round_trip_error"}
+"""What the outputs of a run say by themselves."""
 
 
 class LogProbGroups:
@@ -39,7 +42,7 @@ class LogProbGroups:
         if said.correct:
             return None
         more = said.returns or said.alarm_rate is not None
-        if more and (asked.codec.single or "round_trip_error" in said.returns):
+        if more and (asked.codec.single or not _OF_OUTPUTS.issuperset(said.returns)):
             return None
         return take_rows(asked, "x", self._max_work)
 

@@ -172,6 +172,7 @@ class LogProbResponse(VerbResponse):
     quantile: Vector = None
     typicality: Scores = None
     bits_per_dim: Scores = None
+    context_quantile: Vector = None
     round_trip_error: Vector = None
     anomaly: Flags = None
     acceptance: Annotated[Any, array_of(1, "[N], the mass inside the prior under each row's context")] = None

@@ -37,7 +37,14 @@ from service.plan import Floats, Lane, Outputs, Plan, Rows, Run
 __all__ = ["RETURNS", "Decoded", "Densities", "Encoded", "Return", "Samples", "ServedFlow"]
 
 Return = Literal[
-    "z", "log_abs_det_jacobian", "base_log_prob", "quantile", "typicality", "bits_per_dim", "round_trip_error"
+    "z",
+    "log_abs_det_jacobian",
+    "base_log_prob",
+    "quantile",
+    "typicality",
+    "bits_per_dim",
+    "context_quantile",
+    "round_trip_error",
 ]
 RETURNS: Final[tuple[Return, ...]] = get_args(Return)
 """The names of what `ServedFlow.log_prob` can give beside log_prob."""
@@ -176,7 +183,8 @@ class ServedFlow:
             x: ``[N, *event]``.
             context: ``[N, C]`` or ``[1, C]`` for all rows; None for a flow without.
             returns: what to give beside log_prob: z, log_abs_det_jacobian, base_log_prob (log p_Z(z), in nats),
-                the scores of `service.engine.verbs.scores`: quantile, typicality and bits_per_dim; and round_trip_error
+                the scores of `service.engine.verbs.scores`: quantile, typicality and bits_per_dim; context_quantile
+                (the share of held-out contexts that lie at least as far out as the row's); and round_trip_error
                 (the greatest abs(g(f(x)) - x) over the coordinates, by a run of g).
             alarm_rate: between 0 and 1; a row is an anomaly where at most this share of held-out rows has a log_prob
                 as low.
@@ -190,12 +198,15 @@ class ServedFlow:
         """
         each = self.context_for(context, len(x))
         returned = "round_trip_error" in returns
+        usual = self._context_quantile(context, len(x)) if "context_quantile" in returns else None
         outputs = yield Run(self.forward, x, each, value=returned or "z" in returns)
         check_outputs(outputs, "x", NotFinite)
         log_prob = outputs.log_prob
         if not returns and alarm_rate is None and not correct:
             return Densities(log_prob)
-        extras = {name: self.returned(name, outputs) for name in RETURNS[:-1] if name in returns}
+        extras = {name: self.returned(name, outputs) for name in RETURNS[:-2] if name in returns}
+        if usual is not None:
+            extras["context_quantile"] = usual
         if returned:
             extras["round_trip_error"] = yield from self._data_round_trip(outputs.value, x, each)
         anomaly = None if alarm_rate is None else self.held_out.anomaly(log_prob, alarm_rate)
@@ -334,8 +345,20 @@ class ServedFlow:
         back = Run(self.forward, x, context)
         return round_trip_error(back, z, "inverse", self.round_trips, argument=argument, error=error)
 
+    def _context_quantile(self, context: Floats | None, count: int) -> Floats:
+        """How usual the context of each row is: the share of held-out contexts that lie at least as far, ``[count]``.
+
+        Raises:
+            InvalidArgument: the bundle does not say how far they lie.
+        """
+        scale = self.manifest.context_scale
+        if scale is None or context is None:
+            detail = "context_quantile: this flow has no contexts to compare with"
+            raise InvalidArgument(detail, (Reason(("return",), detail),))
+        return np.broadcast_to(scale.quantile(context).astype(self.dtype), (count,)).copy()
+
     def returned(self, name: Return, outputs: Outputs) -> Floats:
-        """The array of this name beside the log_prob of rows; round_trip_error, which takes a run, is none of them."""
+        """The array of this name beside the log_prob of rows; those of `RETURNS` that need more are none of them."""
         z, ladj, log_prob = outputs.arrays
         if name == "z":
             return z

@@ -72,6 +72,10 @@ def test_an_exact_conditional_flow_has_uniform_ranks_and_one_that_is_off_has_not
     _, wrong = found(NormalDensity(slope=0.4), held_out)
     assert wrong.ranks_p_value is not None
     assert wrong.ranks_p_value < 1e-6
+    assert diagnosis.tarp is not None
+    assert diagnosis.tarp.p_value > 0.01
+    assert wrong.tarp is not None
+    assert wrong.tarp.p_value < 1e-3
 
 
 def test_the_worst_rows_are_named_with_the_value_that_is_furthest_out():

@@ -8,7 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evaluation.uniformity import Uniformity, base_quantiles, measure_coverage, sample_quantiles, smallest_p
+from models.evaluation.uniformity import (
+    Uniformity,
+    base_quantiles,
+    measure_coverage,
+    measure_tarp,
+    sample_quantiles,
+    smallest_p,
+)
 from models.flows.bases import sample_base
 from service.bundle.bases import DiagonalNormalBase, MixtureBase, NormalBase, StudentTBase, UniformBase
 
@@ -70,3 +77,18 @@ def test_many_tests_are_held_to_a_smaller_p():
     assert smallest_p(tests) == pytest.approx(0.06)
     assert smallest_p(tests[1:]) == pytest.approx(0.8)
     assert smallest_p(tests[2:] * 3) == 1.0
+
+
+def test_distances_from_random_points_are_uniform_for_samples_that_are_right_and_for_no_others():
+    generator = np.random.default_rng(3)
+    root = np.linalg.cholesky(np.array([[1.0, 0.9], [0.9, 1.0]]))
+    centre = generator.normal(size=(1500, 1, 2)) * 2
+    rows = generator.normal(size=(1500, 2)) @ root.T + centre[:, 0]
+    noise = generator.normal(size=(1500, 99, 2)) @ root.T
+    p_values = [measure_tarp(rows, noise + centre, centre[:, 0], seed).p_value for seed in range(20)]
+    assert min(p_values) > 1e-3
+    assert np.mean(p_values) > 0.25
+    for wrong in (noise * 1.5 + centre, noise * 0.6 + centre, noise + centre[::-1]):
+        assert measure_tarp(rows, wrong, centre[:, 0], 0).p_value < 1e-4
+    lost = np.full((1500, 99, 2), np.nan)
+    assert np.isfinite(measure_tarp(rows, lost, np.zeros((1500, 1)), 0).quantiles).all()

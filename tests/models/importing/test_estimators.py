@@ -8,13 +8,15 @@ import pytest
 import torch
 import zuko
 from torch import Tensor, nn
+from torch import distributions as D
 
 from models.importing.adapted import Unsupported
 from models.importing.agreement import check_agreement
 from models.importing.load import draw_rows
+from models.importing.posteriors import read_bounds
 from models.importing.take import take
 from models.importing.user_code import load_user_flow
-from service.errors import DataError
+from service.bundle.priors import Prior
 from tests.models.importing.estimators import MEAN, STD, Estimator, ZukoFlow, of_nflows, of_zuko, standardizing
 
 
@@ -112,23 +114,113 @@ def test_an_estimator_of_two_flows_is_refused() -> None:
         take(Two())
 
 
-def test_a_condition_that_is_an_image_is_refused() -> None:
+def test_a_condition_that_is_an_image_is_taken_flat() -> None:
     source = of_zuko(nn.Sequential(nn.Flatten(), nn.Linear(9, 3)))
     source.condition_shape = torch.Size((3, 3))
-    with pytest.raises(Unsupported, match=r"takes a context of shape \[3, 3\]"):
-        take(source)
+    imported = take(source)
+    assert imported.flow.context_width == 9
+    rows = draw_rows(imported, 20)
+    check_agreement(imported, rows.x, rows.context)
+    x, context = torch.from_numpy(rows.x), torch.from_numpy(rows.context)
+    with torch.no_grad():
+        own = source.log_prob(x.unsqueeze(0), context.reshape(-1, 3, 3))[0]
+    torch.testing.assert_close(imported.flow.log_prob(x.double(), context.double()).float(), own, rtol=1e-4, atol=1e-4)
 
 
-def test_a_posterior_names_its_estimator(tmp_path: Path) -> None:
+def test_the_net_of_an_estimator_in_memory_is_refused_with_what_to_give() -> None:
+    source = of_zuko(standardizing())
+    with pytest.raises(Unsupported, match=r"the \.net of a ZukoFlow, beside which a .* Return the ZukoFlow itself"):
+        take(source.net)
+    plain = of_zuko(nn.Identity())
+    assert take(plain.net).flow.context_width == 3
+    inside = of_nflows(standardizing())
+    assert take(inside.net).flow.context_width == 3
+
+
+def test_the_net_of_an_estimator_that_the_user_s_code_makes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "part.py").write_text(
+        "from tests.models.importing.estimators import of_zuko, standardizing\n"
+        "def make():\n    return of_zuko(standardizing()).net\n"
+    )
+    with pytest.raises(Unsupported, match=r"the \.net of a ZukoFlow"):
+        load_user_flow(f"{tmp_path / 'part.py'}:make")
+
+
+def test_a_posterior_is_opened(tmp_path: Path) -> None:
     (tmp_path / "posteriors.py").write_text(
-        "from torch import nn\nclass DirectPosterior:\n    posterior_estimator = nn.Linear(1, 1)\n"
+        "import torch\nfrom tests.models.importing.estimators import of_zuko, standardizing\n"
+        "class DirectPosterior:\n"
+        "    prior = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), torch.ones(2)), 1)\n"
+        "    posterior_estimator = of_zuko(standardizing())\n"
         "make = DirectPosterior\n"
     )
-    with pytest.raises(DataError, match=r"returned a DirectPosterior.*Give its \.posterior_estimator"):
-        load_user_flow(f"{tmp_path / 'posteriors.py'}:make")
+    imported = take(load_user_flow(f"{tmp_path / 'posteriors.py'}:make"))
+    assert imported.prior == Prior(low=[0.0, 0.0], high=[1.0, 1.0])
+    assert imported.flow.context_width == 3
+    assert "draws outside are drawn again" in imported.notes[-1]
 
-    class DirectPosterior:
-        posterior_estimator = of_zuko(nn.Identity())
 
-    with pytest.raises(Unsupported, match=r"DirectPosterior is not a torch module.*Give its \.posterior_estimator"):
-        take(DirectPosterior())
+def _normal(width: int) -> D.Distribution:
+    return D.Independent(D.Normal(torch.zeros(width), 1.0), 1)
+
+
+@pytest.mark.parametrize(
+    ("prior", "expected"),
+    [
+        (D.Independent(D.Uniform(torch.tensor([0.0, -1.0]), torch.tensor([2.0, 1.0])), 1), ([0.0, -1.0], [2.0, 1.0])),
+        (_normal(2), None),
+        (D.MultivariateNormal(torch.zeros(2), torch.eye(2)), None),
+        (D.Independent(D.Gamma(torch.ones(2), 1.0), 1), ([0.0, 0.0], [None, None])),
+        (D.Independent(D.Beta(torch.ones(2), 1.0), 1), ([0.0, 0.0], [1.0, 1.0])),
+        (D.LogNormal(0.0, 1.0), ([0.0, 0.0], [None, None])),
+    ],
+)
+def test_the_bounds_of_a_prior(prior: D.Distribution, expected: tuple[list[float], list[float]] | None) -> None:
+    found = read_bounds(prior, 2)
+    assert found == (None if expected is None else Prior(low=expected[0], high=expected[1]))
+
+
+def test_the_bounds_of_a_prior_of_parts() -> None:
+    class Parts:
+        support = D.constraints.independent(
+            D.constraints.cat([D.constraints.interval(0.0, 2.0), D.constraints.real], -1, [1, 2]), 1
+        )
+
+    assert read_bounds(Parts(), 3) == Prior(low=[0.0, None, None], high=[2.0, None, None])
+
+
+@pytest.mark.parametrize(
+    ("prior", "match"),
+    [
+        (D.Dirichlet(torch.ones(2)), "sum to 1"),
+        (object(), "does not say its support"),
+        (D.Independent(D.Poisson(torch.ones(2)), 1), "is not known"),
+    ],
+)
+def test_a_prior_that_cannot_be_kept(prior: object, match: str) -> None:
+    with pytest.raises(Unsupported, match=match) as told:
+        read_bounds(prior, 2)
+    assert "return the posterior's .posterior_estimator" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "match"),
+    [
+        ("EnsemblePosterior", r"Import its members, each .* \.weights"),
+        ("MCMCPosterior", "Markov chains"),
+        ("VectorFieldPosterior", "score or a velocity field"),
+        ("ImportanceSamplingPosterior", "Import the proposal's flow"),
+    ],
+)
+def test_a_posterior_that_is_no_single_flow_is_refused(kind: str, match: str) -> None:
+    posterior = type(kind, (type("NeuralPosterior", (), {}),), {"posterior_estimator": of_zuko(nn.Identity())})()
+    with pytest.raises(Unsupported, match=match):
+        take(posterior)
+
+
+@pytest.mark.parametrize("kind", ["FlowMatchingEstimator", "VPScoreEstimator", "MixtureDensityEstimator"])
+def test_an_estimator_that_is_no_flow_is_refused_with_what_it_is(kind: str) -> None:
+    bases = {"VPScoreEstimator": (type("ConditionalVectorFieldEstimator", (nn.Module,), {}),)}
+    estimator = type(kind, bases.get(kind, (nn.Module,)), {})()
+    with pytest.raises(Unsupported, match=rf"^{kind} is a "):
+        take(estimator)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from service.bundle.bases import MixtureBase, StudentTBase
+from service.bundle.context_scale import ContextScale
 from service.engine.batching.queues import Limits
 from service.engine.loading import load_flow
 from service.engine.sampling.sobol import MAX_ROWS, MAX_WIDTH
@@ -15,6 +16,7 @@ from service.errors import EngineFailed, InvalidArgument, NotFinite, WrongShape
 from service.plan import Outputs, advance, run_now
 from tests.service.bundles import affine, bundle
 
+OF_ROWS = [name for name in RETURNS if name != "context_quantile"]
 NORMAL = ["two-moons", "conditional", "image", "coupling"]
 
 
@@ -50,8 +52,8 @@ def test_encode_and_decode_undo_each_other(flows, parts, name):
 def test_everything_that_log_prob_can_return(flows, parts):
     flow, manifest = flows["image"], parts["image"].manifest
     x, _ = some_rows(parts["image"])
-    found = run_now(flow.log_prob(x, returns=RETURNS, alarm_rate=0.3))
-    assert list(found.extras) == list(RETURNS)
+    found = run_now(flow.log_prob(x, returns=OF_ROWS, alarm_rate=0.3))
+    assert list(found.extras) == OF_ROWS
     assert found.extras["z"].shape == (len(x), 6)
     extras, log_prob = found.extras, found.log_prob.astype(np.float64)
     np.testing.assert_allclose(extras["base_log_prob"] + extras["log_abs_det_jacobian"], log_prob, rtol=1e-6)
@@ -125,7 +127,7 @@ def test_only_what_is_asked_for_is_returned(flows, parts):
 
 def test_a_row_of_density_zero(flows):
     x = np.array([[1.0], [-1.0], [5.0]], np.float32)
-    found = run_now(flows["square"].log_prob(x, returns=RETURNS, alarm_rate=0.01))
+    found = run_now(flows["square"].log_prob(x, returns=OF_ROWS, alarm_rate=0.01))
     assert found.log_prob.tolist() == [np.float32(-math.log(4)), -np.inf, -np.inf]
     assert found.anomaly.tolist() == [False, True, True]
     assert found.extras["quantile"][1:].tolist() == [0, 0]
@@ -342,3 +344,25 @@ def test_sobol_has_a_number_for_each_of_its_columns_and_no_more(flows):
         else:
             with pytest.raises(InvalidArgument, match=f"takes {width} numbers, and sobol has {MAX_WIDTH}"):
                 flow.check_noise(1, 1.0, None, "sobol")
+
+
+def test_how_usual_a_context_is(tmp_path, workers):
+    simulated = np.float32(np.random.default_rng(0).normal(size=(2000, 2)) @ [[3.0, 1.0], [0.0, 0.2]] + 50)
+    parts = affine("scaled", 1, (2,), 2, context_scale=ContextScale.of(simulated))
+    flow = load_flow(bundle(tmp_path, parts), workers, Limits())
+    contexts = np.float32([[50, 50], *simulated[:3], [50, 53], [80, 60]])
+    found = run_now(flow.log_prob(np.zeros((6, 2), np.float32), contexts, returns=["context_quantile"]))
+    usual = found.extras["context_quantile"]
+    assert usual.dtype == np.float32
+    assert usual[0] > 0.99
+    assert (usual[1:4] > 0).all()
+    assert usual[4:].tolist() == [0, 0]  # each of its numbers is usual, and both together are not
+    one = run_now(flow.log_prob(np.zeros((4, 2), np.float32), contexts[:1], returns=["context_quantile"]))
+    np.testing.assert_array_equal(one.extras["context_quantile"], np.repeat(usual[:1], 4))
+
+
+def test_a_flow_that_knows_no_contexts_cannot_say_how_usual_one_is(flows):
+    for name, context in (("coupling", None), ("conditional", np.zeros((1, 2), np.float32))):
+        x = np.zeros((1, flows[name].width), np.float32)
+        with pytest.raises(InvalidArgument, match="no contexts to compare with"):
+            run_now(flows[name].log_prob(x, context, returns=["context_quantile"]))
