@@ -128,6 +128,12 @@ class Case:
     flow: dict[str, Any] = field(default_factory=dict)
     dim: int | None = None
 
+    @property
+    def title(self) -> str:
+        """The name, and the options that are not the default ones."""
+        given = ", ".join(f"{key} = {value}" for key, value in {**self.flow, **self.fit}.items())
+        return f"{self.name} ({given})" if given else self.name
+
 
 def _none(_: Tensor) -> list[Check]:
     return []
@@ -169,7 +175,16 @@ def _bounded_moments(x: Tensor) -> list[Check]:
 
 CASES: Final = (
     Case("eight schools", EightSchools(), -31.3113, 0.95, 0.005, _schools_moments),
-    Case("funnel", Funnel(), 0.0, 0.9, 0.01, _none),
+    Case(
+        "funnel",
+        Funnel(),
+        0.0,
+        0.9,
+        0.01,
+        _none,
+        fit={"steps": 3000, "learning_rate": 2e-3},
+        flow={"architecture": "real_nvp", "hidden": [64, 64], "whiten": False},
+    ),
     Case("many-well", ManyWell(), 30.8804, 0.3, 0.02, _wells),
     Case("simplex, positive, interval", Bounded(), 0.0, None, 0.02, _bounded_moments),
     Case("banana, NumPy", banana, math.log(2 * math.pi), None, 0.02, _none, dim=2),
@@ -222,7 +237,7 @@ def summarize(case: Case, fits: Sequence[tuple[list[Check], str, float]]) -> lis
         kept = middle >= bound if least else middle <= bound
         needed = f"{'at least' if least else 'at most'} {bound:g}"
         lines.append(
-            f"| {case.name} | {name} | {needed} | {middle:.4f} | {worst:.4f} | {'yes' if kept else 'NO'} "
+            f"| {case.title} | {name} | {needed} | {middle:.4f} | {worst:.4f} | {'yes' if kept else 'NO'} "
             f"| {seconds:.0f} s | {verdicts} |"
         )
     return lines

@@ -24,7 +24,7 @@ from models.inference.recipe import InferenceFit
 from models.recipe import FlowRecipe
 from service.errors import DataError
 
-__all__ = ["Candidate", "FitRun", "RoundRecord", "plan_stages"]
+__all__ = ["Candidate", "FitRun", "RoundRecord", "Stage", "better", "plan_stages"]
 
 MAX_SKIPPED: Final = 20
 """More steps than this in a row without a finite loss or gradient end a fit."""
@@ -367,9 +367,9 @@ class FitRun:
         match stage.name:
             case "likelihood":
                 annealed = self._annealed()
-                weights = self._weighted(annealed, _EFFECTIVE_ROWS)
-                places = torch.randint(len(weights), (rows,), generator=self.generator)
-                return likelihood(flow, annealed.u[weights[places]]), math.nan
+                drawn = self._weighted(annealed, _EFFECTIVE_ROWS)
+                places = torch.randint(len(drawn), (rows,), generator=self.generator)
+                return likelihood(flow, annealed.u[drawn[places]]), math.nan
             case "replay":
                 elbo = self._refill() if at % _STEPS_PER_ANNEALING == 0 else math.nan
                 return replayed(flow, self.buffer, rows, self.generator), elbo

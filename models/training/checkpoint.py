@@ -202,7 +202,10 @@ def read_state(folder: Path, form: int | str) -> dict[str, Any] | None:
     with reading_state():
         content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or content.pop("format", None) != form:
-            raise DataError(f"{CHECKPOINT_FILE} is not a checkpoint of this version; --restart throws it away")
+            raise DataError(
+                f"{CHECKPOINT_FILE} is not a checkpoint of this version, or is one of another command: a fit of "
+                "`pushforward vi` goes on by its own --resume; --restart throws it away"
+            )
         return content
 
 

@@ -245,6 +245,9 @@ FLOWS: dict[str, FlowCase] = {
     **of_family("neural_spline_mixed", {"blocks": 1, "hidden": [12]}),
     **of_family("bernstein", SMALL),
     "neural_spline_autoregressive, D = 1": architecture(table_of(1), "neural_spline_autoregressive", SMALL),
+    "maf, D = 3, without an order, conditional": architecture(
+        table_of(3), "maf", {**SMALL, "orders": "none"}, normal(40, 3) * 5 + 7
+    ),
     "maf, D = 1, conditional": architecture(table_of(1), "maf", SMALL, normal(40, 3) * 5 + 7),
     "neural_spline_mixed, affine couplings, spline autoregression": architecture(
         table_of(3),

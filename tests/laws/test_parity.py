@@ -30,6 +30,7 @@ SLOW = {
     "nice, D = 6, conditional",
     "iaf, D = 6, conditional",  # tests/models/export/rewrites/test_loops.py has a Loop in forward.onnx
     "maf, D = 1, conditional",
+    "maf, D = 3, without an order, conditional",
     "neural_spline_autoregressive, D = 1",
     "neural_spline_autoregressive, D = 6, conditional",  # and there a spline's Loop
     "neural_spline_mixed, affine couplings, spline autoregression",

@@ -177,3 +177,16 @@ def test_a_mixture_of_no_step_that_takes_the_context_is_refused() -> None:
     assert build("neural_spline_mixed", **options).context_width == 0
     with pytest.raises(DataError, match="both 'none', so that nothing would heed the context"):
         build_flow("neural_spline_mixed", options, rows=ROWS, context=ROWS[:, :1])
+
+
+def test_without_an_order_no_column_sees_another() -> None:
+    context = ROWS[:, :2]
+    flow = build_flow("maf", {"transforms": 1, "hidden": [8], "orders": "none"}, rows=ROWS[:, 2:], context=context)
+    randomize(flow.bijections)
+    jacobian = torch.autograd.functional.jacobian(lambda x: flow(x[None], context[:1])[0][0], ROWS[0, 2:])
+    assert bool((jacobian.diagonal() != 0).all())
+    assert float((jacobian - jacobian.diagonal().diag()).abs().max()) == 0.0
+    moved = torch.autograd.functional.jacobian(lambda c: flow(ROWS[:1, 2:], c[None])[0][0], context[0])
+    assert bool((moved != 0).any())
+    with pytest.raises(DataError, match="is for conditional flows"):
+        build_flow("maf", {"orders": "none"}, rows=ROWS)
