@@ -99,6 +99,25 @@ def test_a_server_that_goes_away_and_returns(open_page, serve):
     expect(page.get_by_label("Seed")).to_have_value("8")
 
 
+def test_a_view_that_is_opened_while_the_server_is_away(open_page, serve):
+    server = serve("--repository", ZOO, "--default-flow", "two-moons")
+    watched = open_page("/#/sampling?model=two-moons", url=server.url)
+    watched.may_fail = True
+    page = watched.page
+    expect(page.locator("tbody tr")).to_have_count(20)
+    server.kill()
+    page.get_by_role("link", name="Chain").click()
+    expect(page.get_by_text("The server does not answer.").first).to_be_visible()
+    serve("--repository", ZOO, "--default-flow", "two-moons", "--port", server.port)
+    expect(page.locator(".bar-row")).to_have_count(11, timeout=60_000)
+
+
+def test_flows_that_are_still_loading_appear_by_themselves(open_page, serve):
+    server = serve("--repository", ZOO, "--default-flow", "two-moons", "--startup-seconds", 0)
+    watched = open_page("/#/sampling?model=digits", url=server.url)
+    expect(watched.page.locator(".sheet")).to_be_visible(timeout=60_000)
+
+
 def test_a_server_with_keys_asks_for_one_and_keeps_it_in_memory(open_page, serve):
     made = make_key("page", frozenset({"infer"}))
     server = serve("--repository", ZOO, "--default-flow", "two-moons", "--keys", made.stored.line())
