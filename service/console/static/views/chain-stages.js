@@ -1,13 +1,14 @@
 /** What the chain is drawn on: a plane that deforms, the line of the teaching texts, or images step by step. */
 
 import { column, extent, sorted } from "../lib/arrays.js";
-import { colourAt, ramp } from "../lib/colours.js";
+import { ramp } from "../lib/colours.js";
 import { h, replace } from "../lib/dom.js";
 import { Figure, points } from "../lib/figures.js";
 import { columnLabel } from "../lib/flows.js";
 import { areaOf, buildMesh } from "../lib/mesh.js";
 import { quantile, show, ticks } from "../lib/numbers.js";
 import { drawImages, imageCanvas, unsqueezed } from "../lib/pictures.js";
+import { Raster } from "../lib/raster.js";
 import { token } from "../lib/theme.js";
 import { span } from "../lib/thumbnails.js";
 import { between, smooth } from "../lib/traces.js";
@@ -35,6 +36,7 @@ export class PlaneStage {
     this.app = app;
     this.figure = new Figure({ label: `Rows of ${app.flow.name} on their way through the chain.`, aspect: 1.45, pick: (point, how) => { if (how === "pick") this.#follow(point, follow); } });
     this.node = this.figure.node;
+    this.raster = new Raster();
   }
 
   async load(rows, ask) {
@@ -100,22 +102,16 @@ export class PlaneStage {
       const corner = Math.max(dense[cell[0]], dense[cell[1]], dense[cell[2]], dense[cell[3]]);  // a folded cell has next to no area
       return Math.min(255, Math.round((255 * Math.min(masses[n] / areaOf(at, cell), corner)) / top));
     });
-    const order = levels.map((_, n) => n).filter((n) => levels[n] > 2).sort((a, b) => levels[a] - levels[b]);
-    return (context, { px, py, left, top: above, width, height }) => {
-      const colours = ramp();
-      context.fillStyle = colourAt(0);
-      context.fillRect(left, above, width, height);
-      context.lineWidth = 0.8;
-      context.lineJoin = "round";
-      for (const n of order) {
-        const packed = colours[levels[n]];
-        context.fillStyle = context.strokeStyle = `rgb(${packed & 255} ${(packed >> 8) & 255} ${(packed >> 16) & 255})`;
-        context.beginPath();
-        for (const corner of cells[n]) context.lineTo(px(at[2 * corner]), py(at[2 * corner + 1]));
-        context.closePath();
-        context.fill();
-        context.stroke();
+    return (context, { px, py, left, top: above, width, height, ratio }) => {
+      const fine = Math.min(ratio, 2);
+      const pixels = new Float32Array(at.length);
+      for (let n = 0; n < at.length; n += 2) {
+        pixels[n] = (px(at[n]) - left) * fine;
+        pixels[n + 1] = (py(at[n + 1]) - above) * fine;
       }
+      this.raster.begin(width * fine, height * fine);
+      for (let n = 0; n < cells.length; n += 1) if (levels[n] > 2) this.raster.fill(pixels, cells[n], levels[n]);
+      context.drawImage(this.raster.picture(), left, above, width, height);
       if (!grid) return;
       context.strokeStyle = token("--latent");
       context.globalAlpha = 0.45;
