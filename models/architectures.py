@@ -51,6 +51,9 @@ ARCHITECTURES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProx
 )
 """Name -> constructor, called as ``constructor(width, context_width, **options)``; image flows as `IMAGES` says."""
 
+_AT_ONCE: Final = 4096
+"""So many rows go through a logit at once, which holds several numbers in float64 for each value."""
+
 _EVERYWHERE: Final = ("whiten", *(field.name for field in fields(BaseOptions)))  # options of any architecture
 
 
@@ -154,7 +157,7 @@ def _preprocessing(
                 (Reason(("rows",), found, row=row, column=column),),
             )
         chain.append(logit)
-        values = logit(values)[0]
+        values = torch.cat([logit(part)[0] for part in torch.split(values, _AT_ONCE)])
     dtype = TORCH_DTYPES[precision]
     standardize = (
         Standardize.of(values, dtype) if channels is None else Standardize.of_channels(values, channels, dtype)

@@ -59,7 +59,7 @@ OWN_ERRORS: Final = 2.0
 _EXACT: Final = 1e-6
 """What float64 must reach against itself: the inverse of the inverse, and the Jacobian by differentiation."""
 _JACOBIAN_ROWS, _JACOBIAN_WIDTH = 4, 1024  # the determinant of a wider Jacobian costs minutes
-_LINES: Final = 64
+_LINES: Final = 32
 """So many lines of a Jacobian are computed at once."""
 
 Floats = npt.NDArray[np.floating[Any]]

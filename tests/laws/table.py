@@ -40,7 +40,7 @@ from models.flows.images.layers import (
     MultiScale,
     Squeeze,
 )
-from models.flows.images.principal import Decoder, Encoder, Leading, PrincipalAxes
+from models.flows.images.principal import Columns, Decoder, Encoder, PrincipalAxes, ResidualAxes
 from models.flows.linear import FixedLinear, LULinear, Scaling
 from models.flows.preprocess import Flatten, Logit, Standardize, Whiten, quantized_support
 from models.flows.zuko_steps import from_zuko
@@ -184,10 +184,11 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "principal axes, folded": BijectionCase(lambda: principal_axes(7, 3, folded=True), normal(ROWS, 7)),
     "encoder": BijectionCase(lambda: Encoder(2, small_network(3, 2)), normal(ROWS, 5)),
     "encoder, conditional": BijectionCase(lambda: Encoder(2, small_network(5, 2)), normal(ROWS, 5), 2),
-    "decoder": BijectionCase(lambda: Decoder(2, 5, small_network(2, 3)), normal(ROWS, 5)),
-    "decoder, conditional": BijectionCase(lambda: Decoder(2, 5, small_network(4, 3)), normal(ROWS, 5), 2),
-    "leading": BijectionCase(lambda: Leading(3, LULinear(3)), normal(ROWS, 5)),
-    "leading, conditional": BijectionCase(lambda: Leading(4, coupling(4, 3)), normal(ROWS, 6), 3),
+    "decoder": BijectionCase(lambda: Decoder(2, small_network(2, 3)), normal(ROWS, 5)),
+    "decoder, conditional": BijectionCase(lambda: Decoder(2, small_network(4, 3)), normal(ROWS, 5), 2),
+    "residual axes": BijectionCase(lambda: ResidualAxes(7, 3), normal(ROWS, 7)),
+    "columns": BijectionCase(lambda: Columns(1, 4, LULinear(3)), normal(ROWS, 5)),
+    "columns, conditional": BijectionCase(lambda: Columns(0, 4, coupling(4, 3)), normal(ROWS, 6), 3),
     "multi-scale": BijectionCase(multi_scale, normal(ROWS, 1, 4, 4)),
     "multi-scale, glow": BijectionCase(lambda: image_chain(glow), normal(ROWS, 2, 4, 4), scale=0.15),
     "multi-scale, spline, conditional": BijectionCase(
@@ -240,6 +241,7 @@ PRINCIPAL: dict[str, Any] = {
     "leading": 4,
     "encoder": [12, 8],
     "decoder": [12],
+    "residual": 3,
     "transforms": 2,
     "hidden": [8],
     "activation": "silu",

@@ -177,7 +177,7 @@ def test_every_architecture_is_built_by_its_name() -> None:
     pictures = torch.randn(60, 4, 4, 1, generator=torch.Generator().manual_seed(0))
     for name in ARCHITECTURES:
         rows = pictures if name in IMAGES else ROWS
-        options = {"leading": 4} if name == "image_principal" else {}
+        options = {"leading": 4, "residual": 3} if name == "image_principal" else {}
         assert build_flow(name, options, rows=rows).log_prob(rows).shape == (60,)
 
 

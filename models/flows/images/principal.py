@@ -1,7 +1,8 @@
 """The flow in principal axes: a few leading coordinates describe an image, and all others are predicted from them.
 
 An encoder moves the leading coordinates by what it reads off the others, a decoder takes what the leading ones say of
-the others out of them, and couplings bring the leading ones to the base. What is left of the others is noise.
+the others out of them, and couplings bring the leading ones to the base. What is left of the others is turned to
+its own axes, and scaled.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from models.flows.options import check, check_transforms
 from models.flows.univariate import spline_family
 from service.errors import DataError
 
-__all__ = ["Decoder", "Encoder", "HalfLinear", "Leading", "PrincipalAxes", "image_principal"]
+__all__ = ["Columns", "Decoder", "Encoder", "HalfLinear", "PrincipalAxes", "ResidualAxes", "image_principal"]
 
 _HIDDEN: Final = Conditioner(hidden=(48, 48))
 _MAX_LAYERS, _MAX_HIDDEN = 8, 4096
@@ -63,26 +64,23 @@ class PrincipalAxes(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """X ``[N, D]`` -> (Q^T x - m) / s."""
-        y = x - x @ self.vectors @ self._middle() @ self.vectors.T
-        return (y - self.mean) / self.deviation, (-self.deviation.log().sum()).expand(x.shape[0])
+        y = x - functional.linear(x @ self.vectors @ self._middle(), self.vectors, self.mean)
+        return y / self.deviation, (-self.deviation.log().sum()).expand(x.shape[0])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Y ``[N, D]`` -> Q (s y + m)."""
-        x = y * self.deviation + self.mean
-        x = x - x @ self.vectors @ self._middle().T @ self.vectors.T
-        return x, self.deviation.log().sum().expand(y.shape[0])
+        scaled = y * self.deviation
+        turned = (scaled + self.mean) @ self.vectors @ self._middle().T
+        return scaled - functional.linear(turned, self.vectors, -self.mean), self.deviation.log().sum().expand(
+            y.shape[0]
+        )
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Take the axes, the means and the standard deviations of x ``[N, D]``, N above K."""
-        leading = self.skew.shape[0]
         exact = x.to(torch.float64)
-        centred = exact - exact.mean(dim=0)
-        _, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
-        axes = axes[:, -leading:].flip(1)
-        axes = axes * torch.where(axes.diagonal() > 0, -1.0, 1.0)  # I - U^T E far from singular
-        vectors = _in_half(torch.eye(len(axes), leading, dtype=torch.float64) - axes)
+        vectors, skew = _reflect_to_principal_axes(exact, self.skew.shape[0])
         self.vectors.copy_(vectors)
-        self.skew.copy_((axes[:leading] - axes[:leading].T) / 2)
+        self.skew.copy_(skew)
         self.middle.copy_(self._exact_middle())
         turned = exact - exact @ self.vectors.double() @ self._exact_middle() @ self.vectors.double().T
         self.mean.copy_(turned.mean(dim=0))
@@ -96,9 +94,66 @@ class PrincipalAxes(Bijection):
         return self._exact_middle() if exact else self.middle
 
     def _exact_middle(self) -> Tensor:
-        vectors = self.vectors.to(torch.float64)
-        middle: Tensor = torch.linalg.inv(vectors.T @ vectors / 2 + self.skew.to(torch.float64))
-        return middle
+        return _middle_of(self.vectors.to(torch.float64), self.skew.to(torch.float64))
+
+
+class ResidualAxes(Bijection):
+    """A trained turn, as in `PrincipalAxes`, and a trained scale for each coordinate: y = exp(s) Q^T x.
+
+    log|det dy/dx| = sum s. It starts with the principal axes of the first training rows, and follows what the steps
+    before it leave over as they learn. It is folded into a `PrincipalAxes`.
+
+    Args:
+        width: D.
+        leading: K, at least 1 and below D.
+    """
+
+    initial_rows = 4096
+
+    def __init__(self, width: int, leading: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.zeros(width, leading))
+        self.skew = nn.Parameter(torch.zeros(leading, leading))
+        self.log_scale = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """X ``[N, D]`` -> exp(s) Q^T x."""
+        vectors, middle = self._turn()
+        y = x - x @ vectors @ middle @ vectors.T
+        return y * self.log_scale.exp(), self.log_scale.sum().expand(x.shape[0])
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Y ``[N, D]`` -> Q (exp(-s) y)."""
+        vectors, middle = self._turn()
+        x = y * (-self.log_scale).exp()
+        return x - x @ vectors @ middle.T @ vectors.T, (-self.log_scale.sum()).expand(y.shape[0])
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Take the axes and the scales of x ``[N, D]``, N above K."""
+        exact = x.to(torch.float64)
+        vectors, skew = _reflect_to_principal_axes(exact, self.skew.shape[0])
+        self.vectors.copy_(vectors)
+        self.skew.copy_(skew / 2)  # the skew part of it is what counts, twice
+        turned = exact - exact @ vectors @ _middle_of(vectors, skew) @ vectors.T
+        deviation = turned.std(dim=0, correction=0)
+        self.log_scale.copy_(-torch.where(deviation > 0, deviation, 1.0).log())
+        return super().initialize(x, context)
+
+    def folded(self) -> Bijection:
+        """The same as constants."""
+        step = PrincipalAxes(*self.vectors.shape).to(self.vectors.dtype)
+        step.vectors.copy_(_in_half(self.vectors))
+        step.skew.copy_(self.skew - self.skew.T)
+        step.middle.copy_(_middle_of(step.vectors.double(), step.skew.double()))
+        step.deviation.copy_((-self.log_scale).exp())
+        return step
+
+    def _turn(self) -> tuple[Tensor, Tensor]:
+        """W in half precision, and M."""
+        vectors = _in_half(self.vectors)
+        if self.training:
+            vectors = self.vectors + (vectors - self.vectors).detach()
+        return vectors, _middle_of(vectors, self.skew - self.skew.T)
 
 
 class HalfLinear(nn.Linear):
@@ -145,46 +200,43 @@ class Encoder(Bijection):
 
 
 class Decoder(Bijection):
-    """What the leading coordinates say of the others, taken out: y_a = x_a, y_b = exp(s) (x_b - g(x_a)).
+    """What the leading coordinates say of the others, taken out: y_a = x_a, y_b = x_b - g(x_a).
 
-    log|det dy/dx| = sum s, the same for every row: s learns how much of each coordinate is left. It starts as the
-    identity.
+    Its log-determinant is 0; it starts as the identity.
 
     Args:
         leading: K.
-        width: D.
         network: g, from K inputs to D - K outputs.
     """
 
-    def __init__(self, leading: int, width: int, network: nn.Module) -> None:
+    def __init__(self, leading: int, network: nn.Module) -> None:
         super().__init__()
         self.leading, self.network = leading, network
-        self.log_scale = nn.Parameter(torch.zeros(width - leading))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X ``[N, D]`` -> y ``[N, D]``."""
         first, others = x[:, : self.leading], x[:, self.leading :]
-        left = (others - self.network(_beside(first, context))) * self.log_scale.exp()
-        return torch.cat((first, left), dim=1), self.log_scale.sum().expand(x.shape[0])
+        return torch.cat((first, others - self.network(_beside(first, context))), dim=1), torch.zeros_like(x[:, 0])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Y ``[N, D]`` -> x ``[N, D]``."""
-        first, left = y[:, : self.leading], y[:, self.leading :]
-        others = left * (-self.log_scale).exp() + self.network(_beside(first, context))
-        return torch.cat((first, others), dim=1), (-self.log_scale.sum()).expand(y.shape[0])
+        first, others = y[:, : self.leading], y[:, self.leading :]
+        return torch.cat((first, others + self.network(_beside(first, context))), dim=1), torch.zeros_like(y[:, 0])
 
 
-class Leading(Bijection):
-    """A step of the leading coordinates alone; the others stay as they are.
+class Columns(Bijection):
+    """A step of some neighbouring columns; the others stay as they are.
 
     Args:
-        leading: K.
-        step: of K columns.
+        start: the first of them.
+        stop: the one behind the last.
+        step: of as many columns.
     """
 
-    def __init__(self, leading: int, step: Bijection) -> None:
+    def __init__(self, start: int, stop: int, step: Bijection) -> None:
         super().__init__()
-        self.leading, self.step = leading, step
+        self.start, self.stop, self.step = start, stop, step
+        self.initial_rows = step.initial_rows
         self.numeric_inverse = step.numeric_inverse
 
     @property
@@ -194,22 +246,26 @@ class Leading(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X ``[N, D]`` -> y ``[N, D]``."""
-        y, ladj = self.step(x[:, : self.leading], context)
-        return torch.cat((y, x[:, self.leading :]), dim=1), ladj
+        y, ladj = self.step(x[:, self.start : self.stop], context)
+        return self._put(x, y), ladj
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Y ``[N, D]`` -> x ``[N, D]``."""
-        x, ladj = self.step.inverse(y[:, : self.leading], context)
-        return torch.cat((x, y[:, self.leading :]), dim=1), ladj
+        x, ladj = self.step.inverse(y[:, self.start : self.stop], context)
+        return self._put(y, x), ladj
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Initialize the step."""
-        return torch.cat((self.step.initialize(x[:, : self.leading], context), x[:, self.leading :]), dim=1)
+        return self._put(x, self.step.initialize(x[:, self.start : self.stop], context))
 
     def folded(self) -> Bijection:
         """The same with the step folded."""
         self.step = self.step.folded()
         return self
+
+    def _put(self, x: Tensor, moved: Tensor) -> Tensor:
+        """X ``[N, D]`` with its columns moved."""
+        return torch.cat((x[:, : self.start], moved, x[:, self.stop :]), dim=1)
 
 
 def image_principal(
@@ -219,6 +275,7 @@ def image_principal(
     leading: int = 32,
     encoder: Sequence[int] = (256, 128),
     decoder: Sequence[int] = (256, 384),
+    residual: int = 96,
     transforms: int = 4,
     conditioner: Conditioner = _HIDDEN,
     bins: int = 5,
@@ -228,8 +285,9 @@ def image_principal(
     """An autoencoder that is a flow, for images that a few numbers describe but for noise.
 
     In principal axes the first K coordinates lead. The encoder makes them a better description by what the others say,
-    the decoder predicts the others from it and scales what is left to the noise, and spline couplings with trained
-    matrices between them take the description to the base. z begins with the description; behind it is the noise.
+    the decoder predicts the others from it, and what is left is turned and scaled: its greatest axes still say
+    something, and the rest is noise. Spline couplings with trained matrices between them take the description to the
+    base. z begins with the description; behind it is the noise, its greatest axes first.
 
     Args:
         event_shape: ``[H, W, C]``, or any other shape.
@@ -237,6 +295,8 @@ def image_principal(
         leading: K, from 2 to below the number of values of an image; no fewer than the images have properties.
         encoder: the widths of the hidden layers of the network from the others to the leading coordinates.
         decoder: the widths of the hidden layers of the network the other way.
+        residual: how many axes of what the decoder leaves over are turned to, at least 1 and below the number of other
+            coordinates.
         transforms: the number of spline couplings.
         conditioner: how the networks of the couplings are made; its activation, reach and dropout are those of the
             encoder and of the decoder too.
@@ -253,6 +313,7 @@ def image_principal(
     width = math.prod(event_shape)
     if width < 3:
         raise DataError(f"image_principal parts the values of an image in two; the images have {width}")
+    check("residual", 1 <= residual < width - leading, residual, f"a number from 1 to {width - leading - 1}")
     check("leading", 2 <= leading < width, leading, f"a number from 2 to {width - 1}")
     for name, widths in (("encoder", encoder), ("decoder", decoder)):
         fits = 1 <= len(widths) <= _MAX_LAYERS and all(1 <= hidden <= _MAX_HIDDEN for hidden in widths)
@@ -263,13 +324,14 @@ def image_principal(
     chain: list[Bijection] = [
         PrincipalAxes(width, leading),
         Encoder(leading, _network(others + context_width, encoder, leading, conditioner)),
-        Decoder(leading, width, _network(leading + context_width, decoder, others, conditioner)),
+        Decoder(leading, _network(leading + context_width, decoder, others, conditioner)),
+        Columns(leading, width, ResidualAxes(others, residual)),
     ]
     spline = spline_family(bins, bound, slope)
     for mask in coupling_masks(leading, transforms, "random"):
         chain += [
-            Leading(leading, coupling(mask, context_width, conditioner, spline)),
-            Leading(leading, LULinear(leading)),
+            Columns(0, leading, coupling(mask, context_width, conditioner, spline)),
+            Columns(0, leading, LULinear(leading)),
         ]
     return chain
 
@@ -288,6 +350,22 @@ def _network(inputs: int, hidden: Sequence[int], outputs: int, conditioner: Cond
 
 def _beside(x: Tensor, context: Tensor | None) -> Tensor:
     return x if context is None else torch.cat((x, context), dim=1)
+
+
+def _reflect_to_principal_axes(x: Tensor, leading: int) -> tuple[Tensor, Tensor]:
+    """W ``[D, K]``, of half precision, and S ``[K, K]`` of the turn to K principal axes of x ``[N, D]``, in float64."""
+    centred = x - x.mean(dim=0)
+    _, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
+    axes = axes[:, -leading:].flip(1)
+    axes = axes * torch.where(axes.diagonal() > 0, -1.0, 1.0)  # I - U^T E far from singular
+    vectors = _in_half(torch.eye(len(axes), leading, dtype=x.dtype) - axes)
+    return vectors, (axes[:leading] - axes[:leading].T) / 2
+
+
+def _middle_of(vectors: Tensor, skew: Tensor) -> Tensor:
+    """M = (W^T W / 2 + S)^-1."""
+    middle: Tensor = torch.linalg.inv(vectors.T @ vectors / 2 + skew)
+    return middle
 
 
 def _in_half(tensor: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ import torch
 from models.architectures import build_flow
 from models.export.graph import export_graph
 from models.flows.flow import Flow
-from models.flows.images.principal import HalfLinear, PrincipalAxes
+from models.flows.images.principal import HalfLinear, PrincipalAxes, ResidualAxes
 from service.errors import DataError
 from tests.laws.table import normal, randomize
 
-OPTIONS: dict[str, Any] = {"leading": 3, "encoder": [8], "decoder": [8], "transforms": 2, "hidden": [8]}
+OPTIONS: dict[str, Any] = {"leading": 3, "encoder": [8], "decoder": [8], "residual": 2, "transforms": 2, "hidden": [8]}
 STRETCH = torch.tensor([9.0, 1.0, 0.5, 5.0, 0.2, 3.0, 0.1])
 ROWS = (normal(400, 7) * STRETCH + 2.0) @ torch.linalg.qr(normal(7, 7, seed=5)).Q
 
@@ -63,11 +63,13 @@ def test_a_layer_of_half_precision_is_served_as_it_is_fitted_and_learns_below_it
 
 def test_the_large_matrices_of_a_graph_take_two_bytes_a_number() -> None:
     rows = normal(60, 24, 24, 1).float()
-    flow = build_flow("image_principal", {**OPTIONS, "leading": 8, "encoder": [32], "decoder": [32]}, rows=rows)
+    flow = build_flow(
+        "image_principal", {**OPTIONS, "leading": 8, "encoder": [32], "decoder": [32], "residual": 8}, rows=rows
+    )
     randomize(flow, scale=0.2)
     data = export_graph(flow.float().eval().fold(), "forward")
-    matrices = (576 * 8, (576 - 8) * 32, (576 - 8) * 32)
-    assert len(data) < 2 * sum(matrices) + 4 * 576 * 8 + 40_000
+    matrices = (576 * 8, (576 - 8) * 32, (576 - 8) * 32, (576 - 8) * 8)
+    assert len(data) < 2 * sum(matrices) + 60_000
 
 
 def test_as_built_the_encoder_and_the_decoder_change_nothing() -> None:
@@ -77,6 +79,18 @@ def test_as_built_the_encoder_and_the_decoder_change_nothing() -> None:
     assert torch.equal(values[at], values[at + 1])
     torch.testing.assert_close(values[at], values[at + 2])
     assert not terms[at + 1].any()
+    assert not terms[at + 2].any()
+    left = values[at + 3][:, 3:]
+    torch.testing.assert_close(left.std(dim=0, correction=0), torch.ones(4), rtol=1e-3, atol=0)
+
+
+def test_the_axes_of_what_is_left_over_are_folded_to_constants() -> None:
+    step = ResidualAxes(7, 3).double().eval().requires_grad_(requires_grad=False)
+    step.initialize(ROWS)
+    folded = step.folded()
+    assert isinstance(folded, PrincipalAxes)
+    for one, other in zip(folded(ROWS), step(ROWS), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +100,8 @@ def test_as_built_the_encoder_and_the_decoder_change_nothing() -> None:
         ({"leading": 7}, "leading must be a number from 2 to 6"),
         ({"encoder": []}, "encoder must be 1 to 8 layer widths"),
         ({"decoder": [0]}, "decoder must be 1 to 8 layer widths"),
+        ({"residual": 0}, "residual must be a number from 1 to 3"),
+        ({"residual": 4}, "residual must be a number from 1 to 3"),
         ({"transforms": 0}, "transforms must be a number from 1"),
         ({"activation": "rellu"}, "did you mean 'relu'"),
         ({"bins": 1}, "bins"),
