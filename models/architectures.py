@@ -20,6 +20,7 @@ from models.flows.base_options import BaseOptions
 from models.flows.couplings import bernstein, neural_spline_coupling, nice, real_nvp
 from models.flows.flow import Bijection, Flow
 from models.flows.images.architectures import glow, image_real_nvp, image_spline
+from models.flows.images.principal import image_principal
 from models.flows.mixed import neural_spline_mixed
 from models.flows.options import check, one_of
 from models.flows.precision import TORCH_DTYPES, round_number
@@ -31,7 +32,7 @@ from service.errors import DataError, Reason
 __all__ = ["ARCHITECTURES", "IMAGES", "build_flow", "default_options"]
 
 IMAGES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProxyType(
-    {"image_real_nvp": image_real_nvp, "glow": glow, "image_spline": image_spline}
+    {"image_real_nvp": image_real_nvp, "glow": glow, "image_spline": image_spline, "image_principal": image_principal}
 )
 """The image flows: name -> constructor, called as ``constructor(event_shape, context_width, **options)``."""
 
@@ -50,8 +51,10 @@ ARCHITECTURES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProx
 )
 """Name -> constructor, called as ``constructor(width, context_width, **options)``; image flows as `IMAGES` says."""
 
+_AT_ONCE: Final = 4096
+"""So many rows go through a logit at once, which holds several numbers in float64 for each value."""
+
 _EVERYWHERE: Final = ("whiten", *(field.name for field in fields(BaseOptions)))  # options of any architecture
-_INITIAL_ROWS: Final = 512  # what sets the scales of an actnorm; more would only take longer
 
 
 def build_flow(
@@ -119,7 +122,8 @@ def build_flow(
         chain += constructor(tuple(event_shape) if image else math.prod(event_shape), context_width, **arguments)
         last, base = ending.build(math.prod(event_shape))
     flow = Flow(event_shape, chain + last, base, support, context_width, scaling, precision).to(dtype).eval()
-    flow.initialize(rows[:_INITIAL_ROWS].to(dtype), None if context is None else context[:_INITIAL_ROWS].to(dtype))
+    first = max(step.initial_rows for step in chain)
+    flow.initialize(rows[:first].to(dtype), None if context is None else context[:first].to(dtype))
     return flow.train()
 
 
@@ -153,7 +157,7 @@ def _preprocessing(
                 (Reason(("rows",), found, row=row, column=column),),
             )
         chain.append(logit)
-        values = logit(values)[0]
+        values = torch.cat([logit(part)[0] for part in torch.split(values, _AT_ONCE)])
     dtype = TORCH_DTYPES[precision]
     standardize = (
         Standardize.of(values, dtype) if channels is None else Standardize.of_channels(values, channels, dtype)

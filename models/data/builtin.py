@@ -17,6 +17,8 @@ __all__ = ["BUILTIN", "Dataset", "load"]
 
 MOON_ROWS: Final = 30_000
 MOON_NOISE: Final = 0.07
+FACES: Final = 52_000
+FACES_SEED: Final = 20260101
 
 _WINE_UNITS: Final = {
     "alcohol": "% vol",
@@ -89,8 +91,29 @@ def wine() -> Dataset:
     return Dataset(rows=np.asarray(table.data, np.float64), features=features, data=data, beside=cultivar)
 
 
+def faces() -> Dataset:
+    """Drawn portraits, 32 x 32 pixels, each a whole number from 0 (black) to 255 (white); see `models.data.faces`.
+
+    Beside each face stands, for each of its parameters, whether it lies in the upper half of its range: 1, or 0.
+    """
+    from models.data.faces import GRAIN, PARAMETERS, draw_faces
+
+    pictures, parameters = draw_faces(FACES, FACES_SEED)
+    middles = [(parameter.low + parameter.high) / 2 for parameter in PARAMETERS.values()]
+    halves = (parameters > middles).astype(np.int64)
+    reading = "a pixel k in 0, 1, ..., 255 stands for the bin [k - 1/2, k + 1/2), and is read as the centre of its bin"
+    return Dataset(
+        rows=pictures,
+        features=(),
+        data=f"{FACES} faces drawn by models/data/faces.py from {len(PARAMETERS)} parameters, grain {GRAIN}, seed "
+        f"{FACES_SEED}",
+        quantization=Quantization(low=0.0, high=255.0, step=1.0, reading=reading),
+        beside=dict(zip(PARAMETERS, halves.T, strict=True)),
+    )
+
+
 BUILTIN: Final[Mapping[str, Callable[[], Dataset]]] = MappingProxyType(
-    {"two-moons": two_moons, "digits": digits, "wine": wine}
+    {"two-moons": two_moons, "digits": digits, "wine": wine, "faces": faces}
 )
 """Name -> the function that loads it. No data set needs a network; the same name gives the same rows."""
 

@@ -119,7 +119,7 @@ def load_data(recipe: Recipe) -> Table:
     if options.source in datasets.BUILTIN:
         dataset = datasets.load(options.source)
         given, features = dataset.quantization, dataset.features
-        source, words = read_builtin(options.source), dataset.data
+        source, words = _as_source(options.source, dataset), dataset.data
     else:
         source = read_source(Path(options.source), key=options.key, header=options.header, test_key=options.test_key)
         words = source.file + (f", array {options.key}" if options.key else "")
@@ -216,7 +216,10 @@ def read_builtin(name: str) -> Source:
     Raises:
         DataError: there is none of that name.
     """
-    dataset = datasets.load(name)
+    return _as_source(name, datasets.load(name))
+
+
+def _as_source(name: str, dataset: datasets.Dataset) -> Source:
     rows, features = dataset.rows, dataset.features
     if rows.ndim > 2:
         return Source(name, array=rows, beside=dataset.beside)

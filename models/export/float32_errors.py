@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.export.parts import answer_in_parts
 from models.flows.flow import Flow
 from service.bundle.bases import UniformBase
 from service.bundle.parity import relative_errors
@@ -175,6 +176,13 @@ class Float32Errors:
     def _run(self, flow: Flow, rows: Float32 | Float64, context: Float32 | Float64 | None) -> dict[str, Float64]:
         dtype = torch.float32 if flow is self._single else torch.float64
         given = None if context is None else torch.from_numpy(np.ascontiguousarray(context)).to(dtype)
-        with torch.no_grad():
-            answers = self._answer(flow, torch.from_numpy(np.ascontiguousarray(rows)).to(dtype), given)
-        return {name: value.double().numpy() for name, value in answers.items()}
+        names: tuple[str, ...] = ()
+
+        def answer(rows: Tensor, given: Tensor | None) -> tuple[Tensor, ...]:
+            nonlocal names
+            answers = self._answer(flow, rows, given)
+            names = tuple(answers)
+            return tuple(answers.values())
+
+        values = answer_in_parts(answer, torch.from_numpy(np.ascontiguousarray(rows)).to(dtype), given)
+        return {name: value.double().numpy() for name, value in zip(names, values, strict=True)}

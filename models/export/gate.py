@@ -23,6 +23,7 @@ from torch import Tensor
 
 from models.export.exported_graph import ExportedGraph, GraphOutputs
 from models.export.float32_errors import Float32Errors, answer_forward, answer_inverse, answer_round_trip
+from models.export.parts import answer_in_parts
 from models.export.probes import Probes
 from models.flows.bases import sample_base
 from models.flows.flow import Flow
@@ -58,6 +59,8 @@ OWN_ERRORS: Final = 2.0
 _EXACT: Final = 1e-6
 """What float64 must reach against itself: the inverse of the inverse, and the Jacobian by differentiation."""
 _JACOBIAN_ROWS, _JACOBIAN_WIDTH = 4, 1024  # the determinant of a wider Jacobian costs minutes
+_LINES: Final = 32
+"""So many lines of a Jacobian are computed at once."""
 
 Floats = npt.NDArray[np.floating[Any]]
 Float64 = npt.NDArray[np.float64]
@@ -115,8 +118,9 @@ def check_flow(exact: Flow, probes: Probes, seed: int = 0) -> None:
     held_out = probes.held_out
     x = _exactly(probes.x[held_out])
     context = _tensor(None if probes.context is None else probes.context[held_out])
-    with torch.no_grad():
-        back, inverse_ladj, inverse_log_prob = exact.inverse_log_prob(torch.from_numpy(z[held_out]), context)
+    back, inverse_ladj, inverse_log_prob = answer_in_parts(
+        exact.inverse_log_prob, torch.from_numpy(z[held_out]), context
+    )
     for what, actual, expected in (
         ("x after f and its inverse", back.numpy(), exact.nearest(x).numpy()),
         ("log_abs_det_jacobian of the inverse, negated,", -inverse_ladj.numpy(), ladj[held_out]),
@@ -145,8 +149,7 @@ def check_graphs(exact: Flow, forward: ExportedGraph, inverse: ExportedGraph, pr
     worst = dict.fromkeys(("log_prob", "log_abs_det_jacobian", "z", "x"), 0.0)
     expected = GraphOutputs(*_forward(exact, _exactly(probes.x), _tensor(probes.context)))
     z = draw_latents(exact, probes.x.shape[0], seed)
-    with torch.no_grad():
-        generated = exact.inverse_log_prob(_exactly(z), _tensor(probes.context))
+    generated = answer_in_parts(exact.inverse_log_prob, _exactly(z), _tensor(probes.context))
     inverted = GraphOutputs(*(part.numpy() for part in generated))
     errors_of_x = Float32Errors(exact, answer_forward, probes.x, probes.context)
     errors_of_z = Float32Errors(exact, answer_inverse, z, probes.context)
@@ -253,9 +256,11 @@ def _warning(
 
 
 def _forward(exact: Flow, x: Tensor, context: Tensor | None) -> tuple[Float64, Float64, Float64]:
-    with torch.no_grad():
+    def answer(x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         z, ladj = exact(x, context)
-        log_prob = exact.masked(x, exact.base_log_prob(z) + ladj)
+        return z, ladj, exact.masked(x, exact.base_log_prob(z) + ladj)
+
+    z, ladj, log_prob = answer_in_parts(answer, x, context)
     return z.numpy(), ladj.numpy(), log_prob.numpy()
 
 
@@ -279,18 +284,30 @@ def _check_jacobian(
     for position, row in enumerate(chosen):
         given = None if context is None else context[row : row + 1]
 
-        def single(event: Tensor, given: Tensor | None = given) -> Tensor:
-            z: Tensor = exact(event.unsqueeze(0), given)[0]
-            return z.squeeze(0)
-
-        jacobian: Any = torch.autograd.functional.jacobian(single, x[row])  # type: ignore[no-untyped-call]
-        square = jacobian.reshape(exact.width, -1)
-        square = square if tangents is None else square @ tangents
+        jacobian = _jacobian(exact, x[row], given)
+        square = jacobian if tangents is None else jacobian @ tangents
         by_differentiation[position] = torch.linalg.slogdet(square)[1]
     what = "log_abs_det_jacobian, against the Jacobian by differentiation,"
     expected = ladj.copy()
     expected[chosen] = by_differentiation
     compare(ladj, expected, what=what, where="in float64", bound=_EXACT, probes=probes)
+
+
+def _jacobian(exact: Flow, event: Tensor, given: Tensor | None) -> Tensor:
+    """dz/dx ``[D, E]`` at one event of E values, by differentiation: each row of a batch of the same event gives a line of it.
+
+    Args:
+        exact: from `reference`.
+        event: ``[*event]``.
+        given: ``[1, C]``, its context, or None.
+    """
+    lines = []
+    for columns in torch.split(torch.arange(exact.width), _LINES):
+        copies = event.expand(len(columns), *event.shape).clone().requires_grad_()
+        z = exact(copies, None if given is None else given.expand(len(columns), -1))[0]
+        (gradient,) = torch.autograd.grad(z.gather(1, columns[:, None]).sum(), copies)
+        lines.append(gradient.flatten(1))
+    return torch.cat(lines)
 
 
 def compare(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from models.export.layers import replace_layers
 from models.export.operators import layer_of_operator, refuse_operators
+from models.export.rewrites.halves import store_halves
 from models.export.rewrites.loops import build_loops
 from models.export.rewrites.lowering import lower
 from models.export.rewrites.nodes import adopt_constants
@@ -192,6 +193,7 @@ def _write(model: ir.Model, direction: Direction, dtype: torch.dtype) -> bytes:
     DeduplicateInitializersPass()(model)
     # Last: two Loops that start alike keep a mark each until they are built.
     CommonSubexpressionEliminationPass()(model)
+    store_halves(model)
     _strip(model, f"flow_{direction}")
     data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     check_graph(data, f"{direction}.onnx")

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.export.exported_graph import ExportedGraph
 from models.export.float32_errors import Float32Errors, answer_trace
 from models.export.gate import BATCHES, LATENT_TOLERANCE, compare
 from models.export.invariance import check_invariance
+from models.export.parts import answer_in_parts
 from models.export.probes import Probes
 from models.flows.flow import Flow
 from service.bundle.manifest import Step
 from service.bundle.parity import TOLERANCE, log_det_unit
 
 __all__ = ["check_trace", "trace_steps"]
-
-_TRIED_VALUES: Final = 1 << 22
-"""Rows are tried for invariance while they hold at most so many values, each step's counted."""
 
 
 def trace_steps(flow: Flow, names: Sequence[str]) -> list[Step]:
@@ -54,11 +52,14 @@ def check_trace(exact: Flow, graph: ExportedGraph, probes: Probes) -> None:
     """
     rows = torch.from_numpy(probes.x.astype(np.float64))
     context = None if probes.context is None else torch.from_numpy(probes.context.astype(np.float64))
-    with torch.no_grad():
+
+    def answer(rows: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         values, terms = exact.trace(rows, context)
         ladj = exact(rows, context)[1]
-        log_prob = exact.masked(rows, exact.base_log_prob(values[-1]) + ladj).numpy()
-    value = torch.stack([y.flatten(1) for y in values], dim=1).numpy()
+        log_prob = exact.masked(rows, exact.base_log_prob(values[-1]) + ladj)
+        return torch.stack([y.flatten(1) for y in values], dim=1), torch.stack(terms, dim=1), ladj, log_prob
+
+    value, each, ladj, log_prob = (part.numpy() for part in answer_in_parts(answer, rows, context))
     size = 1.0 + np.abs(value).max(axis=2, keepdims=True)
     unit = log_det_unit(log_prob, exact.width)
     own = Float32Errors(exact, answer_trace, probes.x, probes.context)
@@ -66,7 +67,7 @@ def check_trace(exact: Flow, graph: ExportedGraph, probes: Probes) -> None:
         actual = graph(probes.x, probes.context, batch)
         check = partial(compare, probes=probes, where=f"of trace.onnx in batches of {batch}", own=own)
         check(actual.value, value, what="values", quantity="value", bound=LATENT_TOLERANCE, unit=size)
-        found, each = actual.log_abs_det_jacobian, torch.stack(terms, dim=1).numpy()
+        found = actual.log_abs_det_jacobian
         check(
             found,
             each,
@@ -77,12 +78,11 @@ def check_trace(exact: Flow, graph: ExportedGraph, probes: Probes) -> None:
         )
         check(
             found.sum(axis=1),
-            ladj.numpy(),
+            ladj,
             what="the sum of log_abs_det_jacobians",
             quantity="sum",
             bound=TOLERANCE,
             unit=unit,
         )
         check(actual.log_prob, log_prob, what="log_prob", bound=TOLERANCE, edge=own.at_an_edge)
-    tried = max(1, _TRIED_VALUES // value[0].size)
-    check_invariance(graph, probes.x[:tried], None if probes.context is None else probes.context[:tried])
+    check_invariance(graph, probes.x, probes.context)

@@ -32,6 +32,8 @@ class Bijection(nn.Module, ABC):
     in either direction.
     """
 
+    initial_rows: int = 512
+    """How many training rows `initialize` asks for: enough to set scales by; more would only take longer."""
     numeric_inverse: bool = False
     """Whether `inverse` searches for its answer, by a fixed number of steps, rather than having a formula."""
     domain: Support | None = None

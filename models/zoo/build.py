@@ -19,18 +19,21 @@ from models.flows.analytic import ANALYTIC
 from models.flows.bases import sample_base
 from models.recipe import Recipe
 from models.training.train import train
-from models.zoo.directions import CLASSES, with_directions
+from models.zoo.directions import KINDS, with_directions
 from service.bundle.manifest import Manifest
 from service.bundle.store import Repository, read_bundle
 from service.errors import DataError
 
-__all__ = ["AGREEMENT", "NAMES", "ZOO", "Comparison", "build", "compare"]
+__all__ = ["AGREEMENT", "LONG", "NAMES", "ZOO", "Comparison", "build", "compare"]
 
 ZOO: Final = Path(__file__).resolve().parent
 """The repository of the shipped flows."""
 
 NAMES: Final = tuple(sorted(path.parent.name for path in ZOO.glob("*/recipe.toml")))
 """The shipped flows."""
+
+LONG: Final = frozenset({"faces"})
+"""Those whose fit takes long: made anew where they are named."""
 
 AGREEMENT: Final = 0.05
 """How far a retrained flow's held-out log-likelihood may lie from the shipped one's, in nats per dimension."""
@@ -85,10 +88,10 @@ def build(
     recipe = Recipe.read(ZOO / name / "recipe.toml").override({"name": name, "out": str(repository.root)})
     if recipe.flow.architecture in ANALYTIC:
         return read_bundle(_build_analytic(recipe, name, repository, say)).manifest
-    classes = CLASSES.get(name)
+    kinds = KINDS.get(name)
     with tempfile.TemporaryDirectory() as folder, tqdm(total=recipe.fit.epochs, unit=" epochs", disable=None) as bar:
         scratch = Path(folder)
-        if classes is not None:  # a version never changes: its directions are added before it is installed
+        if kinds is not None:  # a version never changes: its directions are added before it is installed
             recipe = recipe.override({"out": str(scratch / "repository")})
         result = train(
             recipe,
@@ -98,9 +101,11 @@ def build(
             say=say,
         )
         made = read_bundle(result.bundle)
-    if classes is None:
+    if kinds is None:
         return made.manifest
-    manifest = with_directions(made, load(name), classes).model_copy(update={"version": repository.next_version(name)})
+    data = load(name)
+    manifest = with_directions(made, data, kinds(data))
+    manifest = manifest.model_copy(update={"version": repository.next_version(name)})
     return read_bundle(repository.install_next(manifest, made.files())).manifest
 
 

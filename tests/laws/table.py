@@ -40,6 +40,7 @@ from models.flows.images.layers import (
     MultiScale,
     Squeeze,
 )
+from models.flows.images.principal import Columns, Decoder, Encoder, PrincipalAxes, ResidualAxes
 from models.flows.linear import FixedLinear, LULinear, Scaling
 from models.flows.preprocess import Flatten, Logit, Standardize, Whiten, quantized_support
 from models.flows.zuko_steps import from_zuko
@@ -121,6 +122,16 @@ def multi_scale() -> Bijection:
     return MultiScale([[Squeeze(), ActNorm(4)], [Squeeze(), ActNorm(8)]], (1, 4, 4))
 
 
+def principal_axes(width: int, leading: int, *, folded: bool = False) -> Bijection:
+    step = PrincipalAxes(width, leading).double()
+    step.initialize(normal(40, width) @ normal(width, width, seed=4) + 3.0)
+    return step.folded() if folded else step
+
+
+def small_network(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, 8), nn.SiLU(), nn.Linear(8, outputs))
+
+
 PLANES = normal(ROWS, 4, 2, 3)
 
 BIJECTIONS: dict[str, BijectionCase] = {
@@ -169,6 +180,15 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "image spline coupling, conditional": BijectionCase(
         lambda: spline_coupling(checkerboard(4), partial(convolutions, context=2), 4, 2.0, 0.01), PLANES, 2
     ),
+    "principal axes": BijectionCase(lambda: principal_axes(7, 3), normal(ROWS, 7)),
+    "principal axes, folded": BijectionCase(lambda: principal_axes(7, 3, folded=True), normal(ROWS, 7)),
+    "encoder": BijectionCase(lambda: Encoder(2, small_network(3, 2)), normal(ROWS, 5)),
+    "encoder, conditional": BijectionCase(lambda: Encoder(2, small_network(5, 2)), normal(ROWS, 5), 2),
+    "decoder": BijectionCase(lambda: Decoder(2, small_network(2, 3)), normal(ROWS, 5)),
+    "decoder, conditional": BijectionCase(lambda: Decoder(2, small_network(4, 3)), normal(ROWS, 5), 2),
+    "residual axes": BijectionCase(lambda: ResidualAxes(7, 3), normal(ROWS, 7)),
+    "columns": BijectionCase(lambda: Columns(1, 4, LULinear(3)), normal(ROWS, 5)),
+    "columns, conditional": BijectionCase(lambda: Columns(0, 4, coupling(4, 3)), normal(ROWS, 6), 3),
     "multi-scale": BijectionCase(multi_scale, normal(ROWS, 1, 4, 4)),
     "multi-scale, glow": BijectionCase(lambda: image_chain(glow), normal(ROWS, 2, 4, 4), scale=0.15),
     "multi-scale, spline, conditional": BijectionCase(
@@ -217,6 +237,15 @@ def of_family(name: str, options: dict[str, Any]) -> dict[str, FlowCase]:
 IMAGES = torch.floor(uniform(0.0, 17.0, 40, 4, 4, 1))
 COLOURS = 3.0 * normal(40, 4, 4, 2) + 10.0
 CONVOLUTIONAL: dict[str, Any] = {"transforms": 2, "hidden": 6}
+PRINCIPAL: dict[str, Any] = {
+    "leading": 4,
+    "encoder": [12, 8],
+    "decoder": [12],
+    "residual": 3,
+    "transforms": 2,
+    "hidden": [8],
+    "activation": "silu",
+}
 SMALL: dict[str, Any] = {"transforms": 2, "hidden": [12]}
 
 
@@ -267,6 +296,8 @@ FLOWS: dict[str, FlowCase] = {
     "image_spline, bounded": architecture(
         IMAGES, "image_spline", {**CONVOLUTIONAL, "transforms": 1, "bins": 4}, support=quantized_support(0, 16)
     ),
+    "image_principal, bounded": architecture(IMAGES, "image_principal", PRINCIPAL, support=quantized_support(0, 16)),
+    "image_principal, two channels, conditional": architecture(COLOURS, "image_principal", PRINCIPAL, normal(40, 3)),
     "image_spline, two channels, conditional": architecture(
         COLOURS, "image_spline", {**CONVOLUTIONAL, "bins": 4}, normal(40, 3)
     ),

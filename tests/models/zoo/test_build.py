@@ -16,7 +16,11 @@ from service.errors import DataError
 SHAPES = {"two-moons": (30_000, 2), "digits": (1797, 8, 8, 1), "wine": (178, 13)}
 
 
-@pytest.mark.parametrize("name", BUILTIN)
+def test_every_data_set_is_known_here() -> None:
+    assert {*SHAPES, "faces"} == set(BUILTIN)  # faces take half a minute to draw: see tests/models/data/test_faces.py
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_a_data_set_is_the_same_each_time(name: str) -> None:
     data, again = load(name), load(name)
     assert data.rows.shape == SHAPES[name]

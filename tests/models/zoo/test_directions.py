@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from models.data.builtin import load
 from models.zoo.build import ZOO
-from models.zoo.directions import CLASSES, with_directions
+from models.zoo.directions import KINDS, with_directions
 from service.bundle.store import Bundle, Repository, read_bundle
 from service.engine.loading import load_flow
 from service.engine.verbs.edits import edit
@@ -22,7 +22,8 @@ def digits() -> Bundle:
 
 def test_the_shipped_directions_are_those_that_a_build_adds(digits: Bundle) -> None:
     bare = Bundle(digits.manifest.model_copy(update={"directions": {"own": [0.0] * 64}}), digits.graphs, digits.golden)
-    made = with_directions(bare, load("digits"), CLASSES["digits"]).directions
+    data = load("digits")
+    made = with_directions(bare, data, KINDS["digits"](data)).directions
     assert list(made) == ["own", *map(str, range(10))]
     for name, direction in digits.manifest.directions.items():
         np.testing.assert_allclose(made[name], direction, atol=1e-5)  # another processor rounds the last digits apart
