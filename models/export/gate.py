@@ -283,7 +283,6 @@ def _check_jacobian(
     tangents = exact.tangents()
     for position, row in enumerate(chosen):
         given = None if context is None else context[row : row + 1]
-
         jacobian = _jacobian(exact, x[row], given)
         square = jacobian if tangents is None else jacobian @ tangents
         by_differentiation[position] = torch.linalg.slogdet(square)[1]
@@ -294,7 +293,7 @@ def _check_jacobian(
 
 
 def _jacobian(exact: Flow, event: Tensor, given: Tensor | None) -> Tensor:
-    """dz/dx ``[D, E]`` at one event of E values, by differentiation: each row of a batch of the same event gives a line of it.
+    """dz/dx ``[D, E]`` at one event of E values, by differentiation: each row of a batch of that event gives a line.
 
     Args:
         exact: from `reference`.
