@@ -28,7 +28,7 @@ from service.bundle.manifest import Support
 from service.bundle.precision import Precision
 from service.errors import DataError, Reason
 
-__all__ = ["ARCHITECTURES", "IMAGES", "build_flow", "default_options"]
+__all__ = ["ARCHITECTURES", "COMMON_OPTIONS", "IMAGES", "build_flow", "default_options"]
 
 IMAGES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProxyType(
     {"image_real_nvp": image_real_nvp, "glow": glow, "image_spline": image_spline}
@@ -50,7 +50,8 @@ ARCHITECTURES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProx
 )
 """Name -> constructor, called as ``constructor(width, context_width, **options)``; image flows as `IMAGES` says."""
 
-_EVERYWHERE: Final = ("whiten", *(field.name for field in fields(BaseOptions)))  # options of any architecture
+COMMON_OPTIONS: Final = ("whiten", *(field.name for field in fields(BaseOptions)))
+"""The options that any architecture takes."""
 _INITIAL_ROWS: Final = 512  # what sets the scales of an actnorm; more would only take longer
 
 
@@ -196,7 +197,7 @@ def _check_options(architecture: str, constructor: Callable[..., list[Bijection]
     defaults = default_options(constructor)
     for name, value in options.items():
         if name not in defaults:  # "architecture" stands in the same table of a recipe, and is misspelt as well
-            one_of(f"option of {architecture}", name, [*defaults, *_EVERYWHERE, "architecture"])
+            one_of(f"option of {architecture}", name, [*defaults, *COMMON_OPTIONS, "architecture"])
             raise DataError(f"{name} is no option of {architecture}: it is given by itself")
         default = defaults[name]
         if isinstance(default, tuple):
