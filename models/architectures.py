@@ -29,7 +29,7 @@ from service.bundle.manifest import Support
 from service.bundle.precision import Precision
 from service.errors import DataError, Reason
 
-__all__ = ["ARCHITECTURES", "IMAGES", "build_flow", "default_options"]
+__all__ = ["ARCHITECTURES", "COMMON_OPTIONS", "IMAGES", "build_flow", "default_options"]
 
 IMAGES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProxyType(
     {"image_real_nvp": image_real_nvp, "glow": glow, "image_spline": image_spline, "image_principal": image_principal}
@@ -54,7 +54,8 @@ ARCHITECTURES: Final[Mapping[str, Callable[..., list[Bijection]]]] = MappingProx
 _AT_ONCE: Final = 4096
 """So many rows go through a logit at once, which holds several numbers in float64 for each value."""
 
-_EVERYWHERE: Final = ("whiten", *(field.name for field in fields(BaseOptions)))  # options of any architecture
+COMMON_OPTIONS: Final = ("whiten", *(field.name for field in fields(BaseOptions)))
+"""The options that any architecture takes."""
 
 
 def build_flow(
@@ -200,7 +201,7 @@ def _check_options(architecture: str, constructor: Callable[..., list[Bijection]
     defaults = default_options(constructor)
     for name, value in options.items():
         if name not in defaults:  # "architecture" stands in the same table of a recipe, and is misspelt as well
-            one_of(f"option of {architecture}", name, [*defaults, *_EVERYWHERE, "architecture"])
+            one_of(f"option of {architecture}", name, [*defaults, *COMMON_OPTIONS, "architecture"])
             raise DataError(f"{name} is no option of {architecture}: it is given by itself")
         default = defaults[name]
         if isinstance(default, tuple):

@@ -94,6 +94,7 @@ def begin_fit(
         recipe,
         lambda candidate: _start(candidate, table, parts).run,
         rows=len(parts.train),
+        width=parts.train.shape[1],
         noises=noise_choices(parts.train, step=step, bounded=table.low is not None),
         watch=watch,
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from models.architectures import ARCHITECTURES, default_options
+from models.architectures import ARCHITECTURES, COMMON_OPTIONS, default_options
 from models.recipe import Recipe
 from models.training.fit import Run, reproducible
 from service.errors import DataError
@@ -23,6 +23,13 @@ LEAST_EPOCHS: Final = 60
 FEW_ROWS: Final = 2000
 """Of fewer rows than this small networks learn as much, and overfit less."""
 _RUNG_EPOCHS, _RUNG_STEPS, _LEAST_RUNG = 12, 1500, 2  # candidates are compared after so many epochs, or steps
+COUPLED: Final = "neural_spline_coupling"
+"""What a table is fitted with where nothing is said."""
+AUTOREGRESSIVE: Final = "neural_spline_autoregressive"
+"""What is tried beside it where rows are few."""
+_WIDEST_AUTOREGRESSIVE: Final = 32  # columns; a sample takes one pass for each
+_LEAD: Final = 0.5
+"""So far ahead an autoregressive flow must be, in nats: its samples cost one pass for each column."""
 _LOST_SHARE: Final = 0.5
 """The epochs of the candidates that lose, at most, as a share of the epochs of a fit."""
 # What is tried against overfitting: whether with the most of the noises, and options of the flow.
@@ -30,6 +37,7 @@ _FEW: Final[Sequence[tuple[bool, Mapping[str, Any]]]] = (
     (True, {"dropout": 0.2}),
     (True, {"dropout": 0.1, "hidden": [32, 32]}),
 )
+_AUTOREGRESSIVE_DROPOUT: Final = 0.1
 _MANY: Final[Sequence[tuple[bool, Mapping[str, Any]]]] = ((True, {"dropout": 0.1}), (False, {"hidden": [64, 64]}))
 
 Start = Callable[[Recipe], Run]
@@ -61,14 +69,14 @@ class Choice:
     @property
     def words(self) -> str:
         """The values in words, such as "no whitening, noise 0.02, hidden 128 x 128, dropout 0"."""
-        said = []
-        for key, value in self.flow.items():
-            if key == "whiten":
-                said.append("whitening" if value else "no whitening")
-            else:
-                said.append(f"{key} " + (" x ".join(map(str, value)) if isinstance(value, list) else f"{value:g}"))
+        numbers = dict(self.flow)
+        said = [numbers.pop("architecture")] if "architecture" in numbers else []
+        if "whiten" in numbers:
+            said.append("whitening" if numbers.pop("whiten") else "no whitening")
         if self.noise is not None:
-            said.insert(min(1, len(said)), f"noise {self.noise:.2g}")
+            said.append(f"noise {self.noise:.2g}")
+        for key, value in numbers.items():
+            said.append(f"{key} " + (" x ".join(map(str, value)) if isinstance(value, list) else f"{value:g}"))
         return ", ".join(said)
 
 
@@ -94,17 +102,20 @@ def search(
     start: Start,
     *,
     rows: int,
+    width: int,
     noises: Sequence[float],
     watch: Callable[[Trial], None] | None = None,
 ) -> tuple[Choice, Run] | None:
     """Choose what a recipe leaves open, by short fits of which one goes on.
 
-    First whether the flow whitens; then how much noise and dropout there is, and how wide its networks are.
+    First whether the flow whitens; then how much noise and dropout there is, and how wide its networks are, or, of few
+    rows, whether it is autoregressive.
 
     Args:
         recipe: what it states is left as it is.
         start: gives the fit of a recipe before its first epoch.
         rows: the number of training rows.
+        width: the number of their columns.
         noises: the noises to choose from, the likeliest first; empty where no column takes any.
         watch: called after each epoch.
 
@@ -115,7 +126,7 @@ def search(
     Raises:
         DataError: where every candidate of a step diverges.
     """
-    table = _Search(recipe, start, rows=rows, noises=noises, watch=watch)
+    table = _Search(recipe, start, rows=rows, width=width, noises=noises, watch=watch)
     if not table.worthwhile or recipe.fit.epochs < LEAST_EPOCHS:
         return None
     with reproducible(recipe.fit.threads):
@@ -133,8 +144,10 @@ class _Candidate:
 
     @property
     def score(self) -> float:
-        """The best validation so far; minus infinity where the fit has diverged."""
-        return -math.inf if self.failure else self.run.best_validation
+        """The best validation so far, less what slow samples must make up for; minus infinity where it has diverged."""
+        if self.failure:
+            return -math.inf
+        return self.run.best_validation - (_LEAD if self.choice.flow.get("architecture") == AUTOREGRESSIVE else 0.0)
 
 
 class _Search:
@@ -146,29 +159,53 @@ class _Search:
         start: Start,
         *,
         rows: int,
+        width: int,
         noises: Sequence[float],
         watch: Callable[[Trial], None] | None,
     ) -> None:
         self.recipe, self.start, self.watch = recipe, start, watch
-        known, stated = default_options(ARCHITECTURES[recipe.flow.architecture]), recipe.flow.options
-        self.open: set[str] = {key for key in ("hidden", "dropout") if key in known and key not in stated}
+        self.few = rows < FEW_ROWS
         self.whitenings = (True, False) if recipe.flow.whiten is None else ()
         self.noises = noises if recipe.fit.noise is None else ()
-        self.few = rows < FEW_ROWS
-        flow: dict[str, Any] = {key: _plain(known[key]) for key in ("hidden", "dropout") if key in self.open}
-        if self.few and "hidden" in self.open:
-            flow["hidden"] = [64, 64]
-            if "transforms" in known and "transforms" not in stated:
-                flow["transforms"] = min(4, known["transforms"])
-        self.base = Choice(flow, self.noises[0] if self.noises else None)
+        self.autoregressive = self.autoregressive_is_open(width)
+        self.base = self.plainest(recipe.flow.architecture)
+        whitened = [replace(self.base, flow={**self.base.flow, "whiten": whiten}) for whiten in self.whitenings]
+        self.firsts = whitened or [self.base]
         steps = math.ceil(rows / recipe.fit.rows_in_a_step(rows))
         enough = max(_LEAST_RUNG, min(_RUNG_EPOCHS, math.ceil(_RUNG_STEPS / steps)))
         # Whitening shows sooner than what keeps a fit from overfitting: it is given half as many epochs.
-        halves = max(0, len(self.whitenings) - 1) + 2 * len(self.regularized(self.base))
+        halves = len(self.firsts) - 1 + 2 * len(self.regularized(self.base))
         half = int(_LOST_SHARE * recipe.fit.least_epochs / halves) if halves else enough
         self.rungs = min(half, enough), min(2 * half, enough)
-        lost = self.rungs[0] * max(0, len(self.whitenings) - 1) + self.rungs[1] * len(self.regularized(self.base))
+        lost = self.rungs[0] * (len(self.firsts) - 1) + self.rungs[1] * len(self.regularized(self.base))
         self.done, self.planned = 0, self.rungs[1] + lost
+
+    def autoregressive_is_open(self, width: int) -> bool:
+        """Whether the recipe leaves the family open, and the rows are few and narrow enough for another."""
+        stated = self.recipe.flow
+        return (
+            self.few
+            and 1 < width <= _WIDEST_AUTOREGRESSIVE
+            and "architecture" not in stated.model_fields_set
+            and stated.architecture == COUPLED
+            and stated.options.keys() - set(COMMON_OPTIONS) <= default_options(ARCHITECTURES[AUTOREGRESSIVE]).keys()
+        )
+
+    def plainest(self, architecture: str) -> Choice:
+        """The choice that the others differ from: the usual values of what is open."""
+        known, stated = default_options(ARCHITECTURES[architecture]), self.recipe.flow.options
+        flow: dict[str, Any] = {"architecture": architecture} if self.autoregressive else {}
+        flow |= {key: _plain(known[key]) for key in self.open(architecture)}
+        if self.few and "hidden" in flow:
+            flow["hidden"] = [64, 64]
+            if "transforms" in known and "transforms" not in stated:
+                flow["transforms"] = min(4, known["transforms"])
+        return Choice(flow, self.noises[0] if self.noises else None)
+
+    def open(self, architecture: str) -> list[str]:
+        """What the recipe leaves open of an architecture's options, of those that the search sets."""
+        known, stated = default_options(ARCHITECTURES[architecture]), self.recipe.flow.options
+        return [key for key in ("hidden", "dropout") if key in known and key not in stated]
 
     @property
     def worthwhile(self) -> bool:
@@ -176,19 +213,24 @@ class _Search:
         return self.rungs[0] > 0 and (self.planned > self.rungs[1] or self.base != Choice())
 
     def choose(self) -> _Candidate:
-        """Choose the whitening, and then how much is done against overfitting."""
-        whitened = [replace(self.base, flow={"whiten": whiten, **self.base.flow}) for whiten in self.whitenings]
-        found = self.best([self.begin(choice) for choice in whitened or [self.base]], self.rungs[0])
+        """Choose the whitening, and then what is done against overfitting."""
+        found = self.best([self.begin(choice) for choice in self.firsts], self.rungs[0])
         return self.best([found, *map(self.begin, self.regularized(found.choice))], self.rungs[1])
 
     def regularized(self, choice: Choice) -> list[Choice]:
-        """The same choice with more noise, more dropout or narrower networks, where these are open."""
+        """The same choice with more noise, more dropout or narrower networks, or autoregressive, where these are open."""
         stronger: list[Choice] = []
-        for noise, values in _FEW if self.few else _MANY:
-            flow = {**choice.flow, **{key: value for key, value in values.items() if key in self.open}}
+        tried = _FEW if self.few else _MANY
+        for noise, values in tried[:1] if self.autoregressive else tried:
+            flow = {**choice.flow, **{key: value for key, value in values.items() if key in choice.flow}}
             other = Choice(flow, self.noises[-1] if self.noises and noise else choice.noise)
             if other not in (choice, *stronger):
                 stronger.append(other)
+        if self.autoregressive:
+            flow = {**choice.flow, **self.plainest(AUTOREGRESSIVE).flow}
+            if "dropout" in flow:
+                flow["dropout"] = _AUTOREGRESSIVE_DROPOUT
+            stronger.append(replace(choice, flow=flow))
         return stronger
 
     def begin(self, choice: Choice) -> _Candidate:
@@ -216,7 +258,7 @@ class _Search:
             candidate.failure = failure
         self.done += 1
         if self.watch is not None:
-            self.watch(Trial(self.done, self.planned, candidate.choice.words, candidate.score))
+            self.watch(Trial(self.done, self.planned, candidate.choice.words, candidate.run.best_validation))
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  any value of TOML

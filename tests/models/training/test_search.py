@@ -12,7 +12,7 @@ from models.architectures import build_flow
 from models.data.split import Split
 from models.recipe import Recipe
 from models.training.fit import FitResult, Perturbation, Run, finish, kernel_noise, noise_choices, repeats, usual_noise
-from models.training.search import LEAST_EPOCHS, Choice, Trial, search
+from models.training.search import AUTOREGRESSIVE, FEW_ROWS, LEAST_EPOCHS, Choice, Trial, search
 from service.errors import DataError
 
 ROWS = torch.randn(300, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 0.9], [0.0, 0.3]])
@@ -29,7 +29,7 @@ def start(recipe: Recipe) -> Run:
 
 def searched(recipe: Recipe = RECIPE, **options) -> tuple[Choice, Run] | None:
     noises = noise_choices(SPLIT.train, step=None, bounded=False)
-    return search(recipe, start, **{"rows": len(SPLIT.train), "noises": noises, **options})
+    return search(recipe, start, **{"rows": len(SPLIT.train), "width": 2, "noises": noises, **options})
 
 
 def weights_equal(one: Run, other: Run) -> bool:
@@ -39,7 +39,7 @@ def weights_equal(one: Run, other: Run) -> bool:
 
 def test_the_choice_goes_on_as_the_fit_of_its_options() -> None:
     choice, run = searched()
-    assert set(choice.flow) == {"whiten", "hidden", "dropout"}
+    assert set(choice.flow) == {"architecture", "whiten", "hidden", "dropout"}
     assert choice.noise is not None
     stated = RECIPE.override(choice.overrides)
     plain = start(stated)
@@ -59,7 +59,10 @@ def test_the_same_seed_chooses_the_same() -> None:
 
 
 def test_what_is_stated_stays() -> None:
-    stated = {"flow": {"whiten": False, "hidden": [8], "dropout": 0.3}, "fit": {"noise": 0.25}}
+    stated = {
+        "flow": {"architecture": "neural_spline_coupling", "whiten": False, "hidden": [8], "dropout": 0.3},
+        "fit": {"noise": 0.25},
+    }
     assert searched(RECIPE.override(stated)) is None
     for section, key in (("flow", "whiten"), ("flow", "hidden"), ("flow", "dropout"), ("fit", "noise")):
         tried: list[Recipe] = []
@@ -69,7 +72,7 @@ def test_what_is_stated_stays() -> None:
             return start(recipe)
 
         one = {section: {key: stated[section][key]}}
-        search(RECIPE.override(one), begin, rows=200, noises=(0.02, 0.1))
+        search(RECIPE.override(one), begin, rows=200, width=2, noises=(0.02, 0.1))
         of_section = [{**recipe.model_dump()[section]} for recipe in tried]
         assert {str(values[key]) for values in of_section} == {str(stated[section][key])}
         assert len(tried) > 1
@@ -91,7 +94,7 @@ def test_a_search_and_its_fit_take_at_most_half_as_many_steps_again_as_the_fit(p
         return run
 
     recipe = RECIPE.override({"flow": stated, "fit": {"patience": patience, "learning_rate": 1e-9}})
-    _, run = search(recipe, begin, rows=len(SPLIT.train), noises=(0.02, 0.1))
+    _, run = search(recipe, begin, rows=len(SPLIT.train), width=2, noises=(0.02, 0.1))
     searched_steps = len(steps)
     finish(run)
     alone = 2 * len(run.history)  # 200 rows in batches of 100
@@ -114,6 +117,58 @@ def test_every_epoch_is_watched() -> None:
     assert all(math.isfinite(trial.validation) for trial in seen)
 
 
+@pytest.mark.parametrize(
+    ("stated", "rows", "width", "tried"),
+    [
+        ({}, 200, 2, True),
+        ({"hidden": [8], "whiten": True}, 200, 32, True),
+        ({}, FEW_ROWS, 2, False),  # of many rows couplings learn as much
+        ({}, 200, 1, False),  # there is no order of one column
+        ({}, 200, 33, False),  # a sample would take 33 passes
+        ({"architecture": "neural_spline_coupling"}, 200, 2, False),
+        ({"architecture": "real_nvp"}, 200, 2, False),
+        ({"mask": "half"}, 200, 2, False),  # an option of couplings
+    ],
+)
+def test_an_autoregressive_flow_is_tried_where_rows_are_few(stated: dict, rows: int, width: int, tried: bool) -> None:
+    seen: list[Recipe] = []
+
+    def begin(recipe: Recipe) -> Run:
+        seen.append(recipe)
+        return start(RECIPE)
+
+    open_recipe = Recipe.parse({"flow": {"transforms": 1, **stated}, "fit": RECIPE.fit.model_dump(exclude_unset=True)})
+    search(open_recipe, begin, rows=rows, width=width, noises=(0.02, 0.1))
+    others = [recipe for recipe in seen if recipe.flow.architecture == AUTOREGRESSIVE]
+    assert len(others) == tried
+    for other in others:
+        assert other.flow.options["transforms"] == 1
+        assert other.flow.whiten == next(recipe.flow.whiten for recipe in seen)
+
+
+class Scored:
+    """A fit that reaches a given likelihood at once."""
+
+    def __init__(self, best_validation: float) -> None:
+        self.best_validation = best_validation
+        self.history: list[int] = []
+
+    def epoch(self) -> None:
+        self.history.append(len(self.history))
+
+
+@pytest.mark.parametrize(("ahead", "expected"), [(0.4, False), (0.6, True)])
+def test_an_autoregressive_flow_must_be_ahead_by_what_its_samples_cost(ahead: float, expected: bool) -> None:
+    def begin(recipe: Recipe) -> Scored:
+        return Scored(ahead if recipe.flow.architecture == AUTOREGRESSIVE else 0.0)
+
+    seen: list[Trial] = []
+    choice, run = search(RECIPE, begin, rows=200, width=2, noises=(0.02,), watch=seen.append)
+    assert (choice.flow.get("architecture") == AUTOREGRESSIVE) is expected
+    assert run.best_validation == (ahead if expected else 0.0)
+    assert seen[-1].validation == ahead  # the likelihood itself is told
+
+
 def diverging(when) -> object:
     def begin(recipe: Recipe) -> Run:
         run = start(recipe)
@@ -127,11 +182,11 @@ def diverging(when) -> object:
 
 
 def test_a_candidate_that_diverges_loses() -> None:
-    choice, run = search(RECIPE, diverging(lambda recipe: recipe.flow.whiten), rows=200, noises=(0.02,))
+    choice, run = search(RECIPE, diverging(lambda recipe: recipe.flow.whiten), rows=200, width=2, noises=(0.02,))
     assert choice.flow["whiten"] is False
     assert math.isfinite(run.best_validation)
     with pytest.raises(DataError, match="diverged"):
-        search(RECIPE, diverging(lambda _: True), rows=200, noises=(0.02,))
+        search(RECIPE, diverging(lambda _: True), rows=200, width=2, noises=(0.02,))
 
 
 @pytest.mark.parametrize(
@@ -165,4 +220,6 @@ def test_a_choice_in_words() -> None:
     choice = Choice({"whiten": False, "hidden": [64, 64], "dropout": 0.1}, 0.02)
     assert choice.words == "no whitening, noise 0.02, hidden 64 x 64, dropout 0.1"
     assert Choice.of(choice.overrides) == choice
+    other = Choice({"architecture": AUTOREGRESSIVE, "whiten": True, "dropout": 0.1}, 0.02)
+    assert other.words == "neural_spline_autoregressive, whitening, noise 0.02, dropout 0.1"
     assert (Choice().words, Choice().overrides) == ("", {})
