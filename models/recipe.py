@@ -212,7 +212,8 @@ class FitRecipe(Section):
     search: bool = Field(
         True,
         description="choose whiten, noise, hidden and dropout by validation, and of few rows the architecture, in "
-        "short fits before the fit. What you set yourself is kept. For tables only, for 60 epochs or more and a patience of 9 or more",
+        "short fits before the fit. What you set yourself is kept. For tables only, for 60 epochs or more and a "
+        "patience of 9 or more",
     )
 
     @property

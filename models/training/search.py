@@ -218,7 +218,7 @@ class _Search:
         return self.best([found, *map(self.begin, self.regularized(found.choice))], self.rungs[1])
 
     def regularized(self, choice: Choice) -> list[Choice]:
-        """The same choice with more noise, more dropout or narrower networks, or autoregressive, where these are open."""
+        """The same choice with more noise, more dropout, narrower networks or autoregressive, as far as it is open."""
         stronger: list[Choice] = []
         tried = _FEW if self.few else _MANY
         for noise, values in tried[:1] if self.autoregressive else tried:
