@@ -269,6 +269,7 @@ PUBLIC = {
         "Importance",
         "ModelInfo",
         "Path",
+        "Posterior",
         "RepositoryVersion",
         "Samples",
         "Scores",
