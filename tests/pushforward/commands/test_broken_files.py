@@ -86,6 +86,11 @@ TAKES: dict[str, Takes] = {
         rows=lambda f: ["--bundle", "BUNDLE", "--context", f"@{f}"],
         place=lambda p: ["--bundle", "BUNDLE", "-n", "9", "--out", f"{p}.npy"],
     ),
+    "posterior": Takes(
+        bundle=lambda b: ["--bundle", b],
+        rows=lambda f: ["--bundle", "BUNDLE", "--context", f"@{f}"],
+        place=lambda p: ["--bundle", "BUNDLE", "-n", "9", "--out", f"{p}.csv"],
+    ),
     "interpolate": Takes(
         bundle=lambda b: ["ROWS", "--bundle", b],
         rows=lambda f: [f, "--bundle", "BUNDLE"],
