@@ -166,6 +166,8 @@ class Samples(ArrayAnswer):
         offset: the number of the first row in the seed's sequence.
         round_trip_error: float32 like log_prob, the greatest abs(f(g(z)) - z) over the coordinates; None where it was
             not asked for.
+        acceptance: of a flow with a prior, the share of the draws that lay inside it, in the first of the requests that
+            the sample took; else None.
     """
 
     _main: ClassVar[str] = "x"
@@ -175,6 +177,7 @@ class Samples(ArrayAnswer):
     seed: int
     offset: int
     round_trip_error: FloatArray | None = None
+    acceptance: float | None = None
 
     @classmethod
     def read(cls, payload: Payload) -> Self:
@@ -186,6 +189,7 @@ class Samples(ArrayAnswer):
             seed=read_integer(payload, "seed"),
             offset=read_integer(payload, "offset"),
             round_trip_error=read_optional_member(payload, "round_trip_error"),
+            acceptance=payload.get("acceptance"),
         )
 
 

@@ -210,3 +210,9 @@ def test_levels_that_are_no_numbers_are_refused_before_anything_is_sent(client):
     for levels in ([[0.5]], [np.nan], "high"):
         with pytest.raises(errors.InvalidInput, match="quantiles"):
             client.posterior(CONTEXTS, quantiles=levels, model="conditional")
+
+
+def test_a_sample_of_a_flow_with_a_prior_says_how_many_draws_lay_inside():
+    payload = {"model": "a", "version": 1, "seed": 1, "offset": 0, "n": 1, "x": [[1.0]], "log_prob": [0.0]}
+    assert answers.Samples.read(payload).acceptance is None
+    assert answers.Samples.read({**payload, "acceptance": 0.75}).acceptance == 0.75
