@@ -143,10 +143,15 @@ def pushforward(bundle: Path, *options: str) -> Iterator[Server]:
 
 
 @contextmanager
-def naive(bundle: Path) -> Iterator[Server]:
-    """`benchmarks/naive.py` under uvicorn, one worker."""
+def naive(bundle: Path, *, quiet: bool = False) -> Iterator[Server]:
+    """`benchmarks/naive.py` under uvicorn, one worker.
+
+    Args:
+        bundle: that it serves.
+        quiet: whether what it logs goes nowhere.
+    """
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "benchmarks.naive:app", "--port", str(port), "--log-level", "warning"]
     environment = {"BENCHMARK_BUNDLE": str(bundle)}
-    with process("naive", command, port, environment=environment, ready="/health/ready") as server:
+    with process("naive", command, port, environment=environment, ready="/health/ready", quiet=quiet) as server:
         yield server

@@ -94,7 +94,7 @@ class Start:
             environment: of the process, beside this one's.
         """
         if self.subject == "plain":
-            return naive(repository / default / "1")
+            return naive(repository / default / "1", quiet=True)
         injections = (*injections, *([] if self.removal is None else [self.removal]))
         module = ["tests.faults.injections", ",".join(injections)] if injections else ["pushforward"]
         port = free_port()
