@@ -312,6 +312,7 @@ import onnxruntime
 
 
 LONG: dict[str, str] = {
+    "service.api.driver": "one way through a request's plan: its methods go on with the same tasks and the same turn",
     "service.http.connection": "one state machine: each of its methods works on the state of the same connection",
 }
 """Modules of more than 600 lines, each with the one purpose that keeps it whole."""
