@@ -143,10 +143,16 @@ def pushforward(bundle: Path, *options: str) -> Iterator[Server]:
 
 
 @contextmanager
-def naive(bundle: Path, module: str = "benchmarks.naive") -> Iterator[Server]:
-    """The application of a module, `benchmarks/naive.py` if none is named, under uvicorn, one worker."""
+def naive(bundle: Path, module: str = "benchmarks.naive", *, quiet: bool = False) -> Iterator[Server]:
+    """An application under uvicorn, one worker.
+
+    Args:
+        bundle: that it serves.
+        module: that holds the application; `benchmarks/naive.py` if none is named.
+        quiet: whether what it logs goes nowhere.
+    """
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", f"{module}:app", "--port", str(port), "--log-level", "warning"]
     environment = {"BENCHMARK_BUNDLE": str(bundle)}
-    with process("naive", command, port, environment=environment, ready="/health/ready") as server:
+    with process("naive", command, port, environment=environment, ready="/health/ready", quiet=quiet) as server:
         yield server

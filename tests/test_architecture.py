@@ -329,6 +329,7 @@ import onnxruntime
 
 LONG: dict[str, str] = {
     "pushforward.client.client": "one class: a method for each call, and what it takes, gives and raises",
+    "service.api.driver": "one way through a request's plan: its methods go on with the same tasks and the same turn",
     "service.http.connection": "one state machine: each of its methods works on the state of the same connection",
 }
 """Modules of more than 600 lines, each with the one purpose that keeps it whole."""

@@ -41,6 +41,10 @@ _LOOP_SECONDS: Final = 1.5e-3
 """A batch that is expected to take longer does not run on the event loop. Handed to another thread, 64 rows drawn of 64
 columns, which take a millisecond, came back at half the rate: the two threads want the interpreter at the same time."""
 
+_GATHERED_BATCHES: Final = 2
+"""So many batches of one lane do not wait for the end of a turn. A single one may be for the event loop itself, and not
+in the middle of a turn: a client that sends thousands of requests at once would hold it up."""
+
 _GROUP_SIZE: Final = 64
 """The most requests of a group."""
 
@@ -506,10 +510,10 @@ class Driver:
             self._go_on(task, error)
 
     def _gather(self, lane: QueuedLane, run: Run, task: PlanTask[Any]) -> None:
-        """Keep a run until the end of this turn, or until there is a batch of them.
+        """Keep a run until the end of this turn, or until there are some batches of them, which are for the threads.
 
-        A batch that is full gains nothing by what comes after it. What is queued, and what is gathered no longer, is
-        what `admit` sees: under overload the requests behind it are refused before their bodies are read.
+        A batch that is full gains nothing by what comes after it. `admit` sees what is queued, and nothing of what is
+        gathered: under overload the requests behind it are refused before their bodies are read.
 
         Args:
             lane: of the run.
@@ -519,16 +523,22 @@ class Driver:
         gathered = self._runs.setdefault(lane, [])
         gathered.append((run, task))
         self._rows[lane] = rows = self._rows.get(lane, 0) + len(run.rows)
-        if rows >= lane.queue.limits.chunk_rows:
-            self._bring(lane, self._runs.pop(lane))
+        if rows >= _GATHERED_BATCHES * lane.queue.limits.chunk_rows:
+            self._bring(lane, self._runs.pop(lane), 0.0)
         else:
             self._flush_soon()
 
-    def _bring(self, lane: QueuedLane, gathered: list[tuple[Run, PlanTask[Any]]]) -> None:
-        """Bring runs of a lane to the engine together."""
+    def _bring(self, lane: QueuedLane, gathered: list[tuple[Run, PlanTask[Any]]], loop_seconds: float) -> None:
+        """Bring runs of a lane to the engine together.
+
+        Args:
+            lane: of the runs.
+            gathered: the runs, and the tasks that wish for them.
+            loop_seconds: the most that a batch may take on the event loop.
+        """
         self._rows.pop(lane, None)
         live = [(run, task) for run, task in gathered if not task.abandoned]
-        tickets = lane.run_inline([Submission(run, task, task.deadline) for run, task in live], _LOOP_SECONDS)
+        tickets = lane.run_inline([Submission(run, task, task.deadline) for run, task in live], loop_seconds)
         for (_, task), ticket in zip(live, tickets, strict=True):
             if ticket is not None and not ticket.answered:  # else it would hold the two of them in a circle
                 task.ticket = ticket
@@ -551,7 +561,7 @@ class Driver:
             self._flush_soon()
         runs, self._runs = self._runs, {}
         for lane, gathered in runs.items():
-            self._bring(lane, gathered)
+            self._bring(lane, gathered, _LOOP_SECONDS)
 
     def _ask_together(self, endpoint: Endpoint, heads: list[list[GroupMember]]) -> None:
         """Ask for requests of one endpoint, by their heads: in groups, and alone those that are in none."""

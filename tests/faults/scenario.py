@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -77,24 +79,35 @@ class Start:
     options: tuple[str, ...] = ()
     removal: str | None = None
 
+    @contextmanager
     def __call__(
         self,
-        repository: Path = ZOO,
+        repository: Path | None = None,
         default: str = "wine",
         *,
         injections: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
-    ) -> AbstractContextManager[Server]:
+    ) -> Iterator[Server]:
         """Start a server.
 
         Args:
-            repository: whose flows it serves.
+            repository: whose flows it serves; None for a copy of the shipped ones: without a guard they may be removed.
             default: the flow that answers where a request names none; the plain app serves its first version alone.
             injections: names in `tests.faults.injections`, beside the guard that is taken out.
             environment: of the process, beside this one's.
         """
+        with tempfile.TemporaryDirectory() as name:
+            root = Path(name) / "repository" if repository is None else repository
+            if repository is None:
+                shutil.copytree(ZOO, root, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+            with self._serve(root, default, injections, environment) as server:
+                yield server
+
+    def _serve(
+        self, repository: Path, default: str, injections: tuple[str, ...], environment: Mapping[str, str] | None
+    ) -> AbstractContextManager[Server]:
         if self.subject == "plain":
-            return naive(repository / default / "1")
+            return naive(repository / default / "1", quiet=True)
         injections = (*injections, *([] if self.removal is None else [self.removal]))
         module = ["tests.faults.injections", ",".join(injections)] if injections else ["pushforward"]
         port = free_port()

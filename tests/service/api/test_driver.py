@@ -12,7 +12,7 @@ from service.api.endpoints import Endpoint
 from service.api.grouped.groups import Group
 from service.api.helpers import Helpers
 from service.engine.batching.queues import Limits
-from service.engine.batching.workers import Workers
+from service.engine.batching.workers import QueuedLane, Workers
 from service.errors import ClientGone, EngineFailed, NotFinite, QueueFull
 from service.exchange import Reply
 from service.plan import LARGE_RUN, Outputs, Run
@@ -577,13 +577,20 @@ def test_what_joined_no_group_is_refused_again_without_a_plan_too(helpers):
     asyncio.run(main())
 
 
-def test_a_batch_that_is_full_waits_for_no_more_of_its_turn(helpers):
+def test_two_full_batches_wait_for_no_more_of_their_turn(helpers, monkeypatch):
     """What is queued is seen by the requests behind it, which are then refused before their bodies are read."""
+    brought = []
+    run_inline = QueuedLane.run_inline
+
+    def noted(lane, submissions, seconds):
+        brought.append((len(submissions), seconds > 0))
+        return run_inline(lane, submissions, seconds)
+
+    monkeypatch.setattr(QueuedLane, "run_inline", noted)
 
     async def main():
-        workers, runner = Workers(1, stopped), Counting()
-        lane = workers.lane(runner, Limits(chunk_rows=4))
-        lane.queue.record(1, 1e-6)
+        workers = Workers(1, stopped)
+        lane = workers.lane(Counting(), Limits(chunk_rows=4))
         replies, driver = [], Driver(helpers, 30.0)
 
         def one_row(exchange):
@@ -591,14 +598,14 @@ def test_a_batch_that_is_full_waits_for_no_more_of_its_turn(helpers):
             return Reply(b"done")
 
         call = Call(Endpoint("POST", "/verb", one_row))
-        for _ in range(10):
+        for _ in range(20):
             driver.answer(RawRequest(call, Fields()), replies.append)
-        before = list(runner.sizes)
-        await turns_until(lambda: len(replies) == 10)
+        assert brought == [(8, False), (8, False)], "and for the threads"
+        await turns_until(lambda: len(replies) == 20)
         workers.close(10)
-        return before, runner.sizes
 
-    assert asyncio.run(main()) == ([4, 4], [4, 4, 2])
+    asyncio.run(main())
+    assert brought == [(8, False), (8, False), (4, True)]
 
 
 @pytest.mark.parametrize("content_type", [None, "application/json", "application/x-www-form-urlencoded"])
