@@ -29,6 +29,8 @@ from service.exchange import Body, Exchange
 __all__ = ["Asked", "Parcel", "Question", "Reader"]
 
 R = TypeVar("R", bound=VerbRequest)
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Question(Protocol):
@@ -48,10 +50,10 @@ class Question(Protocol):
 _NOTHING: Final = b"{}"
 
 _REMEMBERED: Final = 4096
-"""Texts of arguments that are remembered at once."""
+"""Texts of arguments, and of heads, that are remembered at once."""
 
 _LONGEST: Final = 512
-"""In bytes; arguments with a longer text are read each time."""
+"""In bytes; arguments and heads with a longer text are read each time."""
 
 
 class _Unknown:
@@ -205,9 +207,8 @@ class Reader(Generic[R]):
             codec = wire.accepted(common, pictures=self._pictures)
             if codec is not wire.PICTURE and wire.is_in_utf8(common.content_type):
                 found = Types(codec, codec.media_type == "application/json", wire.is_json(common.content_type))
-        if len(self._types) >= _REMEMBERED:
-            self._types.clear()
-        self._types[kind] = found
+        if sum([len(field or "") for field in kind]) <= _LONGEST:
+            _keep(self._types, kind, found)
         return found
 
     def _from_json(self, head: Head[R], place: int, question: Question) -> Asked[R] | None:
@@ -273,9 +274,7 @@ class Reader(Generic[R]):
         with suppress(PushforwardError):  # told by the verb
             arguments = self._validated(_parsed(text) if given is None else given, place)
         if len(text) <= _LONGEST:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[text, place] = arguments
+            _keep(self._known, (text, place), arguments)
         return arguments
 
     def _validated(self, given: dict[str, Any], place: Place) -> R | None:
@@ -286,6 +285,12 @@ class Reader(Generic[R]):
         if isinstance(arguments, PictureRequest) and (arguments.columns is not None or arguments.size is not None):
             return None
         return arguments
+
+
+def _keep(memory: dict[K, V], key: K, value: V) -> None:
+    if len(memory) >= _REMEMBERED:
+        memory.clear()
+    memory[key] = value
 
 
 def _parsed(query: bytes) -> dict[str, Any]:

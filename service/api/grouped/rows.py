@@ -19,6 +19,8 @@ from service.plan import Floats
 
 __all__ = ["Piece", "gather", "repeated", "rows_of"]
 
+_LISTS: Final = {list}
+
 _FEW: Final = 256
 """Up to so many numbers Python packs them sooner than NumPy reads them."""
 
@@ -74,9 +76,8 @@ def _listed(value: list[Any], event: tuple[int, ...], width: int, *, single: boo
         return (value, 1) if single and len(value) == width else None
     count = len(value)
     if len(first) == width and type(first[0]) is not list:
-        for row in value:
-            if type(row) is not list or len(row) != width:
-                return None
+        if set(map(type, value)) != _LISTS or set(map(len, value)) != {width}:
+            return None
         return list(chain.from_iterable(value)), count
     return _nested(value, event, count) or (_nested([value], event, 1) if single else None)
 
@@ -85,9 +86,8 @@ def _nested(rows: list[Any], event: tuple[int, ...], count: int) -> Piece | None
     """The numbers of rows that have the shape of an event each."""
     level = rows
     for size in event:
-        for each in level:
-            if type(each) is not list or len(each) != size:
-                return None
+        if set(map(type, level)) != _LISTS or set(map(len, level)) != {size}:
+            return None
         level = list(chain.from_iterable(level))
     return level, count
 

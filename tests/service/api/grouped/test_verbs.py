@@ -529,3 +529,18 @@ def test_a_density_of_zero_is_left_to_the_verb(groups, verbs):
 )
 def test_the_seed_is_cut_out_of_a_query(query, expected):
     assert cut_seed(query) == expected
+
+
+def test_what_is_remembered_is_bounded(registry):
+    """Whatever strangers send: neither long texts nor many are kept."""
+    reader = GroupVerbs(registry, BUDGET).log_prob._reader
+    for at in range(5000):
+        body = json.dumps({"x": [X], "model": f"flow-{at}"}).encode()
+        reader.read([Parcel(Exchange(accept=f"text/{at}, */*"), [Question(body=body)])])
+    long = "x" * 600
+    body = json.dumps({"x": [X], "model": long}).encode()
+    reader.read([Parcel(Exchange(accept=f"text/{long}, */*"), [Question(body=body)])])
+    kept = [*reader._known, *reader._types]
+    assert len(reader._known) <= 4096
+    assert len(reader._types) <= 4096
+    assert not any(long in str(key) for key in kept)
