@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final, Literal
 
 import torch
@@ -324,10 +323,7 @@ def _judge_joint(
     kept = max(range(len(runs)), key=lambda number: found[number].elbo)
     own = measured[kept]
     verdict = judge_joint(own.rows, own.annealed, own.missed, runs[kept].rise())
-    annealed = (
-        fmean(each[0] for each in own.annealed),
-        math.hypot(*(each[1] for each in own.annealed)) / len(own.annealed),
-    )
+    annealed = own.annealed_mean(found[kept])
     return _Outcome(
         runs[kept],
         kept + 1,

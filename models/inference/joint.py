@@ -65,6 +65,19 @@ class JointEvidence:
     annealed: tuple[tuple[float, float], ...]
     missed: tuple[Missed, ...]
 
+    def annealed_mean(self, mean: Evidence) -> tuple[float, float]:
+        """Log p(x) by annealing as a mean over all rows, and its standard error.
+
+        Only some rows were annealed: the mean of their differences from the draws is added to the mean of all rows.
+
+        Args:
+            mean: of `rows`.
+        """
+        pairs = list(zip(self.annealed, self.rows, strict=False))
+        gap = fmean(value - row.log_evidence for (value, _), row in pairs)
+        errors = (math.hypot(error, row.log_evidence_se) for (_, error), row in pairs)
+        return mean.log_evidence + gap, math.hypot(*errors) / len(pairs)
+
 
 def load_rows(recipe: InferenceRecipe) -> JointRows:
     """Read the rows of x of a recipe, and hold a tenth of them out by its seed.

@@ -46,7 +46,7 @@ class InferenceFit(Section):
     precision: Precision = Field(
         "float32", description="what the flow is fitted in, and what its graphs take, compute and give"
     )
-    steps: Annotated[int, Field(ge=1)] = Field(1200, description="steps of reverse KL, refinement included")
+    steps: Annotated[int, Field(ge=1)] = Field(1000, description="steps of reverse KL, refinement included")
     mode_steps: Annotated[int, Field(ge=1)] = Field(
         600, description="steps on annealed rows, by which modes are found. Half of them are on rows of the buffer"
     )

@@ -217,13 +217,13 @@ class FitRun:
         ]
 
     def rise(self) -> float:
-        """How much the ELBO rose from the fourth fifth of the last stage to the fifth; NaN where that is unknown."""
+        """How much the ELBO rose from the last tenth but one of the last stage to the last; NaN where it is unknown."""
         last = self.history[-1].stage if self.history else ""
         found = [record.elbo for record in self.history if record.stage == last and math.isfinite(record.elbo)]
-        fifth = len(found) // 5
-        if fifth < 2:
+        tenth = len(found) // 10
+        if tenth < 2:
             return math.nan
-        return (sum(found[-fifth:]) - sum(found[-2 * fifth : -fifth])) / fifth
+        return (sum(found[-tenth:]) - sum(found[-2 * tenth : -tenth])) / tenth
 
     def round(self) -> RoundRecord:
         """Make the next steps, some of one stage.

@@ -23,7 +23,7 @@ _MISSED_SHARE: Final = 0.002
 _MISSED_ROWS: Final = 3
 _HEAVY_K: Final = 0.7
 _LEAST_ESS: Final = 0.05
-_RISE: Final = 0.1  # nats: of the ELBO in the last fifth of a fit, over the fifth before it
+_RISE: Final = 0.1  # nats: of the ELBO in the last tenth of a stage, over the tenth before it
 
 _TITLES: Final = {
     "good": "good",
