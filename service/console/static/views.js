@@ -20,6 +20,7 @@ export const VIEWS = [
     refuses: (flow) => (kind(flow) === "image" ? "It draws densities over columns, and the rows of this flow are images: see its samples, or walk through them." : null),
   },
   { id: "sampling", title: "Sampling", needsFlow: true, load: () => import("./views/sampling.js") },
+  { id: "walk", title: "Latent walk", needsFlow: true, load: () => import("./views/walk.js") },
 ];
 
 /** The view of this id, or the first. */

@@ -311,6 +311,19 @@ export function histogram(counts, low, high, { colour = "--data", alpha = 0.75 }
   };
 }
 
+/** A layer: one point that stands out. */
+export function dot(x, y, { colour = "--data", radius = 6 } = {}) {
+  return (context, { px, py }) => {
+    context.beginPath();
+    context.arc(px(x), py(y), radius, 0, 2 * Math.PI);
+    context.fillStyle = token(colour);
+    context.fill();
+    context.lineWidth = 2;
+    context.strokeStyle = token("--ground");
+    context.stroke();
+  };
+}
+
 /** A layer: a line across, at a value of x or of y, with a word at it. */
 export function marker(at, { axis = "x", colour = "--ink", text = "" } = {}) {
   return (context, { px, py, left, top, width, height }) => {

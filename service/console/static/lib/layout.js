@@ -1,7 +1,7 @@
 /** Parts of every view: the workbench with its words and controls, the call behind a picture, errors, and waiting. */
 
 import { asCurl } from "./api.js";
-import { h, replace } from "./dom.js";
+import { freshId, h, replace } from "./dom.js";
 
 /**
  * The bench of a view: words and controls at the side, pictures on the stage, the call below.
@@ -20,8 +20,11 @@ export function workbench(root, { title, words }) {
   return { controls, stage, place, end };
 }
 
-/** A part of the stage with a heading. */
-export const panel = (title, ...children) => h("section.panel", { "aria-label": title }, h("h2", {}, title), children);
+/** A part of the stage with a heading, by which it is named. */
+export function panel(title, ...children) {
+  const id = freshId("panel");
+  return h("section.panel", { "aria-labelledby": id }, h("h2", { id }, title), children);
+}
 
 /** Where a view tells its errors: the server's own detail, its reasons, and a way to try again. */
 export class ErrorPlace {

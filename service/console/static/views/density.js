@@ -5,7 +5,7 @@ import { column, extent, sorted } from "../lib/arrays.js";
 import { Latest, isAborted } from "../lib/api.js";
 import { button, contextControls, numberField, segmented, select, slider, toggle } from "../lib/controls.js";
 import { h, m, replace } from "../lib/dom.js";
-import { ColourBar, Figure, heat, histogram, line, marker, points, readout } from "../lib/figures.js";
+import { ColourBar, Figure, dot, heat, histogram, line, marker, points, readout } from "../lib/figures.js";
 import { columnLabel, columnName, kind, path, usualContext, valueRange, width } from "../lib/flows.js";
 import { CallBox, panel, workbench } from "../lib/layout.js";
 import { fixed, percent, quantile, show } from "../lib/numbers.js";
@@ -390,15 +390,3 @@ export function mount(root, app) {
 const add = (node, child) => node.append(child);
 const show6 = (value) => Number(value.toPrecision(6));
 const sub = (k) => [...String(k + 1)].map((digit) => "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089"[digit]).join("");
-
-/** A layer: one point that stands out. */
-const dot = (x, y) => (ctx, { px, py }) => {
-  const style = getComputedStyle(document.documentElement);
-  ctx.beginPath();
-  ctx.arc(px(x), py(y), 6, 0, 2 * Math.PI);
-  ctx.fillStyle = style.getPropertyValue("--data");
-  ctx.fill();
-  ctx.lineWidth = 2;
-  ctx.strokeStyle = style.getPropertyValue("--ground");
-  ctx.stroke();
-};
