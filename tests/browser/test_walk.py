@@ -32,6 +32,12 @@ def figures(page):
     return page.locator(".walk-figures").first
 
 
+def painted(page) -> str:
+    """What the page tells once its next frame is drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return figures(page).inner_text()
+
+
 def test_the_frame_under_the_slider_is_the_servers_own(open_page, server):
     page = open_page("/#/walk?model=digits&rows=0,3,5&at=0.75").page
     rows = samples(server, "digits", 28, temperature=0.8)
@@ -51,18 +57,18 @@ def test_sliding_asks_nobody(open_page):
     page = watched.page
     told(figures(page))
     page.wait_for_load_state("networkidle")
-    before = len(watched.requests)
+    before = len(watched.asked("/models/"))
     slider = page.get_by_role("slider", name="Along the way")
     seen = set()
     for share in np.linspace(0, 1, 30):
         slider.fill(str(share))
-        seen.add(figures(page).inner_text())
+        seen.add(painted(page))
     box = page.get_by_role("application", name=re.compile("log_prob along the way")).bounding_box()
     for share in np.linspace(0.2, 0.9, 10):
         page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
-        seen.add(figures(page).inner_text())
+        seen.add(painted(page))
     assert len(seen) > 20
-    assert len(watched.requests) == before
+    assert len(watched.asked("/models/")) == before
 
 
 def test_rows_are_chosen_by_picture_and_stay_in_the_address(open_page, server):

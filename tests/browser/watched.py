@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, Request, Response
 
-__all__ = ["Watched"]
+__all__ = ["Watched", "until", "wait_for_address", "wait_for_map"]
+
+_SECONDS = 30.0
+
+
+def until(page: Page, script: str, given: object = None) -> None:
+    """Wait until a script of the page gives something true. Playwright's own wait needs eval, which the policy forbids."""
+    deadline = time.monotonic() + _SECONDS
+    while not page.evaluate(script, given):
+        assert time.monotonic() < deadline, f"in vain: {script}"
+        page.wait_for_timeout(20)
+
+
+def wait_for_address(page: Page, part: str) -> str:
+    """The state in the address, once it holds this."""
+    until(page, "part => location.hash.includes(part)", part)
+    return page.evaluate("location.hash")
+
+
+def wait_for_map(page: Page) -> None:
+    """Wait until the heat map is there in its full size."""
+    until(page, "() => performance.getEntriesByName('heat map').length > 0")
 
 
 @dataclass

@@ -19,6 +19,10 @@ export const VIEWS = [
     id: "density", title: "Density", needsFlow: true, load: () => import("./views/density.js"),
     refuses: (flow) => (kind(flow) === "image" ? "It draws densities over columns, and the rows of this flow are images: see its samples, or walk through them." : null),
   },
+  {
+    id: "chain", title: "Chain", needsFlow: true, load: () => import("./views/chain.js"),
+    refuses: (flow) => (flow.trace?.length ? null : "The bundle of this flow holds no trace of its steps."),
+  },
   { id: "sampling", title: "Sampling", needsFlow: true, load: () => import("./views/sampling.js") },
   { id: "walk", title: "Latent walk", needsFlow: true, load: () => import("./views/walk.js") },
 ];

@@ -53,6 +53,7 @@ export class ErrorPlace {
 
 /** An error in words: title, detail, and each reason with its row and column. */
 export function problemBox(error, again) {
+  if (!error.title) reportError(error);  // it is the page's own, and belongs into the console
   const reasons = (error.reasons ?? []).filter((reason) => reason.reason && reason.reason !== error.message);
   const placed = (reason) => [reason.row !== undefined && reason.row !== null ? `row ${reason.row}` : "", reason.column ?? ""].filter(Boolean).join(", ");
   return h("div.problem", {},

@@ -46,7 +46,7 @@ export function mount(root, app) {
   let context = usualContext(flow);
   let samples = null;
   let walk = null;
-  let at = 0;
+  let at = null;
   let player = 0;
   let ground = null;
   let latents = null;
@@ -117,6 +117,7 @@ export function mount(root, app) {
     const rows = chosen();
     const next = rows.includes(k) ? rows.filter((each) => each !== k) : [...rows, k];
     if (next.length > MOST_ROWS) { chosenWords.textContent = `At most ${MOST_ROWS} rows.`; return; }
+    at = null;
     put({ rows: next.length ? next.join(",") : "none", at: null, edit: null });
   }
 
@@ -238,6 +239,7 @@ export function mount(root, app) {
     directions.node.hidden = rows.length < 2;
     if (rows.length < 2) {
       walk = null;
+      at = null;
       big.clear(rows.map(rowAt));
       walking.stop();
       tell({ way: null });
@@ -257,7 +259,7 @@ export function mount(root, app) {
     big.walk(walk.x, rows.map(rowAt));
     slide.range(0, walk.length);
     fillStrip();
-    slideTo(Math.min(walk.length, number(state, "at", walk.length / 2)));
+    slideTo(at ?? number(state, "at", walk.length / 2));
     directions.update();
     settle(false);
   }
