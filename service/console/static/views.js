@@ -26,6 +26,7 @@ export const VIEWS = [
   { id: "sampling", title: "Sampling", needsFlow: true, load: () => import("./views/sampling.js") },
   { id: "walk", title: "Latent walk", needsFlow: true, load: () => import("./views/walk.js") },
   { id: "score", title: "Score a file", needsFlow: true, load: () => import("./views/score.js") },
+  { id: "operations", title: "Operations", load: () => import("./views/operations.js") },
 ];
 
 /** The view of this id, or the first. */

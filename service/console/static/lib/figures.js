@@ -51,7 +51,7 @@ export class Figure {
 
   /**
    * Show axes and layers.
-   * @param {{x: [number, number], y: [number, number], xLabel?: string, yLabel?: string, hide?: "y"|"both",
+   * @param {{x: [number, number], y: [number, number], xLabel?: string, yLabel?: string, hide?: "x"|"y"|"both",
    *   layers: ((context: CanvasRenderingContext2D, frame: Frame) => void)[]}} shown
    */
   show(shown) {
@@ -122,7 +122,7 @@ export class Figure {
     context.lineTo(frame.left + frame.width, bottom + 0.5);
     context.textAlign = "center";
     context.textBaseline = "top";
-    for (const tick of ticks(...shown.x, Math.max(2, Math.round(frame.width / 90)))) {
+    for (const tick of shown.hide === "x" ? [] : ticks(...shown.x, Math.max(2, Math.round(frame.width / 90)))) {
       const at = Math.round(frame.px(tick)) + 0.5;
       context.moveTo(at, bottom + 1);
       context.lineTo(at, bottom + 5);

@@ -1,5 +1,12 @@
 /** What the server knows of held-out rows: the scale on which a log_prob is usual or not. */
 
+/** A flow's calibration, with its values in the precision in which the server has them; null where there is none. */
+export function heldOut(flow) {
+  const { calibration } = flow;
+  if (!calibration) return null;
+  return { ...calibration, quantiles: (flow.precision === "float64" ? Float64Array : Float32Array).from(calibration.quantiles) };
+}
+
 /** The first place of sorted numbers that is not below a value. */
 export function placeOf(sorted, value) {
   let low = 0;

@@ -316,7 +316,8 @@ function refuseOthers(start, name) {
   if (magic.startsWith("ARROW1")) throw Object.assign(new TableFault("This is Feather (Arrow), which is not read here. Turn it into CSV, and drop that."), { command: turn("read_feather") });
   if (magic.startsWith("PK")) throw Object.assign(new TableFault("This is a spreadsheet or another archive. Save the table as CSV, and drop that."), { command: turn("read_excel") });
   if (magic.startsWith("\u0093NUMPY")) throw Object.assign(new TableFault("This is an array of NumPy. Turn it into CSV, and drop that."), { command: `python -c "import numpy; numpy.savetxt('${csv}.csv', numpy.load('${name}'), delimiter=',')"` });
-  if (start.subarray(0, 4096).includes(0)) throw new TableFault("This is no text. Drop a table as CSV.");
+  const isUtf16 = (start[0] === 0xff && start[1] === 0xfe) || (start[0] === 0xfe && start[1] === 0xff);
+  if (!isUtf16 && start.subarray(0, 4096).includes(0)) throw new TableFault("This is no text. Drop a table as CSV.");
 }
 
 let scoring = null;

@@ -7,7 +7,7 @@ import { freshId, h, m, replace } from "../lib/dom.js";
 import { save } from "../lib/files.js";
 import { Figure, histogram, line, marker } from "../lib/figures.js";
 import { columnLabel, columnName, contextFields, path, usualContext, width } from "../lib/flows.js";
-import { ends, heldOutBins, placeOf, threshold } from "../lib/held-out.js";
+import { ends, heldOut, heldOutBins, placeOf, threshold } from "../lib/held-out.js";
 import { CallBox, copyable, panel, workbench } from "../lib/layout.js";
 import { bytes, count, fixed, percent, show } from "../lib/numbers.js";
 import { contextQuery } from "../lib/thumbnails.js";
@@ -25,7 +25,7 @@ const placeOfRate = (rate) => Math.log(rate / 0.001) / Math.log(500);
 export function mount(root, app) {
   const { flow, api } = app;
   const wide = width(flow);
-  const held = flow.calibration;
+  const held = heldOut(flow);
   const binEnds = held ? ends(held) : [-50, 50];
   const { controls, stage, place, end } = workbench(root, {
     title: "Score a file",

@@ -7,6 +7,7 @@ import { button, contextControls, numberField, segmented, slider } from "../lib/
 import { h, m, replace } from "../lib/dom.js";
 import { Figure, dot, line, marker, points } from "../lib/figures.js";
 import { hasTemperature, kind, path, usualContext, width } from "../lib/flows.js";
+import { heldOut, shareBelow } from "../lib/held-out.js";
 import { CallBox, panel, workbench } from "../lib/layout.js";
 import { fixed, percent, quantile } from "../lib/numbers.js";
 import { drawImages, imageCanvas } from "../lib/pictures.js";
@@ -30,6 +31,7 @@ export function mount(root, app) {
   const latentWide = flow.latent_width;
   const isImage = shape === "image";
   const isMap = shape === "plane" || shape === "line";
+  const held = heldOut(flow);
   const usual = { seed: 7, temperature: isImage && hasTemperature(flow) ? 0.8 : 1 };
   const n = isMap ? POINTS : Math.max(PICTURES, shape === "table" ? 400 : 0);
   const loading = new Latest();
@@ -301,16 +303,16 @@ export function mount(root, app) {
     const { k, row, logProb } = frameAt(at);
     big.show(row);
     if (latent) drawLatent(k);
-    const share = flow.calibration && Number.isFinite(logProb) ? below(logProb) : null;
+    const share = held && Number.isFinite(logProb) ? shareBelow(held, logProb) : null;
     figures.textContent = `log p(x) = ${fixed(logProb, 2)} nats${share === null ? "" : `, above ${percent(share)} of held-out rows`}`;
     const low = Math.min(...walk.logProb.filter(Number.isFinite));
     const high = Math.max(...walk.logProb.filter(Number.isFinite));
-    const held = flow.calibration ? [quantile(flow.calibration.quantiles, 0.05), quantile(flow.calibration.quantiles, 0.95)] : [low, high];
-    const y = [Math.min(low, held[0]), Math.max(high, held[1])];
+    const usually = held ? [0.05, 0.95].map((level) => quantile(held.quantiles, level)) : [low, high];
+    const y = [Math.min(low, usually[0]), Math.max(high, usually[1])];
     const room = 0.08 * (y[1] - y[0]) || 1;
     curve.show({
       x: [0, walk.length], y: [y[0] - room, y[1] + room], yLabel: "log p(x)",
-      layers: [flow.calibration ? usualBand(held) : () => {}, line(walk.t, walk.logProb, { colour: "--data", width: 2 }), ...Array.from({ length: Math.max(0, walk.length - 1) }, (_, k) => marker(k + 1, { colour: "--rule-strong" })), dot(at, logProb, { radius: 5 })],
+      layers: [held ? usualBand(usually) : () => {}, line(walk.t, walk.logProb, { colour: "--data", width: 2 }), ...Array.from({ length: Math.max(0, walk.length - 1) }, (_, k) => marker(k + 1, { colour: "--rule-strong" })), dot(at, logProb, { radius: 5 })],
     });
     strip.style.setProperty("--at", String(at / walk.length));
   }
@@ -318,14 +320,6 @@ export function mount(root, app) {
   function drawLatent(k) {
     const most = Math.max(3.2, ...walk.z.flatMap((values) => Array.from(values, Math.abs))) * 1.05;
     latent.show({ x: [-most * 1.75, most * 1.75], y: [-most, most], layers: [points(latents, 2, { size: 1.8, colour: "--latent", alpha: 0.35 }), line(walk.z[0], walk.z[1], { colour: "--ink", width: 2 }), dot(walk.z[0][k], walk.z[1][k], { colour: "--latent" })] });
-  }
-
-  /** The share of held-out rows with a lower log_prob. */
-  function below(value) {
-    const { quantiles, ranks, rows } = flow.calibration;
-    let k = 0;
-    while (k < quantiles.length && quantiles[k] < value) k += 1;
-    return ranks ? (k ? ranks[k - 1] : 0) / rows : k / quantiles.length;
   }
 
   /** The slider rests: the address says where, and the directions begin here. */
