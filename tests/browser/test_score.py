@@ -199,8 +199,8 @@ def test_a_million_rows_keep_the_page_alive(open_page, server, tmp_path):
     page = open_page("/#/score?model=two-moons").page
     page.evaluate(
         """() => {
-          globalThis.tasks = [];
-          const heard = (list) => tasks.push(...list.getEntries().map((each) => each.duration));
+          globalThis.tasks = [[0, performance.now()]];
+          const heard = (list) => tasks.push(...list.getEntries().map((each) => [each.duration, each.startTime]));
           new PerformanceObserver(heard).observe({ type: "longtask" });
         }"""
     )
@@ -211,9 +211,9 @@ def test_a_million_rows_keep_the_page_alive(open_page, server, tmp_path):
     slider = page.get_by_role("slider", name="Alarm rate")
     for _ in range(20):
         slider.press("ArrowRight")
-    tasks = page.evaluate("tasks")
-    print("longest tasks, ms:", sorted(tasks)[-5:])
-    assert max(tasks, default=0) < 200
+    tasks = page.evaluate("[...tasks, [0, performance.now()]]")
+    print("longest tasks [ms, when]:", sorted(tasks)[-6:])
+    assert max((duration for duration, _ in tasks), default=0) < 200
     session = page.context.browser.new_browser_cdp_session()
     pids = [
         each["id"] for each in session.send("SystemInfo.getProcessInfo")["processInfo"] if each["type"] == "renderer"

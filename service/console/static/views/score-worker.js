@@ -112,7 +112,9 @@ class Scoring {
     if (this.failure) throw this.failure;
     this.#report(true);
     this.#rank();
-    postMessage({ type: "done", rows: this.offsets.length, scored: this.scored, bad: this.bad, sorted: this.sorted, faults: this.faults });
+    const { sorted } = this;
+    const mean = sorted.reduce((sum, value) => sum + value, 0) / Math.max(1, sorted.length);
+    postMessage({ type: "done", rows: this.offsets.length, scored: this.scored, bad: this.bad, sorted, mean, faults: this.faults }, [sorted.buffer]);
   }
 
   #block() {

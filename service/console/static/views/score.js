@@ -39,6 +39,7 @@ export function mount(root, app) {
   let file = null;
   let progress = null;
   let done = null;
+  let usual = null;
 
   const put = (patch) => { app.set(patch); update(app.state); };
   const contextPart = contextControls(flow, context, (values) => put({ context: values.join(",") }));
@@ -183,11 +184,10 @@ export function mount(root, app) {
     const layers = [histogram(shares, ...binEnds, { colour: "--data", alpha: 0.7 })];
     let top = Math.max(...shares);
     if (held) {
-      const usual = heldOutBins(held, ...binEnds, counts.length).map((each) => each / held.rows);
-      const smooth = smoothed(usual, held.rows > 2000 ? 1 : held.rows > 200 ? 8 : 30);
-      const middles = Array.from(smooth, (_, k) => binEnds[0] + ((k + 0.5) / smooth.length) * (binEnds[1] - binEnds[0]));
-      layers.push(line(middles, smooth, { colour: "--latent", width: 2 }), marker(Math.max(binEnds[0], limit), { colour: "--bad", text: `alarm below ${fixed(limit, 2)}` }));
-      top = Math.max(top, ...smooth);
+      usual ??= smoothed(heldOutBins(held, ...binEnds, counts.length).map((each) => each / held.rows), held.rows > 2000 ? 1 : held.rows > 200 ? 8 : 30);
+      const middles = Array.from(usual, (_, k) => binEnds[0] + ((k + 0.5) / usual.length) * (binEnds[1] - binEnds[0]));
+      layers.push(line(middles, usual, { colour: "--latent", width: 2 }), marker(Math.max(binEnds[0], limit), { colour: "--bad", text: `alarm below ${fixed(limit, 2)}` }));
+      top = Math.max(top, ...usual);
     }
     spread.show({ x: binEnds, y: [0, top * 1.18], hide: "y", xLabel: "log p(x), nats; rows further left are in the first bar", layers });
     const alarms = done && held ? placeOf(done.sorted, limit) : null;
@@ -195,7 +195,7 @@ export function mount(root, app) {
       entry("Rows", count(progress.scored)), progress.bad > 0 && entry("Bad rows", count(progress.bad), "bad"),
       alarms !== null && entry(`Alarms at ${percent(alarm, alarm < 0.1 ? 1 : 0)}`, count(alarms), "alarm"),
       alarms !== null && entry("Share of alarms", percent(alarms / Math.max(1, done.scored), 2)),
-      done && entry("Mean log p(x)", meanText()));
+      done && entry("Mean log p(x)", `${fixed(done.mean, 2)}${held ? ` (held-out ${fixed(held.mean, 2)})` : ""}`));
     for (const node of ranking.querySelectorAll("tr[data-log-prob]")) node.classList.toggle("alarm", held ? Number(node.dataset.logProb) < limit : false);
   }
 
@@ -207,11 +207,6 @@ export function mount(root, app) {
   }
 
   const entry = (name, value, kind) => h("div", { class: kind ?? null }, h("dt", {}, name), h("dd", {}, value));
-
-  function meanText() {
-    if (done.mean === undefined) done.mean = done.sorted.reduce((a, b) => a + b, 0) / Math.max(1, done.sorted.length);
-    return `${fixed(done.mean, 2)}${held ? ` (held-out ${fixed(held.mean, 2)})` : ""}`;
-  }
 
   function ask() {
     if (!done?.scored || !worker) return;
