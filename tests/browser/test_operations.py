@@ -46,7 +46,10 @@ def test_drift_is_by_the_quantiles_of_what_was_scored(open_page, server):
     httpx.post(f"{server.url}/models/two-moons/logprob", json={"x": [*rows, *far]})
     until(
         page,
-        "() => Number(document.querySelector('.drifts p').textContent.split(' rows')[0].replaceAll('\\u2009', '')) >= 2000",
+        """() => {
+          const rows = document.querySelector(".drifts p").textContent.split(" rows")[0];
+          return Number(rows.replaceAll("\\u2009", "")) >= 2000;
+        }""",
     )
     share = float(re.search(r"([\d.]+)\u202f% in the lowest", page.locator(".drifts p").inner_text())[1])
     assert 45 < share < 56

@@ -212,12 +212,11 @@ def test_a_million_rows_keep_the_page_alive(open_page, server, tmp_path):
     for _ in range(20):
         slider.press("ArrowRight")
     tasks = page.evaluate("[...tasks, [0, performance.now()]]")
-    print("longest tasks [ms, when]:", sorted(tasks)[-6:])
-    assert max((duration for duration, _ in tasks), default=0) < 200
+    longest = max(tasks, default=(0, 0))
+    assert longest[0] < 200, f"a task of {longest[0]:.0f} ms at {longest[1]:.0f} ms"
     session = page.context.browser.new_browser_cdp_session()
     pids = [
         each["id"] for each in session.send("SystemInfo.getProcessInfo")["processInfo"] if each["type"] == "renderer"
     ]
     peaks = [int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024 for pid in pids]
-    print("peaks of the renderers, MiB:", peaks)
     assert max(peaks) < 700, peaks  # MiB; an empty page takes some 150
