@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test browser test-slow test-lowest coverage mutants faults check format zoo docs site bench lock clean
+.PHONY: serve test browser pictures test-slow test-lowest coverage mutants faults check format zoo docs site bench lock clean
 
 serve: $(VENV)/serve.stamp
 	$(BIN)/pushforward serve
@@ -21,6 +21,10 @@ browser: $(VENV)/browser.stamp
 	@command -v chromium chromium-browser google-chrome || \
 		if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install --yes --no-install-recommends chromium; \
 		else sudo apt-get update -qq && sudo apt-get install --yes --no-install-recommends chromium; fi
+
+# Take the pictures of docs/console/ anew.
+pictures: $(VENV)/browser.stamp
+	$(BIN)/python -m tests.browser.pictures
 
 test-slow: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2 -m slow --timeout 3600

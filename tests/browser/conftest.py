@@ -21,12 +21,13 @@ def _missing() -> str | None:
     """What is not there for these tests; None where nothing is missing."""
     if importlib.util.find_spec("playwright") is None:
         return "playwright is not installed: `make browser` installs it"
-    if _chromium() is None:
+    if chromium() is None:
         return "no Chromium is found: `make browser` installs Debian's"
     return None
 
 
-def _chromium() -> str | None:
+def chromium() -> str | None:
+    """The browser: the one that CHROMIUM names, or the system's."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
@@ -44,7 +45,7 @@ def browser():
 
     with sync_playwright() as playwright:
         # Without a sandbox it runs as root in a container; it opens the pages of this project alone.
-        opened = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox", "--disable-gpu"])
+        opened = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         yield opened
         opened.close()
 

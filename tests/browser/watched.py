@@ -14,7 +14,7 @@ _SECONDS = 30.0
 
 
 def until(page: Page, script: str, given: object = None) -> None:
-    """Wait until a script of the page gives something true. Playwright's own wait needs eval, which the policy forbids."""
+    """Wait until a script of the page gives something true. Playwright's own wait needs eval, which the policy bars."""
     deadline = time.monotonic() + _SECONDS
     while not page.evaluate(script, given):
         assert time.monotonic() < deadline, f"in vain: {script}"

@@ -19,6 +19,7 @@ class App {
   #turn = 0;
   #details = new Map();
   #timer = null;
+  #isPartial = false;  // a browser asks only once for a module
 
   constructor() {
     this.api = new Api(new URL("../", import.meta.url));
@@ -129,8 +130,22 @@ class App {
       this.#mounted.update(this.state);
     } catch (error) {
       if (turn !== this.#turn || error instanceof Away || error.status === 401) return;
+      if (error instanceof TypeError && !(await this.#answers())) {  // the module of a view did not come
+        this.#isPartial = true;
+        return;
+      }
       this.#leave();
       replace(this.main, problemBox(error, () => this.#route()));
+    }
+  }
+
+  /** Whether the server answers; where not, the page tries again until it does. */
+  async #answers() {
+    try {
+      await this.api.call({ path: "/health/live" });
+      return true;
+    } catch {
+      return false;
     }
   }
 
@@ -182,6 +197,10 @@ class App {
   }
 
   async #back() {
+    if (this.#isPartial) {
+      location.reload();
+      return;
+    }
     this.#paintStatus("live");
     replace(this.notices);
     this.say("The server answers again.");
@@ -223,7 +242,7 @@ class App {
     onTheme(paintTheme);
     paintTheme();
     replace(document.getElementById("bar"),
-      h("a.brand", { href: "#/flows" }, mark(), h("span", {}, "Pushforward")),
+      h("a.brand", { href: "#/flows", "aria-label": "Pushforward" }, mark(), h("span", {}, "Pushforward")),
       this.menu, h("div.bar-end", {}, this.picker.node, this.status, h("a.quiet", { href: new URL("docs", this.api.root).href }, "API"), this.themeButton));
     this.#paintStatus("live");
   }

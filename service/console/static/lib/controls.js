@@ -37,9 +37,12 @@ export function slider({ label, min, max, step = "any", value, show = showNumber
 /** A field for a number; `optional` ones may be empty, and are then null. */
 export function numberField({ label, value, min, max, step = "any", optional = false, placeholder, note, unit, change }) {
   const id = freshId("number");
+  let isTyped = false;  // what is being typed is not written over
   const input = h("input", {
     id, type: "number", min, max, step, value: value ?? "", placeholder, inputmode: step === 1 ? "numeric" : "decimal",
+    oninput: () => { isTyped = true; },
     onchange: () => {
+      isTyped = false;
       if (input.value === "" && optional) change(null, true);
       else if (input.value !== "" && input.checkValidity()) change(Number(input.value), true);
       else input.reportValidity();
@@ -48,7 +51,7 @@ export function numberField({ label, value, min, max, step = "any", optional = f
   return {
     node: h("div.field", {}, h("label", { for: id }, label, unit && h("span.unit", {}, unit)), input, note && h("p.note", {}, note)),
     input,
-    set(next) { input.value = next ?? ""; },
+    set(next) { if (!isTyped) input.value = next ?? ""; },
   };
 }
 
@@ -107,10 +110,10 @@ export function contextControls(flow, values, change) {
       const made = numberField({ label: field.name, unit: field.unit, value: current[field.place], change: (value) => put({ [field.place]: value }) });
       return { node: made.node, set: (next) => made.set(next[field.place]) };
     }
-    const chosen = (next) => field.choices.find((choice) => next[choice.place] === 1)?.place ?? field.choices[0].place;
+    const chosen = (next) => field.choices.find((choice) => next[choice.place] === 1)?.place ?? field.choices.at(-1).place ?? "none";
     const made = select({
-      label: field.name, value: chosen(current), options: field.choices.map((choice) => ({ value: choice.place, label: choice.text })),
-      change: (place) => put(Object.fromEntries(field.choices.map((choice) => [choice.place, Number(choice.place === Number(place))]))),
+      label: field.name, value: chosen(current), options: field.choices.map((choice) => ({ value: choice.place ?? "none", label: choice.text })),
+      change: (text) => put(Object.fromEntries(field.choices.filter((choice) => choice.place !== null).map((choice) => [choice.place, Number(String(choice.place) === text)]))),
     });
     return { node: made.node, set: (next) => made.set(chosen(next)) };
   });

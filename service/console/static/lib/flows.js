@@ -44,7 +44,10 @@ export function newest(flows) {
   return [...found.values()];
 }
 
-/** The fields by which a context is asked for: a number for each column, and a choice for columns of classes. */
+/**
+ * The fields by which a context is asked for: a number for each column, and a choice for columns of classes. A column
+ * of one class alone has another choice beside it, where the column is 0.
+ */
 export function contextFields(flow) {
   const features = flow.context_features ?? [];
   const fields = [];
@@ -56,6 +59,7 @@ export function contextFields(flow) {
       else fields.push({ name: feature.column, choices: [{ place: k, text: feature.category }] });
     } else fields.push({ name: feature?.name ?? `context ${k}`, unit: feature?.unit, place: k });
   }
+  for (const field of fields) if (field.choices?.length === 1) field.choices.push({ place: null, text: "another" });
   return fields;
 }
 

@@ -111,10 +111,17 @@ export class CallBox {
   set(calls) {
     const titles = calls.map((each) => each.title);
     if (titles.join("|") !== [...this.#parts.keys()].join("|")) {
-      this.#parts = new Map(titles.map((title) => [title, copyable(this.#app, "", title)]));
-      replace(this.list, [...this.#parts].map(([title, part]) => h("div.call", {}, h("h3", {}, title), part.node)));
+      this.#parts = new Map(titles.map((title) => [title, { ...copyable(this.#app, "", title), link: h("a.open", { target: "_blank", rel: "noopener" }, "Open as JSON") }]));
+      replace(this.list, [...this.#parts].map(([title, part]) => h("div.call", {}, h("h3", {}, title, part.link), part.node)));
     }
-    for (const { title, call, text } of calls) this.#parts.get(title).set(text ?? asCurl(this.#app.api, call));
+    const { api } = this.#app;
+    for (const { title, call, text } of calls) {
+      const part = this.#parts.get(title);
+      part.set(text ?? asCurl(api, call));
+      const isPlain = call && !call.json && !call.npy && !call.method && api.key === null;  // a link sends no body and no key
+      part.link.hidden = !isPlain;
+      if (isPlain) part.link.href = api.address(call).href;
+    }
   }
 }
 

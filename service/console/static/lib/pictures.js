@@ -46,6 +46,37 @@ export function drawImages(canvas, data, flow, { columns = 1, range = valueRange
   context.putImageData(image, 0, 0);
 }
 
+/**
+ * Rows within a flow of images, as they would lie in an image: steps there have their channels in front, and a squeeze
+ * makes four channels of each square of 2 x 2 pixels, y[4c + 2i + j, h, w] = x[c, 2h + i, 2w + j].
+ * @param {Float32Array} values flat, one row after another.
+ * @param {number[]} shape of the event after the step.
+ * @param {number[]} event shape of the image, [H, W, C].
+ * @returns {Float32Array} flat images; the values as they are where the shape is no such one.
+ */
+export function unsqueezed(values, shape, event) {
+  const [height, wide, channels] = event;
+  const size = height * wide * channels;
+  if (shape.length !== 3 || shape.every((side, k) => side === event[k])) return values;
+  const made = new Float32Array(values.length);
+  for (let start = 0; start < values.length; start += size) {
+    let [c, h, w] = shape;
+    let row = values.subarray(start, start + size);
+    for (; c > channels && c % 4 === 0; c /= 4, h *= 2, w *= 2) {
+      const next = new Float32Array(size);
+      for (let k = 0; k < size; k += 1) {
+        const [x, y, channel] = [k % w, Math.floor(k / w) % h, Math.floor(k / (w * h))];
+        const [i, j] = [(channel >> 1) & 1, channel & 1];
+        next[((channel >> 2) * 2 * h + 2 * y + i) * 2 * w + 2 * x + j] = row[k];
+      }
+      row = next;
+    }
+    if (c !== channels || h !== height || w !== wide) return values;
+    for (let k = 0; k < size; k += 1) made[start + (k % (w * h)) * channels + Math.floor(k / (w * h))] = row[k];
+  }
+  return made;
+}
+
 /** A canvas that shows images. */
 export function imageCanvas(label, given = {}) {
   return h("canvas.pixels", { role: "img", "aria-label": label, ...given });

@@ -1,5 +1,7 @@
 /** Rows on their way through a chain: the event after each step, each step's log-det, and the density at each place. */
 
+const WIDE = 64;
+
 /**
  * What `/trace` gives, from the base to the data: place 0 is the latent, the last place is the row.
  * @typedef {object} Trace
@@ -20,28 +22,39 @@
  */
 export async function askTrace(app, rows, context, signal) {
   const { flow, api } = app;
-  const columns = [...(await api.columns({ ...traceCall(flow, rows, context) }, signal)).values()];
   const width = flow.event_shape.reduce((a, b) => a * b, 1);
-  const steps = flow.trace.length;
-  const n = columns[0].length;
-  const logProb = columns.at(-1);
-  const values = [];
+  const call = traceCall(flow, rows, context);
+  const found = width > WIDE ? fromJson(await api.json(call, signal)) : fromColumns(await api.columns(call, signal), width, flow.trace.length);
   const logs = [];
-  const terms = [];
-  let spent = Float64Array.from(logProb);
-  for (let step = 0; step <= steps; step += 1) {  // as the server has them, from the data to the base
+  let spent = Float64Array.from(found.logProb);
+  for (const term of found.terms) {  // as the server has them, from the data to the base
+    spent = spent.map((value, row) => value - term[row]);
+    logs.unshift(spent);
+  }
+  return {
+    rows: spent.length, width, logs, values: found.values.reverse(), names: ["z", ...[...flow.trace].reverse()],
+    terms: found.terms.slice(1).reverse().map((term) => Float64Array.from(term, (value) => -value)),
+  };
+}
+
+/** Values, terms and log_prob out of a table: a column for each value of each step. */
+function fromColumns(table, width, steps) {
+  const columns = [...table.values()];
+  const n = columns[0].length;
+  const values = Array.from({ length: steps + 1 }, (_, step) => {
     const flat = new Float32Array(n * width);
     for (let k = 0; k < width; k += 1) {
       const from = columns[step * width + k];
       for (let row = 0; row < n; row += 1) flat[row * width + k] = from[row];
     }
-    const term = columns[(steps + 1) * width + step];
-    spent = spent.map((value, row) => value - term[row]);
-    values.unshift(flat);
-    logs.unshift(spent);
-    if (step > 0) terms.unshift(Float64Array.from(term, (value) => -value));
-  }
-  return { rows: n, width, values, logs, terms, names: ["z", ...[...flow.trace].reverse()] };
+    return flat;
+  });
+  return { values, terms: columns.slice((steps + 1) * width, (steps + 1) * (width + 1)), logProb: columns.at(-1) };
+}
+
+/** The same out of JSON, which says less about each of thousands of columns. */
+function fromJson({ steps, log_prob: logProb }) {
+  return { values: steps.map((step) => Float32Array.from(step.value.flat(Infinity))), terms: steps.map((step) => step.log_abs_det_jacobian), logProb };
 }
 
 /** The call behind a trace. */

@@ -5,8 +5,10 @@ import { ramp } from "../lib/colours.js";
 import { h, replace } from "../lib/dom.js";
 import { Figure, points } from "../lib/figures.js";
 import { columnLabel } from "../lib/flows.js";
+import { areaOf, buildMesh } from "../lib/mesh.js";
 import { quantile, show, ticks } from "../lib/numbers.js";
-import { drawImages, imageCanvas } from "../lib/pictures.js";
+import { drawImages, imageCanvas, unsqueezed } from "../lib/pictures.js";
+import { Raster } from "../lib/raster.js";
 import { token } from "../lib/theme.js";
 import { span } from "../lib/thumbnails.js";
 import { between, smooth } from "../lib/traces.js";
@@ -28,49 +30,25 @@ function meshEnds(values, base) {
   return [low, high];
 }
 
-/** The area of a cell of four corners, in a flat array of points. */
-function areaOf(at, corners) {
-  let twice = 0;
-  corners.forEach((a, n) => {
-    const b = corners[(n + 1) % 4];
-    twice += at[2 * a] * at[2 * b + 1] - at[2 * b] * at[2 * a + 1];
-  });
-  return Math.abs(twice) / 2 + 1e-12;
-}
-
-/** The share of the base's mass in each cell of a mesh. */
-function massesOf({ values, logs }) {
-  const side = MESH + 1;
-  const masses = new Float64Array(MESH * MESH);
-  for (let j = 0; j < MESH; j += 1) {
-    for (let i = 0; i < MESH; i += 1) {
-      const corners = [j * side + i, j * side + i + 1, (j + 1) * side + i + 1, (j + 1) * side + i];
-      masses[j * MESH + i] = areaOf(values[0], corners) * corners.reduce((sum, corner) => sum + Math.exp(logs[0][corner]), 0) / 4;
-    }
-  }
-  return masses;
-}
-
 /** Two columns: a mesh over latent space and rows, both carried along. */
 export class PlaneStage {
   constructor(app, follow) {
     this.app = app;
     this.figure = new Figure({ label: `Rows of ${app.flow.name} on their way through the chain.`, aspect: 1.45, pick: (point, how) => { if (how === "pick") this.#follow(point, follow); } });
     this.node = this.figure.node;
+    this.raster = new Raster();
   }
 
   async load(rows, ask) {
     this.rows = rows;
+    this.spans = new Map();
     this.mesh = null;
     if (rows.width === 2) {
       const ends = [0, 1].map((k) => meshEnds(column(rows.values[0], 2, k), this.app.flow.base));
-      const z = [];
-      for (let j = 0; j <= MESH; j += 1) for (let i = 0; i <= MESH; i += 1) z.push([mix(...ends[0], i / MESH), mix(...ends[1], j / MESH)].map((value) => Number(value.toPrecision(7))));
-      this.mesh = await ask({ z });
-      this.masses = massesOf(this.mesh);
+      const spans = rows.values.map((_, place) => [0, 1].map((k) => this.#ends(place, k)));
+      this.mesh = await buildMesh(ends, MESH, spans, ask);
     }
     this.tops = rows.logs.map((logs) => Math.exp(quantile(sorted(logs), 0.97)));
-    this.spans = new Map();
     return rows;
   }
 
@@ -113,33 +91,27 @@ export class PlaneStage {
 
   /** The sheet of latent space: each cell keeps its mass, and has the colour of its mass by its area. */
   #sheet(k, share, grid) {
-    const { values, logs } = this.mesh;
+    const { values, logs, cells, masses } = this.mesh;
     const side = MESH + 1;
-    const at = new Float32Array(side * side * 2);
-    const dense = new Float32Array(side * side);
+    const at = new Float32Array(values[k].length);
+    const dense = new Float32Array(logs[k].length);
     for (let n = 0; n < at.length; n += 1) at[n] = mix(values[k][n], values[k + 1][n], share);
     for (let n = 0; n < dense.length; n += 1) dense[n] = Math.exp(mix(logs[k][n], logs[k + 1][n], share));
     const top = mix(this.tops[k], this.tops[k + 1], share);
-    return (context, { px, py }) => {
-      const colours = ramp();
-      context.lineWidth = 0.8;
-      context.lineJoin = "round";
-      for (let j = 0; j < MESH; j += 1) {
-        for (let i = 0; i < MESH; i += 1) {
-          const corners = [j * side + i, j * side + i + 1, (j + 1) * side + i + 1, (j + 1) * side + i];
-          const spread = this.masses[j * MESH + i] / areaOf(at, corners);
-          const corner = Math.max(...corners.map((each) => dense[each]));  // a folded cell has next to no area
-          const level = Math.min(255, Math.round((255 * Math.min(spread, corner)) / top));
-          if (level < 3) continue;
-          const packed = colours[level];
-          context.fillStyle = context.strokeStyle = `rgb(${packed & 255} ${(packed >> 8) & 255} ${(packed >> 16) & 255})`;
-          context.beginPath();
-          corners.forEach((corner, n) => (n ? context.lineTo(px(at[2 * corner]), py(at[2 * corner + 1])) : context.moveTo(px(at[2 * corner]), py(at[2 * corner + 1]))));
-          context.closePath();
-          context.fill();
-          context.stroke();
-        }
+    const levels = cells.map((cell, n) => {
+      const corner = Math.max(dense[cell[0]], dense[cell[1]], dense[cell[2]], dense[cell[3]]);  // a folded cell has next to no area
+      return Math.min(255, Math.round((255 * Math.min(masses[n] / areaOf(at, cell), corner)) / top));
+    });
+    return (context, { px, py, left, top: above, width, height, ratio }) => {
+      const fine = Math.min(ratio, 2);
+      const pixels = new Float32Array(at.length);
+      for (let n = 0; n < at.length; n += 2) {
+        pixels[n] = (px(at[n]) - left) * fine;
+        pixels[n + 1] = (py(at[n + 1]) - above) * fine;
       }
+      this.raster.begin(width * fine, height * fine);
+      for (let n = 0; n < cells.length; n += 1) if (levels[n] > 2) this.raster.fill(pixels, cells[n], levels[n]);
+      context.drawImage(this.raster.picture(), left, above, width, height);
       if (!grid) return;
       context.strokeStyle = token("--latent");
       context.globalAlpha = 0.45;
@@ -332,7 +304,10 @@ export class ImageStage {
     this.node = h("div.frames");
   }
 
-  async load(rows) {
+  async load(given) {
+    const { event_shape: event, manifest } = this.app.flow;
+    const shapes = [event, ...manifest.trace.map((step) => step.shape)].reverse();
+    const rows = { ...given, values: given.values.map((values, place) => unsqueezed(values, shapes[place], event)) };
     this.rows = rows;
     this.canvases = Array.from({ length: rows.rows }, (_, row) => {
       const now = imageCanvas(`Row ${row} at this place of the chain`, { class: "pixels now-picture" });

@@ -3,14 +3,17 @@
 import { number, numbers } from "../lib/address.js";
 import { column, extent, sorted } from "../lib/arrays.js";
 import { Latest, isAborted } from "../lib/api.js";
-import { button, contextControls, numberField, segmented, select, slider, toggle } from "../lib/controls.js";
-import { h, m, replace } from "../lib/dom.js";
+import { button, contextControls, numberField, segmented, select, slider } from "../lib/controls.js";
+import { add, h, m, replace } from "../lib/dom.js";
 import { ColourBar, Figure, dot, heat, histogram, line, marker, points, readout } from "../lib/figures.js";
 import { columnLabel, columnName, kind, path, usualContext, valueRange, width } from "../lib/flows.js";
 import { CallBox, panel, workbench } from "../lib/layout.js";
 import { fixed, percent, quantile, show } from "../lib/numbers.js";
+import { token } from "../lib/theme.js";
 import { bestPair, contextQuery, gridRows, sampleCall, span } from "../lib/thumbnails.js";
 import { MarginPlots } from "./margins.js";
+
+const NEAR = 6;
 
 const SIDES = [50, 200];
 const MARGINAL_SIDE = 64;
@@ -41,8 +44,10 @@ export function mount(root, app) {
   let cols = [0, isLine ? 0 : 1];
   let rest = null;
   let shown = null;
+  let base = null;
   let pinned = null;
   let waitingPoint = null;
+  let near = [];
   let asks = false;
   const parts = [];
   const keep = (part) => { parts.push(part); return part; };
@@ -56,13 +61,13 @@ export function mount(root, app) {
   const call = new CallBox(app);
   const zoom = h("div.row", {}, button("Zoom in", () => scale(0.6), { class: "button small" }), button("Zoom out", () => scale(1 / 0.6), { class: "button small" }), button("Whole", () => put({ box: null }), { class: "button small" }));
   const side = h("div.stack", {},
-    panel(h("span", {}, "In latent space"), latent.node),
-    panel(h("span", {}, "The row"), reading, held && [h("p.note", {}, "Where it stands among the held-out rows:"), held.node]));
+    panel("In latent space", latent.node),
+    panel("The row", reading));
   stage.classList.add("two");
   const mapTitle = h("span", {}, "");
-  replace(stage, panel(mapTitle, map.node, isLine ? null : bar.node, zoom), side);
+  replace(stage, h("div.stack", {}, panel(mapTitle, map.node, isLine ? null : bar.node, zoom), held && panel("Among the held-out rows", held.node)), side);
   const margins = isTable ? new MarginPlots(app) : null;
-  if (margins) add(end, panel("Pairs and margins", margins.node));
+  if (margins) add(end, [panel("Pairs and margins", margins.node)]);
   end.append(call.node);
 
   // The controls
@@ -228,19 +233,25 @@ export function mount(root, app) {
     }
     const values = log ? shown.logs : shown.logs.map(Math.exp);
     const range = log ? [Math.max(top - LOG_DEPTH, extent(shown.logs)[0]), top] : [0, Math.exp(top)];
-    map.show({
+    base = {
       x: shown.x, y: shown.y, xLabel: columnLabel(flow, cols[0]), yLabel: columnLabel(flow, cols[1]),
       layers: [heat({ data: values, columns: shown.side, rows: shown.side, x: shown.x, y: shown.y }, range), points(over, wide, { columns: cols, size: 2, colour: "--ink", alpha: 0.4 })],
-    });
+    };
+    drawMap();
     bar.set(range[0], range[1], log ? "log p(x), nats" : averaged ? "density of the two columns" : "p(x)");
     replace(mapTitle, averaged ? `The density of ${columnName(flow, cols[0])} and ${columnName(flow, cols[1])} alone` : isTable ? `A slice of p(x), the other columns as in row ${number(state, "row", 0)} of the samples` : log ? "log p(x)" : "p(x)");
     drawLatent();
     margins?.show(samples, cols);
   }
 
+  /** The map, with the samples that are near the row. */
+  function drawMap() {
+    if (base && !isLine) map.show({ ...base, layers: [...base.layers, ...near.map((row_) => ring(samples[row_ * wide + cols[0]], samples[row_ * wide + cols[1]]))] });
+  }
+
   const rug = (values) => (ctx, { px, top, height }) => {
     ctx.globalAlpha = 0.18;
-    ctx.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--ink");
+    ctx.fillStyle = token("--ink");
     for (const value of values) ctx.fillRect(px(value), top + height - 9, 1, 9);
   };
 
@@ -257,7 +268,7 @@ export function mount(root, app) {
       latent.show({ x, y: [0, extent(counts)[1] * 1.15], xLabel: "z", hide: "y", layers: [histogram(counts, low, high, { colour: "--latent" }), z ? marker(z[0], { colour: "--data", text: `z = ${show(z[0])}` }) : () => {}] });
       return;
     }
-    const marks = z ? [dot(z[i], z[j])] : [];
+    const marks = z ? [...near.map((row_) => ring(latents[row_ * wide + i], latents[row_ * wide + j])), dot(z[i], z[j])] : [];
     latent.show({ x, y, xLabel: `z${sub(i)}`, yLabel: `z${sub(j)}`, layers: [points(latents, wide, { columns: [i, j], colour: "--latent", size: 2.2, alpha: 0.4 }), ...marks] });
   }
 
@@ -300,7 +311,9 @@ export function mount(root, app) {
     const at = numbers(state, "at", isLine ? [NaN] : [NaN, NaN]);
     if (at.some(Number.isNaN)) {
       pinned = null;
+      near = [];
       map.cross(null);
+      drawMap();
       replace(reading, h("p.note", {}, "Point at the map, or type a row at the side."));
       drawHeld();
       return;
@@ -329,6 +342,7 @@ export function mount(root, app) {
 
   function tell({ point, z, logProb, quantile: share, typicality, base, logDet }) {
     const name = (k) => columnName(flow, cols[k]);
+    near = logProb === null || isLine ? [] : nearest(latents, wide, z);
     replace(reading, readout([
       [name(0), show(point.x)], ...(isLine ? [] : [[name(1), show(point.y)]]),
       [m("log p(x)"), logProb === null ? "the density is 0" : `${fixed(logProb, 3)} nats`],
@@ -336,7 +350,9 @@ export function mount(root, app) {
       ...(share === undefined || share === null ? [] : [["quantile", `above ${percent(share)} of the held-out`]]),
       ...(typicality === undefined || typicality === null ? [] : [["typicality", `${fixed(typicality, 2)} deviations`]]),
       [m("z"), logProb === null ? "none" : z.slice(0, 6).map((value) => show(value, 3)).join(", ") + (z.length > 6 ? ", \u2026" : "")],
-    ]));
+    ]), near.length > 0 && [h("p.note", {}, `The ${NEAR} samples nearest to it in latent space are ringed:`),
+      h("p.near", {}, near.map((row_) => `(${cols.map((k) => show(samples[row_ * wide + k], 3)).join(", ")})`).join(" "))]);
+    drawMap();
     drawLatent(logProb === null ? null : z);
     drawHeld(logProb);
   }
@@ -371,7 +387,7 @@ export function mount(root, app) {
     const point = pinned?.point ?? { x: (x[0] + x[1]) / 2, y: isLine ? 0 : (y[0] + y[1]) / 2 };
     return [
       { title: "The row", call: rowCall(point) },
-      { title: isLine ? `The curve: 800 rows in ${file}` : `The map: ${SIDES.at(-1)} \u00d7 ${SIDES.at(-1)} rows in ${file}`, call: asked },
+      { title: `${isLine ? "The curve: 800" : isTable && state.others === "averaged" ? `Each of ${MARGINAL_SLICES} slices: ${MARGINAL_SIDE} \u00d7 ${MARGINAL_SIDE}` : `The map: ${SIDES.at(-1)} \u00d7 ${SIDES.at(-1)}`} rows in ${file}`, call: asked },
     ];
   };
 
@@ -387,6 +403,27 @@ export function mount(root, app) {
   };
 }
 
-const add = (node, child) => node.append(child);
 const show6 = (value) => Number(value.toPrecision(6));
 const sub = (k) => [...String(k + 1)].map((digit) => "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089"[digit]).join("");
+
+/** The samples whose latents are nearest to one. */
+function nearest(latents, wide, z) {
+  const away = Array.from({ length: latents.length / wide }, (_, row) => {
+    let sum = 0;
+    for (let k = 0; k < wide; k += 1) sum += (latents[row * wide + k] - z[k]) ** 2;
+    return [sum, row];
+  });
+  return away.sort((a, b) => a[0] - b[0]).slice(0, NEAR).map(([, row]) => row);
+}
+
+/** A layer: a ring around a point. */
+const ring = (x, y) => (ctx, { px, py }) => {
+  ctx.beginPath();
+  ctx.arc(px(x), py(y), 5, 0, 2 * Math.PI);
+  ctx.strokeStyle = token("--ground");
+  ctx.lineWidth = 3.5;
+  ctx.stroke();
+  ctx.strokeStyle = token("--latent");
+  ctx.lineWidth = 1.8;
+  ctx.stroke();
+};

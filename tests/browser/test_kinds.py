@@ -1,0 +1,144 @@
+"""Flows of every kind in every view: with a context, in float64, without a trace, of colours, in several versions."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from service.bundle.manifest import ContextFeature
+from tests.browser.test_flows import painted
+from tests.browser.watched import wait_for_address, wait_for_map
+from tests.server import Server
+from tests.service.bundles import affine, coupling, image, in_float64, install, square, traced
+
+DOSE = [ContextFeature(name="dose"), ContextFeature(name="kind=b", column="kind", category="b")]
+
+FLOWS = (
+    traced(affine("dosed", 1, (2,), 2, context_features=DOSE)),
+    traced(affine("dosed-line", 1, (1,), 2, context_features=DOSE)),
+    traced(affine("dosed-table", 1, (3,), 2, context_features=DOSE)),
+    traced(affine("dosed-image", 1, (4, 4, 1), 2, context_features=DOSE)),
+    traced(affine("nameless", 1, (2,), 1)),
+    traced(affine("colour", 1, (3, 3, 3))),
+    in_float64(affine("plain"), "double"),
+    traced(image()),
+    square("line"),
+    coupling(width=5),
+    traced(affine("two", 1)),
+    traced(affine("two", 2)),
+)
+VIEWS = ("density", "chain", "sampling")
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    root = tmp_path_factory.mktemp("others")
+    install(root, *FLOWS)
+    server = Server("--repository", root, "--default-flow", "two")
+    yield server
+    server.kill()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_kind_of_flow_is_shown_or_refused_in_words(open_page, others, view):
+    watched = open_page(f"/#/{view}", url=others.url)
+    page = watched.page
+    for flow in sorted({part.manifest.name for part in FLOWS}):
+        page.evaluate("hash => { location.hash = hash; }", f"#/{view}?model={flow}")
+        expect(page.get_by_label("Flow")).to_have_value(re.compile(f"^{flow}/"))
+        shown = page.locator(".stage canvas, .stage tbody, .state p")
+        expect(shown.first).to_be_visible()
+        page.wait_for_load_state("networkidle")
+        assert page.locator(".problem").count() == 0, (flow, page.locator(".problem").all_inner_texts())
+        watched.check()
+
+
+def test_every_kind_of_flow_has_its_picture(open_page, others):
+    page = open_page(url=others.url).page
+    names = {part.manifest.name for part in FLOWS}
+    expect(page.locator(".card")).to_have_count(len(names))
+    for card in page.locator(".card").all():
+        card.scroll_into_view_if_needed()
+        expect(card.locator(".card-picture canvas")).to_be_visible()
+    assert page.locator(".problem").count() == 0
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_context_is_given_by_name(open_page, others, view):
+    watched = open_page(f"/#/{view}?model=dosed&t=1", url=others.url)
+    page = watched.page
+    context = page.get_by_role("group", name="Context")
+    context.get_by_label("dose").fill("1.5")
+    page.keyboard.press("Tab")
+    context.get_by_label("kind").select_option(label="another")
+    assert "context=1.5,0" in wait_for_address(page, "context=1.5,0")
+    expect(page.locator(".call-box")).to_contain_text(re.compile(r"context=1\.5,0|\"context\":\[1\.5,0\]"))
+    expect(page.locator(".stage canvas, .stage tbody").first).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    assert page.locator(".problem").count() == 0
+
+
+def test_a_context_moves_the_density_and_the_samples(open_page, others):
+    page = open_page("/#/density?model=dosed&context=2,1&at=0.5,0.5", url=others.url).page
+    wait_for_map(page)
+    asked = {"x": [[0.5, 0.5]], "context": [2, 1]}
+    told = httpx.post(f"{others.url}/models/dosed/logprob", json=asked).json()["log_prob"][0]
+    expect(page.locator(".reading")).to_contain_text(f"{told:.3f}".replace("-", "\u2212"))
+    again = open_page("/#/sampling?model=dosed&context=2,1&n=3", url=others.url).page
+    drawn = httpx.get(f"{others.url}/models/dosed/sample?n=3&seed=7&context=2,1").json()["x"]
+    first = again.locator("tbody tr").first.locator("td").first.inner_text().replace("\u2212", "-")
+    assert float(first) == pytest.approx(np.float32(drawn[0][0]), rel=1e-4)
+
+
+def test_a_version_is_chosen_and_kept_in_the_address(open_page, others):
+    page = open_page("/#/sampling?model=two", url=others.url).page
+    expect(page.get_by_label("Flow")).to_have_value("two/2")
+    page.get_by_label("Flow").select_option("two/1")
+    assert "version=1" in wait_for_address(page, "version=1")
+    expect(page.locator(".call-box")).to_contain_text("/models/two/versions/1/sample")
+
+
+def test_channels_in_front_and_squeezed_are_images_again(open_page, others):
+    """As `Squeeze` makes them: y[4c + 2i + j, h, w] = x[c, 2h + i, 2w + j]."""
+    height, width, channels = 4, 8, 3
+    x = np.arange(height * width * channels, dtype=np.float32).reshape(height, width, channels)
+    front = x.transpose(2, 0, 1)
+
+    def squeeze(y):
+        c, h, w = y.shape
+        return y.reshape(c, h // 2, 2, w // 2, 2).transpose(0, 2, 4, 1, 3).reshape(4 * c, h // 2, w // 2)
+
+    page = open_page(url=others.url).page
+    for y in (front, squeeze(front), squeeze(squeeze(front))):
+        found = page.evaluate(
+            """async ([values, shape, event]) => {
+              const { unsqueezed } = await import(new URL("console/lib/pictures.js", location.href).href);
+              return [...unsqueezed(Float32Array.from(values), shape, event)];
+            }""",
+            [y.ravel().tolist(), list(y.shape), [height, width, channels]],
+        )
+        assert found == x.ravel().tolist()
+    assert painted(page.locator(".card-picture canvas").first)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool"])
+def test_arrays_are_read_as_numpy_wrote_them(open_page, others, dtype):
+    given = (np.arange(-6, 6) / (1 if dtype in ("int64", "bool") else 4)).reshape(3, 4).astype(dtype)
+    file = io.BytesIO()
+    np.save(file, given)
+    page = open_page(url=others.url).page
+    shape, data = page.evaluate(
+        """async bytes => {
+          const { readNpy } = await import(new URL("console/lib/arrays.js", location.href).href);
+          const { shape, data } = readNpy(Uint8Array.from(bytes).buffer);
+          return [shape, [...data].map(Number)];
+        }""",
+        list(file.getvalue()),
+    )
+    assert shape == [3, 4]
+    assert data == given.ravel().astype(float).tolist()
