@@ -31,7 +31,7 @@ export function splitCells(text, delimiter) {
       if (letter !== '"') cell += letter;
       else if (text[k + 1] === '"') { cell += '"'; k += 1; }
       else isQuoted = false;
-    } else if (letter === '"' && !cell.trim()) { isQuoted = true; cell = ""; }
+    } else if (letter === '"' && cell === "") isQuoted = true;
     else if (letter === delimiter) { cells.push(cell.trim()); cell = ""; }
     else cell += letter;
   }
@@ -176,9 +176,9 @@ export class RowReader {
       let isBare = true;
       this.#fault = null;
       for (;;) {
-        while (at < n && (bytes[at] === SPACE || (bytes[at] === TAB && delimiter !== TAB))) at += 1;
         const slot = cell < this.#slots.length ? this.#slots[cell] : -1;
-        if (bytes[at] === QUOTE) {
+        if (bytes[at] === QUOTE) {  // only where a cell begins with it
+
           const from = at + 1;
           for (at = from; at < n; at += 1) {
             if (bytes[at] === LF) breaks += 1;
@@ -188,9 +188,12 @@ export class RowReader {
           }
           if (at >= n && isLast) this.#fault ??= { reason: "a quote that is not closed" };
           if (at > from) isBare = false;
-          if (slot >= 0 && at < n) this.#slow(bytes, from, at, slot);
+          const end = at;
+          at += 1;
           while (at < n && bytes[at] !== delimiter && bytes[at] !== LF && bytes[at] !== CR) at += 1;
+          if (slot >= 0 && end < n) this.#quoted(bytes, from, end, at, slot);
         } else {
+          while (at < n && (bytes[at] === SPACE || (bytes[at] === TAB && delimiter !== TAB))) at += 1;
           const from = at;
           if (slot >= 0) at = this.#number(bytes, at, n, slot);
           else while (at < n && bytes[at] !== delimiter && bytes[at] !== LF && bytes[at] !== CR) at += 1;
@@ -249,6 +252,12 @@ export class RowReader {
     while (end < n && bytes[end] !== this.#delimiter && bytes[end] !== LF && bytes[end] !== CR) end += 1;
     this.#slow(bytes, from, end, slot);
     return end;
+  }
+
+  /** A number in quotes, which end its cell. */
+  #quoted(bytes, from, end, last, slot) {
+    if (end + 1 === last) this.#slow(bytes, from, end, slot);
+    else this.#fault ??= { column: this.#names[slot], reason: `something stands behind the quotes: ${new TextDecoder().decode(bytes.subarray(from - 1, last))}` };
   }
 
   #slow(bytes, from, end, slot) {

@@ -131,7 +131,7 @@ export class Figure {
     if (shown.hide !== "y") {
       context.textAlign = "right";
       context.textBaseline = "middle";
-      for (const tick of ticks(...shown.y, Math.max(2, Math.round(frame.height / 60)))) {
+      for (const tick of ticks(...shown.y, Math.max(2, Math.round(frame.height / 45)))) {
         const at = Math.round(frame.py(tick)) + 0.5;
         context.moveTo(frame.left - 1, at);
         context.lineTo(frame.left - 5, at);
