@@ -31,11 +31,18 @@ def chromium() -> str | None:
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
-if why := _missing():
-    collect_ignore_glob = ["test_*.py"]
+WHY = _missing()
 
-    def pytest_terminal_summary(terminalreporter) -> None:
-        terminalreporter.write_line(f"tests/browser were skipped: {why}")
+
+class _SkippedModule(pytest.Module):
+    """A module that is not imported: it would import what is missing."""
+
+    def collect(self) -> list:
+        pytest.skip(WHY, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    return _SkippedModule.from_parent(parent, path=module_path) if WHY else None
 
 
 @pytest.fixture(scope="module")

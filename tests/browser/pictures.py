@@ -34,9 +34,9 @@ FRAMES = 36
 FRAME_MS = 70
 REST_MS = 900
 COLOURS = 40
-WALK_COLOURS = 96
-ACCENTS = ("#c4401f", "#444bd0", "#e9eafb", "#1d1a2b", "#dd8f7c", "#a0a4e6")
-"""Colours that few pixels have, and that must stay what they are."""
+GREYS = 72
+ACCENTS = ("#c4401f", "#444bd0", "#e9eafb", "#1d1a2b", "#dd8f7c", "#a0a4e6", "#ddd7cd", "#5c576d")
+"""Colours of the walk beside greys."""
 
 BUSY = 120
 
@@ -139,12 +139,13 @@ def record_walk(page: Page, url: str, path: Path) -> None:
     frames = []
     for k in range(FRAMES):
         slider.fill(f"{last * k / (FRAMES - 1):.3f}")
+        slider.blur()
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         frame = Image.open(io.BytesIO(panel.screenshot())).convert("RGB")
         frames.append(frame.resize((frame.width * 3 // 4, frame.height * 3 // 4), Image.Resampling.LANCZOS))
     colours = Image.new("P", (1, 1))
-    common = frames[-1].quantize(WALK_COLOURS - len(ACCENTS)).getpalette()[: 3 * (WALK_COLOURS - len(ACCENTS))]
-    colours.putpalette([*common, *(level for accent in ACCENTS for level in ImageColor.getrgb(accent))])
+    greys = [level * 255 // (GREYS - 1) for level in range(GREYS) for _ in range(3)]
+    colours.putpalette([*greys, *(level for accent in ACCENTS for level in ImageColor.getrgb(accent))])
     there = [frame.quantize(palette=colours, dither=Image.Dither.NONE) for frame in frames]
     small = [*there, *there[-2:0:-1]]
     times = [REST_MS, *[FRAME_MS] * (FRAMES - 2), REST_MS, *[FRAME_MS] * (FRAMES - 2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import httpx
@@ -45,6 +46,21 @@ def test_how_to_call_it_names_this_server_and_answers(open_page, server):
     url = re.search(r"'(http[^']*)'", command)[1]
     assert url.startswith(server.url)
     assert httpx.get(url).json()["n"] == 3
+    told: dict[str, object] = {}
+    python = card.locator(".code").nth(1).locator("code").inner_text()
+    exec(python.replace("client.log_prob", "found = client.log_prob"), told)
+    assert len(told["found"]) == 3
+    told["client"].close()
+
+
+def test_images_are_given_in_bits(open_page, server):
+    page = open_page().page
+    row = [httpx.get(f"{server.url}/models/digits/sample?n=1&seed=1").json()["x"][0]]
+    told = httpx.post(f"{server.url}/models/digits/logprob", json={"x": row, "return": ["bits_per_dim"]}).json()
+    mean = httpx.get(f"{server.url}/models/digits").json()["calibration"]["mean"]
+    bits = told["bits_per_dim"][0] + (told["log_prob"][0] - mean) / 64 / math.log(2)
+    card = page.get_by_role("article", name="digits")
+    expect(card).to_contain_text(f"{bits:.2f} bits/dim")
 
 
 def test_a_first_load_is_small_and_quick(open_page):

@@ -26,6 +26,7 @@ FLOWS = (
     traced(affine("dosed-image", 1, (4, 4, 1), 2, context_features=DOSE)),
     traced(affine("nameless", 1, (2,), 1)),
     traced(affine("colour", 1, (3, 3, 3))),
+    traced(affine("large", 1, (16, 16, 1))),
     in_float64(affine("plain"), "double"),
     traced(image()),
     square("line"),
@@ -63,6 +64,7 @@ def test_every_kind_of_flow_has_its_picture(open_page, others):
     page = open_page(url=others.url).page
     names = {part.manifest.name for part in FLOWS}
     expect(page.locator(".card")).to_have_count(len(names))
+    expect(page.get_by_label("A walk through images of large")).to_be_visible()
     for card in page.locator(".card").all():
         card.scroll_into_view_if_needed()
         expect(card.locator(".card-picture canvas")).to_be_visible()

@@ -101,7 +101,7 @@ def test_a_heat_map_shows_the_densities_of_the_api(open_page, server):
     assert at_best > max(told) - 0.12
 
 
-def test_two_columns_of_a_wide_table_and_its_margins(open_page):
+def test_two_columns_of_a_wide_table_and_its_margins(open_page, server):
     page = open_page("/#/density?model=wine").page
     page.get_by_label("Across").select_option(label="alcohol")
     page.get_by_label("Up").select_option(label="proline")
@@ -114,6 +114,16 @@ def test_two_columns_of_a_wide_table_and_its_margins(open_page):
         {"name": "few.csv", "mimeType": "text/csv", "buffer": rows.encode()}
     )
     expect(page.get_by_text("few.csv has no column ash")).to_be_visible()
+    before = page.locator(".pair-cell canvas").first.evaluate("node => node.toDataURL()")
+    whole = httpx.get(f"{server.url}/models/wine/sample?n=40&seed=3", headers={"Accept": "text/csv"}).text
+    rows = f"{whole.strip()}\n" + "x," * 13 + "x\n"
+    page.get_by_label("Add rows (CSV)").set_input_files(
+        {"name": "held-out.csv", "mimeType": "text/csv", "buffer": rows.encode()}
+    )
+    expect(
+        page.get_by_text("40 rows of held-out.csv in dark, samples in orange; 1 rows without numbers")
+    ).to_be_visible()
+    until(page, "data => document.querySelector('.pair-cell canvas').toDataURL() !== data", before)
 
 
 def test_samples_are_those_of_the_api_and_the_same_for_the_same_seed(open_page, server):

@@ -1,10 +1,9 @@
 /** Flows: every served flow as a card, with a live picture, its figures, and how to call it. */
 
 import { Latest, asCurl, isAborted } from "../lib/api.js";
-import { button } from "../lib/controls.js";
-import { h, m, replace } from "../lib/dom.js";
+import { h, replace } from "../lib/dom.js";
 import { Figure } from "../lib/figures.js";
-import { kind, newest, path, shapeText } from "../lib/flows.js";
+import { kind, newest, path, shapeText, width } from "../lib/flows.js";
 import { copyable, problemBox } from "../lib/layout.js";
 import { count, fixed, show } from "../lib/numbers.js";
 import { imageCanvas } from "../lib/pictures.js";
@@ -111,14 +110,18 @@ async function figuresOf(app, flow) {
   const { manifest } = await app.describe(flow);
   const { calibration, parity } = manifest;
   const entry = (title, value, note) => h("div", {}, h("dt", {}, title), h("dd", {}, value), note && h("dd.note", {}, note));
+  const bits = manifest.quantization && calibration ? bitsPerDim(calibration.mean, width(flow), manifest.quantization.step) : null;
   const gain = calibration?.gaussian_mean === null || calibration?.gaussian_mean === undefined ? null : calibration.mean - calibration.gaussian_mean;
   return [
-    calibration && entry("held-out", [fixed(calibration.mean), h("small", {}, " nats")], gain === null ? null : `${gain >= 0 ? "+" : ""}${fixed(gain)} over a Gaussian`),
+    calibration && entry("held-out", [fixed(calibration.mean), h("small", {}, " nats")], [bits === null ? null : `${fixed(bits)} bits/dim`, gain === null ? null : `${gain >= 0 ? "+" : ""}${fixed(gain)} over a Gaussian`].filter(Boolean).join(", ") || null),
     parity && entry("parity", show(parity.log_prob, 2), "nats from the float64 flow"),
     calibration && entry("calibrated on", count(calibration.rows), "held-out rows"),
     (calibration?.warning || parity?.warning) && h("p.warning", {}, calibration?.warning ?? parity.warning),
   ];
 }
+
+/** Bits of the probability of a row's bin, for each of its values. */
+const bitsPerDim = (logProb, values, step) => -(logProb / values + Math.log(step)) / Math.log(2);
 
 /** How to call a flow, by curl and by Python, with this server's own address. */
 function howToCall(app, flow) {
