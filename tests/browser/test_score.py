@@ -146,7 +146,7 @@ def test_the_result_is_saved_with_a_reason_for_each_bad_row(open_page, server):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("rows.parquet", b"PAR1\x15\x04\x15", "read_parquet"),
+        ("rows.feather", b"ARROW1\x00\x00", "read_feather"),
         ("rows.csv", b"a,b\n1,2\n", "has no column x, y"),
         ("rows.csv", b"", "no rows"),
         ("rows.csv", b"1,2,3\n4,5,6\n", "A line has 3 cells"),

@@ -87,7 +87,7 @@ export function shaped(values, shape) {
 }
 
 /** A number of single precision as the number with the fewest digits that is the same in single precision. */
-function shortest(value) {
+export function shortest(value) {
   for (let digits = 6; digits < 9; digits += 1) {
     const found = Number(value.toPrecision(digits));
     if (Math.fround(found) === value) return found;

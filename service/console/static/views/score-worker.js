@@ -5,6 +5,7 @@
 
 import { Api, Away } from "../lib/api.js";
 import { RowReader, TableFault, readHead, splitCells } from "../lib/csv.js";
+import { isParquet, parquetToCsv } from "../lib/parquet.js";
 
 const PIECE = 1 << 20;
 const HEAD = 1 << 18;
@@ -58,7 +59,11 @@ class Scoring {
   }
 
   async run() {
-    const start = new Uint8Array(await this.file.slice(0, HEAD).arrayBuffer());
+    let start = new Uint8Array(await this.file.slice(0, HEAD).arrayBuffer());
+    if (isParquet(start)) {
+      this.file = await parquetToCsv(this.file, (share) => postMessage({ type: "opening", share }));
+      start = new Uint8Array(await this.file.slice(0, HEAD).arrayBuffer());
+    }
     refuseOthers(start, this.file.name);
     const { names, isNamed, contextNames } = this.flow;
     this.head = readHead(start, { names, isNamed, context: contextNames });
@@ -314,7 +319,6 @@ function refuseOthers(start, name) {
   const magic = String.fromCharCode(...start.subarray(0, 6));
   const csv = name.replace(/\.[^.]*$/, "");
   const turn = (reader) => `python -c "import pandas; pandas.${reader}('${name}').to_csv('${csv}.csv', index=False)"`;
-  if (magic.startsWith("PAR1")) throw Object.assign(new TableFault("This is Parquet, which a browser does not read. Turn it into CSV, and drop that."), { command: turn("read_parquet") });
   if (magic.startsWith("ARROW1")) throw Object.assign(new TableFault("This is Feather (Arrow), which is not read here. Turn it into CSV, and drop that."), { command: turn("read_feather") });
   if (magic.startsWith("PK")) throw Object.assign(new TableFault("This is a spreadsheet or another archive. Save the table as CSV, and drop that."), { command: turn("read_excel") });
   if (magic.startsWith("\u0093NUMPY")) throw Object.assign(new TableFault("This is an array of NumPy. Turn it into CSV, and drop that."), { command: `python -c "import numpy; numpy.savetxt('${csv}.csv', numpy.load('${name}'), delimiter=',')"` });

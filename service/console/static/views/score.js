@@ -52,7 +52,7 @@ export function mount(root, app) {
   const input = h("input.unseen", { id, type: "file", accept: ".csv,.tsv,.txt,text/csv,.parquet", onchange: () => { if (input.files[0]) start(input.files[0]); input.value = ""; } });
   const names = Array.from({ length: wide }, (_, k) => columnName(flow, k));
   const drop = h("div.drop", {},
-    h("p.drop-title", {}, "Drop a CSV file here"),
+    h("p.drop-title", {}, "Drop a CSV or Parquet file here"),
     h("p.note", {}, "with the columns ", h("b", {}, names.length > 8 ? `${names.slice(0, 8).join(", ")} and ${names.length - 8} more` : names.join(", ")), ". A million rows are fine."),
     h("div.row", {}, input, h("label.button.primary", { for: id }, "Choose a file"), button("Use an example", example)));
   root.addEventListener("dragover", over);
@@ -114,6 +114,8 @@ export function mount(root, app) {
     progress = null;
     found.hidden = true;
     badRows.hidden = true;
+    replace(ranking);
+    replace(pager);
     running.hidden = false;
     cancel.hidden = false;
     drop.classList.add("small");
@@ -159,7 +161,8 @@ export function mount(root, app) {
       tellBad();
       paint();
       ask();
-    } else if (data.type === "page") list(data);
+    } else if (data.type === "opening") said.textContent = `Reading ${file.name}: ${percent(data.share, 0)}`;
+    else if (data.type === "page") list(data);
     else if (data.type === "saving") saver.textContent = `Writing\u2026 ${percent(data.share, 0)}`;
     else if (data.type === "file") {
       save(data.blob, `${data.name}-scored.csv`);
