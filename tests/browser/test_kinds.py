@@ -26,6 +26,7 @@ FLOWS = (
     traced(affine("nameless", 1, (2,), 1)),
     traced(affine("colour", 1, (3, 3, 3))),
     traced(affine("large", 1, (16, 16, 1))),
+    traced(affine("wide", 1, (700,), description="<img src=x onerror=alert(1)> & <b>not bold</b>")),
     in_float64(affine("plain"), "double"),
     traced(image()),
     square("line"),
