@@ -27,6 +27,7 @@ FLOWS = (
     traced(affine("nameless", 1, (2,), 1)),
     traced(affine("colour", 1, (3, 3, 3))),
     traced(affine("large", 1, (16, 16, 1))),
+    traced(affine("wide", 1, (700,), description="<img src=x onerror=alert(1)> & <b>not bold</b>")),
     in_float64(affine("plain"), "double"),
     traced(image()),
     square("line"),
@@ -52,7 +53,7 @@ def test_every_kind_of_flow_is_shown_or_refused_in_words(open_page, others, view
     page = watched.page
     for flow in sorted({part.manifest.name for part in FLOWS}):
         page.evaluate("hash => { location.hash = hash; }", f"#/{view}?model={flow}")
-        expect(page.get_by_label("Flow")).to_have_value(re.compile(f"^{flow}/"))
+        expect(page.get_by_role("combobox", name="Flow")).to_have_value(re.compile(f"^{flow}/"))
         shown = page.locator(".stage canvas, .stage tbody, .stage .drop, .state p")
         expect(shown.first).to_be_visible()
         page.wait_for_load_state("networkidle")
@@ -134,8 +135,8 @@ def test_a_context_moves_the_density_and_the_samples(open_page, others):
 
 def test_a_version_is_chosen_and_kept_in_the_address(open_page, others):
     page = open_page("/#/sampling?model=two", url=others.url).page
-    expect(page.get_by_label("Flow")).to_have_value("two/2")
-    page.get_by_label("Flow").select_option("two/1")
+    expect(page.get_by_role("combobox", name="Flow")).to_have_value("two/2")
+    page.get_by_role("combobox", name="Flow").select_option("two/1")
     assert "version=1" in wait_for_address(page, "version=1")
     expect(page.locator(".call-box")).to_contain_text("/models/two/versions/1/sample")
 

@@ -8,7 +8,10 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from service.access.keys import make_key
+from tests.browser.conftest import ZOO
 from tests.browser.watched import until
+from tests.server import Server
 
 
 def rows_so_far(server, flow, direction):
@@ -76,6 +79,40 @@ def test_a_pause_asks_nobody(open_page):
         page,
         "() => performance.getEntriesByType('resource').filter((each) => each.name.endsWith('/metrics')).length > 2",
     )
+
+
+@pytest.fixture(scope="module")
+def behind():
+    """A server with keys, behind a prefix; and a key that may only infer."""
+    made = make_key("page", frozenset({"infer"}))
+    server = Server(
+        "--repository", ZOO, "--default-flow", "two-moons", "--keys", made.stored.line(), "--root-path", "/at"
+    )
+    yield server, made.key
+    server.kill()
+
+
+def give_key(page, key):
+    page.get_by_role("textbox", name="Key").fill(key)
+    page.keyboard.press("Enter")
+
+
+def test_a_key_without_the_scope_is_told_what_it_lacks(open_page, behind):
+    server, key = behind
+    watched = open_page("/at/#/operations", url=server.url)
+    watched.allowed |= {401, 403}
+    give_key(watched.page, key)
+    expect(watched.page.get_by_role("alert")).to_contain_text("metrics")
+
+
+def test_a_file_is_scored_with_the_key_and_behind_the_prefix(open_page, behind):
+    server, key = behind
+    watched = open_page("/at/#/score?model=wine", url=server.url)
+    watched.allowed |= {401}
+    give_key(watched.page, key)
+    watched.page.get_by_role("button", name="Use an example").click()
+    expect(watched.page.locator(".table tbody tr")).to_have_count(25)
+    assert key not in watched.page.content()
 
 
 @pytest.mark.parametrize("view", ["walk?model=digits", "walk?model=wine", "score?model=wine", "operations"])
