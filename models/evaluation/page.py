@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.evaluation import pictures
+from models.evaluation import live, pictures
+from models.evaluation.components import data_script, inline_modules, inline_styles
 from models.evaluation.evaluate import Diagnosis
 from models.evaluation.likelihood import Evaluation, Score
 
@@ -22,12 +23,19 @@ __all__ = [
     "explain",
     "fill_template",
     "likelihood_table",
+    "list_figures",
     "name_columns",
+    "picture",
     "table",
     "to_images",
     "verdict_box",
     "write_pictures",
 ]
+
+_MARK: Final = (
+    '<svg viewBox="0 0 32 32" class="mark" aria-hidden="true"><path class="mark-data" d="M2 26c7 0 7-16 11-16s3 9 6 9 '
+    '3-6 5-6 3 13 6 13z"/><path class="mark-latent" d="M2 26c7 0 9-9 14-9s7 9 14 9z"/></svg>'
+)
 
 _SHOWN_COLUMNS: Final = 64
 _SHOWN_VALUES: Final = 8
@@ -42,18 +50,37 @@ def name_columns(names: Sequence[str], event_shape: Sequence[int]) -> list[str]:
     return [f"[{', '.join(map(str, place))}]" for place in np.ndindex(*event_shape)]
 
 
-def fill_template(package: str, name: str, text: Mapping[str, str], markup: Mapping[str, str]) -> str:
-    """Fill a page.
+def fill_template(
+    package: str, name: str, text: Mapping[str, str], markup: Mapping[str, str], figures: Mapping[str, Any]
+) -> str:
+    """Fill a page, which then stands by itself: styles, modules and what its figures show lie within it.
 
     Args:
         package: that holds the template.
         name: of the template's file.
         text: plain text by key; it is escaped.
         markup: HTML by key.
+        figures: what the live figures show, by the names of the pictures that they replace (`models.evaluation.live`).
     """
     template = Template(resources.files(package).joinpath(name).read_text(encoding="utf-8"))
-    style = resources.files("models.evaluation").joinpath("style.css").read_text(encoding="utf-8")
-    return template.substitute({key: html.escape(value) for key, value in text.items()}, style=style, **markup)
+    parts = {
+        "style": inline_styles(),
+        "modules": inline_modules(),
+        "figures": data_script(figures),
+        "mark": _MARK,
+    }
+    return template.substitute({key: html.escape(value) for key, value in text.items()}, **parts, **markup)
+
+
+def picture(name: str, source: str, words: str) -> str:
+    """A picture, which a live figure of the same name replaces where the page's script runs.
+
+    Args:
+        name: of the picture.
+        source: of its image.
+        words: for whoever does not see it.
+    """
+    return f'<div class="picture" data-figure="{name}"><img src="{source}" alt="{html.escape(words)}"></div>'
 
 
 def to_images(drawn: Mapping[str, bytes]) -> dict[str, str]:
@@ -75,6 +102,15 @@ def draw_diagnosis(diagnosis: Diagnosis, columns: Sequence[str]) -> dict[str, by
         quantiles = np.stack([test.quantiles for test in shown], axis=1)
         drawn["ranks"] = pictures.rank_plot(quantiles, columns[: len(shown)])
     return drawn
+
+
+def list_figures(diagnosis: Diagnosis, columns: Sequence[str]) -> dict[str, Any]:
+    """What the live figures of the tests show, by the names that `draw_diagnosis` gives."""
+    shown = {"quantiles": live.quantile_plot(diagnosis.log_prob.quantiles, diagnosis.coverage)}
+    if diagnosis.ranks:
+        tests = diagnosis.ranks[: pictures.MAX_PAIRED]
+        shown["ranks"] = live.rank_plot(np.stack([test.quantiles for test in tests], axis=1), columns[: len(tests)])
+    return shown
 
 
 def verdict_box(title: str, grade: str, findings: Sequence[str]) -> str:
@@ -171,7 +207,7 @@ def diagnosis_sections(figures: Mapping[str, Any], images: Mapping[str, str]) ->
     quantiles, latents = figures["log_prob_quantiles"], figures["latents"]
     parts = [
         "<h2>Are the densities right?</h2>",
-        f'<img src="{images["quantiles"]}" alt="Quantiles of log_prob, and the coverage of regions">',
+        picture("quantiles", images["quantiles"], "Quantiles of log_prob, and the coverage of regions"),
         (
             '<p class="faint">If rows were drawn from the flow, the quantile of their log_prob among the flow\'s own '
             f"samples would be uniform: p = {quantiles['p_value']:.2g}. A region of greatest density would hold just "
@@ -188,7 +224,7 @@ def diagnosis_sections(figures: Mapping[str, Any], images: Mapping[str, str]) ->
         ranks = figures["ranks"]
         parts += [
             "<h2>Ranks given the context</h2>",
-            f'<img src="{images["ranks"]}" alt="Ranks of each value among samples at the same context">',
+            picture("ranks", images["ranks"], "Ranks of each value among samples at the same context"),
             (
                 f'<p class="faint">The rank of each value among {ranks["samples"]} samples at its row\'s context '
                 f"(simulation-based calibration): p = {ranks['p_value']:.2g} for all columns as one test. The distance "
@@ -254,4 +290,4 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{cells}</tr>{lines}</table>"
+    return f'<div class="scroll"><table><tr>{cells}</tr>{lines}</table></div>'

@@ -179,7 +179,7 @@ def _page(findings: InferenceFindings, images: Mapping[str, str]) -> str:
         "pairs": pairs,
         "facts": "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items()),
     }
-    return fill_template("models.inference", "report.html", text, markup)
+    return fill_template("models.inference", "report.html", text, markup, {})
 
 
 def _shown(value: float, error: float) -> str:

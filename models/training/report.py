@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.data.readers import FloatArray
 from models.data.split import derived_generator
-from models.evaluation import pictures
+from models.evaluation import live, pictures
 from models.evaluation.evaluate import Diagnosis
 from models.evaluation.figures import collect_figures
 from models.evaluation.likelihood import Evaluation
@@ -29,7 +29,9 @@ from models.evaluation.page import (
     explain,
     fill_template,
     likelihood_table,
+    list_figures,
     name_columns,
+    picture,
     to_images,
     verdict_box,
     write_pictures,
@@ -136,7 +138,7 @@ def write_report(findings: Findings, folder: Path) -> Path:
         The page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = draw(findings)
+    drawn, shown = draw(findings)
     write_pictures(drawn, folder)
     np.save(folder / AS_GIVEN, findings.held_out.numpy())
     if findings.evaluation.centres is not None:
@@ -147,21 +149,24 @@ def write_report(findings: Findings, folder: Path) -> Path:
     text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     page = folder / "index.html"
-    page.write_text(_page(findings, figures, drawn, folder), encoding="utf-8")
+    page.write_text(_page(findings, figures, drawn, shown, folder), encoding="utf-8")
     return page
 
 
-def draw(findings: Findings) -> dict[str, bytes]:
-    """The report's pictures: name -> PNG."""
+def draw(findings: Findings) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The report's pictures: name -> PNG; and what a live figure in the place of each shows."""
     evaluation = findings.evaluation
+    train, validation = ([getattr(each, name) for each in findings.history] for name in ("train", "validation"))
+    log_probs = evaluation.flow.log_prob, evaluation.gaussian.log_prob
     drawn = {
-        "loss": pictures.loss_curves(
-            [record.train for record in findings.history],
-            [record.validation for record in findings.history],
-            findings.best_epoch,
-        ),
-        "log_prob": pictures.log_prob_histogram(evaluation.flow.log_prob, evaluation.gaussian.log_prob),
+        "loss": pictures.loss_curves(train, validation, findings.best_epoch),
+        "log_prob": pictures.log_prob_histogram(*log_probs),
         **draw_diagnosis(findings.diagnosis, findings.names),
+    }
+    shown = {
+        "loss": live.loss_curves(train, validation, findings.best_epoch),
+        "log_prob": live.log_prob_histogram(*log_probs),
+        **list_figures(findings.diagnosis, findings.names),
     }
     data = findings.scored[:_SHOWN_ROWS].to(torch.float64).numpy()
     context = None if findings.context is None else findings.context[:_SHOWN_ROWS]
@@ -171,14 +176,18 @@ def draw(findings: Findings) -> dict[str, bytes]:
         low = float(data.min()) if support is None or support.low is None else support.low
         high = float(data.max()) if support is None or support.high is None else support.high
         images = findings.held_out[:_SHOWN_IMAGES].to(torch.float64).numpy()
-        return drawn | {"samples": pictures.image_grid(images, samples[:_SHOWN_IMAGES], low, high)}
+        sheets = images, samples[:_SHOWN_IMAGES], low, high
+        drawn["samples"], shown["samples"] = pictures.image_grid(*sheets), live.image_grid(*sheets)
+        return drawn, shown
     data, samples = data.reshape(len(data), -1), samples.reshape(len(samples), -1)
     names = findings.names
-    shown = min(data.shape[1], pictures.MAX_PAIRED)
-    drawn["samples"] = pictures.pair_plot(data[:, :shown], samples[:, :shown], names[:shown])
+    many = min(data.shape[1], pictures.MAX_PAIRED)
+    pairs = data[:, :many], samples[:, :many], names[:many]
+    drawn["samples"], shown["samples"] = pictures.pair_plot(*pairs), live.pair_plot(*pairs)
     if data.shape[1] == 2:
-        drawn["density"] = _density(findings.flow, data, context, names)
-    return drawn
+        grid = _density(findings.flow, data, context)
+        drawn["density"], shown["density"] = (kind.density(*grid, data, names) for kind in (pictures, live))
+    return drawn, shown
 
 
 def _samples(flow: Flow, seed: int, count: int, context: Tensor | None) -> FloatArray:
@@ -190,8 +199,11 @@ def _samples(flow: Flow, seed: int, count: int, context: Tensor | None) -> Float
     return np.asarray(rows[np.isfinite(rows.reshape(count, -1)).all(axis=1)], np.float64)
 
 
-def _density(flow: Flow, data: FloatArray, context: Tensor | None, names: Sequence[str]) -> bytes:
-    """The density of a flow of two columns; with a context, the mean over the first few held-out rows' contexts."""
+def _density(flow: Flow, data: FloatArray, context: Tensor | None) -> tuple[FloatArray, list[float], list[float]]:
+    """The log_prob of a flow of two columns on a grid ``[R, R]``, and its lower and upper ends.
+
+    With a context it is that of the mean density over the first few held-out rows' contexts.
+    """
     low, high = data.min(axis=0), data.max(axis=0)
     low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
     first, second = (np.linspace(low[i], high[i], _MAP) for i in range(2))
@@ -202,7 +214,7 @@ def _density(flow: Flow, data: FloatArray, context: Tensor | None, names: Sequen
     else:
         each = [log_prob(flow, points, one.expand(len(points), -1)) for one in context[:_AVERAGED]]
         values = (torch.stack(each).to(torch.float64).logsumexp(dim=0) - math.log(len(each))).numpy()
-    return pictures.density(values.reshape(_MAP, _MAP), low.tolist(), high.tolist(), data, names)
+    return values.reshape(_MAP, _MAP), low.tolist(), high.tolist()
 
 
 def _figures(findings: Findings) -> dict[str, Any]:
@@ -245,7 +257,9 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
-def _page(findings: Findings, figures: Mapping[str, Any], drawn: Mapping[str, bytes], folder: Path) -> str:
+def _page(
+    findings: Findings, figures: Mapping[str, Any], drawn: Mapping[str, bytes], shown: Mapping[str, Any], folder: Path
+) -> str:
     images = to_images(drawn)
     width = len(findings.columns) or findings.evaluation.width
     if len(findings.flow.event_shape) == 3:
@@ -254,11 +268,11 @@ def _page(findings: Findings, figures: Mapping[str, Any], drawn: Mapping[str, by
         first = f" (the first {pictures.MAX_PAIRED} of {width} columns)" if width > pictures.MAX_PAIRED else ""
         title = f"Samples over held-out rows{first}"
     given = "" if findings.context is None else ", each drawn at the context of one of them"
-    below = [f'<img src="{images["samples"]}" alt="Samples of the flow beside held-out rows{given}">']
+    below = [picture("samples", images["samples"], f"Samples of the flow beside held-out rows{given}")]
     if findings.context is not None:
         below.append('<p class="faint">Each sample is drawn at the context of one held-out row.</p>')
     if "density" in images:
-        below.append(f'<img src="{images["density"]}" alt="The density as a map, with held-out rows on it">')
+        below.append(picture("density", images["density"], "The density as a map, with held-out rows on it"))
         if findings.context is not None:
             many = min(_AVERAGED, len(findings.context))
             below.append(f'<p class="faint">The map is the mean density over the contexts of {many} held-out rows.</p>')
@@ -291,18 +305,22 @@ def _page(findings: Findings, figures: Mapping[str, Any], drawn: Mapping[str, by
     }
     markup = {
         "verdict": verdict_box(findings.verdict.grade, findings.verdict.grade, findings.verdict.sentences),
-        "warnings": "".join(f'<p class="warning">{html.escape(said)}.</p>' for said in findings.warnings),
-        "notes": "".join(f'<p class="note">{html.escape(note)}.</p>' for note in findings.notes),
+        "warnings": "".join(f'<p class="warned">{html.escape(said)}.</p>' for said in findings.warnings),
+        "notes": "".join(f'<p class="remark">{html.escape(note)}.</p>' for note in findings.notes),
         "table": likelihood_table(findings.evaluation, findings.published),
         "files": "".join(
             f"<p><code>{file.path.name}</code>: {html.escape(file.words)}, {file.mean:.3f} nats.</p>"
             + (f"<pre>{html.escape(file.command)}</pre>" if file.command else "")
             for file in list_held_out_files(findings.evaluation, folder, findings.bundle)
         ),
-        "histogram": images["log_prob"],
-        "loss": images["loss"],
+        "histogram": picture(
+            "log_prob",
+            images["log_prob"],
+            "Histogram of log_prob over held-out rows, under the flow and under the Gaussian",
+        ),
+        "loss": picture("loss", images["loss"], "Mean log-likelihood of training and validation rows over the epochs"),
         "samples": "\n".join(below),
         "diagnosis": diagnosis_sections(figures, images),
         "facts": "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items()),
     }
-    return fill_template("models.training", "report.html", text, markup)
+    return fill_template("models.training", "report.html", text, markup, shown)

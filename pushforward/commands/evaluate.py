@@ -448,12 +448,17 @@ def _format(figures: dict[str, Any]) -> str:
 
 def _write_page(found: _Found, figures: dict[str, Any], data: str, folder: Path) -> None:
     """Write index.html, its pictures and evaluation.json."""
-    from models.evaluation import page, pictures
+    from models.evaluation import live, page, pictures
 
     evaluation, manifest = found.evaluation, found.manifest
+    log_probs = evaluation.flow.log_prob, evaluation.gaussian.log_prob
     drawn = {
-        "log_prob": pictures.log_prob_histogram(evaluation.flow.log_prob, evaluation.gaussian.log_prob),
+        "log_prob": pictures.log_prob_histogram(*log_probs),
         **page.draw_diagnosis(found.diagnosis, found.columns),
+    }
+    live_figures = {
+        "log_prob": live.log_prob_histogram(*log_probs),
+        **page.list_figures(found.diagnosis, found.columns),
     }
     rows = found.held_out.rows[:_SHOWN_ROWS]
     context = found.held_out.context
@@ -468,10 +473,12 @@ def _write_page(found: _Found, figures: dict[str, Any], data: str, folder: Path)
         support = manifest.support
         low = float(rows.min()) if support is None or support.low is None else support.low
         high = float(rows.max()) if support is None or support.high is None else support.high
-        drawn["samples"] = pictures.image_grid(images, samples[:_SHOWN_IMAGES].reshape(-1, *event), low, high)
+        sheets = images, samples[:_SHOWN_IMAGES].reshape(-1, *event), low, high
+        drawn["samples"], live_figures["samples"] = pictures.image_grid(*sheets), live.image_grid(*sheets)
     else:
         shown = min(rows.shape[1], pictures.MAX_PAIRED)
-        drawn["samples"] = pictures.pair_plot(rows[:, :shown], samples[:, :shown], found.columns[:shown])
+        pairs = rows[:, :shown], samples[:, :shown], found.columns[:shown]
+        drawn["samples"], live_figures["samples"] = pictures.pair_plot(*pairs), live.pair_plot(*pairs)
     images_of = page.to_images(drawn)
     text = {
         "title": f"{manifest.name}, version {manifest.version}, on {data}",
@@ -486,14 +493,18 @@ def _write_page(found: _Found, figures: dict[str, Any], data: str, folder: Path)
         "verdict": page.verdict_box(found.verdict.grade, found.verdict.grade, found.verdict.sentences),
         "notes": "",
         "table": page.likelihood_table(evaluation, {}),
-        "histogram": images_of["log_prob"],
-        "samples": f'<img src="{images_of["samples"]}" alt="Samples of the flow beside held-out rows">',
+        "histogram": page.picture(
+            "log_prob",
+            images_of["log_prob"],
+            "Histogram of log_prob over held-out rows, under the flow and under the Gaussian",
+        ),
+        "samples": page.picture("samples", images_of["samples"], "Samples of the flow beside held-out rows"),
         "diagnosis": page.diagnosis_sections(figures, images_of),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         page.write_pictures(drawn, folder)
-        written = page.fill_template("models.evaluation", "report.html", text, markup)
+        written = page.fill_template("models.evaluation", "report.html", text, markup, live_figures)
         (folder / "index.html").write_text(written, encoding="utf-8")
         content = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "evaluation.json").write_text(content + "\n", encoding="utf-8")

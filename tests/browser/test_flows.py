@@ -9,6 +9,14 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.watched import until
+
+TWO_FRAMES = """async node => {
+  const first = node.toDataURL();
+  for (let k = 0; k < 5; k++) await new Promise(requestAnimationFrame);
+  return [first, node.toDataURL()];
+}"""
+
 
 @pytest.fixture
 def flows(server):
@@ -85,3 +93,16 @@ def test_the_pages_of_the_api_need_nobody_else(open_page, page_path):
     page = open_page(page_path).page
     expect(page.locator("text=Log-densities of rows >> visible=true").first).to_be_visible(timeout=60_000)
     page.wait_for_load_state("networkidle")
+
+
+def test_where_motion_is_unwelcome_nothing_moves_until_it_is_asked_for(open_page):
+    page = open_page(reduced_motion="reduce").page
+    canvas = page.locator(".hero-picture canvas")
+    expect(canvas).to_be_visible()
+    until(page, "() => document.querySelectorAll('.card-picture canvas').length > 2")
+    first, again = canvas.evaluate(TWO_FRAMES)
+    assert first == again
+    page.get_by_role("button", name="Play").click()
+    before = canvas.evaluate("node => node.toDataURL()")
+    until(page, "old => document.querySelector('.hero-picture canvas').toDataURL() !== old", before)
+    page.get_by_role("button", name="Pause").click()

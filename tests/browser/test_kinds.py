@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 from service.bundle.manifest import ContextFeature
 from tests.browser.test_flows import painted
+from tests.browser.test_score import drop, ranking, scored, to_csv
 from tests.browser.watched import wait_for_address, wait_for_map
 from tests.server import Server
 from tests.service.bundles import affine, coupling, image, in_float64, install, square, traced
@@ -26,6 +27,7 @@ FLOWS = (
     traced(affine("nameless", 1, (2,), 1)),
     traced(affine("colour", 1, (3, 3, 3))),
     traced(affine("large", 1, (16, 16, 1))),
+    traced(affine("wide", 1, (700,), description="<img src=x onerror=alert(1)> & <b>not bold</b>")),
     in_float64(affine("plain"), "double"),
     traced(image()),
     square("line"),
@@ -33,7 +35,7 @@ FLOWS = (
     traced(affine("two", 1)),
     traced(affine("two", 2)),
 )
-VIEWS = ("density", "chain", "sampling")
+VIEWS = ("density", "chain", "sampling", "walk", "score")
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +53,8 @@ def test_every_kind_of_flow_is_shown_or_refused_in_words(open_page, others, view
     page = watched.page
     for flow in sorted({part.manifest.name for part in FLOWS}):
         page.evaluate("hash => { location.hash = hash; }", f"#/{view}?model={flow}")
-        expect(page.get_by_label("Flow")).to_have_value(re.compile(f"^{flow}/"))
-        shown = page.locator(".stage canvas, .stage tbody, .state p")
+        expect(page.get_by_role("combobox", name="Flow")).to_have_value(re.compile(f"^{flow}/"))
+        shown = page.locator(".stage canvas, .stage tbody, .stage .drop, .state p")
         expect(shown.first).to_be_visible()
         page.wait_for_load_state("networkidle")
         assert page.locator(".problem").count() == 0, (flow, page.locator(".problem").all_inner_texts())
@@ -80,9 +82,43 @@ def test_a_context_is_given_by_name(open_page, others, view):
     context.get_by_label("kind").select_option(label="another")
     assert "context=1.5,0" in wait_for_address(page, "context=1.5,0")
     expect(page.locator(".call-box")).to_contain_text(re.compile(r"context=1\.5,0|\"context\":\[1\.5,0\]"))
-    expect(page.locator(".stage canvas, .stage tbody").first).to_be_visible()
+    expect(page.locator(".stage canvas, .stage tbody, .stage .drop").first).to_be_visible()
     page.wait_for_load_state("networkidle")
     assert page.locator(".problem").count() == 0
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["in the file", "on the page"])
+def test_a_file_is_scored_at_its_context(open_page, others, is_told):
+    rng = np.random.default_rng(0)
+    x, context = rng.normal(size=(20, 2)).astype("f4"), rng.integers(0, 2, size=(20, 2)).astype("f4")
+    if not is_told:
+        context[:] = 2, 1
+    asked = {"x": x.tolist(), "context": context.tolist()}
+    expected = httpx.post(f"{others.url}/models/dosed/logprob", json=asked).json()["log_prob"]
+    page = open_page("/#/score?model=dosed&context=2,1", url=others.url).page
+    names = [each["name"] for each in httpx.get(f"{others.url}/models/dosed").json()["features"]]
+    rows = np.hstack([x, context]) if is_told else x
+    drop(page, "rows.csv", to_csv([*names, *(("dose", "kind=b") if is_told else ())], rows))
+    scored(page)
+    found = {row: value for _, row, value in ranking(page)}
+    assert np.allclose([found[k] for k in range(20)], expected, atol=6e-4)
+
+
+@pytest.mark.parametrize("flow", ["double", "dosed-image", "colour", "line"])
+def test_a_file_of_every_kind_of_flow_is_scored(open_page, others, flow):
+    told = httpx.get(f"{others.url}/models/{flow}").json()
+    context = {"context": "0,1"} if told["context_width"] else {}
+    x = np.array(httpx.get(f"{others.url}/models/{flow}/sample", params={"n": 9, "seed": 5, **context}).json()["x"])
+    given = {"context": [0, 1]} if context else {}
+    answer = httpx.post(f"{others.url}/models/{flow}/logprob", json={"x": x.tolist(), **given}).json()["log_prob"]
+    state = "&context=0,1" if context else ""
+    page = open_page(f"/#/score?model={flow}{state}", url=others.url).page
+    flat = x.reshape(9, -1)
+    names = [each["name"] for each in told["features"]] or [f"x{k}" for k in range(flat.shape[1])]
+    drop(page, "rows.csv", to_csv(names, flat))
+    scored(page)
+    found = {row: value for _, row, value in ranking(page)}
+    assert np.allclose([found[k] for k in range(9)], answer, atol=6e-4)
 
 
 def test_a_context_moves_the_density_and_the_samples(open_page, others):
@@ -99,8 +135,8 @@ def test_a_context_moves_the_density_and_the_samples(open_page, others):
 
 def test_a_version_is_chosen_and_kept_in_the_address(open_page, others):
     page = open_page("/#/sampling?model=two", url=others.url).page
-    expect(page.get_by_label("Flow")).to_have_value("two/2")
-    page.get_by_label("Flow").select_option("two/1")
+    expect(page.get_by_role("combobox", name="Flow")).to_have_value("two/2")
+    page.get_by_role("combobox", name="Flow").select_option("two/1")
     assert "version=1" in wait_for_address(page, "version=1")
     expect(page.locator(".call-box")).to_contain_text("/models/two/versions/1/sample")
 

@@ -97,7 +97,7 @@ def test_a_server_that_goes_away_and_returns(open_page, serve):
     assert again.port == server.port
     expect(page.get_by_text("The server does not answer.")).to_have_count(0, timeout=30_000)
     expect(page.locator("tbody tr")).to_have_count(20)
-    expect(page.get_by_label("Seed")).to_have_value("8")
+    expect(page.get_by_role("spinbutton", name="Seed")).to_have_value("8")
 
 
 def test_a_view_that_is_opened_while_the_server_is_away(open_page, serve):

@@ -128,7 +128,7 @@ def test_two_columns_of_a_wide_table_and_its_margins(open_page, server):
 
 def test_samples_are_those_of_the_api_and_the_same_for_the_same_seed(open_page, server):
     page = open_page("/#/sampling?model=wine").page
-    page.get_by_label("Seed").fill("11")
+    page.get_by_role("spinbutton", name="Seed").fill("11")
     page.get_by_label("Rows", exact=True).fill("4")
     page.keyboard.press("Tab")
     told = httpx.get(f"{server.url}/models/wine/sample?n=4&seed=11").json()
@@ -165,7 +165,7 @@ def test_images_are_sampled_at_a_temperature(open_page):
     watched = open_page("/#/sampling?model=digits")
     page = watched.page
     expect(page.locator(".sheet")).to_be_visible()
-    page.get_by_label("Temperature").focus()
+    page.get_by_role("slider", name="Temperature").focus()
     for _ in range(6):
         page.keyboard.press("ArrowLeft")
     assert "temperature=0.7" in wait_for_address(page, "temperature=0.7")

@@ -257,8 +257,10 @@ class App {
   #paintBar(view) {
     this.#paintLinks();
     for (const link of this.links) {
-      if (link.view === view) link.node.setAttribute("aria-current", "page");
-      else link.node.removeAttribute("aria-current");
+      if (link.view === view) {
+        link.node.setAttribute("aria-current", "page");
+        link.node.scrollIntoView({ block: "nearest", inline: "nearest" });  // on a phone the menu is wider than the screen
+      } else link.node.removeAttribute("aria-current");
     }
     this.picker.node.hidden = !view.needsFlow;
     if (!view.needsFlow) return;

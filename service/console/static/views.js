@@ -24,6 +24,9 @@ export const VIEWS = [
     refuses: (flow) => (flow.trace?.length ? null : "The bundle of this flow holds no trace of its steps."),
   },
   { id: "sampling", title: "Sampling", needsFlow: true, load: () => import("./views/sampling.js") },
+  { id: "walk", title: "Latent walk", needsFlow: true, load: () => import("./views/walk.js") },
+  { id: "score", title: "Score a file", needsFlow: true, load: () => import("./views/score.js") },
+  { id: "operations", title: "Operations", load: () => import("./views/operations.js") },
 ];
 
 /** The view of this id, or the first. */

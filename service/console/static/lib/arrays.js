@@ -78,3 +78,19 @@ export function bins(data, low, high, n) {
   }
   return counts;
 }
+
+/** Flat values as nested arrays of a shape. */
+export function shaped(values, shape) {
+  if (shape.length === 1) return Array.from(values, values instanceof Float32Array ? shortest : Number);
+  const size = values.length / shape[0];
+  return Array.from({ length: shape[0] }, (_, k) => shaped(values.subarray(k * size, (k + 1) * size), shape.slice(1)));
+}
+
+/** A number of single precision as the number with the fewest digits that is the same in single precision. */
+export function shortest(value) {
+  for (let digits = 6; digits < 9; digits += 1) {
+    const found = Number(value.toPrecision(digits));
+    if (Math.fround(found) === value) return found;
+  }
+  return Number(value.toPrecision(9));
+}

@@ -51,7 +51,7 @@ export class Figure {
 
   /**
    * Show axes and layers.
-   * @param {{x: [number, number], y: [number, number], xLabel?: string, yLabel?: string, hide?: "y"|"both",
+   * @param {{x: [number, number], y: [number, number], xLabel?: string, yLabel?: string, hide?: "x"|"y"|"both",
    *   layers: ((context: CanvasRenderingContext2D, frame: Frame) => void)[]}} shown
    */
   show(shown) {
@@ -122,7 +122,7 @@ export class Figure {
     context.lineTo(frame.left + frame.width, bottom + 0.5);
     context.textAlign = "center";
     context.textBaseline = "top";
-    for (const tick of ticks(...shown.x, Math.max(2, Math.round(frame.width / 90)))) {
+    for (const tick of shown.hide === "x" ? [] : ticks(...shown.x, Math.max(2, Math.round(frame.width / 90)))) {
       const at = Math.round(frame.px(tick)) + 0.5;
       context.moveTo(at, bottom + 1);
       context.lineTo(at, bottom + 5);
@@ -131,7 +131,7 @@ export class Figure {
     if (shown.hide !== "y") {
       context.textAlign = "right";
       context.textBaseline = "middle";
-      for (const tick of ticks(...shown.y, Math.max(2, Math.round(frame.height / 60)))) {
+      for (const tick of ticks(...shown.y, Math.max(2, Math.round(frame.height / 45)))) {
         const at = Math.round(frame.py(tick)) + 0.5;
         context.moveTo(frame.left - 1, at);
         context.lineTo(frame.left - 5, at);
@@ -308,6 +308,19 @@ export function histogram(counts, low, high, { colour = "--data", alpha = 0.75 }
       const top = py(counts[k]);
       context.fillRect(left + 0.5, top, Math.max(0.5, px(low + (k + 1) * step) - left - 1), py(0) - top);
     }
+  };
+}
+
+/** A layer: one point that stands out. */
+export function dot(x, y, { colour = "--data", radius = 6 } = {}) {
+  return (context, { px, py }) => {
+    context.beginPath();
+    context.arc(px(x), py(y), radius, 0, 2 * Math.PI);
+    context.fillStyle = token(colour);
+    context.fill();
+    context.lineWidth = 2;
+    context.strokeStyle = token("--ground");
+    context.stroke();
   };
 }
 

@@ -20,7 +20,7 @@ export function workbench(root, { title, words }) {
   return { controls, stage, place, end };
 }
 
-/** A part of the stage with a heading. */
+/** A part of the stage with a heading, by which it is named. */
 export function panel(title, ...children) {
   const id = freshId("panel");
   return h("section.panel", { "aria-labelledby": id }, h("h2", { id }, title), children);
@@ -118,7 +118,7 @@ export class CallBox {
     for (const { title, call, text } of calls) {
       const part = this.#parts.get(title);
       part.set(text ?? asCurl(api, call));
-      const isPlain = call && !call.json && !call.npy && !call.method && api.key === null;  // a link sends no body and no key
+      const isPlain = call && !call.json && !call.npy && !call.type && !call.method && !call.accept && api.key === null;  // a link sends no body and no key
       part.link.hidden = !isPlain;
       if (isPlain) part.link.href = api.address(call).href;
     }

@@ -47,7 +47,7 @@ export const densities = (logs) => Float32Array.from(logs, Math.exp);
 export async function thumbnail(api, flow, signal) {
   const what = kind(flow);
   const query = what === "image" && hasTemperature(flow) ? { temperature: 0.8 } : {};
-  const n = what === "image" ? (flow.event_shape[0] > 16 ? 18 : 32) : what === "line" ? 1000 : 1500;
+  const n = what === "image" ? (flow.event_shape[0] > 16 ? 18 : 32) : what === "line" ? 1000 : Math.max(100, Math.min(1500, Math.floor(600_000 / flow.event_shape[0])));
   const { data } = await api.npy(sampleCall(flow, n, query), signal);
   if (what === "image") return { images: data };
   if (what === "line") return { figure: await curve(api, flow, data, signal) };

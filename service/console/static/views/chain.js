@@ -13,6 +13,7 @@ import { ImageStage, LineStage, PlaneStage } from "./chain-stages.js";
 
 const ROWS = 1200;
 const IMAGE_ROWS = 6;
+const MOST_VALUES = 400_000;
 const STEP_MS = 700;
 const REST_MS = 900;
 
@@ -21,6 +22,7 @@ export function mount(root, app) {
   const shape = kind(flow);
   const wide = width(flow);
   const last = flow.trace.length;
+  const rowsShown = Math.max(20, Math.min(ROWS, Math.floor(MOST_VALUES / (wide * (last + 1)))));
   const latest = new Latest();
   const { controls, stage, place, end } = workbench(root, {
     title: "The chain",
@@ -105,7 +107,7 @@ export function mount(root, app) {
     else draw();
   }
 
-  const asked = () => (shape === "line" ? { n: 3, seed: 7 } : { n: shape === "image" ? IMAGE_ROWS : ROWS, seed: number(state, "seed", 7) });
+  const asked = () => (shape === "line" ? { n: 3, seed: 7 } : { n: shape === "image" ? IMAGE_ROWS : rowsShown, seed: number(state, "seed", 7) });
 
   async function load() {
     holder.setAttribute("aria-busy", "true");

@@ -5,7 +5,7 @@ import { column, extent, sorted } from "../lib/arrays.js";
 import { Latest, isAborted } from "../lib/api.js";
 import { button, contextControls, numberField, segmented, select, slider } from "../lib/controls.js";
 import { add, h, m, replace } from "../lib/dom.js";
-import { ColourBar, Figure, heat, histogram, line, marker, points, readout } from "../lib/figures.js";
+import { ColourBar, Figure, dot, heat, histogram, line, marker, points, readout } from "../lib/figures.js";
 import { columnLabel, columnName, kind, path, usualContext, valueRange, width } from "../lib/flows.js";
 import { CallBox, panel, workbench } from "../lib/layout.js";
 import { fixed, percent, quantile, show } from "../lib/numbers.js";
@@ -19,12 +19,17 @@ const SIDES = [50, 200];
 const MARGINAL_SIDE = 64;
 const MARGINAL_SLICES = 24;
 const LOG_DEPTH = 12;
-const SAMPLES = 4000;
+const LARGEST = 80;
+const MOST_SAMPLES = 4000;
+const MOST_VALUES = 2_000_000;
 
 export function mount(root, app) {
   const { flow, api } = app;
   const shape = kind(flow);
   const wide = width(flow);
+  const nSamples = Math.max(200, Math.min(MOST_SAMPLES, Math.floor(MOST_VALUES / wide)));
+  const nLatents = Math.min(1500, nSamples);
+  const sides = SIDES.map((side_) => Math.min(side_, Math.floor(Math.sqrt(MOST_VALUES / wide))));
   const isLine = shape === "line";
   const isTable = shape === "table";
   const drawing = new Latest();
@@ -77,7 +82,7 @@ export function mount(root, app) {
   const up = isTable ? select({ label: "Up", value: 1, options: names, change: (value) => put({ cols: `${cols[0] === Number(value) ? cols[1] : cols[0]},${value}`, box: null, at: null }) }) : null;
   const others = isTable ? segmented({ label: "The other columns", value: "fixed", options: [{ value: "fixed", label: "at a row" }, { value: "averaged", label: "averaged out" }], change: (value) => put({ others: value === "fixed" ? null : value }) }) : null;
   const row = isTable ? slider({ label: "Row of the samples", min: 0, max: 99, step: 1, value: 0, change: (value) => put({ row: value || null }) }) : null;
-  const n = slider({ label: "Rows over it", min: 0, max: SAMPLES, step: 100, value: 1000, change: (value) => { put({ n: value === 1000 ? null : value }); } });
+  const n = slider({ label: "Rows over it", min: 0, max: nSamples, step: 100, value: Math.min(1000, nSamples), change: (value) => { put({ n: value === 1000 ? null : value }); } });
   const seed = numberField({ label: "Seed of the rows", value: 7, min: 0, step: 1, change: (value) => put({ seed: value === 7 ? null : value }) });
   const contextPart = contextControls(flow, context, (values) => put({ context: values.join(","), box: null }));
   const fields = [numberField({ label: isLine ? m("x") : columnName(flow, 0), value: null, optional: true, change: () => fromFields() }), isLine ? null : numberField({ label: columnName(flow, 1), value: null, optional: true, change: () => fromFields() })].filter(Boolean);
@@ -111,8 +116,8 @@ export function mount(root, app) {
     try {
       const seedQuery = { seed: number(state, "seed", 7) };
       const found = await drawing.run(async (signal) => {
-        const drawn = await api.npy(sampleCall(flow, SAMPLES, { ...seedQuery, ...contextQuery(flow, context) }), signal);
-        const encoded = await api.npy({ path: path(flow, "encode"), query: contextQuery(flow, context), npy: { data: drawn.data.subarray(0, 1500 * wide), shape: [1500, ...flow.event_shape] } }, signal);
+        const drawn = await api.npy(sampleCall(flow, nSamples, { ...seedQuery, ...contextQuery(flow, context) }), signal);
+        const encoded = await api.npy({ path: path(flow, "encode"), query: contextQuery(flow, context), npy: { data: drawn.data.subarray(0, nLatents * wide), shape: [nLatents, ...flow.event_shape] } }, signal);
         return [drawn.data, encoded.data];
       });
       if (!found) return;
@@ -156,7 +161,7 @@ export function mount(root, app) {
       await drawing.run(async (signal) => {
         if (isLine) { await curve(x, signal); return; }
         if (averaged) { await marginal(x, y, signal); return; }
-        for (const side_ of SIDES) await slice(x, y, side_, signal);
+        for (const side_ of sides) await slice(x, y, side_, signal);
       });
       place.clear();
     } catch (error) {
@@ -181,7 +186,7 @@ export function mount(root, app) {
     shown = { x, y, side: side_, logs: data };
     paint();
     map.draw();
-    if (side_ === SIDES.at(-1)) performance.measure("heat map", "map-answer");
+    if (side_ === sides.at(-1)) performance.measure("heat map", "map-answer");
   }
 
   /** Rows of the plane, with the other columns of a row. */
@@ -231,14 +236,15 @@ export function mount(root, app) {
       drawLatent();
       return;
     }
-    const values = log ? shown.logs : shown.logs.map(Math.exp);
-    const range = log ? [Math.max(top - LOG_DEPTH, extent(shown.logs)[0]), top] : [0, Math.exp(top)];
+    const shift = Math.abs(top) > LARGEST ? top : 0;  // the density itself would be no number of float32
+    const values = log ? shown.logs : shown.logs.map((value) => Math.exp(value - shift));
+    const range = log ? [Math.max(top - LOG_DEPTH, extent(shown.logs)[0]), top] : [0, Math.exp(top - shift)];
     base = {
       x: shown.x, y: shown.y, xLabel: columnLabel(flow, cols[0]), yLabel: columnLabel(flow, cols[1]),
       layers: [heat({ data: values, columns: shown.side, rows: shown.side, x: shown.x, y: shown.y }, range), points(over, wide, { columns: cols, size: 2, colour: "--ink", alpha: 0.4 })],
     };
     drawMap();
-    bar.set(range[0], range[1], log ? "log p(x), nats" : averaged ? "density of the two columns" : "p(x)");
+    bar.set(range[0], range[1], log ? "log p(x), nats" : averaged ? "density of the two columns" : shift ? "p(x), as a share of its greatest here" : "p(x)");
     replace(mapTitle, averaged ? `The density of ${columnName(flow, cols[0])} and ${columnName(flow, cols[1])} alone` : isTable ? `A slice of p(x), the other columns as in row ${number(state, "row", 0)} of the samples` : log ? "log p(x)" : "p(x)");
     drawLatent();
     margins?.show(samples, cols);
@@ -387,7 +393,7 @@ export function mount(root, app) {
     const point = pinned?.point ?? { x: (x[0] + x[1]) / 2, y: isLine ? 0 : (y[0] + y[1]) / 2 };
     return [
       { title: "The row", call: rowCall(point) },
-      { title: `${isLine ? "The curve: 800" : isTable && state.others === "averaged" ? `Each of ${MARGINAL_SLICES} slices: ${MARGINAL_SIDE} \u00d7 ${MARGINAL_SIDE}` : `The map: ${SIDES.at(-1)} \u00d7 ${SIDES.at(-1)}`} rows in ${file}`, call: asked },
+      { title: `${isLine ? "The curve: 800" : isTable && state.others === "averaged" ? `Each of ${MARGINAL_SLICES} slices: ${MARGINAL_SIDE} \u00d7 ${MARGINAL_SIDE}` : `The map: ${sides.at(-1)} \u00d7 ${sides.at(-1)}`} rows in ${file}`, call: asked },
     ];
   };
 
@@ -425,16 +431,5 @@ const ring = (x, y) => (ctx, { px, py }) => {
   ctx.stroke();
   ctx.strokeStyle = token("--latent");
   ctx.lineWidth = 1.8;
-  ctx.stroke();
-};
-
-/** A layer: one point that stands out. */
-const dot = (x, y) => (ctx, { px, py }) => {
-  ctx.beginPath();
-  ctx.arc(px(x), py(y), 6, 0, 2 * Math.PI);
-  ctx.fillStyle = token("--data");
-  ctx.fill();
-  ctx.lineWidth = 2;
-  ctx.strokeStyle = token("--ground");
   ctx.stroke();
 };

@@ -55,8 +55,9 @@ export function hero(app, flows) {
   async function fill() {
     const found = await latest.run((signal) => (kind(flow) === "image" ? walk(app, flow, place, signal) : bend(app, flow, place, parts, signal)));
     if (!found) return;
-    draw = found;
-    draw(0);
+    draw = found.draw;
+    at = playing ? 0 : found.still;  // where nothing moves, the data is shown
+    draw(at);
     run();
   }
 
@@ -88,8 +89,8 @@ async function bend(app, flow, place, parts, signal) {
   replace(place, figure.node);
   const now = new Float32Array(ROWS * 2);
   const whole = 2 * (REST_MS + (steps - 1) * STEP_MS);
-  return (time) => {
-    const half = whole / 2;
+  const half = whole / 2;
+  return { still: half, draw(time) {
     const inside = time % whole;
     const way = Math.min(1, Math.max(0, ((inside % half) - REST_MS) / (half - REST_MS)));
     const place01 = inside < half ? way : 1 - way;
@@ -99,7 +100,7 @@ async function bend(app, flow, place, parts, signal) {
     for (let n = 0; n < now.length; n += 1) now[n] = frames[k][n] + share * (frames[k + 1][n] - frames[k][n]);
     const [x, y] = [0, 1].map((c) => [0, 1].map((end) => spans[k][c][end] + share * (spans[k + 1][c][end] - spans[k][c][end])));
     figure.show({ x, y, hide: "both", layers: [points(now, 2, { size: 2.6, alpha: 0.16 + 0.5 * (1 - place01), colour: "--latent" }), points(now, 2, { size: 2.6, alpha: 0.62 * place01, colour: "--data" })] });
-  };
+  } };
 }
 
 /** A walk from image to image, through their latents. */
@@ -114,13 +115,13 @@ async function walk(app, flow, place, signal) {
   replace(place, canvas);
   const n = data.length / size;
   const range = valueRange(flow) ?? extent(data);
-  return (time) => {
+  return { still: 0, draw(time) {
     const segment = STEP_MS * 3;
     const position = (time % (segment * WALK_POINTS)) / segment;
     const k = Math.floor(position);
     const step = Math.round((k + smooth(position - k)) * (WALK_STEPS - 1)) % n;
     drawImages(canvas, data.subarray(step * size, (step + 1) * size), flow, { range });
-  };
+  } };
 }
 
 const smooth = (t) => t * t * (3 - 2 * t);

@@ -12,6 +12,7 @@ import { drawImages, imageCanvas } from "../lib/pictures.js";
 
 const SHOWN_ROWS = 100;
 const SHOWN_IMAGES = 400;
+const SHOWN_COLUMNS = 40;
 const MOST = 100_000;
 const FILES = [["CSV", TYPES.csv, "csv"], ["NumPy", TYPES.npy, "npy"], ["Arrow", TYPES.arrow, "arrows"]];
 
@@ -93,10 +94,11 @@ export function mount(root, app) {
   }
 
   function table({ x, log_prob: logProb, offset }) {
-    const names = Array.from({ length: width(flow) }, (_, k) => k);
-    replace(result, h("div.table", { tabindex: 0, role: "region", "aria-label": "Samples" }, h("table", {},
+    const names = Array.from({ length: Math.min(SHOWN_COLUMNS, width(flow)) }, (_, k) => k);
+    const left = width(flow) - names.length;
+    replace(result, left > 0 && h("p.note", {}, `The first ${SHOWN_COLUMNS} columns; the files have ${count(left)} more.`), h("div.table", { tabindex: 0, role: "region", "aria-label": "Samples" }, h("table", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "row"), names.map((k) => h("th", { scope: "col" }, columnLabel(flow, k))), h("th", { scope: "col" }, "log_prob"))),
-      h("tbody", {}, x.map((row, k) => h("tr", {}, h("th", { scope: "row" }, offset + k), row.map((value) => h("td", {}, show(value, 5))), h("td.strong", {}, logProb[k] === null ? "none" : fixed(logProb[k], 3))))))));
+      h("tbody", {}, x.map((row, k) => h("tr", {}, h("th", { scope: "row" }, offset + k), row.slice(0, SHOWN_COLUMNS).map((value) => h("td", {}, show(value, 5))), h("td.strong", {}, logProb[k] === null ? "none" : fixed(logProb[k], 3))))))));
   }
 
   async function download(type, ending) {
