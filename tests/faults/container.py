@@ -23,6 +23,7 @@ MEMORY: Final = "512m"
 ROUNDS: Final = 20
 BODIES_AT_ONCE: Final = 50
 SIZES: Final = (56 * MIB, 16 * MIB, 4 * MIB, MIB)
+_PASSING: Final = ("urllib", "trial_child")
 UNBOUNDED: Final = ("--max-decode-bytes", str(1 << 40))
 
 
@@ -68,10 +69,14 @@ def running(options: tuple[str, ...]) -> Iterator[tuple[str, int]]:
 
 
 def processes(name: str) -> frozenset[str]:
-    """The processes of a container that runs; none of one that has ended."""
+    """The server's processes in a container that runs; none of one that has ended.
+
+    The probe of its health and the trials of bundles are processes that come and go.
+    """
     if docker("inspect", "--format", "{{.State.Running}}", name) != "true":
         return frozenset()
-    return frozenset(docker("top", name, "-eo", "pid").splitlines()[1:])
+    lines = docker("top", name, "-eo", "pid,args").splitlines()[1:]
+    return frozenset(line.split()[0] for line in lines if not any(word in line for word in _PASSING))
 
 
 def small_container(start: Start, effort: Effort) -> Outcome:
@@ -97,7 +102,7 @@ def small_container(start: Start, effort: Effort) -> Outcome:
             with ThreadPoolExecutor(BODIES_AT_ONCE) as pool:
                 statuses = list(pool.map(lambda key: send(port, made[key], 300)[0], keys))
             settle(port)
-            alive = processes(name) == before and probe(port, "/health/ready")[0] == 200
+            alive = bool(before) and before <= processes(name) and probe(port, "/health/ready")[0] == 200
         shed += sum(status in (429, 503) for status in statuses)
         odd |= {str(status) for status in statuses if not is_refusal(status)}
         survived += alive
