@@ -118,8 +118,8 @@ def zoo_page() -> str:
         "# The shipped flows\n\n"
         + NOTE
         + "\nThe table has the held-out log_prob in nats, in the units of the data, as the served graph gives it. A row"
-        "\nof integers counts as the centre of its bin. `make zoo` fits the flows again; each ends within 0.05 nats per"
-        "\ndimension of these figures.\n\n"
+        "\nof integers counts as the centre of its bin. `make zoo` fits the flows again, and `make zoo faces` that one;"
+        "\neach ends within 0.05 nats per dimension of these figures.\n\n"
         + table(("flow", "held-out rows", "log_prob", "per dimension", "bits per dimension", "Gaussian"), figures)
         + "\nThis table says how far the graphs are from the flow in float64. It has the greatest abs(error) /"
         "\n(1 + abs(value)) over held-out rows and rows far outside the data, in batches of 1, 7 and 1,000.\n\n"

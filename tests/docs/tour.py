@@ -14,12 +14,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
+from models.data.faces import draw_faces
 from pushforward import Client
 from tests.server import Server
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 SHOWN: Final = 16
 """How many digits a ranking shows from either end."""
+FACES: Final = 2026
+"""The seed of the faces that walks go between: none that the shipped flow was fitted to."""
 
 
 def chain(client: Client) -> bytes:
@@ -44,12 +47,22 @@ def pictures(client: Client) -> dict[str, bytes]:
     bunch = load_digits()
     digits = bunch.images[..., None].astype(np.float32)
     three, eight = (digits[np.flatnonzero(bunch.target == number)[:1]] for number in (3, 8))
+    faces = draw_faces(12, FACES)[0].astype(np.float32)
     order = np.argsort(client.log_prob(digits, model="digits"), kind="stable")
     grid = {"model": "digits", "columns": SHOWN, "size": 40}
     moons = np.concatenate((client.sample(300, seed=3, model="two-moons").x, [[0.5, 0.25], [-1.2, -0.4]]))
     return {
         "chain.png": chain(client),
-        "samples.png": client.picture("sample", n=4 * SHOWN, seed=7, **grid),
+        "faces.png": client.picture(
+            "interpolate", points=faces[:8].reshape(4, 2, 32, 32, 1), steps=9, path="linear", model="faces", size=88
+        ),
+        "smile.png": client.picture(
+            "edit", x=faces[8:12], direction="smile", strength=np.linspace(-1.5, 1.5, 7).tolist(), model="faces",
+            size=88,
+        ),
+        "samples.png": client.picture(
+            "sample", n=48, seed=7, temperature=0.8, model="faces", columns=12, size=64
+        ),
         "walk.png": client.picture(
             "edit",
             x=three,
@@ -80,9 +93,21 @@ right. Each row keeps its colour.
 
 ![two moons become a normal cloud, step by step](tour/chain.png)
 
-**Samples.** `GET /sample?n=64&seed=7&model=digits` with `Accept: image/png`. The same seed gives the same digits.
+**From one face to another.** `POST /interpolate` with `"path": "linear"` walks between pairs of rows, along the
+straight line between their latents. The shipped `faces` are drawn ones: a generator in `models/data/faces.py` makes
+them from 25 parameters, and a flow is fitted to 50,000. Each line of the picture is a walk. It begins and ends at faces
+that the flow was not fitted to.
 
-![a grid of 64 drawn digits](tour/samples.png)
+![four walks, each from one drawn face to another](tour/faces.png)
+
+**A smile.** `POST /edit` moves rows along a named direction. Four faces along "smile", with strengths from -1.5 to 1.5:
+
+![four faces, from a frown to a smile](tour/smile.png)
+
+**Samples.** `GET /sample?n=48&seed=7&temperature=0.8&model=faces` with `Accept: image/png`. The same seed gives the
+same faces.
+
+![a grid of 48 sampled faces](tour/samples.png)
 
 **From one row to another.** `POST /edit` moves a 3 to an 8, along the straight line between their latents. Strength 0
 is the 3, and strength 1 the 8.

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from models.data.builtin import BUILTIN, load
 from models.recipe import Recipe
 from models.zoo.__main__ import main
-from models.zoo.build import AGREEMENT, NAMES, ZOO, Comparison, build, compare
+from models.zoo.build import AGREEMENT, LONG, NAMES, ZOO, Comparison, build, compare
 from service.bundle.store import Repository, read_bundle
 from service.errors import DataError
 
@@ -69,7 +69,7 @@ def test_the_report_of_a_flow_has_a_folder_of_its_name(tmp_path: Path, monkeypat
 
 
 def test_an_unknown_flow_is_answered_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there are digits, square, two-moons, wine"):
+    with pytest.raises(DataError, match="there are digits, faces, square, two-moons, wine"):
         build("moons", Repository(tmp_path))
     result = CliRunner().invoke(main, ["moons", "--out", str(tmp_path)])
     assert result.exit_code == 1
@@ -83,8 +83,19 @@ def test_a_bundle_that_comes_out_otherwise_does_not_agree() -> None:
     assert Comparison(made=-18.0, shipped=-19.3, width=13).difference == pytest.approx(0.1)
 
 
+def test_a_long_fit_is_made_where_it_is_named_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = read_bundle(Repository(ZOO).path("square")).manifest
+    asked: list[str] = []
+    monkeypatch.setattr("models.zoo.__main__.build", lambda name, _, **__: asked.append(name) or shipped)
+    CliRunner().invoke(main, ["--out", str(tmp_path)])
+    assert asked == [name for name in NAMES if name not in LONG]
+    asked.clear()
+    CliRunner().invoke(main, ["faces", "--out", str(tmp_path)])
+    assert asked == ["faces"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in LONG])  # `make zoo faces` makes the rest
 def test_one_command_ends_near_the_shipped_likelihood(name: str, tmp_path: Path) -> None:
     comparison = compare(build(name, Repository(tmp_path)))
     assert comparison is not None
