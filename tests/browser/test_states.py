@@ -66,7 +66,7 @@ def serious_violations(page) -> list:
 
 def test_the_keyboard_alone_leads_from_the_flows_to_a_row(open_page):
     page = open_page(reduced_motion="reduce").page
-    expect(page.locator(".card")).to_have_count(4)
+    expect(page.locator(".card")).to_have_count(5)
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     for _ in range(40):

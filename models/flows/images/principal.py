@@ -313,8 +313,8 @@ def image_principal(
     width = math.prod(event_shape)
     if width < 3:
         raise DataError(f"image_principal parts the values of an image in two; the images have {width}")
+    check("leading", 2 <= leading < width - 1, leading, f"a number from 2 to {width - 2}")
     check("residual", 1 <= residual < width - leading, residual, f"a number from 1 to {width - leading - 1}")
-    check("leading", 2 <= leading < width, leading, f"a number from 2 to {width - 1}")
     for name, widths in (("encoder", encoder), ("decoder", decoder)):
         fits = 1 <= len(widths) <= _MAX_LAYERS and all(1 <= hidden <= _MAX_HIDDEN for hidden in widths)
         check(name, fits, list(widths), f"1 to {_MAX_LAYERS} layer widths from 1 to {_MAX_HIDDEN}")

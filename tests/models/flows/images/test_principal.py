@@ -96,8 +96,8 @@ def test_the_axes_of_what_is_left_over_are_folded_to_constants() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"leading": 1}, "leading must be a number from 2 to 6"),
-        ({"leading": 7}, "leading must be a number from 2 to 6"),
+        ({"leading": 1}, "leading must be a number from 2 to 5"),
+        ({"leading": 7}, "leading must be a number from 2 to 5"),
         ({"encoder": []}, "encoder must be 1 to 8 layer widths"),
         ({"decoder": [0]}, "decoder must be 1 to 8 layer widths"),
         ({"residual": 0}, "residual must be a number from 1 to 3"),
