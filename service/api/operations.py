@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -59,7 +60,7 @@ class Operations:
         self._probe_seconds = probe_seconds
         self._metrics = metrics
         self._probing: asyncio.Task[list[Reason]] | None = None
-        self._snapshot: Snapshot | None = None
+        self._of: weakref.ref[Snapshot] | None = None  # it would keep flows that are to be freed
         self._written: dict[object, Reply] = {}
         self.draining = False
 
@@ -78,8 +79,8 @@ class Operations:
     def _once(self, key: object, write: Callable[[], Reply]) -> Reply:
         """What is written once for each snapshot of the registry."""
         snapshot = self._registry.snapshot
-        if snapshot is not self._snapshot:
-            self._snapshot, self._written = snapshot, {}
+        if self._of is None or self._of() is not snapshot:
+            self._of, self._written = weakref.ref(snapshot), {}
         found = self._written.get(key)
         if found is None:
             found = self._written[key] = write()

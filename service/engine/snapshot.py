@@ -49,7 +49,7 @@ class Entry:
         return self.name, self.version
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Snapshot:
     """What is served at one moment.
 
