@@ -107,7 +107,8 @@ def test_the_page_is_found_with_a_slash_behind_the_prefix_and_without(repository
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
 def test_a_module_imports_what_is_there_by_relative_paths(module):
     text = module.read_text()
-    named = re.findall(r"""(?:from|import)\s*\(?\s*["']([^"']+)["']""", text)
+    named = re.findall(r"""^(?:import|export)\b[^"';=(]*["']([^"']+)["']""", text, re.MULTILINE)
+    named += re.findall(r"""\bimport\(\s*["']([^"']+)["']""", text)
     for each in named:
         assert each.startswith("."), each
         assert (module.parent / each).resolve().is_relative_to(STATIC)

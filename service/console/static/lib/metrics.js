@@ -1,4 +1,4 @@
-/** The text format of Prometheus, read; and what a histogram's counts say. https://prometheus.io/docs/instrumenting/exposition_formats/ */
+/** The text format of Prometheus, read; and what a histogram's counts say. prometheus.io/docs/instrumenting/exposition_formats/ */
 
 const LINE = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? +(\S+)/;
 const LABEL = /([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"/g;

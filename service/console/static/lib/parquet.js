@@ -3,7 +3,7 @@
  * DuckDB write them by default are read: pages of version 1 and 2, plain or with a dictionary, as they are or
  * compressed by Snappy or gzip (and zstd, where the browser has it).
  *
- * https://parquet.apache.org/docs/file-format/
+ * parquet.apache.org/docs/file-format/
  */
 
 import { shortest } from "./arrays.js";
@@ -226,7 +226,7 @@ async function inflate(bytes, codec, size, name) {
   return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
 }
 
-/** https://github.com/google/snappy/blob/main/format_description.txt */
+/** github.com/google/snappy/blob/main/format_description.txt */
 function snappy(bytes, size) {
   const found = new Uint8Array(size);
   const thrift = new Thrift(bytes);
