@@ -32,7 +32,7 @@ PATHS = [
         "/openapi.json",
     ),
     *("/models/", "/models/two-moons/versions/x", "/models/two-moons/versions/9", "/models/logprob", "/models/sample"),
-    *("/models/two-moons/models", "/models/a/openapi.json", "/two-moons", "//models", "/models/models"),
+    *("/models/two-moons/models", "/models/a/openapi.json", "/two-moons", "/models/models"),
 ]
 
 

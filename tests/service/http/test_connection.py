@@ -201,7 +201,7 @@ def hasty(repository):
         (b"GET /health/live HTTP/1.1\r\nHost", 408),
         (POST.replace(b"/", b"/interpolate", 1) + b"12", 408),
         (POST.replace(b"/", b"/logprob", 1) + b"12", 408),
-        (POST + b"12", 404),  # told at once; and the rest of its body is not waited for either
+        (POST + b"12", 405),  # told at once; and the rest of its body is not waited for either
     ],
 )
 def test_a_real_server_cuts_off_what_drips(hasty, sent, answered):
