@@ -16,6 +16,7 @@ SPINS = re.compile(r"^ *while not .*:\n +(?:pass|continue|await asyncio\.sleep\(
 PATIENT = {
     "waiting.py",
     "test_waiting.py",
+    "watched.py",  # waits for what holds in a page, with a limit
     "test_delivery.py",  # its clock is its own
     "test_killed.py",  # any moment to kill at is as good as another
     "test_listening.py",  # a loop that is slow to accept; and an end that is far away
