@@ -146,6 +146,6 @@ def _shares(lane: Lane, manifest: Manifest, prior: Prior, contexts: Floats | Non
         repeated = None if contexts is None else np.repeat(contexts, points, axis=0)
         outputs = yield Run(lane, noise.buffered(), repeated, counted=False)
         with np.errstate(invalid="ignore"):  # what is beyond the range of its precision is not inside
-            inside = prior.inside(outputs.value.reshape(count * points, width))
+            inside = prior.inside(outputs.value.reshape(count * points, manifest.event_width))
         found.append(inside.reshape(count, points).mean(axis=1))
     return np.stack(found)

@@ -16,7 +16,7 @@ from service.engine.verbs.acceptance import AcceptanceCache
 from service.engine.verbs.posterior import posterior
 from service.errors import InvalidArgument, OverWorkBudget
 from service.plan import run_now
-from tests.service.bundles import affine, bundle
+from tests.service.bundles import affine, bundle, shares
 
 BOX = Prior(low=[-0.5, None], high=[1.0, 0.4])
 CONTEXTS = np.float32([[0.0, 0.0], [0.5, -0.25], [-0.5, 0.5]])
@@ -175,3 +175,14 @@ def test_an_image_s_and_a_simplex_s_draws_lie_inside(make):
     x = run_now(flat.sample(50, 1)).x
     assert x.shape == (50, 1, 2, 1)
     assert (x >= 0).all()
+
+
+def test_a_constrained_flow_s_density_is_corrected_by_its_mass_inside(make):
+    """Its events are wider than its latents."""
+    flow = make(shares("constrained", prior=Prior(low=[0.5, None, None], high=[None, None, 0.0])))
+    rows = np.float32([[0.75, 0.25, -1.0], [0.25, 0.75, -1.0]])
+    found = run_now(flow.log_prob(rows, correct=True))
+    assert found.acceptance.share[0] == pytest.approx(0.25, abs=1e-3)
+    assert found.log_prob[0] == pytest.approx(run_now(flow.log_prob(rows)).log_prob[0] + math.log(4), abs=1e-2)
+    assert np.isneginf(found.log_prob[1])
+    assert flow.prior.inside(run_now(flow.sample(50, 1)).x).all()
