@@ -15,6 +15,7 @@ from service.engine.verbs import rejection
 from service.engine.verbs.acceptance import AcceptanceCache
 from service.engine.verbs.posterior import posterior
 from service.errors import InvalidArgument, OverWorkBudget
+from service.guard import WorkLimit
 from service.plan import run_now
 from tests.service.bundles import affine, bundle, shares
 
@@ -100,6 +101,21 @@ def test_a_small_mass_is_measured_with_more_points(make):
     expected = (cdf(corners[1, 0]) - cdf(corners[0, 0])) * (cdf(corners[1, 1]) - cdf(corners[0, 1]))
     assert expected < 1e-3
     assert abs(found.share[0] - expected) < 6 * found.standard_error[0] + 1e-6
+
+
+def test_the_points_are_within_a_limit_and_what_was_measured_is_kept(make):
+    parts = affine("narrower", 1, (2,), 2)
+    mean, _ = parts.inverse(np.zeros((1, 2)), np.zeros((1, 2)))
+    low, high = (mean[0] + sign * 0.02 for sign in (-1, 1))
+    flow = make(affine("narrower", 1, (2,), 2, prior=Prior(low=low.tolist(), high=high.tolist())))
+    contexts = np.float32([[0, 0], [1e-3, 0], [2e-3, 0]])
+    points = acceptance_module.POINTS
+    most = WorkLimit(2, 1, 2 * (3 + 2 * acceptance_module._MORE) * points, ("correct",))
+    with pytest.raises(OverWorkBudget, match=rf"{(3 + 3 * acceptance_module._MORE) * points} rows of 2 values"):
+        run_now(flow.log_prob(np.zeros((3, 2), np.float32), contexts, correct=True, check_points=most.check))
+    first = run_now(flow.acceptance(contexts[:2], 2, WorkLimit(2, 1, 0, ("correct",)).check))
+    assert (first.share < 2e-3).all()
+    np.testing.assert_array_equal(run_now(flow.acceptance(contexts, 3, most.check)).share[:2], first.share)
 
 
 def test_a_prior_that_the_flow_has_no_mass_in_is_refused(make, monkeypatch):
