@@ -27,6 +27,7 @@ __all__ = [
     "Run",
     "Ticket",
     "advance",
+    "followed",
     "run_now",
 ]
 
@@ -145,6 +146,8 @@ class Run(NamedTuple):
         value: whether z or x themselves are wanted, and not only what is known of each row. Where they are not,
             `Outputs.value` may be empty, ``[N, 0]``: a million rows then need no memory for them.
         counted: whether their log_prob is counted among what was served; of points that nobody sent or gets, not.
+        follows: the number of values that its plan computes out of the outputs, beside them: a few rows may have a
+            long summary.
     """
 
     lane: Lane
@@ -153,11 +156,12 @@ class Run(NamedTuple):
     bounded: bool = True
     value: bool = True
     counted: bool = True
+    follows: int = 0
 
     @property
     def size(self) -> int:
-        """The number of values in its answer: what there is to check and to write."""
-        return len(self.rows) * (self.lane.width if self.value else 1)
+        """The number of values in its answer and of those that follow: what there is to check and to write."""
+        return len(self.rows) * (self.lane.width if self.value else 1) + self.follows
 
 
 Plan = Generator[Run, Outputs, T]
@@ -187,6 +191,27 @@ def advance(plan: Plan[T], message: Outputs | Exception | None = None) -> Run | 
         return next(plan) if message is None else plan.send(message)
     except StopIteration as stop:
         return Finished(stop.value)
+
+
+def followed(plan: Plan[T], values: int) -> Plan[T]:
+    """The same plan, with more to do after each run.
+
+    Args:
+        plan: to be driven.
+        values: the number of values that are computed out of the outputs of a run, beside those of the plan itself.
+    """
+    step = advance(plan)
+    try:
+        while isinstance(step, Run):
+            try:
+                outputs = yield step._replace(follows=step.follows + values)
+            except Exception as error:
+                step = advance(plan, error)
+            else:
+                step = advance(plan, outputs)
+    finally:
+        plan.close()
+    return step.value
 
 
 def run_now(plan: Plan[T]) -> T:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from service.bundle.bases import NormalBase, UniformBase
+from service.bundle.constraints import Constraint
 from service.bundle.manifest import (
     Calibration,
     Feature,
@@ -26,7 +27,7 @@ from service.bundle.manifest import (
 )
 from service.bundle.store import Bundle, Golden, Repository, read_bundle
 
-__all__ = ["Parts", "affine", "coupling", "image", "in_float64", "install", "square", "traced"]
+__all__ = ["Parts", "affine", "coupling", "image", "in_float64", "install", "shares", "square", "traced"]
 
 OPSET = 18
 Array = NDArray[np.float64]
@@ -335,6 +336,73 @@ def coupling(name: str = "coupling", version: int = 1, width: int = 2, hidden: i
     graphs = {"forward.onnx": graph("x", "z", False), "inverse.onnx": graph("z", "x", True)}
     x, _ = inverse(generator.normal(size=(9, width)), None)
     return _parts(draft, graphs, forward, inverse, x, None)
+
+
+def shares(name: str = "shares", version: int = 1, context_width: int = 0, **manifest: Any) -> Parts:
+    """x = (s, 1 - s, y) with normal z = (logit s, y - sum of the context): three columns, and two latents."""
+    tolerance = 1e-3
+
+    def moved(context: Array | None) -> Array | float:
+        return 0.0 if context is None else context.sum(1)
+
+    def forward(x: Array, context: Array | None) -> tuple[Array, Array]:
+        inside = np.clip(x[:, :2], 1e-30, None)
+        z = np.stack([np.log(inside[:, 0]) - np.log(inside[:, 1]), x[:, 2] - moved(context)], 1)
+        return z, -np.log(inside).sum(1)
+
+    def inverse(z: Array, context: Array | None) -> tuple[Array, Array]:
+        s = 1 / (1 + np.exp(-z[:, 0]))
+        x = np.stack([s, 1 - s, z[:, 1] + moved(context)], 1)
+        return x, np.log(x[:, :2]).sum(1)
+
+    def column(graph: _Graph, value: str, start: int, stop: int) -> str:
+        first, last, axis = (graph.const([at], np.int64) for at in (start, stop, 1))
+        return graph.op("Slice", value, first, last, axis)
+
+    def shift(graph: _Graph) -> str:
+        if not context_width:
+            return graph.const([[0.0]])
+        return graph.op("MatMul", "context", graph.const(np.ones((context_width, 1))))
+
+    there = _Graph()
+    both = column(there, "x", 0, 2)
+    logs = there.op("Log", there.op("Clip", both, there.const(1e-30)))
+    logit = there.op("MatMul", logs, there.const([[1.0], [-1.0]]))
+    there.op("Concat", logit, there.op("Sub", column(there, "x", 2, 3), shift(there)), out="z", axis=1)
+    det = there.op("Neg", there.total(logs, 2), out="log_abs_det_jacobian")
+    apart = there.op("Abs", there.op("Sub", there.total(both, 2), there.const(1.0)))
+    least = there.op("Mul", column(there, "x", 0, 1), column(there, "x", 1, 2))
+    positive = there.op("Reshape", there.op("Greater", least, there.const(0.0)), there.const([-1], np.int64))
+    within = there.op("And", positive, there.op("Less", apart, there.const(tolerance)))
+    density = there.op("Add", there.normal("z", 2), det)
+    there.op("Where", within, density, there.const(-np.inf), out="log_prob")
+
+    back = _Graph()
+    logit = column(back, "z", 0, 1)
+    pair = back.op("Sigmoid", back.op("MatMul", logit, back.const([[1.0, -1.0]])))
+    back.op("Concat", pair, back.op("Add", column(back, "z", 1, 2), shift(back)), out="x", axis=1)
+    det = back.op("Identity", back.total(back.op("Log", pair), 2), out="log_abs_det_jacobian")
+    back.op("Sub", back.normal("z", 2), det, out="log_prob")
+
+    graphs = {
+        "forward.onnx": there.finish("x", [3], "z", [2], context_width),
+        "inverse.onnx": back.finish("z", [2], "x", [3], context_width),
+    }
+    generator = np.random.default_rng(3)
+    context = generator.normal(size=(9, context_width)) if context_width else None
+    x, _ = inverse(generator.normal(size=(9, 2)), context)
+    draft = {
+        "name": name,
+        "version": version,
+        "description": "Two shares of a whole, and a number.",
+        "event_shape": [3],
+        "latent_width": 2,
+        "context_width": context_width,
+        "base": NormalBase(),
+        "constraints": [Constraint(kind="simplex", first=0, columns=2)],
+        **manifest,
+    }
+    return _parts(draft, graphs, forward, inverse, x, context)
 
 
 def traced(parts: Parts) -> Parts:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.errors import EngineFailed, QueueFull
-from service.plan import Finished, Outputs, Run, advance, run_now
+from service.plan import Finished, Outputs, Run, advance, followed, run_now
 
 ROWS = np.ones((2, 1), np.float32)
 OUTPUTS = Outputs(ROWS, ROWS[:, 0], ROWS[:, 0])
@@ -60,3 +60,26 @@ def test_a_plan_without_a_run_is_finished_at_once():
 def test_the_size_of_a_run_is_that_of_its_answer(value, size):
     lane = SimpleNamespace(width=3)
     assert Run(lane, np.zeros((10, 3), np.float32), value=value).size == size
+
+
+def test_what_follows_a_run_counts_as_its_size_and_changes_no_answer():
+    first = advance(followed(asks_twice(SimpleNamespace(width=3)), 100))
+    assert first.size == 2 * 3 + 100
+    assert run_now(followed(asks_twice(Answers(OUTPUTS)), 100)) == (OUTPUTS, OUTPUTS)
+    with pytest.raises(EngineFailed, match="in a run"):
+        run_now(followed(asks_twice(Answers(EngineFailed("in a run"))), 100))
+
+
+def test_a_plan_with_more_to_do_is_closed_with_the_one_inside():
+    closed = []
+
+    def waits():
+        try:
+            yield Run(Answers(OUTPUTS), ROWS)
+        finally:
+            closed.append(True)
+
+    plan = followed(waits(), 1)
+    advance(plan)
+    plan.close()
+    assert closed == [True]

@@ -17,6 +17,7 @@ from service.api.native.validation import validate
 from service.drawing import density_drawing
 from service.engine.verbs.acceptance import POINTS
 from service.exchange import Exchange, Reply
+from service.guard import WorkLimit
 from service.pictures.options import Extent
 from service.plan import Plan
 
@@ -40,10 +41,13 @@ def _log_prob(backend: Backend, exchange: Exchange, codec: Codec) -> Plan[Reply]
     x, context = backend.read_rows(flow, "x", asked.x, asked.context, place)
     writer.check(flow, Extent(len(x), "x"))
     writer.check_map(flow, len(x), backend.max_work, ("body", "x"))
+    limit = WorkLimit(flow.event_width, 1, backend.max_work, ("correct",))
     if asked.correct:
         contexts = 1 if context is None else len(np.unique(context, axis=0))
-        backend.check(contexts * POINTS, flow.width, (place, "correct"))
-    plan = flow.log_prob(x, context, returns=asked.returns, alarm_rate=asked.alarm_rate, correct=asked.correct)
+        backend.check(contexts * POINTS, flow.event_width, (place, "correct"))
+    plan = flow.log_prob(
+        x, context, returns=asked.returns, alarm_rate=asked.alarm_rate, correct=asked.correct, check_points=limit.check
+    )
     found = yield from locate_errors(plan, "x", place)
     extras: Mapping[Any, Any] = found.extras
     answer = {**flow_identity(flow), "log_prob": found.log_prob, **extras}

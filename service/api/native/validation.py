@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
+from service.api.codecs.items import Items
 from service.api.codecs.query import as_declared
 from service.api.native.fields import VerbRequest
 from service.errors import InvalidArgument, PushforwardError, Reason
@@ -64,6 +65,8 @@ def _reason(schema: type[VerbRequest], fault: Mapping[str, Any], place: str) -> 
         return Reason(loc, "this argument is needed")
     message = str(fault["msg"]).removeprefix("Input ")
     value = fault["input"]
+    if isinstance(value, Items) and fault["type"] == "list_type":
+        return Reason(loc, "the list is longer than any that this argument takes")
     scalar = isinstance(value, (str, int, float, bool, type(None)))
     came = f", and is {json.dumps(value, ensure_ascii=False):.64}" if scalar else ""
     return Reason(loc, message + came)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -83,7 +84,12 @@ class AcceptanceCache:
 
 
 def measure_acceptance(
-    lane: Lane, manifest: Manifest, prior: Prior, context: Floats | None, cache: AcceptanceCache
+    lane: Lane,
+    manifest: Manifest,
+    prior: Prior,
+    context: Floats | None,
+    cache: AcceptanceCache,
+    check_points: Callable[[int], None] | None = None,
 ) -> Plan[Acceptance]:
     """The acceptance under each context.
 
@@ -92,12 +98,14 @@ def measure_acceptance(
         manifest: of the flow.
         prior: of the flow.
         context: ``[N, C]``; None for a flow without, which has one acceptance.
-        cache: of the version.
+        cache: of the version. It keeps what has been measured, also where the whole is refused.
+        check_points: called with the number of points before they are run; it raises where they are too many.
 
     Returns:
         ``[N]``; ``[1]`` without a context.
 
     Raises:
+        PushforwardError: from `check_points`.
         InvalidArgument: under a context nothing lies inside; the row is named.
     """
     keys = [b""] if context is None else [row.tobytes() for row in context + context.dtype.type(0)]  # -0.0 is 0
@@ -105,25 +113,35 @@ def measure_acceptance(
     missing = {key: at for at, key in reversed(list(enumerate(keys))) if key not in found}
     places = sorted(missing.values())
     each = max(1, _BLOCK_VALUES // (POINTS * manifest.latent_width))
+    points = 0
     for start in range(0, len(places), each):
         block = places[start : start + each]
         rows = None if context is None else np.ascontiguousarray(context[block])
+        points = _more_points(points, len(block) * POINTS, check_points)
         shares = yield from _shares(lane, manifest, prior, rows, _POINTS_A_SHIFT)
-        few = np.flatnonzero(shares.mean(axis=0) * POINTS < _FEW)
-        for at in few.tolist():
-            one = None if rows is None else rows[at : at + 1]
-            shares[:, at : at + 1] = yield from _shares(lane, manifest, prior, one, _MORE * _POINTS_A_SHIFT)
-        errors = shares.std(axis=0, ddof=1) / np.sqrt(_SHIFTS)
-        for place, share, error in zip(block, shares.mean(axis=0).tolist(), errors.tolist(), strict=True):
-            if share == 0:
+        for at, place in enumerate(block):
+            share = shares[:, at]
+            if share.mean() * POINTS < _FEW:
+                points = _more_points(points, _MORE * POINTS, check_points)
+                one = None if rows is None else rows[at : at + 1]
+                share = (yield from _shares(lane, manifest, prior, one, _MORE * _POINTS_A_SHIFT))[:, 0]
+            known = float(share.mean()), float(share.std(ddof=1) / np.sqrt(_SHIFTS))
+            if known[0] == 0:
                 reason = f"none of {_MORE * POINTS} draws lies inside the prior"
                 where = Reason(("context",), reason, place) if context is not None else Reason(("correct",), reason)
                 under = f"context, row {place}" if context is not None else "correct"
                 raise InvalidArgument(f"{under}: {reason}, so that no density can be corrected for it", (where,))
-            found[keys[place]] = share, error
-            cache.put(keys[place], (share, error))
+            found[keys[place]] = known
+            cache.put(keys[place], known)
     both = np.array([found[key] for key in keys], np.float64).reshape(-1, 2)
     return Acceptance(both[:, 0].copy(), both[:, 1].copy())
+
+
+def _more_points(made: int, more: int, check: Callable[[int], None] | None) -> int:
+    """The number of points with some more, which are checked first."""
+    if check is not None:
+        check(made + more)
+    return made + more
 
 
 def _shares(lane: Lane, manifest: Manifest, prior: Prior, contexts: Floats | None, points: int) -> Plan[Float64]:
@@ -146,6 +164,6 @@ def _shares(lane: Lane, manifest: Manifest, prior: Prior, contexts: Floats | Non
         repeated = None if contexts is None else np.repeat(contexts, points, axis=0)
         outputs = yield Run(lane, noise.buffered(), repeated, counted=False)
         with np.errstate(invalid="ignore"):  # what is beyond the range of its precision is not inside
-            inside = prior.inside(outputs.value.reshape(count * points, width))
+            inside = prior.inside(outputs.value.reshape(count * points, manifest.event_width))
         found.append(inside.reshape(count, points).mean(axis=1))
     return np.stack(found)

@@ -12,7 +12,7 @@ but for log_prob = -inf where the density is zero, no infinity.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 
@@ -176,6 +176,7 @@ class ServedFlow:
         alarm_rate: float | None = None,
         *,
         correct: bool = False,
+        check_points: Callable[[int], None] | None = None,
     ) -> Plan[Densities]:
         """Log-densities of rows.
 
@@ -190,8 +191,11 @@ class ServedFlow:
                 as low.
             correct: whether log_prob is that of the flow cut off at its prior: -inf outside, and inside less the
                 logarithm of the acceptance. The scores stay those of the flow itself.
+            check_points: called with the number of points that measure the acceptance, before they are run; it raises
+                where they are too many.
 
         Raises:
+            PushforwardError: from `check_points`.
             WrongShape: the context is missing, superfluous or of another number of rows.
             InvalidArgument: a correction is asked for, and the flow has no prior, or no mass inside it.
             NotFinite: a row is so far out that the answer is beyond the range of its precision.
@@ -212,7 +216,7 @@ class ServedFlow:
         anomaly = None if alarm_rate is None else self.held_out.anomaly(log_prob, alarm_rate)
         if not correct:
             return Densities(log_prob, extras, anomaly)
-        acceptance = yield from self.acceptance(context, len(x))
+        acceptance = yield from self.acceptance(context, len(x), check_points)
         inside = self.require_prior().inside(x.reshape(len(x), -1))
         corrected = (log_prob - np.log(acceptance.share)).astype(self.dtype)
         return Densities(np.where(inside, corrected, self.dtype.type(-np.inf)), extras, anomaly, acceptance)
@@ -394,23 +398,29 @@ class ServedFlow:
         detail = f"context must have one row, or one for each of the {count} rows, and has {len(context)}"
         raise WrongShape(detail, (Reason(("context",), detail),))
 
-    def acceptance(self, context: Floats | None, count: int) -> Plan[Acceptance]:
+    def acceptance(
+        self, context: Floats | None, count: int, check_points: Callable[[int], None] | None = None
+    ) -> Plan[Acceptance]:
         """How much of the mass lies inside the prior, under the context of each row.
 
         Args:
             context: as in `log_prob`.
             count: the number of rows.
+            check_points: as for `log_prob`.
 
         Returns:
             ``[count]``.
 
         Raises:
+            PushforwardError: from `check_points`.
             WrongShape: as `log_prob`.
             InvalidArgument: the flow has no prior, or no mass inside it.
         """
         self.context_for(context, count)
         prior = self.require_prior()
-        found = yield from measure_acceptance(self.inverse, self.manifest, prior, context, self._acceptances)
+        found = yield from measure_acceptance(
+            self.inverse, self.manifest, prior, context, self._acceptances, check_points
+        )
         return Acceptance(*(np.broadcast_to(values, (count,)) for values in found))
 
     def require_prior(self) -> Prior:

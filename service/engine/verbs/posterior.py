@@ -23,7 +23,7 @@ from service.bundle.precision import FloatType
 from service.engine.sampling.noise import ContextNoise, Method
 from service.engine.verbs.flow import ServedFlow
 from service.errors import NotFinite, OverWorkBudget, PushforwardError
-from service.plan import Floats, Plan
+from service.plan import Floats, Plan, followed
 
 __all__ = ["Posterior", "posterior", "summarize"]
 
@@ -91,11 +91,14 @@ def posterior(
     flow.require_context(contexts)
     count = 1 if contexts is None else len(contexts)
     each = max(1, _BLOCK_VALUES // (n * flow.event_width))
+    numbers = flow.event_width * (2 + len(quantiles) + 2 * len(hpd) + (flow.event_width if correlation else 0))
     parts = []
     for start in range(0, count, each):
         part = None if contexts is None else contexts[start : start + each]
+        summarized = count if start + each >= count else each  # the last ones are written with all before them
+        draws = flow.sample(n, seed, offset, context=part, method=method, noise=noise)
         try:
-            drawn = yield from flow.sample(n, seed, offset, context=part, method=method, noise=noise)
+            drawn = yield from followed(draws, summarized * numbers)
         except (NotFinite, OverWorkBudget) as error:
             raise _moved(error, start) from error
         found = summarize(drawn.x.reshape(-1, n, flow.event_width), quantiles, hpd, correlation=correlation)

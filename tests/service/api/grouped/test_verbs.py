@@ -19,10 +19,15 @@ from service.api.grouped.verbs import GroupVerbs
 from service.api.native.sample import DRAWN_SEED_BITS
 from service.api.native.verbs import Verbs
 from service.api.problems import problem_reply
+from service.app import create_app
+from service.bundle.priors import Prior
 from service.engine.verbs.flow import RETURNS
 from service.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
 from service.exchange import Exchange
 from service.plan import LARGE_RUN, Run, advance, run_now
+from tests.service.bundles import affine, in_float64, install, shares
+from tests.service.conftest import settings_for
+from tests.service.inprocess import InProcess
 
 BUDGET = 400
 
@@ -435,6 +440,45 @@ def test_what_is_plain_is_asked_together_whatever_else_it_says(groups, verbs, ve
     bad = [post({**PLAIN[verb][0], main: value}) for value in ([[1e39, 0], [1, 1]], [["x", 1], [1, 2]], 1e400)]
     mixed = together(getattr(groups, verb), [exchange for each in exchanges for exchange in (bad[0], each, *bad)])
     assert mixed[1::5] == replies
+
+
+SHARES = [0.25, 0.75, 0.5]
+OTHER = [0.625, 0.375, -1]
+NARROWED = {
+    "log_prob": {"x": [SHARES, OTHER], "return": ["z", "bits_per_dim"]},
+    "encode": {"x": SHARES},
+    "decode": {"z": [[0.5, -1], [0, 0]]},
+    "sample": {"n": 3, "seed": 5},
+    "interpolate": {"points": [SHARES, OTHER], "steps": 4},
+    "edit": {"x": [SHARES], "direction": [1, -0.5], "strength": [0, 1.5]},
+}
+
+
+@pytest.fixture(scope="module")
+def narrowed(tmp_path_factory):
+    """The registry of flows whose events are wider than their latents."""
+    root = tmp_path_factory.mktemp("narrowed")
+    prior = Prior(low=[0.2, None, None], high=[None, None, 1.0])
+    install(root, affine("two-moons"), shares("two"), shares("moved", 1, 2), in_float64(shares(), "double"))
+    install(root, shares("leaky", prior=prior))
+    with InProcess(create_app(settings_for(root))) as opened:
+        yield opened.app.state.registry
+
+
+@pytest.mark.parametrize("verb", list(NARROWED))
+def test_latents_may_be_narrower_than_events(narrowed, verb):
+    names = ["two", "leaky", "double", "two", "moved", "double", "leaky", "moved"]
+    contexts = {"moved": {"context": [0.5, -1]}}
+    exchanges = [post({**NARROWED[verb], **contexts.get(name, {})}, name) for name in names]
+    if verb == "interpolate":
+        exchanges += [post({"points": [[0, 1], [1, 0], [-1, 2]], "space": "z", "steps": 3}, "two")] * 2
+    group_verb = getattr(GroupVerbs(narrowed, BUDGET), verb)
+    replies = assert_law(group_verb, getattr(Verbs(narrowed, BUDGET, BUDGET), verb), exchanges)
+    alone = [at for at, reply in enumerate(replies) if reply is None]
+    assert alone == ([1, 6] if verb == "sample" else [])  # a draw outside of the prior is drawn again
+    wrong = [post({**NARROWED[verb], **contexts.get(name, {}), "context": [[1]]}, name) for name in names]
+    mixed = together(group_verb, [each for pair in zip(wrong, exchanges, strict=False) for each in pair])
+    assert mixed[1::2] == replies[: len(names)]
 
 
 def test_those_of_one_lane_are_one_run(groups):

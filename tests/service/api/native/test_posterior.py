@@ -98,6 +98,7 @@ def test_every_media_type(client):
         ({"context": CONTEXTS, "quantiles": [0.5, 2]}, "invalid_argument", ["body", "quantiles", 1], "less than"),
         ({"context": CONTEXTS, "quantiles": "0.5"}, "invalid_argument", ["body", "quantiles"], "list"),
         ({"context": CONTEXTS, "quantiles": [0.5] * 65}, "invalid_argument", ["body", "quantiles"], "at most 64"),
+        ({"context": CONTEXTS, "quantiles": [0.25] * 20000}, "invalid_argument", ["body", "quantiles"], "longer"),
         ({"context": CONTEXTS, "hpd": [0]}, "invalid_argument", ["body", "hpd", 0], "greater than 0"),
         ({"context": CONTEXTS, "hpd": True}, "invalid_argument", ["body", "hpd"], "list"),
         ({"context": CONTEXTS, "correlation": 1}, "invalid_argument", ["body", "correlation"], "boolean"),

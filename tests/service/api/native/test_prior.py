@@ -90,3 +90,17 @@ def test_a_flow_without_a_prior_is_told_so(serving):
     code, detail, errors = problem(serving().post("/logprob", json={"x": ROWS, "correct": True}))
     assert (code, errors[0]["loc"]) == ("invalid_argument", ["body", "correct"])
     assert "no prior" in detail
+
+
+def test_a_correction_counts_the_points_that_it_takes(serving, root):
+    """A context under which little lies inside takes more of them."""
+    client = serving(root, max_work=4096 * 2)
+    body = {"x": [[0.0, 0.0]], "correct": True}
+    assert client.post("/models/leaky/logprob", json={**body, "context": [0, 0]}).status_code == 200
+    for at in range(30):  # the mean of x is moved, until next to nothing lies inside
+        answer = client.post("/models/leaky/logprob", json={**body, "context": [at, at]})
+        if answer.status_code != 200:
+            break
+    code, detail, errors = problem(answer)
+    assert (code, errors[0]["loc"]) == ("over_work_budget", ["body", "correct"])
+    assert f"{17 * 4096} rows of 2 values" in detail

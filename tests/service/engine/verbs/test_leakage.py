@@ -15,8 +15,9 @@ from service.engine.verbs import rejection
 from service.engine.verbs.acceptance import AcceptanceCache
 from service.engine.verbs.posterior import posterior
 from service.errors import InvalidArgument, OverWorkBudget
+from service.guard import WorkLimit
 from service.plan import run_now
-from tests.service.bundles import affine, bundle
+from tests.service.bundles import affine, bundle, shares
 
 BOX = Prior(low=[-0.5, None], high=[1.0, 0.4])
 CONTEXTS = np.float32([[0.0, 0.0], [0.5, -0.25], [-0.5, 0.5]])
@@ -102,6 +103,21 @@ def test_a_small_mass_is_measured_with_more_points(make):
     assert abs(found.share[0] - expected) < 6 * found.standard_error[0] + 1e-6
 
 
+def test_the_points_are_within_a_limit_and_what_was_measured_is_kept(make):
+    parts = affine("narrower", 1, (2,), 2)
+    mean, _ = parts.inverse(np.zeros((1, 2)), np.zeros((1, 2)))
+    low, high = (mean[0] + sign * 0.02 for sign in (-1, 1))
+    flow = make(affine("narrower", 1, (2,), 2, prior=Prior(low=low.tolist(), high=high.tolist())))
+    contexts = np.float32([[0, 0], [1e-3, 0], [2e-3, 0]])
+    points = acceptance_module.POINTS
+    most = WorkLimit(2, 1, 2 * (3 + 2 * acceptance_module._MORE) * points, ("correct",))
+    with pytest.raises(OverWorkBudget, match=rf"{(3 + 3 * acceptance_module._MORE) * points} rows of 2 values"):
+        run_now(flow.log_prob(np.zeros((3, 2), np.float32), contexts, correct=True, check_points=most.check))
+    first = run_now(flow.acceptance(contexts[:2], 2, WorkLimit(2, 1, 0, ("correct",)).check))
+    assert (first.share < 2e-3).all()
+    np.testing.assert_array_equal(run_now(flow.acceptance(contexts, 3, most.check)).share[:2], first.share)
+
+
 def test_a_prior_that_the_flow_has_no_mass_in_is_refused(make, monkeypatch):
     flow = make(affine("elsewhere", 1, (2,), 2, prior=Prior(low=[1e3, 1e3], high=[2e3, 2e3])))
     with pytest.raises(InvalidArgument, match=r"^context, row 0: none of \d+ draws lies inside"):
@@ -175,3 +191,14 @@ def test_an_image_s_and_a_simplex_s_draws_lie_inside(make):
     x = run_now(flat.sample(50, 1)).x
     assert x.shape == (50, 1, 2, 1)
     assert (x >= 0).all()
+
+
+def test_a_constrained_flow_s_density_is_corrected_by_its_mass_inside(make):
+    """Its events are wider than its latents."""
+    flow = make(shares("constrained", prior=Prior(low=[0.5, None, None], high=[None, None, 0.0])))
+    rows = np.float32([[0.75, 0.25, -1.0], [0.25, 0.75, -1.0]])
+    found = run_now(flow.log_prob(rows, correct=True))
+    assert found.acceptance.share[0] == pytest.approx(0.25, abs=1e-3)
+    assert found.log_prob[0] == pytest.approx(run_now(flow.log_prob(rows)).log_prob[0] + math.log(4), abs=1e-2)
+    assert np.isneginf(found.log_prob[1])
+    assert flow.prior.inside(run_now(flow.sample(50, 1)).x).all()

@@ -8,7 +8,7 @@ import pytest
 from service.engine.verbs import posterior as module
 from service.engine.verbs.posterior import posterior, summarize
 from service.errors import NotFinite, Reason, WrongShape
-from service.plan import run_now
+from service.plan import Run, advance, run_now
 
 LEVELS = [0.0, 0.05, 0.5, 0.731, 1.0]
 
@@ -107,3 +107,18 @@ def test_a_context_is_held_against_the_flow_before_anything_is_drawn(flows):
     for context in (None, np.zeros((2, 5), np.float32)):
         with pytest.raises(WrongShape):
             run_now(posterior(flows["conditional"], 4, 1, context=context))
+
+
+def test_a_long_summary_of_few_draws_is_told_with_their_run(flows, monkeypatch):
+    """So that no event loop computes and writes it."""
+    monkeypatch.setattr(module, "_BLOCK_VALUES", 6)
+    contexts = np.float32([[0.5, -1.0], [2.0, 0.0], [-0.25, 1.0]])
+    plan = posterior(flows["conditional"], 1, 7, context=contexts, quantiles=[0.5] * 20, hpd=[0.5])
+    sizes = []
+    step = advance(plan)
+    while isinstance(step, Run):
+        sizes.append(step.size - len(step.rows) * 3)
+        step = advance(plan, step.lane.runner(step.rows[0 : len(step.rows)], step.context[0 : len(step.rows)]))
+    each = sum(part[0].size for part in step.value if part is not None)
+    assert each == 3 * (2 + 20 + 2 + 3)
+    assert sizes == [2 * each, 3 * each]
