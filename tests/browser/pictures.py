@@ -40,7 +40,7 @@ ACCENTS = ("#c4401f", "#444bd0", "#e9eafb", "#1d1a2b", "#dd8f7c", "#a0a4e6", "#d
 
 BUSY = 120
 
-WALK = "walk?model=digits&rows=0,25,9&at=0"
+WALK = "walk?model=faces&rows=0,16,9&at=0"
 """The walk that is recorded."""
 
 
@@ -78,8 +78,8 @@ def settle(page: Page) -> None:
     page.wait_for_load_state("networkidle")
     if "#/operations" in page.url:
         keep_busy(page)
-    if "#/flows" in page.url:  # the opening is at the data then
-        until(page, "since => performance.now() > since", 8200)
+    if "#/flows" in page.url:  # the opening is on its way between two rows then
+        until(page, "since => performance.now() > since", 4000)
 
 
 def keep_busy(page: Page) -> None:

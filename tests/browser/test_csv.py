@@ -6,6 +6,8 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.browser.marked import slow
+
 READ = """async ([bytes, piece]) => {
   const { RowReader, TableFault, readHead } = await import(new URL("console/lib/csv.js", location.href).href);
   const all = Uint8Array.from(bytes);
@@ -83,7 +85,7 @@ def of_server(server, text):
     return httpx.post(f"{server.url}/logprob", content=text.encode(), headers={"Content-Type": "text/csv"})
 
 
-@pytest.mark.parametrize("piece", [1, 7, 1000])
+@pytest.mark.parametrize("piece", [slow(1), 7, slow(1000)])
 def test_rows_are_those_that_the_server_reads(open_page, server, piece):
     page = open_page().page
     for text in GOOD:
@@ -96,7 +98,7 @@ def test_rows_are_those_that_the_server_reads(open_page, server, piece):
         assert again["log_prob"] == answer.json()["log_prob"], text
 
 
-@pytest.mark.parametrize("piece", [1, 1000])
+@pytest.mark.parametrize("piece", [1, slow(1000)])
 def test_what_the_server_refuses_is_no_row(open_page, server, piece):
     page = open_page().page
     for text in REFUSED:

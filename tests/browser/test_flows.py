@@ -9,6 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.marked import slow
 from tests.browser.watched import until
 
 TWO_FRAMES = """async node => {
@@ -88,7 +89,7 @@ def test_the_page_is_as_the_system_says_and_as_chosen(open_page, scheme):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != ground
 
 
-@pytest.mark.parametrize("page_path", ["/docs", "/redoc"])
+@pytest.mark.parametrize("page_path", ["/docs", slow("/redoc")])
 def test_the_pages_of_the_api_need_nobody_else(open_page, page_path):
     page = open_page(page_path).page
     expect(page.locator("text=Log-densities of rows >> visible=true").first).to_be_visible(timeout=60_000)

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from service.bundle.manifest import ContextFeature
+from tests.browser.marked import slow
 from tests.browser.test_flows import painted
 from tests.browser.test_score import drop, ranking, scored, to_csv
 from tests.browser.watched import wait_for_address, wait_for_map
@@ -35,7 +36,7 @@ FLOWS = (
     traced(affine("two", 1)),
     traced(affine("two", 2)),
 )
-VIEWS = ("density", "chain", "sampling", "walk", "score")
+OTHER_VIEWS = ("density", "chain", "sampling", "score")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def others(tmp_path_factory):
     server.kill()
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", ["walk", *map(slow, OTHER_VIEWS)])
 def test_every_kind_of_flow_is_shown_or_refused_in_words(open_page, others, view):
     watched = open_page(f"/#/{view}", url=others.url)
     page = watched.page
@@ -72,7 +73,7 @@ def test_every_kind_of_flow_has_its_picture(open_page, others):
     assert page.locator(".problem").count() == 0
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", ["walk", *map(slow, OTHER_VIEWS)])
 def test_a_context_is_given_by_name(open_page, others, view):
     watched = open_page(f"/#/{view}?model=dosed&t=1", url=others.url)
     page = watched.page
@@ -104,7 +105,7 @@ def test_a_file_is_scored_at_its_context(open_page, others, is_told):
     assert np.allclose([found[k] for k in range(20)], expected, atol=6e-4)
 
 
-@pytest.mark.parametrize("flow", ["double", "dosed-image", "colour", "line"])
+@pytest.mark.parametrize("flow", [slow("double"), "dosed-image", slow("colour"), slow("line")])
 def test_a_file_of_every_kind_of_flow_is_scored(open_page, others, flow):
     told = httpx.get(f"{others.url}/models/{flow}").json()
     context = {"context": "0,1"} if told["context_width"] else {}
@@ -164,7 +165,7 @@ def test_channels_in_front_and_squeezed_are_images_again(open_page, others):
     assert painted(page.locator(".card-picture canvas").first)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool"])
+@pytest.mark.parametrize("dtype", ["float32", slow("float64"), "int64", slow("bool")])
 def test_arrays_are_read_as_numpy_wrote_them(open_page, others, dtype):
     given = (np.arange(-6, 6) / (1 if dtype in ("int64", "bool") else 4)).reshape(3, 4).astype(dtype)
     file = io.BytesIO()

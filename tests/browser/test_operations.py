@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from service.access.keys import make_key
 from tests.browser.conftest import ZOO
+from tests.browser.marked import slow
 from tests.browser.watched import until
 from tests.server import Server
 
@@ -66,6 +67,7 @@ def counts(watched):
     return [request for request in watched.requests if request.url.endswith("/metrics")]
 
 
+@pytest.mark.slow
 def test_a_pause_asks_nobody(open_page):
     watched = open_page("/#/operations?live=no")
     page = watched.page
@@ -116,8 +118,10 @@ def test_a_file_is_scored_with_the_key_and_behind_the_prefix(open_page, behind):
     assert key not in watched.page.content()
 
 
-@pytest.mark.parametrize("view", ["walk?model=digits", "walk?model=wine", "score?model=wine", "operations"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "view", [*map(slow, ("walk?model=faces", "walk?model=wine", "score?model=wine")), "operations"]
+)
+@pytest.mark.parametrize("scheme", ["light", slow("dark")])
 def test_axe_finds_nothing_serious(open_page, view, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
@@ -131,7 +135,9 @@ def test_axe_finds_nothing_serious(open_page, view, scheme):
     assert [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")] == []
 
 
-@pytest.mark.parametrize("view", ["walk?model=digits", "walk?model=two-moons", "score?model=wine", "operations"])
+@pytest.mark.parametrize(
+    "view", ["walk?model=faces", *map(slow, ("walk?model=two-moons", "score?model=wine", "operations"))]
+)
 def test_nothing_is_wider_than_a_phone(open_page, view):
     page = open_page(f"/#/{view}", viewport={"width": 390, "height": 844}).page
     expect(page.locator(".panel, .drop").first).to_be_visible()

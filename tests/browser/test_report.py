@@ -8,14 +8,15 @@ import pytest
 from playwright.sync_api import expect
 
 from models.training.report import write_report
+from tests.browser.marked import slow
 from tests.browser.watched import until
 from tests.models.training.test_report import conditional_findings, findings
 
 EVENTS = {"one column": (1,), "two columns": (2,), "wide": (10,), "image": (4, 4, 1)}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("event", EVENTS, ids=str)
+@pytest.mark.parametrize("scheme", ["light", slow("dark")])
+@pytest.mark.parametrize("event", [slow("one column"), slow("two columns"), "wide", "image"], ids=str)
 def test_every_picture_becomes_a_figure(open_page, tmp_path, event, scheme):
     page = open_page(str(write_report(findings(*EVENTS[event]), tmp_path)), url="file://", color_scheme=scheme).page
     until(page, "() => document.querySelectorAll('.picture img').length === 0")

@@ -13,6 +13,8 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import ZOO
+from tests.browser.marked import slow
+from tests.browser.test_flows import painted
 from tests.browser.watched import until, wait_for_address
 
 NAN = float("nan")
@@ -51,10 +53,13 @@ def scored(page) -> None:
 
 def ranking(page):
     expect(page.locator(".table tbody tr").first).to_be_visible()
-    cells = [
-        row.replace("\u2009", "").split("\t") for row in page.locator(".table table").inner_text().splitlines()[1:]
-    ]
-    return [(int(rank), int(row), float(value.replace("\u2212", "-"))) for rank, row, value, *_ in cells]
+    read = "rows => rows.map((row) => [...row.cells].map((cell) => cell.innerText))"
+    cells = page.locator(".table tbody tr").evaluate_all(read)
+    return [(int(plain(rank)), int(plain(row)), float(plain(value))) for rank, row, value, *_ in cells]
+
+
+def plain(text: str) -> str:
+    return text.replace("\u2009", "").replace("\u2212", "-")
 
 
 def shown(number: int) -> str:
@@ -101,7 +106,7 @@ def test_held_out_rows_raise_as_many_alarms_as_the_server_says(open_page, server
     expect(page.locator(".tally .alarm dd")).to_have_text(str(sum(answer["anomaly"])))
 
 
-@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", [",", slow(";"), slow("\t")])
 def test_bad_rows_are_named_and_the_others_are_scored(open_page, server, mark):
     rows = rows_of(server, "two-moons", 6)
     lines = to_csv(("y", "x"), rows[:, ::-1], mark).splitlines()
@@ -170,6 +175,18 @@ def test_pages_of_the_ranking_are_in_the_address(open_page):
     page.get_by_role("button", name="Next").press("Enter")
     wait_for_address(page, "from=25")
     expect(page.get_by_text("26 to 50 of")).to_be_visible()
+
+
+def test_images_are_ranked_as_pictures(open_page):
+    """An example of large images is of fewer rows: no more than some megabytes."""
+    watched = open_page("/#/score?model=faces")
+    page = watched.page
+    page.get_by_role("button", name="Use an example").click()
+    scored(page)
+    expect(page.locator(".table tbody canvas")).to_have_count(25)
+    assert all(painted(canvas) for canvas in page.locator(".table tbody canvas").all()[:3])
+    (asked,) = watched.asked("/sample")
+    assert int(re.search(r"[?&]n=(\d+)", asked.url)[1]) * 32 * 32 <= 600_000
 
 
 def test_a_server_that_goes_away_is_waited_for(open_page, server, tmp_path):

@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 from service.access.keys import make_key
 from tests.browser.conftest import ZOO
+from tests.browser.marked import slow
 from tests.browser.watched import until, wait_for_map
 from tests.server import Server
 
@@ -41,7 +42,7 @@ def serve():
         server.kill()
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", [VIEWS[0], *map(slow, VIEWS[1:])])
 def test_axe_finds_nothing_serious_and_a_phone_scrolls_in_one_direction(open_page, view):
     page = open_page(f"/#/{view}", reduced_motion="reduce").page
     expect(page.locator("canvas, tbody").first).to_be_visible()
@@ -84,6 +85,14 @@ def test_the_keyboard_alone_leads_from_the_flows_to_a_row(open_page):
     expect(page.locator(".reading .readout")).to_be_visible()
 
 
+def test_a_phone_shows_the_view_in_the_menu_and_tab_begins_at_the_top(open_page):
+    page = open_page("/#/operations", viewport={"width": 360, "height": 740}).page
+    link = page.get_by_role("navigation", name="Views").get_by_role("link", name="Operations")
+    expect(link).to_be_in_viewport(ratio=0.99)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+
+
 def test_a_server_that_goes_away_and_returns(open_page, serve):
     server = serve("--repository", ZOO, "--default-flow", "two-moons")
     watched = open_page("/#/sampling?model=two-moons", url=server.url)
@@ -100,6 +109,7 @@ def test_a_server_that_goes_away_and_returns(open_page, serve):
     expect(page.get_by_role("spinbutton", name="Seed")).to_have_value("8")
 
 
+@pytest.mark.slow
 def test_a_view_that_is_opened_while_the_server_is_away(open_page, serve):
     server = serve("--repository", ZOO, "--default-flow", "two-moons")
     watched = open_page("/#/sampling?model=two-moons", url=server.url)
@@ -139,11 +149,13 @@ def test_a_server_with_keys_asks_for_one_and_keeps_it_in_memory(open_page, serve
     expect(page.get_by_role("heading", name="This server asks for a key")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_an_empty_repository_says_so_and_shows_what_comes(open_page, serve, tmp_path):
     shutil.copytree(ZOO / "square", tmp_path / "square")
     server = serve("--repository", tmp_path, "--watch", "--watch-seconds", 0.1)
     page = open_page(url=server.url).page
-    expect(page.get_by_role("article", name="square")).to_be_visible()
+    expect(page.get_by_role("article", name="square").locator("canvas")).to_be_visible()
+    page.wait_for_load_state("networkidle")  # what is asked of a flow that is gone gets 404
     assert httpx.delete(f"{server.url}/repository/square/versions/1").status_code == 200
     expect(page.get_by_role("heading", name="There is no flow here yet")).to_be_visible(timeout=30_000)
     shutil.copytree(ZOO / "wine", tmp_path / "wine")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.marked import slow
 from tests.browser.test_flows import painted
 from tests.browser.watched import until, wait_for_address, wait_for_map
 
@@ -140,7 +141,7 @@ def test_samples_are_those_of_the_api_and_the_same_for_the_same_seed(open_page, 
     assert shown == pytest.approx(told["x"][2], rel=1e-4)
 
 
-@pytest.mark.parametrize(("name", "ending"), [("CSV", "csv"), ("NumPy", "npy"), ("Arrow", "arrows")])
+@pytest.mark.parametrize(("name", "ending"), [slow("CSV", "csv"), slow("NumPy", "npy"), ("Arrow", "arrows")])
 def test_samples_are_downloaded(open_page, server, name, ending, tmp_path):
     page = open_page("/#/sampling?model=two-moons&n=300&seed=5").page
     with page.expect_download() as waited:
@@ -199,6 +200,15 @@ def test_the_bars_of_the_chain_are_the_terms_of_the_trace(open_page, server):
     assert number(page.get_by_text("Together").inner_text()) == pytest.approx(whole, abs=6e-4)
 
 
+def test_the_bars_have_room_for_their_values(open_page):
+    """The terms of larger images have four digits before the point."""
+    page = open_page("/#/chain?model=faces").page
+    values = page.locator(".bar-value")
+    expect(values.first).to_be_visible()
+    assert max(len(text) for text in values.all_inner_texts()) >= len("-1000.00")
+    assert values.evaluate_all("nodes => nodes.every((node) => node.scrollWidth <= node.clientWidth)")
+
+
 def test_the_chain_plays_and_stops_where_it_is_dragged(open_page):
     page = open_page("/#/chain?model=two-moons&t=0").page
     expect(page.locator(".bar-row")).to_have_count(11)
@@ -212,7 +222,7 @@ def test_the_chain_plays_and_stops_where_it_is_dragged(open_page):
     assert "t=1" in wait_for_address(page, "t=1")
 
 
-@pytest.mark.parametrize("place", [0, 0.5, 1])
+@pytest.mark.parametrize("place", [slow(0), 0.5, slow(1)])
 def test_the_areas_of_one_dimension_are_equal(open_page, place):
     """Under p(x) over [a^2, b^2] lies (b - a) / 2, as under p(z) = 1/2 over [a, b]."""
     page = open_page(f"/#/chain?model=square&t={place}&strip=0.25&wide=0.2").page
@@ -222,7 +232,9 @@ def test_the_areas_of_one_dimension_are_equal(open_page, place):
     assert latent.inner_text() == data.inner_text()
 
 
-@pytest.mark.parametrize("path", ["density?model=square&at=1", "chain?model=wine", "chain?model=digits&t=7"])
+@pytest.mark.parametrize(
+    "path", [slow("density?model=square&at=1"), slow("chain?model=wine"), "chain?model=digits&t=7"]
+)
 def test_other_kinds_of_flow_are_drawn(open_page, path):
     page = open_page(f"/#/{path}").page
     canvas = page.locator(".stage canvas").first

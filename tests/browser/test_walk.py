@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.marked import slow
+
 FRAMES = 241
 
 
@@ -83,7 +85,7 @@ def test_rows_are_chosen_by_picture_and_stay_in_the_address(open_page, server):
     assert abs(told(figures(page)) - answer["log_prob"][120]) < 0.006
 
 
-@pytest.mark.parametrize("way", ["slerp", "linear"])
+@pytest.mark.parametrize("way", [slow("slerp"), "linear"])
 def test_the_path_is_the_one_that_is_chosen(open_page, server, way):
     page = open_page("/#/walk?model=two-moons&rows=0,16").page
     told(figures(page))
@@ -120,7 +122,7 @@ def test_directions_add_up_and_are_answered_once_each(open_page, server):
     assert abs(told(edited) - two["log_prob"][0][0]) < 0.05
 
 
-@pytest.mark.parametrize("flow", ["two-moons", "wine", "square"])
+@pytest.mark.parametrize("flow", [slow("two-moons"), "wine", slow("square")])
 def test_every_kind_of_flow_walks(open_page, flow):
     page = open_page(f"/#/walk?model={flow}").page
     before = told(figures(page))

@@ -58,7 +58,7 @@ class Watched:
 
     def check(self) -> None:
         """Hold that nothing went wrong."""
-        assert self.wrong == []
+        assert not self.wrong, "\n".join(self.wrong)
 
     def asked(self, part: str) -> list[Request]:
         """The requests whose address holds this."""

@@ -259,7 +259,7 @@ class App {
     for (const link of this.links) {
       if (link.view === view) {
         link.node.setAttribute("aria-current", "page");
-        link.node.scrollIntoView({ block: "nearest", inline: "nearest" });  // on a phone the menu is wider than the screen
+        this.#reveal(link.node);
       } else link.node.removeAttribute("aria-current");
     }
     this.picker.node.hidden = !view.needsFlow;
@@ -272,6 +272,12 @@ class App {
     })));
     const entry = this.#chosen();
     if (entry) this.picker.set(`${entry.name}/${entry.version}`);
+  }
+
+  /** On a phone the menu is wider than the screen. `scrollIntoView` would make Tab begin behind the link. */
+  #reveal(link) {
+    const [shown, frame] = [link, this.menu].map((node) => node.getBoundingClientRect());
+    this.menu.scrollLeft += Math.min(0, shown.left - frame.left) + Math.max(0, shown.right - frame.right);
   }
 
   #paintLinks() {

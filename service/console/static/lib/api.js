@@ -175,6 +175,9 @@ export class Latest {
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
+/** A text as one word of a shell's command: as it is where no character of it means anything there. */
+export const shellWord = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : quoted(text));
+
 /**
  * A call as a command of curl. An array is left to a file, whose name stands for it.
  * @param {Api} api
@@ -185,8 +188,8 @@ export function asCurl(api, call) {
   if (api.key !== null) parts.push("-H \"Authorization: Bearer $KEY\"");
   if (call.accept && call.accept !== TYPES.json) parts.push(`-H ${quoted(`Accept: ${call.accept}`)}`);
   if (call.npy !== undefined || call.type !== undefined) {
-    parts.push(`-H ${quoted(`Content-Type: ${call.type ?? TYPES.npy}`)}`, `--data-binary @${call.file ?? "rows.npy"}`);
+    parts.push(`-H ${quoted(`Content-Type: ${call.type ?? TYPES.npy}`)}`, `--data-binary ${shellWord(`@${call.file ?? "rows.npy"}`)}`);
   } else if (call.json !== undefined) parts.push(`-d ${quoted(JSON.stringify(call.json))}`);
-  if (call.output) parts.push(`-o ${call.output}`);
+  if (call.output) parts.push(`-o ${shellWord(call.output)}`);
   return parts.join(" \\\n  ");
 }

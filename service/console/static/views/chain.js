@@ -153,11 +153,13 @@ export function mount(root, app) {
     if (bars.dataset.key !== `${key} ${terms[0]}`) {
       bars.dataset.key = `${key} ${terms[0]}`;
       replace(barsWords, row === null ? "Mean over the rows, in nats. Left of the line a step presses together, right of it it stretches." : `Row ${row}, in nats. `, row !== null && button("All rows", () => put({ row: null }), { class: "button small" }));
+      const values = terms.map((term) => fixed(term, 2));
+      bars.style.setProperty("--value-width", `${Math.max(...values.map((value) => value.length))}ch`);
       replace(bars, order.map((k, step) => {
         const share = (50 * Math.abs(terms[step])) / top;
         const bar = h(terms[step] < 0 ? "span.bar-fill.less" : "span.bar-fill", { style: { width: `${share}%`, left: terms[step] < 0 ? `${50 - share}%` : "50%" } });
         return h("li", {}, h("button.bar-row", { type: "button", onclick: () => { pause(); put({ t: step + 1 }); } },
-          h("span.bar-name", {}, traces.names[k + 1]), h("span.bar-track", {}, bar), h("span.bar-value", {}, fixed(terms[step], 2))));
+          h("span.bar-name", {}, traces.names[k + 1]), h("span.bar-track", {}, bar), h("span.bar-value", {}, values[step])));
       }));
       const sum = terms.reduce((a, b) => a + b, 0);
       replace(total, "Together ", h("b", {}, `${fixed(sum, 3)} nats`), isForward() ? ": log |det \u2202f/\u2202x|" : ": log |det \u2202g/\u2202z|");

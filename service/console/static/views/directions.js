@@ -54,7 +54,7 @@ export class Directions {
   /** Take the strengths that the address says. */
   update() {
     if (!this.names.length) return;
-    const told = new Map((this.#given.strengths() ?? "").split(",").map((part) => part.split(":")).filter(([name, value]) => this.#sliders.has(name) && Number.isFinite(Number(value))).map(([name, value]) => [name, Number(value)]));
+    const told = new Map((this.#given.strengths() ?? "").split(",").map((part) => part.split(":")).map(([name, value]) => [unescaped(name), value]).filter(([name, value]) => this.#sliders.has(name) && Number.isFinite(Number(value))).map(([name, value]) => [name, Number(value)]));
     const same = told.size === this.#strength.size && [...told].every(([name, value]) => Math.abs(this.#strength.get(name) - value) < 1e-6);
     this.#sliders.forEach((made, name) => made.set(told.get(name) ?? 0));
     if (same) return;
@@ -152,7 +152,7 @@ export class Directions {
   }
 
   #write() {
-    this.#given.put({ edit: [...this.#strength].map(([name, value]) => `${name}:${Number(value.toFixed(3))}`).join(",") });
+    this.#given.put({ edit: [...this.#strength].map(([name, value]) => `${escaped(name)}:${Number(value.toFixed(3))}`).join(",") });
   }
 
   #reset() {
@@ -170,6 +170,10 @@ export class Directions {
     this.#stage?.close();
   }
 }
+
+/** A name in the list that the address holds: without the marks of the list. */
+const escaped = (name) => name.replace(/[%,:]/g, encodeURIComponent);
+const unescaped = (text) => text.replace(/%(?:25|2C|3A)/g, decodeURIComponent);
 
 /** A strength with its sign. */
 const strengthText = (value) => (Math.abs(value) < 0.05 ? "0" : `${value > 0 ? "+" : ""}${fixed(value, 1)}`);

@@ -3,7 +3,7 @@
  * and rank them. The file itself is never held: lines are read again where they are shown or saved.
  */
 
-import { Api, Away } from "../lib/api.js";
+import { Api, Away, shellWord } from "../lib/api.js";
 import { RowReader, TableFault, readHead, splitCells } from "../lib/csv.js";
 import { isParquet, parquetToCsv } from "../lib/parquet.js";
 
@@ -16,6 +16,7 @@ const IN_FLIGHT = 2;
 const BINS = 90;
 const KEPT_REASONS = 100_000;
 const SAVED_ROWS = 20_000;
+const SAVED_BYTES = 1 << 24;
 const REPORT_MS = 120;
 const TOLD_FAULTS = 200;
 
@@ -281,9 +282,10 @@ class Scoring {
     const pieces = [encoder.encode(`${[...(names ?? this.#madeUp()), ...added].map(quoted).join(delimiter)}\n`)];
     const number = (value) => (Number.isNaN(value) ? "" : value === -Infinity ? "-inf" : String(Number(value.toPrecision(9))));
     const n = this.offsets.length;
-    for (let first = 0; first < n; first += SAVED_ROWS) {
-      const last = Math.min(n, first + SAVED_ROWS);
+    for (let first = 0, last = 0; first < n; first = last) {
       const start = this.offsets.data[first];
+      last = Math.min(n, first + 1);
+      while (last < n && last - first < SAVED_ROWS && this.offsets.data[last] - start < SAVED_BYTES) last += 1;
       const bytes = new Uint8Array(await this.file.slice(start, last < n ? this.offsets.data[last] : this.file.size).arrayBuffer());
       const piece = new Uint8Array(bytes.length + (last - first) * 640);
       let at = 0;
@@ -298,7 +300,7 @@ class Scoring {
         const behind = [number(value), number(this.quantile.data[row]), isBad ? "" : ranks[row], isBad || threshold === null ? "" : value < threshold, isBad ? quoted((this.reasons.get(row) ?? "not a row of numbers").slice(0, 200)) : ""];
         at += encoder.encodeInto(`${delimiter}${behind.join(delimiter)}\n`, piece.subarray(at)).written;
       }
-      pieces.push(piece.slice(0, at));
+      pieces.push(new Blob([piece.subarray(0, at)]));  // the browser may put it on its disk
       postMessage({ type: "saving", share: last / n });
     }
     postMessage({ type: "file", blob: new Blob(pieces, { type: "text/csv" }), name: this.file.name.replace(/\.[^.]*$/, "") });
@@ -318,10 +320,11 @@ function joined(first, second) {
 function refuseOthers(start, name) {
   const magic = String.fromCharCode(...start.subarray(0, 6));
   const csv = name.replace(/\.[^.]*$/, "");
-  const turn = (reader) => `python -c "import pandas; pandas.${reader}('${name}').to_csv('${csv}.csv', index=False)"`;
+  const python = (program) => `python -c "${program}" ${shellWord(name)} ${shellWord(`${csv}.csv`)}`;  // names are arguments: no part of the program
+  const turn = (reader) => python(`import sys, pandas; pandas.${reader}(sys.argv[1]).to_csv(sys.argv[2], index=False)`);
   if (magic.startsWith("ARROW1")) throw Object.assign(new TableFault("This is Feather (Arrow), which is not read here. Turn it into CSV, and drop that."), { command: turn("read_feather") });
   if (magic.startsWith("PK")) throw Object.assign(new TableFault("This is a spreadsheet or another archive. Save the table as CSV, and drop that."), { command: turn("read_excel") });
-  if (magic.startsWith("\u0093NUMPY")) throw Object.assign(new TableFault("This is an array of NumPy. Turn it into CSV, and drop that."), { command: `python -c "import numpy; numpy.savetxt('${csv}.csv', numpy.load('${name}'), delimiter=',')"` });
+  if (magic.startsWith("\u0093NUMPY")) throw Object.assign(new TableFault("This is an array of NumPy. Turn it into CSV, and drop that."), { command: python("import sys, numpy; numpy.savetxt(sys.argv[2], numpy.load(sys.argv[1]), delimiter=',')") });
   const isUtf16 = (start[0] === 0xff && start[1] === 0xfe) || (start[0] === 0xfe && start[1] === 0xff);
   if (!isUtf16 && start.subarray(0, 4096).includes(0)) throw new TableFault("This is no text. Drop a table as CSV.");
 }

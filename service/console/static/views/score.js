@@ -6,17 +6,19 @@ import { button, contextControls, segmented, slider } from "../lib/controls.js";
 import { freshId, h, m, replace } from "../lib/dom.js";
 import { save } from "../lib/files.js";
 import { Figure, histogram, line, marker } from "../lib/figures.js";
-import { columnLabel, columnName, contextFields, path, usualContext, width } from "../lib/flows.js";
+import { columnLabel, columnName, contextFields, kind, path, usualContext, width } from "../lib/flows.js";
 import { ends, heldOut, heldOutBins, placeOf, threshold } from "../lib/held-out.js";
 import { CallBox, copyable, panel, workbench } from "../lib/layout.js";
 import { bytes, count, fixed, percent, show } from "../lib/numbers.js";
+import { drawImages, imageCanvas } from "../lib/pictures.js";
 import { contextQuery } from "../lib/thumbnails.js";
 import { startWorker } from "../lib/workers.js";
 
 const PAGE = 25;
 const SHOWN_CELLS = 8;
-const EXAMPLE = 3000;
-const ODD = 30;
+const EXAMPLE_ROWS = 3000;
+const EXAMPLE_VALUES = 600_000;
+const ODD = 0.01;
 const USUAL_RATE = 0.01;
 /** The alarm rates of the slider: even steps of a logarithm from 0.001 to 0.5. */
 const rateOf = (place) => Number((0.001 * 500 ** place).toPrecision(2));
@@ -218,13 +220,22 @@ export function mount(root, app) {
   }
 
   function list({ from, rows }) {
+    const isImage = kind(flow) === "image";
     const columns = names.slice(0, SHOWN_CELLS);
+    const heads = isImage ? ["image"] : [...columns.map((_, k) => columnLabel(flow, k)), ...(wide > SHOWN_CELLS ? ["\u2026"] : [])];
+    const cells = (row) => (isImage ? h("td", {}, picture(row)) : [columns.map((_, k) => h("td", { title: row.values[k] ?? null }, show(Number(row.values[k]), 6))), wide > SHOWN_CELLS && h("td", {}, "\u2026")]);
     replace(ranking, h("div.table", { tabindex: 0, role: "region", "aria-label": "Ranked rows" }, h("table", {},
-      h("thead", {}, h("tr", {}, ["rank", "row", "log_prob", held && "quantile"].filter(Boolean).map((name) => h("th", { scope: "col" }, name)), columns.map((_, k) => h("th", { scope: "col" }, columnLabel(flow, k))), wide > SHOWN_CELLS && h("th", { scope: "col" }, "\u2026"))),
-      h("tbody", {}, rows.map((row) => h("tr", { "data-log-prob": row.logProb }, h("td", {}, count(row.rank + 1)), h("th", { scope: "row" }, row.row), h("td.strong", {}, fixed(row.logProb, 3)), held && h("td", {}, show(row.quantile, 4)), columns.map((_, k) => h("td", { title: row.values[k] ?? null }, show(Number(row.values[k]), 6))), wide > SHOWN_CELLS && h("td", {}, "\u2026")))))));
+      h("thead", {}, h("tr", {}, ["rank", "row", "log_prob", held && "quantile", ...heads].filter(Boolean).map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", {}, rows.map((row) => h("tr", { "data-log-prob": row.logProb }, h("td", {}, count(row.rank + 1)), h("th", { scope: "row" }, row.row), h("td.strong", {}, fixed(row.logProb, 3)), held && h("td", {}, show(row.quantile, 4)), cells(row)))))));
     const last = from + rows.length;
     replace(pager, button("Before", () => put({ from: Math.max(0, from - PAGE) || null }), { class: "button small", disabled: from === 0 }), button("Next", () => put({ from: last }), { class: "button small", disabled: last >= done.scored }), h("span.note", {}, `${count(from + 1)} to ${count(last)} of ${count(done.scored)}. Row 0 is the first of the file.`));
     paint();
+  }
+
+  function picture(row) {
+    const canvas = imageCanvas(`Row ${row.row}`);
+    drawImages(canvas, Float32Array.from(row.values.slice(0, wide), Number), flow, { gap: 0 });
+    return canvas;
   }
 
   function tellBad() {
@@ -243,11 +254,13 @@ export function mount(root, app) {
   /** Samples of the flow, and some whose columns come from different rows: rows that are unusual together. */
   async function example() {
     try {
-      const { data } = await api.npy({ path: path(flow, "sample"), query: { n: EXAMPLE, seed: 11, ...contextQuery(flow, context) } });
+      const n = Math.max(100, Math.min(EXAMPLE_ROWS, Math.floor(EXAMPLE_VALUES / wide)));
+      const odd = Math.ceil(ODD * n);
+      const { data } = await api.npy({ path: path(flow, "sample"), query: { n, seed: 11, ...contextQuery(flow, context) } });
       const lines = [names.join(",")];
-      for (let k = 0; k < EXAMPLE; k += 1) {
-        const isOdd = k >= EXAMPLE - ODD;
-        lines.push(names.map((_, at) => Number(data[(isOdd ? (k + 37 * at * ODD) % EXAMPLE : k) * wide + at].toPrecision(6))).join(","));
+      for (let k = 0; k < n; k += 1) {
+        const isOdd = k >= n - odd;
+        lines.push(names.map((_, at) => Number(data[(isOdd ? (k + 37 * at * odd) % n : k) * wide + at].toPrecision(6))).join(","));
       }
       start(new File([lines.join("\n")], `${flow.name}-example.csv`, { type: "text/csv" }));
     } catch (error) {
