@@ -51,6 +51,12 @@ _GROUP_SIZE: Final = 64
 _SMALL_BODY: Final = 1 << 13
 """In bytes; a request with a longer body joins no group."""
 
+_SMALL_ARRAY: Final = 1 << 11
+"""As `_SMALL_BODY`, of a body that is no JSON: as many bytes hold several times as many numbers.
+
+A group is decoded before the queue is asked. Under overload hundreds of rows would be decoded to be refused.
+"""
+
 _SPENT: Final = 0.1
 """Of the time until its deadline: a request whose body took longer to come joins no group, which would share it."""
 
@@ -297,7 +303,7 @@ class Driver:
             return None
         slow = read - since > _SPENT * (until - since)
         alone = slow or (fields.caller is not None and fields.caller.counts_rows)
-        if call.endpoint.group_verb is None or alone or len(body) > _SMALL_BODY:
+        if call.endpoint.group_verb is None or alone or (len(body) > _SMALL_ARRAY and not _is_small(body, fields)):
             return self.single(request, until, answer)
         member = GroupMember(self, request, until, answer)
         head = id(call), id(fields)  # of most they are the same objects, and to hash what they hold takes longer
@@ -615,6 +621,11 @@ def _abandoned_with(future: asyncio.Future[T], task: PlanTask[Any] | GroupMember
 
         future.add_done_callback(abandon)
     return future
+
+
+def _is_small(body: bytes | bytearray, fields: Fields) -> bool:
+    """Whether a body that is no small array may join a group all the same."""
+    return len(body) <= _SMALL_BODY and wire.is_json(fields.content_type)
 
 
 def _may_be_picture(accept: str | None) -> bool:

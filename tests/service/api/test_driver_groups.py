@@ -18,6 +18,9 @@ from service.exchange import Reply
 from service.plan import Outputs, Run
 
 
+NO_FIELDS = Fields()
+
+
 class Asked:
     """Plans for many that note what they are asked."""
 
@@ -44,7 +47,7 @@ def doubled(exchange):
     return Reply(b"alone " + exchange.body)
 
 
-def ask(texts, drop=()):
+def ask(texts, drop=(), fields=NO_FIELDS):
     """What is answered to texts that arrive in one turn of the loop, and what was asked together."""
     together, replies = Asked(), {}
     helpers = Helpers(1)
@@ -53,7 +56,7 @@ def ask(texts, drop=()):
         driver = Driver(helpers, 30.0)
         call = Call(Endpoint("POST", "/doubled", doubled, together))
         waiting = [
-            driver.answer(RawRequest(call, Fields(), b"", text), lambda reply, at=at: replies.update({at: reply}))
+            driver.answer(RawRequest(call, fields, b"", text), lambda reply, at=at: replies.update({at: reply}))
             for at, text in enumerate(texts)
         ]
         for at in drop:
@@ -223,3 +226,14 @@ def test_whose_body_came_slowly_shares_no_deadline(spent, asked):
     asyncio.run(main())
     helpers.close()
     assert (together.texts, len(replies)) == (asked, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"), [(NO_FIELDS, 1 << 13), (Fields(content_type="application/x-npy"), 1 << 11)]
+)
+def test_what_holds_many_numbers_is_asked_alone(fields, most):
+    """It would be decoded before the queue is asked, which under overload refuses it."""
+    small, large = bytes(most), bytes(most + 1)
+    replies, asked = ask([small, large, small], fields=fields)
+    assert asked == [[small, small]]
+    assert replies[1].body == b"alone " + large
