@@ -17,7 +17,6 @@ from service.engine.batching.workers import Workers
 from service.exchange import Reply
 from service.plan import Outputs, Run
 
-
 NO_FIELDS = Fields()
 
 
