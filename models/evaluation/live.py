@@ -1,4 +1,4 @@
-"""What the live figures of a report show, as JSON: each picture of `models.evaluation.pictures`, as numbers.
+"""The live figures of a report, as JSON: each picture of `models.evaluation.pictures`, as numbers.
 
 Must not import torch.
 """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,13 +29,12 @@ from models.inference.target import Target, load_target
 from models.inference.verdict import InferenceVerdict, judge_fit, judge_joint
 from models.training.checkpoint import Origin, read_state, reading_state, remove_state, write_state
 from models.training.fit import reproducible
-from models.training.places import Places
+from models.training.places import Places, require_one, serve_command
 from service.bundle.manifest import Feature, Support
-from service.bundle.store import Repository, read_bundle
 from service.bundle.variational import Variational
-from service.errors import BundleError, DataError, PushforwardError
+from service.errors import DataError, PushforwardError
 
-__all__ = ["InferenceResult", "infer", "serve_command"]
+__all__ = ["InferenceResult", "infer"]
 
 _FORMAT: Final = "inference 1"
 _LEARNT_FILE: Final = "target.pt"
@@ -146,7 +144,7 @@ def infer(
         learnt.begin(outcome.number - 1)
         flow = _in_user_coordinates(outcome.run.fitted(), density, support_of(step))
         try:
-            bundle = None if state is None else _installed(places.repository, recipe, state["exporting"])
+            bundle = None if state is None else places.installed(recipe, state["exporting"], _described(target, joint))
             if bundle is None:
                 created = datetime.now(UTC).replace(microsecond=0)
                 _save(places.work, origin, runs, learnt, exporting=created.isoformat())
@@ -266,8 +264,7 @@ def _announce(recipe: InferenceRecipe, target: Target, run: FitRun) -> str:
 
 def _unfinished(work: Path, origin: Origin, *, resume: bool, restart: bool) -> dict[str, Any] | None:
     """The state to go on from, if any."""
-    if resume and restart:
-        raise DataError("resume goes on with an unfinished fit and restart throws it away: give one of them")
+    require_one(resume=resume, restart=restart)
     if restart:
         remove_state(work)
         return None
@@ -387,10 +384,6 @@ def _export(
 ) -> Path:
     """Export the flow, calibrated on draws of its own: nothing else is there that was not fitted to."""
     context = None if joint is None else _repeated(joint.held_out, _HELD_OUT)
-    calibrated = f"calibrated on {_HELD_OUT} draws of the flow"
-    words = f"the density {_public(target.title)}; {calibrated}"
-    if joint is not None:
-        words = f"the joint density {_public(target.title)} and {joint.words}; {calibrated}, at held-out rows of x"
     return export_flow(
         flow,
         repository=places.repository,
@@ -400,7 +393,7 @@ def _export(
         description=recipe.description,
         features=[Feature(name=name) for name in target.names],
         context_features=() if joint is None else joint.features,
-        data=words,
+        data=_described(target, joint),
         recipe=recipe.published(),
         seed=recipe.seed,
         created=created,
@@ -408,6 +401,14 @@ def _export(
         variational=outcome.variational,
         progress=tell,
     )
+
+
+def _described(target: Target, joint: JointRows | None) -> str:
+    """What was fitted and how it was calibrated, for the manifest."""
+    calibrated = f"calibrated on {_HELD_OUT} draws of the flow"
+    if joint is None:
+        return f"the density {_public(target.title)}; {calibrated}"
+    return f"the joint density {_public(target.title)} and {joint.words}; {calibrated}, at held-out rows of x"
 
 
 def _public(title: str) -> str:
@@ -444,21 +445,6 @@ def _draws(flow: Flow, rows: int, generator: torch.Generator, context: Tensor | 
         if bool(torch.isfinite(found).all()):
             return found
     raise DataError("draws of the fitted flow are not finite: the fit has gone astray; try a smaller --learning-rate")
-
-
-def _installed(repository: Repository, recipe: InferenceRecipe, created: str | None) -> Path | None:
-    """The bundle that an export begun at `created` left behind, where the run was killed after it."""
-    if created is None or recipe.name is None:
-        return None
-    for version in reversed(repository.versions(recipe.name)):
-        folder = repository.path(recipe.name, version)
-        try:
-            provenance = read_bundle(folder).manifest.provenance
-        except BundleError:
-            continue  # none of this fit's: a bundle is checked before it is installed
-        if (provenance.created, provenance.recipe) == (created, recipe.published()):
-            return folder
-    return None
 
 
 def _findings(
@@ -503,8 +489,3 @@ def _findings(
         recipe=recipe.published(),
         serve=serve_command(recipe),
     )
-
-
-def serve_command(recipe: InferenceRecipe) -> str:
-    """What to type next."""
-    return shlex.join(["pushforward", "serve", "--repository", recipe.out or "", "--default-flow", recipe.name or ""])

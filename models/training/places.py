@@ -10,10 +10,11 @@ from models.recipe import BaseRecipe
 from models.training.checkpoint import Checkpoint
 from models.training.kept_fit import KeptFit
 from models.training.output_folders import check_writable, remove_empty
-from service.bundle.store import Repository
-from service.errors import DataError, Reason
+from service.bundle.manifest import shorten_texts
+from service.bundle.store import Repository, read_bundle
+from service.errors import BundleError, DataError, Reason
 
-__all__ = ["WORK_FOLDER", "Places", "export_command"]
+__all__ = ["WORK_FOLDER", "Places", "export_command", "require_one", "serve_command"]
 
 WORK_FOLDER = ".training"
 """Where unfinished fits lie in a repository; no flow can be called so, and it is passed over."""
@@ -79,6 +80,27 @@ class Places:
         if self.report is not None:
             check_writable(self.report, "report")
 
+    def installed(self, recipe: BaseRecipe, created: str | None, data: str) -> Path | None:
+        """The bundle that an export left behind, where the run was killed after it.
+
+        Args:
+            recipe: of the fit.
+            created: the moment at which the export began; None where it never did.
+            data: what was fitted, in words.
+        """
+        if created is None:
+            return None
+        told = shorten_texts(recipe.published()), shorten_texts(data)  # as a manifest holds them
+        for version in reversed(self.repository.versions(self.name)):
+            folder = self.repository.path(self.name, version)
+            try:
+                provenance = read_bundle(folder).manifest.provenance
+            except BundleError:
+                continue  # none of this fit's: a bundle is checked before it is installed
+            if (provenance.created, provenance.recipe, provenance.data) == (created, *told):
+                return folder
+        return None
+
     def clear(self, version: int) -> None:
         """Remove the checkpoint, and the default folder where that leaves it empty.
 
@@ -99,3 +121,18 @@ class Places:
 def export_command(folder: Path) -> str:
     """What to type to go on with a fit that was kept."""
     return shlex.join(["pushforward", "export", str(folder)])
+
+
+def serve_command(recipe: BaseRecipe) -> str:
+    """What to type to serve what a recipe gave."""
+    return shlex.join(["pushforward", "serve", "--repository", recipe.out or "", "--default-flow", recipe.name or ""])
+
+
+def require_one(*, resume: bool, restart: bool) -> None:
+    """Refuse to go on with an unfinished fit and to throw it away.
+
+    Raises:
+        DataError: both are asked for.
+    """
+    if resume and restart:
+        raise DataError("resume goes on with an unfinished fit and restart throws it away: give one of them")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,14 +24,14 @@ from models.training.evaluate import TorchDensity, evaluate, gather_rows
 from models.training.fit import FitResult, finish, reproducible
 from models.training.fit_start import FitStart, begin_fit
 from models.training.kept_fit import REPORT_FOLDER, KeptFit
-from models.training.places import WORK_FOLDER, Places, export_command
+from models.training.places import WORK_FOLDER, Places, export_command, require_one, serve_command
 from models.training.report import Findings, write_report
 from models.training.search import Trial
 from service.bundle.manifest import ContextFeature, Feature, Manifest, shorten_texts
-from service.bundle.store import MANIFEST_FILE, Repository, read_bundle
-from service.errors import BundleError, DataError, PushforwardError
+from service.bundle.store import MANIFEST_FILE
+from service.errors import DataError, PushforwardError
 
-__all__ = ["ExportOptions", "TrainingResult", "export_kept", "serve_command", "train"]
+__all__ = ["ExportOptions", "TrainingResult", "export_kept", "train"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,7 +221,7 @@ def _finish(
     outcome, bundle = None, None
     try:
         outcome = _score(recipe, start, fitted, seconds=seconds)
-        bundle = None if resumed is None else _installed(places.repository, recipe, start.table, resumed.exporting)
+        bundle = None if resumed is None else places.installed(recipe, resumed.exporting, start.table.words)
         if bundle is None:
             bundle = _export(recipe, start, outcome, places, tell, options or ExportOptions())
         else:
@@ -315,8 +314,7 @@ def _pass_over(_: int) -> None:
 
 def _unfinished(work: Path, *, resume: bool, restart: bool) -> Checkpoint | None:
     """The checkpoint to go on from, if any."""
-    if resume and restart:
-        raise DataError("resume goes on with an unfinished fit and restart throws it away: give one of them")
+    require_one(resume=resume, restart=restart)
     if restart:
         KeptFit.remove(work)
         Checkpoint.remove(work)
@@ -350,21 +348,6 @@ def _check_resumed(resumed: Checkpoint, origin: Origin, tell: Callable[[str], No
     tell(f"Going on after epoch {resumed.epoch}.")
     if resumed.library != str(torch.__version__):
         tell(f"Note: the fit began with torch {resumed.library}; the last digits may differ.")
-
-
-def _installed(repository: Repository, recipe: Recipe, table: Table, created: str | None) -> Path | None:
-    """The bundle that an export begun at `created` left behind, where the run was killed after it."""
-    if created is None or recipe.name is None:
-        return None
-    for version in reversed(repository.versions(recipe.name)):
-        folder = repository.path(recipe.name, version)
-        try:
-            provenance = read_bundle(folder).manifest.provenance
-        except BundleError:
-            continue  # none of this fit's: a bundle is checked before it is installed
-        if (provenance.created, provenance.recipe, provenance.data) == (created, recipe.published(), table.words):
-            return folder
-    return None
 
 
 def _score(recipe: Recipe, start: FitStart, fitted: FitResult, *, seconds: float) -> _Outcome:
@@ -524,8 +507,3 @@ def _manifest(bundle: Path) -> Manifest:
 def _titles(features: Sequence[Feature | ContextFeature]) -> list[str]:
     """The columns' names with their units."""
     return [f"{feature.name}, {feature.unit}" if feature.unit else feature.name for feature in features]
-
-
-def serve_command(recipe: Recipe) -> str:
-    """What to type next."""
-    return shlex.join(["pushforward", "serve", "--repository", recipe.out or "", "--default-flow", recipe.name or ""])

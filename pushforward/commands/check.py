@@ -31,11 +31,8 @@ def command(bundle: Path, load_seconds: float, load_bytes: int) -> None:
     from service.engine.trials import TrialLimits, Trials, measure_in_child
 
     folder = find_bundle(bundle)
-    trials = Trials(TrialLimits(load_seconds, load_bytes))
-    try:
+    with Trials(TrialLimits(load_seconds, load_bytes)) as trials:
         trial = measure_in_child(folder, trials)
-    finally:
-        trials.close()
     checked, table = read_bundle(folder), trial.parity
     trial.require(checked)
     manifest = checked.manifest

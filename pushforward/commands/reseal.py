@@ -37,15 +37,14 @@ def command(bundles: tuple[Path, ...], edited: bool, load_seconds: float, load_b
     from service.errors import PushforwardError
 
     failed = 0
-    trials = Trials(TrialLimits(load_seconds, load_bytes))
-    for path in bundles:
-        try:
-            click.echo(_reseal(find_bundle(path), trials, edited=edited))
-        except PushforwardError as error:
-            failed += 1
-            why = "; ".join([error.detail, *map(str, error.unsaid())])
-            click.echo(f"{path}: left as it is: {why}", err=True)
-    trials.close()
+    with Trials(TrialLimits(load_seconds, load_bytes)) as trials:
+        for path in bundles:
+            try:
+                click.echo(_reseal(find_bundle(path), trials, edited=edited))
+            except PushforwardError as error:
+                failed += 1
+                why = "; ".join([error.detail, *map(str, error.unsaid())])
+                click.echo(f"{path}: left as it is: {why}", err=True)
     if failed:
         raise PushforwardError(f"{failed} of {len(bundles)} bundles were left as they are")
 

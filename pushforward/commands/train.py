@@ -146,7 +146,7 @@ class _Progress:
 def conclude(result: TrainingResult) -> None:
     """Print what a training came to, and what to type next."""
     from models.training.held_out_files import list_held_out_files
-    from models.training.train import serve_command
+    from models.training.places import serve_command
 
     recipe, evaluation = result.recipe, result.evaluation
     lines = [("flow", evaluation.flow), ("Gaussian", evaluation.gaussian), ("gain", evaluation.gain)]

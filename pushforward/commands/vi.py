@@ -144,7 +144,7 @@ class _Progress:
 
 def _conclude(result: InferenceResult) -> None:
     """Print what an inference came to, and what to type next."""
-    from models.inference.infer import serve_command
+    from models.training.places import serve_command
 
     found = result.variational
     click.echo(f"\nEvidence of {result.recipe.name}, version {result.version}, in nats:")

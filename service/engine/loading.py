@@ -129,11 +129,8 @@ def try_folder(folder: Path, limits: TrialLimits | None = None) -> tuple[Bundle,
         BundleError: the bundle may not be served.
         EngineFailed: no child could be started.
     """
-    trials = Trials(limits)
-    try:
+    with Trials(limits) as trials:
         trial = try_in_child(folder, trials)
-    finally:
-        trials.close()
     bundle = read_bundle(folder)
     trial.require(bundle)
     return bundle, trial

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from service.bundle.store import Bundle
 from service.children import module_command
@@ -167,6 +167,12 @@ class Trials:
         table = tuple(ParityRow(str(q), int(b), float(e), float(t)) for q, b, e, t in reply.get("parity", ()))
         worst = {name: float(seconds) for name, seconds in reply.get("worst", {}).items()}
         return Trial(timings, worst, table, str(reply["sha256"]))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End every child. A trial that is under way raises `Draining`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from service.access.keys import Caller
 from service.access.policy import AccessPolicy, by_name
@@ -20,14 +20,9 @@ from service.api.requests import Call, Fields, RawRequest
 from service.errors import PushforwardError, RequestError
 from service.exchange import Reply
 from service.guard import TIMEOUT_HEADER, check_length
+from service.remembered import remember
 
 __all__ = ["KnownHead", "RequestHeads", "ResponseHeads", "check_host"]
-
-K = TypeVar("K")
-T = TypeVar("T")
-
-_REMEMBERED: Final = 4096
-"""Heads of requests that are remembered at once."""
 
 _LONGEST_HEAD: Final = 2048
 """In bytes; a longer head is parsed each time."""
@@ -156,8 +151,8 @@ class RequestHeads:
             return
         if required_scope(known.request.call.route) != "infer":
             return  # its fields say nothing of who may ask for the others
-        _keep(self._lines, _without_query(line), known.request.call)
-        _keep(self._fields, rest, (known.request.fields, known.length))
+        remember(self._lines, _without_query(line), known.request.call)
+        remember(self._fields, rest, (known.request.fields, known.length))
 
     def forget(self) -> None:
         """Remember nothing: the heads were admitted by keys that may be no more."""
@@ -195,7 +190,7 @@ class RequestHeads:
         if _is_for_application(call, fields):
             return None
         if not query:
-            _keep(self._heads, data[:end], (call, *known))
+            remember(self._heads, data[:end], (call, *known))
         if fields.caller is not None and not _take_request(fields.caller):
             return None
         return RawRequest(call, fields, query, data[end + 4 :])
@@ -235,7 +230,7 @@ class ResponseHeads:
         head = self._written.get(key)
         if head is None:
             head = _head(reply, defaults)
-            _keep(self._written, key, head)
+            remember(self._written, key, head)
         return head
 
 
@@ -308,12 +303,6 @@ def _take_request(caller: Caller) -> bool:
     except PushforwardError:
         return False
     return True
-
-
-def _keep(memory: dict[K, T], key: K, value: T) -> None:
-    if len(memory) >= _REMEMBERED:
-        memory.clear()
-    memory[key] = value
 
 
 def _without_query(line: bytes) -> bytes:

@@ -25,12 +25,11 @@ from service.api.native.validation import validate
 from service.engine.verbs.flow import ServedFlow
 from service.errors import PushforwardError
 from service.exchange import Body, Exchange
+from service.remembered import remember
 
 __all__ = ["Asked", "Parcel", "Question", "Reader"]
 
 R = TypeVar("R", bound=VerbRequest)
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class Question(Protocol):
@@ -48,9 +47,6 @@ class Question(Protocol):
 
 
 _NOTHING: Final = b"{}"
-
-_REMEMBERED: Final = 4096
-"""Texts of arguments, and of heads, that are remembered at once."""
 
 _LONGEST: Final = 512
 """In bytes; arguments and heads with a longer text are read each time."""
@@ -208,7 +204,7 @@ class Reader(Generic[R]):
             if codec is not wire.PICTURE and wire.is_in_utf8(common.content_type):
                 found = Types(codec, codec.media_type == "application/json", wire.is_json(common.content_type))
         if sum([len(field or "") for field in kind]) <= _LONGEST:
-            _keep(self._types, kind, found)
+            remember(self._types, kind, found)
         return found
 
     def _from_json(self, head: Head[R], place: int, question: Question) -> Asked[R] | None:
@@ -274,7 +270,7 @@ class Reader(Generic[R]):
         with suppress(PushforwardError):  # told by the verb
             arguments = self._validated(_parsed(text) if given is None else given, place)
         if len(text) <= _LONGEST:
-            _keep(self._known, (text, place), arguments)
+            remember(self._known, (text, place), arguments)
         return arguments
 
     def _validated(self, given: dict[str, Any], place: Place) -> R | None:
@@ -285,12 +281,6 @@ class Reader(Generic[R]):
         if isinstance(arguments, PictureRequest) and (arguments.columns is not None or arguments.size is not None):
             return None
         return arguments
-
-
-def _keep(memory: dict[K, V], key: K, value: V) -> None:
-    if len(memory) >= _REMEMBERED:
-        memory.clear()
-    memory[key] = value
 
 
 def _parsed(query: bytes) -> dict[str, Any]:
