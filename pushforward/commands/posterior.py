@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from pushforward.cli.context_input import read_context
+from pushforward.cli.draw_options import draw_options
 from pushforward.cli.flow_sources import FlowSource, PosteriorOptions, PosteriorResult, SourceOptions, open_source
 from pushforward.cli.options import source_options
 from pushforward.cli.row_output import open_output
@@ -22,20 +23,16 @@ from service.tabular import parse_number
 
 __all__ = ["command"]
 
-_MAX_SEED = (1 << 64) - 1
-
 
 @click.command()
 @click.option(
     "-n", "count", type=click.IntRange(min=1), default=1000, show_default=True, help="How many draws of each context."
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, _MAX_SEED),
-    help="The draws are those of pushforward sample with this seed.  [default: drawn, and printed]",
-)
-@click.option(
-    "--offset", type=click.IntRange(min=0), default=0, show_default=True, help="The first row of the seed to draw."
+@draw_options(
+    seed="The draws are those of pushforward sample with this seed.",
+    offset="draw",
+    drawn="draws",
+    context="The context: numbers with commas, or NAME=VALUE,...; or @FILE, for a posterior of each context in it.",
 )
 @click.option(
     "--quantiles", default="0.05,0.5,0.95", show_default=True, help="Levels from 0 to 1 with commas; empty for none."
@@ -45,24 +42,6 @@ _MAX_SEED = (1 << 64) - 1
     default="0.9",
     show_default=True,
     help="The shares of the draws that highest-density intervals hold, with commas; empty for none.",
-)
-@click.option(
-    "--method",
-    type=click.Choice(["random", "sobol"]),
-    default="random",
-    show_default=True,
-    help="Independent draws; or Sobol's, which fill the space more evenly.",
-)
-@click.option(
-    "--noise",
-    type=click.Choice(["independent", "common"]),
-    default="independent",
-    show_default=True,
-    help="Whether each context has latents of its own, or all have the same.",
-)
-@click.option(
-    "--context",
-    help="The context: numbers with commas, or NAME=VALUE,...; or @FILE, for a posterior of each context in it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write an object with everything, the correlations too.")
 @click.option("--out", default="-", metavar="FILE", help="Where to write.  [default: standard output]")

@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from pushforward.cli.context_input import read_context
+from pushforward.cli.draw_options import draw_options
 from pushforward.cli.flow_sources import DRAWN_SEED_BITS, SourceOptions, open_source
 from pushforward.cli.options import output_options, source_options
 from pushforward.cli.picture_options import PictureRequest, picture_options
@@ -21,18 +22,15 @@ from pushforward.client.sampling import ContextNoise, Method, Noise
 
 __all__ = ["command"]
 
-_MAX_SEED = (1 << 64) - 1
-
 
 @click.command()
 @click.option("-n", "count", type=click.IntRange(min=1), default=1, show_default=True, help="How many rows.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, _MAX_SEED),
-    help="The same seed and context give the same rows.  [default: drawn, and printed]",
-)
-@click.option(
-    "--offset", type=click.IntRange(min=0), default=0, show_default=True, help="The first row of the seed to give."
+@draw_options(
+    seed="The same seed and context give the same rows.",
+    offset="give",
+    drawn="rows",
+    context="The context of all rows: numbers with commas, or NAME=VALUE,...; or @FILE, for n rows of each context in "
+    "it.",
 )
 @click.option(
     "--temperature",
@@ -45,24 +43,6 @@ _MAX_SEED = (1 << 64) - 1
     "--truncation",
     type=click.FloatRange(min=0.0, min_open=True),
     help="Cuts a normal base off at this many standard deviations.",
-)
-@click.option(
-    "--method",
-    type=click.Choice(["random", "sobol"]),
-    default="random",
-    show_default=True,
-    help="Independent rows; or Sobol's, which fill the space more evenly.",
-)
-@click.option(
-    "--noise",
-    type=click.Choice(["independent", "common"]),
-    default="independent",
-    show_default=True,
-    help="Whether each context has latents of its own, or all have the same.",
-)
-@click.option(
-    "--context",
-    help="The context of all rows: numbers with commas, or NAME=VALUE,...; or @FILE, for n rows of each context in it.",
 )
 @source_options
 @output_options

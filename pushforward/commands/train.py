@@ -6,13 +6,12 @@ Every option of a recipe is a flag here; flags win over the file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from tqdm import tqdm
 
 from models.recipe import Recipe
-from pushforward.cli.recipe_flags import flow_option_flag, read_flags, recipe_flags
+from pushforward.cli.fit_options import FitBar, fit_options, pace_options, read_recipe
 
 if TYPE_CHECKING:
     from models.training.checkpoint import EpochRecord
@@ -38,27 +37,8 @@ pushforward train --recipe recipe.toml --resume
 
 @click.command(help=_HELP)
 @click.argument("data", required=False)
-@click.option(
-    "--recipe",
-    "recipe_file",
-    type=click.Path(path_type=Path),
-    help="A TOML file with options. Options on the command line override it.",
-)
-@recipe_flags(Recipe)
-@flow_option_flag
-@click.option("--resume", is_flag=True, help="Continue an unfinished fit, if there is one.")
-@click.option("--restart", is_flag=True, help="Discard an unfinished fit, and start again.")
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    help="The folder for checkpoints. Other files in it are left alone. [default: OUT/.training/NAME]",
-)
-@click.option(
-    "--report", type=click.Path(path_type=Path), help="The report's folder. [default: OUT/NAME/report-VERSION]"
-)
-@click.option("--checkpoint-seconds", type=click.FloatRange(min=0), default=5.0, show_default=True,
-              help="Least time between two checkpoints, in seconds.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Print errors only.")
+@fit_options(Recipe)
+@pace_options
 def command(
     data: str | None,
     recipe_file: Path | None,
@@ -72,10 +52,7 @@ def command(
     **flags: Any,  # noqa: ANN401  one for each option of a recipe
 ) -> None:
     """Fit a flow to DATA."""
-    values = read_flags(Recipe, flags, flow_option)
-    if data is not None:
-        values.setdefault("data", {})["source"] = data
-    recipe = (Recipe() if recipe_file is None else Recipe.read(recipe_file)).override(values)
+    recipe = read_recipe(Recipe, recipe_file, flags, flow_option, ("data", data))
     # torch takes seconds to import: a wrong flag is refused before that.
     from models.training.train import train
 
@@ -95,52 +72,30 @@ def command(
         conclude(result)
 
 
-class _Progress:
-    """A bar of epochs with the nats as they stand, and lines above it: one bar of the search, and then one of the fit.
-
-    A line ends the bar, so that none runs on while something else is done.
-    """
+class _Progress(FitBar):
+    """A bar of epochs with the nats as they stand: one of the search, and then one of the fit."""
 
     def __init__(self, epochs: int, *, quiet: bool) -> None:
-        self.epochs, self.quiet = epochs, quiet
-        self.bar: tqdm[NoReturn] | None = None
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
+        super().__init__("epoch", quiet=quiet)
+        self.epochs = epochs
 
     def observe(self, record: EpochRecord) -> None:
         """Show an epoch of the fit."""
-        self._advance(
+        self.advance(
             f"train {record.train:.3f}, validation {record.validation:.3f}, best {record.best:.3f} nats",
             total=self.epochs,
             before=record.epoch - 1,
+            done=record.epoch,
         )
 
     def watch(self, trial: Trial) -> None:
         """Show an epoch of the search."""
-        self._advance(
-            f"choosing: {trial.words}: {trial.validation:.3f} nats", total=trial.planned, before=trial.done - 1
+        self.advance(
+            f"choosing: {trial.words}: {trial.validation:.3f} nats",
+            total=trial.planned,
+            before=trial.done - 1,
+            done=trial.done,
         )
-
-    def say(self, line: str) -> None:
-        """Print a line."""
-        self._end()
-        if not self.quiet:
-            tqdm.write(line)
-
-    def _advance(self, words: str, *, total: int, before: int) -> None:
-        if self.bar is None:
-            self.bar = tqdm(total=total, initial=before, unit="epoch", disable=self.quiet, dynamic_ncols=True)
-        self.bar.set_postfix_str(words, refresh=False)
-        self.bar.update()
-
-    def _end(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
 
 
 def conclude(result: TrainingResult) -> None:

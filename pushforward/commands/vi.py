@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
-from tqdm import tqdm
 
 from models.inference.recipe import InferenceRecipe
-from pushforward.cli.recipe_flags import flow_option_flag, read_flags, recipe_flags
+from pushforward.cli.fit_options import FitBar, fit_options, pace_options, read_recipe
 
 if TYPE_CHECKING:
     from models.inference.infer import InferenceResult
@@ -36,24 +35,7 @@ pushforward vi --recipe inference.toml --resume
 
 @click.command(help=_HELP)
 @click.argument("target", required=False)
-@click.option(
-    "--recipe",
-    "recipe_file",
-    type=click.Path(path_type=Path),
-    help="A TOML file with options. Options on the command line override it.",
-)
-@recipe_flags(InferenceRecipe)
-@flow_option_flag
-@click.option("--resume", is_flag=True, help="Continue an unfinished fit, if there is one.")
-@click.option("--restart", is_flag=True, help="Discard an unfinished fit, and start again.")
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    help="The folder for checkpoints. Other files in it are left alone. [default: OUT/.training/NAME]",
-)
-@click.option(
-    "--report", type=click.Path(path_type=Path), help="The report's folder. [default: OUT/NAME/report-VERSION]"
-)
+@fit_options(InferenceRecipe)
 @click.option(
     "--far-rows",
     type=click.Choice(["all", "resolvable"]),
@@ -62,9 +44,7 @@ pushforward vi --recipe inference.toml --resume
     help="The rows far outside the draws on which the graphs are checked. resolvable leaves out those for which torch "
     "itself has no answer in float32.",
 )
-@click.option("--checkpoint-seconds", type=click.FloatRange(min=0), default=5.0, show_default=True,
-              help="Least time between two checkpoints, in seconds.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Print errors only.")
+@pace_options
 def command(
     target: str | None,
     recipe_file: Path | None,
@@ -79,10 +59,7 @@ def command(
     **flags: Any,  # noqa: ANN401  one for each option of a recipe
 ) -> None:
     """Fit a flow to TARGET."""
-    values = read_flags(InferenceRecipe, flags, flow_option)
-    if target is not None:
-        values.setdefault("target", {})["source"] = target
-    recipe = (InferenceRecipe() if recipe_file is None else InferenceRecipe.read(recipe_file)).override(values)
+    recipe = read_recipe(InferenceRecipe, recipe_file, flags, flow_option, ("target", target))
     # torch takes seconds to import: a wrong flag is refused before that.
     from models.inference.infer import infer
 
@@ -102,44 +79,24 @@ def command(
         _conclude(result)
 
 
-class _Progress:
-    """A bar of steps with the ELBO as it stands, one for each restart, and lines above it."""
+class _Progress(FitBar):
+    """A bar of steps with the ELBO as it stands, one for each restart."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
+        super().__init__("step", quiet=quiet)
         self.restart = 0
         self.elbo = math.nan
-        self.bar: tqdm[NoReturn] | None = None
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
 
     def observe(self, restart: int, record: RoundRecord) -> None:
         """Show a round of a restart."""
         if restart != self.restart:
-            self._end()
+            self.end()
             self.restart, self.elbo = restart, math.nan
-        if self.bar is None:
-            self.bar = tqdm(total=record.steps, unit="step", disable=self.quiet, dynamic_ncols=True)
         if not math.isnan(record.elbo):
             self.elbo = record.elbo
         elbo = "" if math.isnan(self.elbo) else f", ELBO {self.elbo:.3f} nats"
-        self.bar.set_postfix_str(f"restart {restart}, {record.stage.replace('_', ' ')}{elbo}", refresh=False)
-        self.bar.update(record.step - self.bar.n)
-
-    def say(self, line: str) -> None:
-        """Print a line."""
-        self._end()
-        if not self.quiet:
-            tqdm.write(line)
-
-    def _end(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        words = f"restart {restart}, {record.stage.replace('_', ' ')}{elbo}"
+        self.advance(words, total=record.steps, before=0, done=record.step)
 
 
 def _conclude(result: InferenceResult) -> None:
