@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from scipy.stats import binom
 
 from models.data.readers import FloatArray
+from models.evaluation.plotted import coverage_curve, log_prob_edges, relative_density, uniform_band
 from models.evaluation.uniformity import Coverage
 
 __all__ = ["density", "image_grid", "log_prob_histogram", "loss_curves", "pair_plot", "quantile_plot", "rank_plot"]
@@ -31,11 +31,8 @@ def loss_curves(train: Sequence[float], validation: Sequence[float], best_epoch:
 
 def log_prob_histogram(flow: FloatArray, gaussian: FloatArray) -> Figure:
     """How log_prob is spread over held-out rows ``[N]``, under the flow and under the Gaussian, in nats."""
-    both = np.concatenate([flow, gaussian])
-    low, high = np.quantile(both, 0.01), np.quantile(both, 0.999)
-    margin = 0.05 * (high - low) or 1.0
-    ends = float(low - margin), float(high + margin)
-    bins = int(np.clip(3 * len(flow) ** 0.5, 12, 60))
+    edges = log_prob_edges(flow, gaussian)
+    ends, bins = (float(edges[0]), float(edges[-1])), len(edges) - 1
     counts = {
         name: np.histogram(np.clip(values, *ends), bins, ends)[0].tolist()
         for name, values in (("flow", flow), ("gaussian", gaussian))
@@ -51,9 +48,7 @@ def quantile_plot(quantiles: FloatArray, coverage: Sequence[Coverage]) -> Figure
         quantiles: ``[N]``, uniform if rows were drawn from the flow.
         coverage: of the regions, whose levels have a mark.
     """
-    levels = np.linspace(0, 1, 101)
-    covered = (quantiles[None, :] >= 1 - levels[:, None]).mean(axis=1)
-    error = 2.576 * np.sqrt(levels * (1 - levels) / len(quantiles))
+    levels, covered, error = coverage_curve(quantiles, 101)
     return {
         "kind": "quantiles",
         **_uniform_bars(quantiles),
@@ -103,8 +98,7 @@ def density(
         data: ``[N, 2]``.
         names: of the two columns.
     """
-    top = float(values[np.isfinite(values)].max()) if np.isfinite(values).any() else 0.0
-    relative = np.exp(np.where(np.isfinite(values), values, -np.inf) - top)
+    relative, top = relative_density(values)
     return {
         "kind": "density",
         "names": list(names),
@@ -135,10 +129,9 @@ def image_grid(data: FloatArray, samples: FloatArray, low: float, high: float) -
 
 def _uniform_bars(quantiles: FloatArray) -> Figure:
     """A histogram of quantiles, with the band that 99 of 100 bars lie in where they are uniform."""
-    bars = int(np.clip(len(quantiles) // 20, 5, 25))
-    low, high = binom.interval(0.99, len(quantiles), 1 / bars)
-    counts, _ = np.histogram(quantiles, bars, (0, 1))
-    return {"counts": counts.tolist(), "band": [float(low), float(high)], "expected": len(quantiles) / bars}
+    band = uniform_band(len(quantiles))
+    counts, _ = np.histogram(quantiles, band.bars, (0, 1))
+    return {"counts": counts.tolist(), "band": [band.low, band.high], "expected": band.expected}
 
 
 def _numbers(values: Sequence[float] | FloatArray) -> list[float | None]:

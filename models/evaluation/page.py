@@ -56,20 +56,25 @@ def fill_template(
     """Fill a page, which then stands by itself: styles, modules and what its figures show lie within it.
 
     Args:
-        package: that holds the template.
+        package: that holds the template of what `page.html` frames.
         name: of the template's file.
-        text: plain text by key; it is escaped.
+        text: plain text by key, the title among it; it is escaped.
         markup: HTML by key.
         figures: what the live figures show, by the names of the pictures that they replace (`models.evaluation.live`).
     """
-    template = Template(resources.files(package).joinpath(name).read_text(encoding="utf-8"))
-    parts = {
-        "style": inline_styles(),
-        "modules": inline_modules(),
-        "figures": data_script(figures),
-        "mark": _MARK,
-    }
-    return template.substitute({key: html.escape(value) for key, value in text.items()}, **parts, **markup)
+    escaped = {key: html.escape(value) for key, value in text.items()}
+    return _template("models.evaluation", "page.html").substitute(
+        title=escaped["title"],
+        mark=_MARK,
+        style=inline_styles(),
+        modules=inline_modules(),
+        figures=data_script(figures),
+        body=_template(package, name).substitute(escaped, **markup),
+    )
+
+
+def _template(package: str, name: str) -> Template:
+    return Template(resources.files(package).joinpath(name).read_text(encoding="utf-8"))
 
 
 def picture(name: str, source: str, words: str) -> str:

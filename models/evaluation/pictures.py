@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.stats import binom
 
 from models.data.readers import FloatArray
+from models.evaluation.plotted import coverage_curve, log_prob_edges, relative_density, uniform_band
 from models.evaluation.uniformity import Coverage
 
 __all__ = [
@@ -130,10 +130,7 @@ def evidence_bars(points: Sequence[tuple[str, float, float]]) -> bytes:
 def log_prob_histogram(flow: FloatArray, gaussian: FloatArray) -> bytes:
     """How log_prob is spread over held-out rows ``[N]``, under the flow and under the Gaussian, in nats."""
     figure, axes = _figure(7.6, 3.4)
-    both = np.concatenate([flow, gaussian])
-    low, high = np.quantile(both, 0.01), np.quantile(both, 0.999)
-    margin = 0.05 * (high - low) or 1.0
-    edges = np.linspace(low - margin, high + margin, int(np.clip(3 * len(flow) ** 0.5, 12, 60)) + 1)
+    edges = log_prob_edges(flow, gaussian)
     for values, color, name, filled in ((gaussian, _GAUSSIAN, "Gaussian", False), (flow, _FLOW, "flow", True)):
         clipped = np.clip(values, edges[0], edges[-1])  # the far tail is counted in the outermost bars
         kind: Any = "stepfilled" if filled else "step"
@@ -224,9 +221,7 @@ def quantile_plot(quantiles: FloatArray, coverage: Sequence[Coverage]) -> bytes:
     _uniform_bars(bars, quantiles)
     bars.set_xlabel("quantile of log_prob among samples of the flow", fontsize=9)
     bars.set_ylabel("rows", fontsize=9)
-    levels = np.linspace(0, 1, 201)
-    covered = (quantiles[None, :] >= 1 - levels[:, None]).mean(axis=1)
-    error = 2.576 * np.sqrt(levels * (1 - levels) / len(quantiles))
+    levels, covered, error = coverage_curve(quantiles, 201)
     curve.fill_between(levels, levels - error, levels + error, color=_FAINT, linewidth=0, label="99% of exact flows")
     curve.plot(levels, covered, color=_FLOW, linewidth=1.6)
     curve.plot([each.level for each in coverage], [each.covered for each in coverage], "o", color=_FLOW, markersize=4)
@@ -262,10 +257,9 @@ def rank_plot(quantiles: FloatArray, names: Sequence[str]) -> bytes:
 
 def _uniform_bars(axes: Axes, quantiles: FloatArray) -> None:
     """A histogram of quantiles, with the band that 99 of 100 bars lie in where they are uniform."""
-    bars = int(np.clip(len(quantiles) // 20, 5, 25))
-    low, high = binom.interval(0.99, len(quantiles), 1 / bars)
+    bars, low, high, expected = uniform_band(len(quantiles))
     axes.axhspan(low, high, color=_FAINT, linewidth=0)
-    axes.axhline(len(quantiles) / bars, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.axhline(expected, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.hist(quantiles, bins=np.linspace(0, 1, bars + 1).tolist(), color=_FLOW, alpha=0.6)
     axes.set_xlim(0, 1)
 
@@ -283,9 +277,9 @@ def density(
         names: of the two columns.
     """
     figure, axes = _figure(5.6, 4.6)
-    top = float(np.nanmax(values[np.isfinite(values)])) if np.isfinite(values).any() else 0.0
+    relative, _ = relative_density(values)
     picture = axes.imshow(
-        np.exp(np.where(np.isfinite(values), values, -np.inf) - top),
+        relative,
         origin="lower",
         extent=(low[0], high[0], low[1], high[1]),
         aspect="auto",

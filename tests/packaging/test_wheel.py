@@ -70,7 +70,9 @@ def test_it_holds_every_file_of_the_packages_and_nothing_else(names):
     [
         "models/py.typed",
         "models/recipes/mnist.toml",
+        "models/evaluation/page.html",
         "models/evaluation/report.html",
+        "models/inference/report.html",
         "models/evaluation/report.js",
         "models/evaluation/style.css",
         "models/training/report.html",
