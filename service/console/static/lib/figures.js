@@ -168,13 +168,7 @@ export class Figure {
     context.lineTo(x, frame.top + frame.height);
     context.stroke();
     context.setLineDash([]);
-    context.beginPath();
-    context.arc(x, y, 5, 0, 2 * Math.PI);
-    context.fillStyle = token("--data");
-    context.fill();
-    context.strokeStyle = token("--ground");
-    context.lineWidth = 2;
-    context.stroke();
+    dot(this.#cross.x, this.#cross.y, { radius: 5 })(context, frame);
   }
 
   #listen(pick, label) {
@@ -312,13 +306,13 @@ export function histogram(counts, low, high, { colour = "--data", alpha = 0.75 }
 }
 
 /** A layer: one point that stands out. */
-export function dot(x, y, { colour = "--data", radius = 6 } = {}) {
+export function dot(x, y, { colour = "--data", radius = 6, edge = 2 } = {}) {
   return (context, { px, py }) => {
     context.beginPath();
     context.arc(px(x), py(y), radius, 0, 2 * Math.PI);
     context.fillStyle = token(colour);
     context.fill();
-    context.lineWidth = 2;
+    context.lineWidth = edge;
     context.strokeStyle = token("--ground");
     context.stroke();
   };

@@ -3,7 +3,7 @@
 import { column, extent, sorted } from "../lib/arrays.js";
 import { ramp } from "../lib/colours.js";
 import { h, replace } from "../lib/dom.js";
-import { Figure, points } from "../lib/figures.js";
+import { Figure, dot, points } from "../lib/figures.js";
 import { columnLabel } from "../lib/flows.js";
 import { areaOf, buildMesh } from "../lib/mesh.js";
 import { quantile, show, ticks } from "../lib/numbers.js";
@@ -140,15 +140,7 @@ export class PlaneStage {
     const wide = rows.width;
     const place = (n, c) => rows.values[n][row * wide + cols[c]];
     const [x, y] = [0, 1].map((c) => mix(place(k, c), place(k + 1, c), share));
-    return (context, { px, py }) => {
-      context.beginPath();
-      context.arc(px(x), py(y), 7, 0, 2 * Math.PI);
-      context.fillStyle = token("--latent");
-      context.fill();
-      context.strokeStyle = token("--ground");
-      context.lineWidth = 2.5;
-      context.stroke();
-    };
+    return dot(x, y, { colour: "--latent", radius: 7, edge: 2.5 });
   }
 
   #follow(point, follow) {

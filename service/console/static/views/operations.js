@@ -8,6 +8,7 @@ import { Figure, histogram, line, marker } from "../lib/figures.js";
 import { CallBox, panel, workbench } from "../lib/layout.js";
 import { between, meanOf, quantileOf, readMetrics, total } from "../lib/metrics.js";
 import { count, fixed, percent, show } from "../lib/numbers.js";
+import { token } from "../lib/theme.js";
 
 const EVERY_MS = 2000;
 const READY_MS = 10_000;
@@ -288,7 +289,7 @@ function lasting(seconds) {
 
 /** A layer: points of a line that have no neighbours, which a line alone would not show. */
 const lone = (xs, ys, colour) => (pen, { px, py }) => {
-  pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(colour);
+  pen.fillStyle = token(colour);
   ys.forEach((y, k) => {
     if (!Number.isFinite(y) || Number.isFinite(ys[k - 1]) || Number.isFinite(ys[k + 1])) return;
     pen.beginPath();

@@ -11,7 +11,7 @@ import { heldOut, shareBelow } from "../lib/held-out.js";
 import { CallBox, panel, workbench } from "../lib/layout.js";
 import { fixed, percent, quantile } from "../lib/numbers.js";
 import { drawImages, imageCanvas } from "../lib/pictures.js";
-import { isStill } from "../lib/theme.js";
+import { isStill, token } from "../lib/theme.js";
 import { contextQuery, sampleCall } from "../lib/thumbnails.js";
 import { Directions } from "./directions.js";
 import { backdrop, rowStage } from "./row-stages.js";
@@ -181,7 +181,7 @@ export function mount(root, app) {
   function drawProfile(canvas, row) {
     const pen = canvas.getContext("2d");
     const ends = spans();
-    pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--data");
+    pen.fillStyle = token("--data");
     const step = canvas.width / wide;
     row.forEach((value, k) => {
       const share = Math.min(1, Math.max(0.04, (value - ends[k][0]) / (ends[k][1] - ends[k][0] || 1)));
@@ -372,6 +372,6 @@ export function mount(root, app) {
 /** A layer: the band in which most held-out rows lie. */
 const usualBand = ([low, high]) => (pen, { left, width: wide, py }) => {
   pen.globalAlpha = 0.12;
-  pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--latent");
+  pen.fillStyle = token("--latent");
   pen.fillRect(left, py(high), wide, py(low) - py(high));
 };
