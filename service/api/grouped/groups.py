@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Generic, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from service.api.grouped.reading import Asked, Parcel, R
 from service.api.grouped.rows import gather, repeated, rows_of
@@ -16,7 +17,7 @@ from service.errors import DeadlineExceeded, Draining, EngineLost, PushforwardEr
 from service.exchange import Reply
 from service.plan import LARGE_RUN, Floats, Outputs, Plan, Run
 
-__all__ = ["Group", "GroupVerb", "Replies", "Table", "ask", "deal", "table_of", "take_rows"]
+__all__ = ["Group", "GroupVerb", "Replies", "Table", "ask", "deal", "table_of", "tabled", "take_rows"]
 
 Replies: TypeAlias = list[Reply | None]
 """In the order of the requests; None for one that is to be asked alone."""
@@ -54,6 +55,18 @@ class Table(NamedTuple, Generic[R]):
     rows: Floats
     context: Floats | None
     ends: list[int]
+
+    def whole(self, finite: npt.NDArray[np.bool_] | None) -> Iterator[tuple[int, Asked[R], int, int]]:
+        """The members whose rows all have finite outputs, each with its place, its first row and one past its last.
+
+        Args:
+            finite: ``[N]``, of the rows; None where all are.
+        """
+        start = 0
+        for place, member, stop in zip(self.places, self.members, self.ends, strict=True):
+            if finite is None or finite[start:stop].all():
+                yield place, member, start, stop
+            start = stop
 
 
 def take_rows(
@@ -172,6 +185,25 @@ def table_of(members: Sequence[Asked[R]], dtype: np.dtype[Any]) -> Table[R] | No
         places = [place for at, place in enumerate(places) if at not in out]
         kept = [member for at, member in enumerate(kept) if at not in out]
     return None
+
+
+def tabled(
+    answer: Callable[[ServedFlow, Table[R], Replies], Plan[None]],
+) -> Callable[[ServedFlow, list[Asked[R]]], Plan[Replies]]:
+    """The plan of a group whose requests hold rows.
+
+    Args:
+        answer: writes the replies to the members of a table; a member without one is to be asked alone.
+    """
+
+    def plan(flow: ServedFlow, members: list[Asked[R]]) -> Plan[Replies]:
+        replies: Replies = [None] * len(members)
+        table = table_of(members, flow.dtype)
+        if table is not None:
+            yield from answer(flow, table, replies)
+        return replies
+
+    return plan
 
 
 def ask(run: Run, replies: Replies, places: Sequence[int]) -> Plan[Outputs | None]:

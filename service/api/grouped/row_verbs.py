@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from service.api.grouped.groups import Group, Replies, Table, ask, deal, table_of, take_rows
+from service.api.grouped.groups import Group, Replies, Table, ask, deal, tabled, take_rows
 from service.api.grouped.reading import Asked, Parcel, Reader
 from service.api.grouped.writing import Column, Writer, finite_rows, opened
 from service.api.native.backend import Backend
@@ -34,7 +34,7 @@ class LogProbGroups:
 
     def __call__(self, parcels: Sequence[Parcel]) -> list[Group]:
         """The groups."""
-        return deal([self._member(asked) for asked in self._reader.read(parcels)], self._plan)
+        return deal([self._member(asked) for asked in self._reader.read(parcels)], tabled(self._answer))
 
     def _member(self, asked: Asked[LogProbRequest]) -> Asked[LogProbRequest] | None:
         """A request with its rows; None for one that is to be asked alone."""
@@ -47,17 +47,12 @@ class LogProbGroups:
         return take_rows(asked, "x", self._max_work)
 
     @staticmethod
-    def _plan(flow: ServedFlow, members: list[Asked[LogProbRequest]]) -> Plan[Replies]:
-        replies: Replies = [None] * len(members)
-        table = table_of(members, flow.dtype)
-        if table is None:
-            return replies
+    def _answer(flow: ServedFlow, table: Table[LogProbRequest], replies: Replies) -> Plan[None]:
         wanted = {name for member in table.members for name in member.arguments.returns}
         rows = table.rows.reshape(-1, *flow.event_shape)
         outputs = yield from ask(Run(flow.forward, rows, table.context, value="z" in wanted), replies, table.places)
         if outputs is not None:
             _write_densities(flow, table, outputs, replies)
-        return replies
 
 
 def _write_densities(flow: ServedFlow, table: Table[LogProbRequest], outputs: Outputs, replies: Replies) -> None:
@@ -68,11 +63,7 @@ def _write_densities(flow: ServedFlow, table: Table[LogProbRequest], outputs: Ou
     chosen: dict[int, list[Column]] = {}
     finite = finite_rows(outputs)
     plain = density.only(writer.before)
-    start = 0
-    for place, member, stop in zip(table.places, table.members, table.ends, strict=True):
-        first, start = start, stop
-        if finite is not None and not finite[first:stop].all():
-            continue
+    for place, member, first, stop in table.whole(finite):
         said = member.arguments
         mine = chosen.get(id(said))
         if mine is None:
@@ -103,7 +94,7 @@ class TransformGroups:
     ) -> None:
         self._max_work = backend.max_work
         self._name = name
-        self._answer = "z" if name == "x" else "x"
+        self._main = "z" if name == "x" else "x"
         self._reader: Reader[EncodeRequest | DecodeRequest] = Reader(backend, schema, name, {name: [], "context": None})
 
     def __call__(self, parcels: Sequence[Parcel]) -> list[Group]:
@@ -114,29 +105,20 @@ class TransformGroups:
             for asked in self._reader.read(parcels)
             if not asked.arguments.returns
         ]
-        return deal(members, self._plan)
+        return deal(members, tabled(self._answer))
 
-    def _plan(self, flow: ServedFlow, members: list[Asked[EncodeRequest | DecodeRequest]]) -> Plan[Replies]:
-        replies: Replies = [None] * len(members)
-        table = table_of(members, flow.dtype)
-        if table is None:
-            return replies
+    def _answer(self, flow: ServedFlow, table: Table[EncodeRequest | DecodeRequest], replies: Replies) -> Plan[None]:
         forward = self._name == "x"
         rows = table.rows.reshape(-1, *flow.event_shape) if forward else table.rows
         lane = flow.forward if forward else flow.inverse
         outputs = yield from ask(Run(lane, rows, table.context), replies, table.places)
         if outputs is None:
-            return replies
-        writer = Writer(flow, self._answer)
-        arrays = zip((self._answer, "log_abs_det_jacobian", "log_prob"), outputs.arrays, strict=True)
+            return
+        writer = Writer(flow, self._main)
+        arrays = zip((self._main, "log_abs_det_jacobian", "log_prob"), outputs.arrays, strict=True)
         columns = [Column(name, values) for name, values in arrays]
-        finite = finite_rows(outputs)
-        start = 0
-        for place, member, stop in zip(table.places, table.members, table.ends, strict=True):
-            if finite is None or finite[start:stop].all():
-                replies[place] = writer.reply(member, columns, start, stop)
-            start = stop
-        return replies
+        for place, member, start, stop in table.whole(finite_rows(outputs)):
+            replies[place] = writer.reply(member, columns, start, stop)
 
 
 class TraceGroups:
@@ -152,7 +134,7 @@ class TraceGroups:
 
     def __call__(self, parcels: Sequence[Parcel]) -> list[Group]:
         """The groups."""
-        return deal([self._member(asked) for asked in self._reader.read(parcels)], self._plan)
+        return deal([self._member(asked) for asked in self._reader.read(parcels)], tabled(self._answer))
 
     def _member(self, asked: Asked[TraceRequest]) -> Asked[TraceRequest] | None:
         """A request with its rows; None for one that is to be asked alone."""
@@ -164,26 +146,19 @@ class TraceGroups:
         return take_rows(asked, "x", self._max_work, steps=steps, times=steps)
 
     @staticmethod
-    def _plan(flow: ServedFlow, members: list[Asked[TraceRequest]]) -> Plan[Replies]:
-        replies: Replies = [None] * len(members)
-        table = table_of(members, flow.dtype)
-        if table is None or flow.tracer is None:
-            return replies
+    def _answer(flow: ServedFlow, table: Table[TraceRequest], replies: Replies) -> Plan[None]:
+        if flow.tracer is None:
+            return
         rows = table.rows.reshape(-1, *flow.event_shape)
         outputs = yield from ask(Run(flow.tracer, rows, table.context), replies, table.places)
         if outputs is None:
-            return replies
+            return
         before = Writer(flow, "steps").before + b',"steps":['
         steps = []
         for step in trace_steps(flow, rows, outputs):
             value = Column("value", step.value), Column("log_abs_det_jacobian", step.log_abs_det_jacobian)
             steps.append((opened({"name": step.name}), *value))
         density = Column("log_prob", outputs.log_prob)
-        finite = finite_rows(outputs)
-        start = 0
-        for place, stop in zip(table.places, table.ends, strict=True):
-            if finite is None or finite[start:stop].all():
-                texts = [b"%b%b%b}" % (name, *[each.text(start, stop) for each in columns]) for name, *columns in steps]
-                replies[place] = Reply(b"%b%b]%b}" % (before, b",".join(texts), density.text(start, stop)))
-            start = stop
-        return replies
+        for place, _, start, stop in table.whole(finite_rows(outputs)):
+            texts = [b"%b%b%b}" % (name, *[each.text(start, stop) for each in columns]) for name, *columns in steps]
+            replies[place] = Reply(b"%b%b]%b}" % (before, b",".join(texts), density.text(start, stop)))

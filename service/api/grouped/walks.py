@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from service.api.grouped.groups import Group, Replies, ask, deal, table_of, take_rows
+from service.api.grouped.groups import Group, Replies, Table, ask, deal, tabled, take_rows
 from service.api.grouped.reading import Asked, Parcel, Reader
 from service.api.grouped.rows import gather
 from service.api.grouped.writing import Column, Writer, finite_rows
@@ -44,7 +44,7 @@ class InterpolateGroups:
     def __call__(self, parcels: Sequence[Parcel]) -> list[Group]:
         """The groups: walks of one form are as many walks of one call."""
         members = [self._member(asked) for asked in self._reader.read(parcels)]
-        return deal(members, self._plan, lambda member: (id(member.arguments), member.rows[1]))
+        return deal(members, tabled(self._answer), lambda member: (id(member.arguments), member.rows[1]))
 
     def _member(self, asked: Asked[InterpolateRequest]) -> Asked[InterpolateRequest] | None:
         """A request with its points; None for one that is to be asked alone."""
@@ -63,12 +63,8 @@ class InterpolateGroups:
         return asked
 
     @staticmethod
-    def _plan(flow: ServedFlow, members: list[Asked[InterpolateRequest]]) -> Plan[Replies]:
-        replies: Replies = [None] * len(members)
-        table = table_of(members, flow.dtype)
-        if table is None:
-            return replies
-        said, count = members[0].arguments, members[0].rows[1]
+    def _answer(flow: ServedFlow, table: Table[InterpolateRequest], replies: Replies) -> Plan[None]:
+        said, count = table.members[0].arguments, table.members[0].rows[1]
         places, latents = table.places, table.rows
         contexts = None if table.context is None else table.context[::count]
         if said.space == "x":
@@ -76,7 +72,7 @@ class InterpolateGroups:
                 Run(flow.forward, latents.reshape(-1, *flow.event_shape), table.context), replies, places
             )
             if outputs is None:
-                return replies
+                return
             finite = finite_rows(outputs)
             kept = [at for at in range(len(places)) if finite is None or finite[at * count : (at + 1) * count].all()]
             places = [places[at] for at in kept]
@@ -84,11 +80,10 @@ class InterpolateGroups:
             contexts = None if contexts is None else contexts[kept]
         walk, kept = _walk(flow, latents.reshape(-1, count, flow.width), said)
         if walk is None:
-            return replies
+            return
         places = [places[at] for at in kept]
         contexts = None if contexts is None else contexts[kept]
         yield from _finish(flow, walk, places, contexts, replies)
-        return replies
 
 
 def _walk(flow: ServedFlow, latents: Floats, said: InterpolateRequest) -> tuple[Path | None, list[int]]:
@@ -176,7 +171,7 @@ class EditGroups:
 
     def __call__(self, parcels: Sequence[Parcel]) -> list[Group]:
         """The groups."""
-        return deal([self._member(asked) for asked in self._reader.read(parcels)], self._plan)
+        return deal([self._member(asked) for asked in self._reader.read(parcels)], tabled(self._answer))
 
     def _member(self, asked: Asked[EditRequest]) -> Asked[EditRequest] | None:
         """A request with its rows; None for one that is to be asked alone."""
@@ -194,27 +189,21 @@ class EditGroups:
         return take_rows(asked, "x", self._max_work, steps=times, times=times)
 
     @staticmethod
-    def _plan(flow: ServedFlow, members: list[Asked[EditRequest]]) -> Plan[Replies]:
-        replies: Replies = [None] * len(members)
-        table = table_of(members, flow.dtype)
-        if table is None:
-            return replies
+    def _answer(flow: ServedFlow, table: Table[EditRequest], replies: Replies) -> Plan[None]:
         rows = table.rows.reshape(-1, *flow.event_shape)
         outputs = yield from ask(Run(flow.forward, rows, table.context), replies, table.places)
         if outputs is None:
-            return replies
-        directions = _directions(flow, [member.apart["direction"] for member in table.members])
-        finite = finite_rows(outputs)
-        moves: list[_Move] = []
-        start = 0
-        for place, member, direction, stop in zip(table.places, table.members, directions, table.ends, strict=True):
-            if direction is not None and (finite is None or finite[start:stop].all()):
-                moves.append(_Move(place, start, stop, direction, member.apart["strength"]))
-            start = stop
+            return
+        whole = list(table.whole(finite_rows(outputs)))
+        directions = _directions(flow, [member.apart["direction"] for _, member, _, _ in whole])
+        moves = [
+            _Move(place, start, stop, direction, member.apart["strength"])
+            for (place, member, start, stop), direction in zip(whole, directions, strict=True)
+            if direction is not None
+        ]
         moves = _within_range(moves, outputs.value)
         if moves:
             yield from _move(flow, moves, outputs.value, table.context, replies)
-        return replies
 
 
 def _directions(flow: ServedFlow, given: Sequence[Any]) -> list[Float64 | None]:
